@@ -1,0 +1,366 @@
+"""The language in which an experiment is written: models, tasks, methods, what is searched, the budget.
+
+Knows the words of the project and nothing else: standard library only, so that `--plan`, `--list` and the
+reports never load torch or ray. Whether a method or a task of that name exists is checked by the planner.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+Scalar = str | int | float | bool
+
+# Names end up in paths, MLflow filters, tables and file names; this set is safe in all of them.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name`; raise ValueError when it could not be used as a file name or a table cell."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            f"{kind} name {name!r} is not usable: up to 80 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed values."""
+
+    values: tuple[Scalar, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("choice() needs at least one value")
+        for value in self.values:
+            if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(
+                    f"choice() takes texts, finite numbers, True or False, one by one as in choice(8, 16); not {value!r}"
+                )
+        if len(set(self.values)) != len(self.values):
+            raise ValueError(f"choice{self.values} names a value twice")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A real number between `low` and `high`, drawn uniformly or, with `log`, uniformly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (_is_number(self.low) and _is_number(self.high) and self.low < self.high):
+            raise ValueError(f"a range needs finite numbers low < high, not {self.low!r} and {self.high!r}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log_uniform needs low > 0, not {self.low}")
+
+
+Dimension = Choice | Range
+
+
+def choice(*values: Scalar) -> Choice:
+    """Search one of these values."""
+    return Choice(values)
+
+
+def uniform(low: float, high: float) -> Range:
+    """Search a real number in [low, high]."""
+    return Range(low, high)
+
+
+def log_uniform(low: float, high: float) -> Range:
+    """Search a real number in [low, high], uniformly in its logarithm."""
+    return Range(low, high, log=True)
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as one experiment uses it: its settings, each fixed or searched.
+
+    `label` is the row's name in tables; two entries of one method (r = 64 and r = 32, say) need different labels.
+    `search` replaces the space's own dimensions where a method needs another range (of lr, say).
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Scalar | Dimension]
+
+    @property
+    def searched(self) -> dict[str, Dimension]:
+        return {key: value for key, value in self.settings.items() if isinstance(value, Dimension)}
+
+    @property
+    def fixed(self) -> dict[str, Scalar]:
+        return {key: value for key, value in self.settings.items() if not isinstance(value, Dimension)}
+
+
+def method(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
+    """A method of `trainables/methods`, with settings that are fixed values or dimensions to search.
+
+    `lr` and `batch_size` given here replace the space's own for this method.
+    """
+    check_name("method", name)
+    return MethodEntry(name, check_name("method label", label or name), settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTask:
+    """A classification or regression task in the user's own CSV, TSV, JSONL or Parquet files.
+
+    `text` and `text_pair` name the columns with the sentences, `label` the one with the answer. Without a `test`
+    file a tenth of `train` becomes the test split. Relative paths start at the folder of the space file.
+    """
+
+    name: str
+    train: str
+    text: str
+    label: str
+    test: str | None = None
+    text_pair: str | None = None
+    regression: bool = False
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("task", self.name)
+        _check_types(f"task {self.name!r}", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one trial is trained; everything here is part of a trial's identity.
+
+    Defaults follow `docs/decisions.md`: AdamW, linear warm-up over a tenth of all steps and linear decay to zero,
+    evaluation after every epoch, the best epoch kept. `train_examples` and `test_examples` cut the data (0: all of it).
+    `dropout` below zero means what the backbone's own configuration says.
+    """
+
+    epochs: int = 20
+    patience: int = 5
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    max_length: int = 128
+    dropout: float = -1.0
+    train_examples: int = 0
+    test_examples: int = 0
+
+    def __post_init__(self) -> None:
+        _check_types("recipe", self)
+        rules = (
+            ("epochs", 1 <= self.epochs <= 10_000, "between 1 and 10000"),
+            ("patience", self.patience >= 1, "at least 1"),
+            ("warmup", 0 <= self.warmup < 1, "a share of all steps in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "zero or more"),
+            ("clip", 0 < self.clip < math.inf, "more than zero"),
+            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+            ("eps", 0 < self.eps < 1, "in (0, 1)"),
+            ("max_length", 8 <= self.max_length <= 512, "between 8 and 512 tokens"),
+            ("dropout", self.dropout < 1, "below 1"),
+            ("train_examples", self.train_examples == 0 or self.train_examples >= 20, "0 (all) or at least 20"),
+            ("test_examples", self.test_examples == 0 or self.test_examples >= 20, "0 (all) or at least 20"),
+        )
+        _check_rules("recipe", self, rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every cell of a space may spend, the same for each.
+
+    `trials` counts configurations tried, stopped ones included. `final_seeds` re-train the winner. `in_flight` is how
+    many trials of one cell run at once: trial i is proposed and judged by what trials 0..i-in_flight did, whatever the
+    clock says, so the result of a sweep depends neither on timing nor on the number of GPUs. `grace` and `reduction`
+    (epochs, factor) place ASHA's rungs; no trial is stopped at a rung that holds fewer than `min_values` scores.
+    """
+
+    trials: int = 8
+    final_seeds: int = 3
+    in_flight: int = 2
+    grace: int = 2
+    reduction: int = 2
+    min_values: int = 3
+
+    def __post_init__(self) -> None:
+        _check_types("budget", self)
+        rules = (
+            ("trials", 1 <= self.trials <= 10_000, "between 1 and 10000 per cell"),
+            ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
+            ("in_flight", self.in_flight >= 1, "at least 1"),
+            ("grace", self.grace >= 1, "at least 1 epoch"),
+            ("reduction", self.reduction >= 2, "at least 2"),
+            ("min_values", self.min_values >= 1, "at least 1"),
+        )
+        _check_rules("budget", self, rules)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Cell:
+    """One (model, task, method label) of a space: the unit of comparison."""
+
+    model: str
+    task: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.task}/{self.method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """One experiment. `search` holds the dimensions that every method shares; `lr` and `batch_size` must be in it."""
+
+    name: str = ""
+    title: str = ""
+    models: tuple[str, ...]
+    tasks: tuple[str | FileTask, ...]
+    methods: tuple[MethodEntry, ...]
+    search: Mapping[str, Dimension]
+    recipe: Recipe = field(default_factory=Recipe)
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    paper: str = ""
+    folder: Path = field(default=Path("."), compare=False)
+
+    def __post_init__(self) -> None:
+        # Lists are as good as tuples to write, but would compare and hash differently.
+        for part in ("models", "tasks", "methods"):
+            object.__setattr__(self, part, _listed(part, getattr(self, part)))
+        _check_types("space", self)
+        _check_parts(self)
+        for kind, names in (
+            ("model", list(self.models)),
+            ("task", [task_name(task) for task in self.tasks]),
+            ("method label", [entry.label for entry in self.methods]),
+        ):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{kind} {sorted(twice)[0]!r} stands twice in the space")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"space: seed = {self.seed}: must lie in [0, 2**32)")
+        for entry in self.methods:
+            for name in ("lr", "batch_size"):
+                if name not in self.values_of(entry):
+                    raise ValueError(f"method {entry.label!r}: {name} is neither in `search` nor among its settings")
+            for key, value in self.values_of(entry).items():
+                _check_hyperparameter(f"method {entry.label!r}: {key}", key, value)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every (model, task, method) of the space, in the order in which they stand there."""
+        return [
+            Cell(model=model, task=task_name(task), method=entry.label)
+            for model, task, entry in product(self.models, self.tasks, self.methods)
+        ]
+
+    def values_of(self, entry: MethodEntry) -> dict[str, Scalar | Dimension]:
+        """All that decides a trial of this method: the space's dimensions, replaced and completed by the entry's."""
+        return {**self.search, **entry.settings}
+
+    def dimensions_of(self, entry: MethodEntry) -> dict[str, Dimension]:
+        """What the study of this method searches, in a fixed order."""
+        return {key: value for key, value in self.values_of(entry).items() if isinstance(value, Dimension)}
+
+    def entry(self, label: str) -> MethodEntry:
+        return next(entry for entry in self.methods if entry.label == label)
+
+
+def task_name(task: str | FileTask) -> str:
+    return task if isinstance(task, str) else task.name
+
+
+def grid_size(dimensions: Mapping[str, Dimension]) -> float:
+    """Number of different configurations; infinite as soon as one dimension is a range."""
+    return math.prod(len(d.values) if isinstance(d, Choice) else math.inf for d in dimensions.values())
+
+
+def grid(dimensions: Mapping[str, Dimension]) -> list[dict[str, Scalar]]:
+    """Every configuration of a finite space, the last dimension running fastest."""
+    names = list(dimensions)
+    values = [d.values for d in dimensions.values() if isinstance(d, Choice)]
+    assert len(values) == len(names), "a range has no grid"
+    return [dict(zip(names, point, strict=True)) for point in product(*values)]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    # Escape sequences would reach the terminal, line breaks the report's tables.
+    return isinstance(value, str) and all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
+
+
+# Annotations as they stand in the records above; fields of other types are checked by hand.
+_TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "int": (_is_whole, "a whole number"),
+    "float": (_is_number, "a finite number"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str": (_is_text, "a text of one line"),
+    "str | None": (lambda value: value is None or _is_text(value), "a text of one line, or None"),
+}
+
+
+def _check_types(where: str, record: Any) -> None:
+    for declared in fields(record):
+        good, allowed = _TYPES.get(str(declared.type), (lambda value: True, ""))
+        value = getattr(record, declared.name)
+        if not good(value):
+            raise ValueError(f"{where}: {declared.name} = {value!r}: must be {allowed}")
+
+
+def _check_rules(where: str, record: object, rules: tuple[tuple[str, bool, str], ...]) -> None:
+    for name, good, allowed in rules:
+        if not good:
+            raise ValueError(f"{where}: {name} = {getattr(record, name)!r}: must be {allowed}")
+
+
+def _listed(part: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"space: {part} = {value!r}: must be a tuple; a single one is written {part}=(...,)")
+    if not value:
+        raise ValueError(f"space: {part} is empty; it needs at least one entry")
+    return tuple(value)
+
+
+def _check_parts(space: Space) -> None:
+    for model in space.models:
+        if not model or not _is_text(model):
+            raise ValueError(f"space: models holds {model!r}; a model is a known name, owner/name, or a directory")
+    for task in space.tasks:
+        if not isinstance(task, str | FileTask):
+            raise ValueError(f"space: tasks holds {task!r}; a task is a known name, or a FileTask(...)")
+    for entry in space.methods:
+        if not isinstance(entry, MethodEntry):
+            raise ValueError(f"space: methods holds {entry!r}; write method({entry!r}) instead")
+    if not isinstance(space.search, Mapping):
+        raise ValueError(f"space: search = {space.search!r}: must be a dict such as {{'lr': choice(1e-4, 1e-3), ...}}")
+    for name, kind in (("recipe", Recipe), ("budget", Budget)):
+        if not isinstance(getattr(space, name), kind):
+            raise ValueError(f"space: {name} = {getattr(space, name)!r}: must be {name}={kind.__name__}(...)")
+
+
+def _check_hyperparameter(where: str, key: str, value: Scalar | Dimension) -> None:
+    if isinstance(value, Range):
+        bounds: tuple[Scalar, ...] = (value.low, value.high)
+    else:
+        bounds = value.values if isinstance(value, Choice) else (value,)
+    for bound in bounds:
+        if key == "lr" and not (_is_number(bound) and 0 < float(bound) < 10):
+            raise ValueError(f"{where} = {bound!r}: must be a number in (0, 10)")
+        if key == "batch_size" and not (_is_whole(bound) and not isinstance(value, Range) and 1 <= int(bound) <= 1024):
+            raise ValueError(f"{where} = {bound!r}: must be whole numbers between 1 and 1024")

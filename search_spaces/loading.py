@@ -1,0 +1,78 @@
+"""Finds spaces: by name among the files of `search_spaces/spaces`, or by the path of a user's own file."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import runpy
+import traceback
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+from search_spaces import language
+from search_spaces.language import Space, check_name
+
+FOLDER = Path(__file__).parent / "spaces"
+_UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def names() -> list[str]:
+    """Names of the spaces that ship with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known names, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"
+
+
+def load(name: str) -> Space:
+    """The space of that name, or the one in the Python file at that path.
+
+    Raises ValueError naming the file and line when there is none, when it does not parse, or when it says something
+    that a space cannot mean.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"--space {name!r}: there is no such file; {nearest(path.stem, names())}")
+    else:
+        if name not in names():
+            raise ValueError(f"--space {name!r} is not known: {nearest(name, names())}; or give the path of a .py file")
+        path = FOLDER / f"{name}.py"
+    return replace(_execute(path), name=check_name("space", path.stem), folder=path.parent.resolve())
+
+
+def docstring(name: str) -> str:
+    """First line of the docstring of a shipped space, read without executing the file."""
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
+    return (text or "").split("\n")[0]
+
+
+def _execute(path: Path) -> Space:
+    try:
+        found = runpy.run_path(str(path)).get("space")
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}") from None
+    # A user's file may raise anything; it is theirs to mend, not a bug of ours.
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise ValueError(f"{path}:{lines[-1] if lines else 1}: {_explained(error)}") from None
+    if not isinstance(found, Space):
+        raise ValueError(f"{path}: must assign a Space to the name `space`, not {type(found).__name__}")
+    return found
+
+
+def _explained(error: BaseException) -> str:
+    if type(error) is ValueError:
+        return str(error)
+    unexpected = _UNEXPECTED.search(str(error))
+    kind = getattr(language, unexpected[1], None) if unexpected else None
+    if unexpected and kind is not None and is_dataclass(kind):
+        return f"{unexpected[1]} has no {unexpected[2]!r}: {nearest(unexpected[2], [f.name for f in fields(kind)])}"
+    return f"{type(error).__name__}: {error}"

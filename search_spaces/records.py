@@ -1,0 +1,161 @@
+"""The records that travel between the packages: a trial, its progress after each epoch, and how it ended.
+
+All are plain values that survive a trip through JSON unchanged; the ledger, Ray and MLflow carry nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from search_spaces.language import Cell, Recipe, Scalar
+
+# Raise it whenever the same trial would train differently: cached results of the old semantics are then not used.
+TRAINING_SEMANTICS = 1
+
+Phase = Literal["search", "final"]
+State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
+# CACHED is how a trial was obtained, not how it ended: it stands beside one of these.
+END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration with one seed in one cell.
+
+    `settings` is what the method is built with, fixed and searched together, without lr and batch size. `split` is
+    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone.
+    """
+
+    cell: Cell
+    method: str
+    settings: Mapping[str, Scalar]
+    lr: float
+    batch_size: int
+    seed: int
+    phase: Phase
+    recipe: Recipe
+    weights: str
+    split: str
+    semantics: int = TRAINING_SEMANTICS
+
+    @property
+    def id(self) -> str:
+        """Hash of all that decides the result, and of the row of the tables that it belongs to."""
+        text = json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def hyperparameters(self) -> dict[str, Scalar]:
+        return {"lr": self.lr, "batch_size": self.batch_size, **self.settings}
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "settings": dict(sorted(self.settings.items()))}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Trial:
+        return cls(**{**record, "cell": Cell(**record["cell"]), "recipe": Recipe(**record["recipe"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a trial reports at the end of an epoch.
+
+    `score` is the task's score on the validation split in percent points, `best_score` and `best_epoch` the best so
+    far (first best on ties), `loss` the mean training loss of the epoch, `seconds` of this epoch, `memory_mib` the peak
+    so far. `diverged`: a loss of this epoch was not finite (`loss` is None then).
+    """
+
+    epoch: int
+    score: float
+    loss: float | None
+    best_score: float
+    best_epoch: int
+    seconds: float
+    memory_mib: float = 0.0
+    diverged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Progress:
+        return cls(**record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Trainable parameters of one method on one backbone, counted in the three ways that papers use.
+
+    `weights`: matrices of the method alone, pruned entries not counted. `module`: with their biases. `trained`:
+    everything the optimiser moves, LayerNorms and head included. `total`: the pretrained backbone, the denominator.
+    """
+
+    weights: int
+    module: int
+    trained: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestResult:
+    """A final's scores on the test split, opened once, at the best validation epoch.
+
+    `metrics` are in percent points; `predictions` and `labels` hold one entry per test example. `collapsed`: every
+    prediction is the same.
+    """
+
+    metrics: Mapping[str, float]
+    predictions: tuple[float, ...]
+    labels: tuple[float, ...]
+    collapsed: bool
+
+    __test__ = False  # pytest: not a test class
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "metrics": dict(self.metrics),
+            "predictions": list(self.predictions),
+            "labels": list(self.labels),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TestResult:
+        return cls(
+            metrics=dict(record["metrics"]),
+            predictions=tuple(record["predictions"]),
+            labels=tuple(record["labels"]),
+            collapsed=record["collapsed"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended. `reason` says why for STOPPED (asha), DONE (epochs, patience), FAILED and INVALID.
+
+    A DONE or STOPPED trial has its best epoch and score; a final that is DONE has `metrics` (test split, percent
+    points) and the file with its predictions. `diverged` marks a final whose loss stopped being finite.
+    """
+
+    state: State
+    reason: str
+    epochs: int
+    best_epoch: int = 0
+    best_score: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    predictions: str = ""
+    collapsed: bool = False
+    diverged: bool = False
+    counts: Counts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Outcome:
+        counts = record.get("counts")
+        return cls(**{**record, "counts": Counts(**counts) if counts else None})
