@@ -1,0 +1,93 @@
+"""A trial's state on disk, written after every epoch: one folder per trial, one generation, replaced atomically.
+
+Tensors in safetensors, the rest in JSON, a checksum that ties them together; nothing that a reader would have to execute.
+Files are renamed into place but not synced: a killed process loses nothing, a power cut at worst the trial's epochs, which
+the checksum finds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from search_spaces.records import Progress, TestResult, Trial
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result."""
+
+    epoch: int
+    done: bool
+    progress: Sequence[Progress]
+    tensors: dict[str, Tensor]
+    test: TestResult | None = None
+
+
+def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
+    """Replace the trial's checkpoint in `folder`; a kill leaves the old one or the new one."""
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file(checkpoint.tensors, fresh / "state.safetensors")
+    record = {
+        "trial": trial.id,
+        "epoch": checkpoint.epoch,
+        "done": checkpoint.done,
+        "progress": [p.to_json() for p in checkpoint.progress],
+        "test": checkpoint.test.to_json() if checkpoint.test else None,
+        "checksum": _checksum(fresh / "state.safetensors"),
+    }
+    (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(folder: Path, trial: Trial) -> Checkpoint | None:
+    """The trial's last checkpoint; None, with a warning, when it is damaged or another trial's."""
+    # A kill between the two renames leaves only ".old", which is whole.
+    for candidate in (folder, folder.with_name(folder.name + ".old")):
+        if not candidate.exists():
+            continue
+        try:
+            return _read(candidate, trial)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("checkpoint %s is not usable (%s); the trial starts from an earlier state", candidate, error)
+    return None
+
+
+def _read(folder: Path, trial: Trial) -> Checkpoint:
+    record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if record["trial"] != trial.id:
+        raise ValueError(f"belongs to trial {record['trial']}")
+    if record["checksum"] != _checksum(folder / "state.safetensors"):
+        raise ValueError("checksum differs")
+    return Checkpoint(
+        epoch=record["epoch"],
+        done=record["done"],
+        progress=[Progress.from_json(p) for p in record["progress"]],
+        tensors=load_file(folder / "state.safetensors"),
+        test=TestResult.from_json(record["test"]) if record["test"] else None,
+    )
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value

@@ -1,0 +1,259 @@
+"""One frozen backbone, its slots, and the one training loop.
+
+A step trains every resident on a mini-batch of its own: one forward and one backward through the backbone, the sum of
+the trials' mean losses differentiated, so that each gradient is the one the trial would have alone. Trials join and leave
+between steps. A plain Python loop drives it:
+
+    engine = Engine(backbone)
+    engine.join(trial, data)
+    while engine.residents:
+        for progress_of in engine.step(): ...
+
+A method that trains backbone weights needs an engine, and a backbone, of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_spaces.records import Counts, Progress, TestResult, Trial
+from trainables.backbone import Backbone
+from trainables.dropout import Masks
+from trainables.group import Group, Layout
+from trainables.methods import METHODS
+from trainables.packing import Rows, pack
+from trainables.pruning import masks_for
+from trainables.running import RunningPass, Segment, losses_of
+from trainables.slot import Slot
+from trainables.tasks.contract import Split, TaskData
+from trainables.tasks.metrics import Scores, evaluate
+
+# Tokens of one evaluation row: large enough to fill the matrix products, small enough for the cache of two cores.
+EVALUATION_TOKENS = 2048
+
+
+@dataclass
+class Company:
+    """A group and its residents, in the order of the group's rows."""
+
+    group: Group
+    slots: list[Slot] = field(default_factory=list)
+
+
+class Engine:
+    """The lane's trainer. Not thread-safe; everything happens inside `join`, `step` and `leave`."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone
+        self._companies: list[Company] = []
+
+    @property
+    def residents(self) -> list[str]:
+        """Trial ids."""
+        return [slot.trial.id for company in self._companies for slot in company.slots]
+
+    def join(self, trial: Trial, data: TaskData) -> Slot:
+        """Give the trial a slot, ready for its first step.
+
+        Raises ValueError for settings that the method refuses on this backbone, or for a method that trains backbone weights
+        in an engine that has other residents.
+        """
+        method = METHODS[trial.method](**trial.settings)
+        method.check(self.backbone.shape)
+        if self._companies and not (method.shares_backbone and self._companies[0].group.layout.method.shares_backbone):
+            raise ValueError(f"{trial.method} and its neighbours cannot share a backbone: give it an engine of its own")
+        layout = Layout(method, self.backbone, data.task.outputs)
+        row = layout.initial(trial.seed, self.backbone)
+        slot = Slot(trial=trial, method=method, data=data, best=row.clone())
+        company = Company(Group(layout, self.backbone, trial.recipe, row[None]), [slot])
+        if method.prunes:
+            company.group.masks = masks_for(slot, company.group, self.backbone)
+        self._seat(company)
+        return slot
+
+    def leave(self, trial_id: str) -> None:
+        """Free the trial's slot; the others do not notice."""
+        company, place = self._find(trial_id)
+        company.slots.pop(place)
+        if not company.slots:
+            self._companies.remove(company)
+            return
+        keep = [i for i in range(len(company.slots) + 1) if i != place]
+        company.group = Group.of([company.group], [keep])
+
+    def step(self) -> list[Slot]:
+        """One optimiser step of every resident. Returns the slots whose epoch ended with it; their last `progress` is new."""
+        slots = [slot for company in self._companies for slot in company.slots]
+        assert slots, "an engine without residents has nothing to train"
+        rows = pack([slot.batch() for slot in slots], self.backbone.device)
+        losses = self._backward(rows, slots)
+        for company in self._companies:
+            self._update(company)
+        for slot, loss in zip(slots, losses, strict=True):
+            slot.step += 1
+            slot.loss_sum = loss if slot.loss_sum is None else slot.loss_sum + loss
+        ended = [slot for slot in slots if slot.step % slot.steps_per_epoch == 0]
+        for slot in ended:
+            self._close_epoch(slot)
+        return ended
+
+    def test(self, trial_id: str) -> TestResult:
+        """Open the test split: the trial's best epoch on it. Its current parameters are kept aside and put back."""
+        company, place = self._find(trial_id)
+        slot, values = company.slots[place], company.group.values[place]
+        current = values.clone()
+        values.copy_(slot.best)
+        scores = self._evaluate(company, place, slot.data.test)
+        values.copy_(current)
+        return TestResult(
+            metrics={str(name): value for name, value in scores.metrics.items()},
+            predictions=tuple(scores.predictions),
+            labels=tuple(slot.data.test.labels.tolist()),
+            collapsed=scores.collapsed,
+        )
+
+    def counts(self, trial_id: str) -> Counts:
+        """Parameters of the trial as they stand in memory, pruned ones not counted."""
+        company, _ = self._find(trial_id)
+        layout, masks = company.group.layout, company.group.masks
+        sizes = {e.name: e.stop - e.start for e in layout.entries}
+        for name, mask in masks.items():
+            sizes[name] = int(mask[0].sum())
+        module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
+        matrices = {e.name for e in layout.entries if e.decayed}
+        return Counts(
+            weights=sum(size for n, size in module.items() if n in matrices),
+            module=sum(module.values()),
+            trained=sum(sizes.values()),
+            total=self.backbone.shape.total,
+        )
+
+    def state(self, trial_id: str) -> tuple[Slot, dict[str, Tensor]]:
+        """The slot and the tensors that a checkpoint needs, on the CPU: values [P], moments [2, P], masks, best [P]."""
+        company, place = self._find(trial_id)
+        group, slot = company.group, company.slots[place]
+        tensors = {"values": group.values[place], "moments": group.moments[:, place], "best": slot.best}
+        tensors |= {f"mask.{name}": mask[place] for name, mask in group.masks.items()}
+        return slot, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def restore(
+        self, trial: Trial, data: TaskData, tensors: dict[str, Tensor], epoch: int, progress: Sequence[Progress]
+    ) -> Slot:
+        """Seat a trial again as `state` saw it after `epoch` epochs."""
+        method = METHODS[trial.method](**trial.settings)
+        layout = Layout(method, self.backbone, data.task.outputs)
+        slot = Slot(
+            trial=trial, method=method, data=data, best=tensors["best"].clone(), epoch=epoch, progress=list(progress)
+        )
+        slot.step = epoch * slot.steps_per_epoch
+        group = Group(layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None])
+        group.masks = {
+            n.removeprefix("mask."): t[None].to(self.backbone.device)
+            for n, t in tensors.items()
+            if n.startswith("mask.")
+        }
+        self._seat(Company(group, [slot]))
+        return slot
+
+    def _seat(self, new: Company) -> None:
+        """Put a trial beside its likes, or open a group for it."""
+        for company in self._companies:
+            if _kin(company, new):
+                everyone = list(range(len(company.slots)))
+                company.group = Group.of([company.group, new.group], [everyone, [0]])
+                company.slots.append(new.slots[0])
+                return
+        self._companies.append(new)
+
+    def _find(self, trial_id: str) -> tuple[Company, int]:
+        for company in self._companies:
+            for place, slot in enumerate(company.slots):
+                if slot.trial.id == trial_id:
+                    return company, place
+        raise KeyError(f"trial {trial_id} is not resident")
+
+    def _backward(self, rows: Rows, slots: list[Slot]) -> Tensor:
+        """Accumulate every trial's gradient; returns their losses [K]."""
+        segments, start = [], 0
+        for company in self._companies:
+            segments.append(Segment(company.group, start, start + len(company.slots)))
+            start += len(company.slots)
+        hidden, attention = self.backbone.config_dropout
+        rates = [slot.trial.recipe.dropout for slot in slots]
+        masks = Masks(
+            rows,
+            self.backbone.shape,
+            [(slot.trial.seed, slot.step) for slot in slots],
+            [hidden if rate < 0 else rate for rate in rates],
+            [attention if rate < 0 else rate for rate in rates],
+        )
+        logits = RunningPass(self.backbone, segments, rows, masks).logits()
+        losses = torch.cat(
+            [
+                losses_of(out, rows, s, c.slots[0].data.task.regression)
+                for out, s, c in zip(logits, segments, self._companies, strict=True)
+            ]
+        )
+        losses.sum().backward()
+        return losses.detach()
+
+    def _update(self, company: Company) -> None:
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, device=self.backbone.device)[:, None]
+
+        slots = company.slots
+        company.group.step(
+            lr=column([slot.lr() for slot in slots]),
+            steps=column([slot.step + 1.0 for slot in slots]),
+            decay=column([slot.trial.recipe.weight_decay for slot in slots]),
+            clip=column([slot.trial.recipe.clip for slot in slots]),
+        )
+
+    def _close_epoch(self, slot: Slot) -> None:
+        company, place = self._find(slot.trial.id)
+        slot.epoch += 1
+        assert slot.loss_sum is not None
+        loss = float(slot.loss_sum) / slot.steps_per_epoch
+        slot.loss_sum = None
+        scores = self._evaluate(company, place, slot.data.validation)
+        report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
+        if report.best_epoch == slot.epoch:
+            slot.best = company.group.values[place].detach().clone()
+
+    @torch.no_grad()
+    def _evaluate(self, company: Company, place: int, split: Split) -> Scores:
+        """One trial's parameters on a whole split, dropout off, in rows of about EVALUATION_TOKENS of similar length."""
+        lengths = np.diff(split.offsets)
+        order = np.argsort(lengths, kind="stable")
+        cuts = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // EVALUATION_TOKENS)) + 1
+        outputs = np.empty((len(split), company.group.layout.outputs), np.float32)
+        segment = Segment(company.group, 0, 1, slice(place, place + 1))
+        for chosen in np.split(order, cuts):
+            rows = pack([(split, chosen)], self.backbone.device)
+            outputs[chosen] = RunningPass(self.backbone, [segment], rows, None).logits()[0][0].float().cpu().numpy()
+        return evaluate(company.slots[place].data.task, outputs, split.labels)
+
+    def _memory_mib(self) -> float:
+        if self.backbone.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _kin(a: Company, b: Company) -> bool:
+    """Whether two companies can be stacked: same method and settings, head, loss and optimiser constants."""
+    one, other = a.slots[0], b.slots[0]
+    constants = [(s.trial.recipe.beta1, s.trial.recipe.beta2, s.trial.recipe.eps) for s in (one, other)]
+    return (
+        one.method == other.method
+        and one.data.task.outputs == other.data.task.outputs
+        and one.data.task.regression == other.data.task.regression
+        and constants[0] == constants[1]
+    )

@@ -1,0 +1,52 @@
+"""Houlsby adapter: two bottlenecks per layer on a frozen backbone (Houlsby et al. 2019, ICML).
+
+    A(h) = h + f(h W_down + b_down) W_up + b_up,    W_down [D, R], W_up [R, D], f = ReLU
+
+Placed after the dense and the dropout of the attention and the feed-forward sub-layer, before the residual add, as in the
+authors' code (their text says after the skip connection). All LayerNorms and the head are trained with it; BERT's pooler is not.
+Traps: a zero up-projection would make gradient-based pruning scores vanish, so both matrices start with a small normal
+(sigma 1e-2, cut at two sigma, the paper's; their code has 1e-3); learning rates lie an order above full fine-tuning's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from trainables.methods.contract import Method, Parameter, Shape, Site, Values, require_int
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIGMA = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(Method):
+    """`r`: width of the bottleneck."""
+
+    title: ClassVar[str] = "Adapter"
+    paper: ClassVar[str] = "Houlsby et al. 2019"
+    family: ClassVar[str] = "adapter"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
+
+    r: int = 64
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        d, r = shape.width, self.r
+        return {
+            "down": Parameter(shape=(d, r), std=SIGMA),
+            "down_bias": Parameter(shape=(r,)),
+            "up": Parameter(shape=(r, d), std=SIGMA),
+            "up_bias": Parameter(shape=(d,)),
+        }
+
+    def transform(self, h: Tensor, p: Values) -> Tensor:
+        return h + (h @ p.down + p.down_bias).relu() @ p.up + p.up_bias
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d, r, modules = shape.width, self.r, 2 * shape.layers
+        return modules * 2 * d * r, modules * (2 * d * r + r + d)

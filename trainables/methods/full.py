@@ -1,0 +1,29 @@
+"""Full fine-tuning: every parameter of the backbone and a new head are updated.
+
+    y = head(backbone(x; theta)), theta starting at the pretrained values.
+
+The baseline of every comparison. Trap: learning rates of adapters (5e-4, often 1e-4) make it diverge; such runs are
+results and stay in the record.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.methods.contract import Method, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Method):
+    title: ClassVar[str] = "Fine-tuning"
+    paper: ClassVar[str] = "Devlin et al. 2019"
+    family: ClassVar[str] = "full"
+    shares_backbone: ClassVar[bool] = False
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        """Everything but the head: BERT's pooler is used and trained, RoBERTa's is not part of the model."""
+        d, f = shape.width, shape.ffn
+        pooler_weights, pooler = (d * d, d * d + d) if shape.pooler else (0, 0)
+        layer_weights = 4 * d * d + 2 * d * f
+        layer = layer_weights + 4 * d + f + d + 4 * d
+        weights = shape.embeddings - 2 * d + shape.layers * layer_weights + pooler_weights
+        return weights, shape.embeddings + shape.layers * layer + pooler

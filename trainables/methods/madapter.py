@@ -1,0 +1,56 @@
+"""MAdapter: a halved bottleneck with square layers inside.
+
+    A(h) = h + f(... f(f(h W_down) W_mid,1) ... W_mid,n) W_up,    W_down [D, R'], W_mid [R', R'], W_up [R', D], f = ReLU
+
+f follows the down-projection and every middle layer, none follows the up-projection; R' = R / 2 of the adapter that it is
+compared with. Placed and trained like the Houlsby adapter.
+Trap: the paper does not say how W_mid starts. With sigma = 1e-2 each middle layer scales the branch by about 0.06, and
+three of them keep it asleep for many steps; "identity" starts as the plain adapter of width R' and is the default here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from trainables.methods.adapter import SIGMA, Adapter
+from trainables.methods.contract import Parameter, Shape, Values, require_int, require_one_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAdapter(Adapter):
+    """`r`: the halved width R'; `n_mid`: number of middle layers; `mid_init`: how they start."""
+
+    title: ClassVar[str] = "MAdapter"
+    paper: ClassVar[str] = "MAdapter (paper 000)"
+
+    r: int = 32
+    n_mid: int = 1
+    mid_init: Literal["identity", "kaiming", "normal"] = "identity"
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_int("n_mid", self.n_mid, 1, 8)
+        require_one_of("mid_init", self.mid_init, ("identity", "kaiming", "normal"))
+
+    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+        start = SIGMA if self.mid_init == "normal" else self.mid_init
+        declared = super().parameters(shape)
+        for i in range(self.n_mid):
+            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), std=start)
+            declared[f"mid{i}_bias"] = Parameter(shape=(self.r,))
+        return declared
+
+    def transform(self, h: Tensor, p: Values) -> Tensor:
+        z = (h @ p.down + p.down_bias).relu()
+        for i in range(self.n_mid):
+            z = (z @ p[f"mid{i}"] + p[f"mid{i}_bias"]).relu()
+        return h + z @ p.up + p.up_bias
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d, r, n, modules = shape.width, self.r, self.n_mid, 2 * shape.layers
+        weights = modules * (2 * d + n * r) * r
+        return weights, weights + modules * (r * (n + 1) + d)

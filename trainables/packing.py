@@ -1,0 +1,134 @@
+"""Packed rows: a slot's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
+
+The frozen Hugging Face encoder sees K "sequences" of T tokens with explicit position ids; attention is plugged in through
+transformers' attention interface, so that the model files stay untouched. Inside attention the examples are spread to
+[B, H, L, D/H], L the longest example; every padded place repeats a token of its own example, never of another one, so
+that a slot full of NaN cannot reach its neighbours through a product with zero.
+
+Legend: K slots, T tokens of the longest row, B examples of all rows, L longest example, H heads, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+from trainables.tasks.contract import Split
+
+ATTENTION = "packed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """K packed rows.
+
+    input_ids, token_types, positions: [K, T]. `spread` [B * L] and `collect` [K * T] are the index maps between tokens and
+    padded examples, `keys` [B, 1, 1, L] tells real keys (True). `first` [K, E] is the flat place of each example's first
+    token, E the most examples of a row; `weights` [K, E] is 1 / (examples of the row) for real examples and 0 for padding;
+    labels [K, E]. `tokens`, `examples` and `longest` are per row: they size the row's own dropout stream.
+    """
+
+    input_ids: Tensor
+    token_types: Tensor
+    positions: Tensor
+    spread: Tensor
+    collect: Tensor
+    keys: Tensor
+    first: Tensor
+    weights: Tensor
+    labels: Tensor
+    tokens: list[int]
+    examples: list[int]
+    longest: list[int]
+
+    @property
+    def batch(self) -> int:
+        return self.keys.shape[0]
+
+
+def pack(batches: Sequence[tuple[Split, np.ndarray]], device: torch.device) -> Rows:
+    """Pack the examples `indices` of each split into one row each."""
+    K = len(batches)
+    lengths = [split.offsets[chosen + 1] - split.offsets[chosen] for split, chosen in batches]
+    tokens = [int(n.sum()) for n in lengths]
+    T, L = max(tokens), max(int(n.max()) for n in lengths)
+    E, B = max(map(len, lengths)), sum(map(len, lengths))
+    ids, types, positions = (np.zeros((K, T), np.int64) for _ in range(3))
+    collect, first, labels = np.zeros((K, T), np.int64), np.zeros((K, E), np.int64), np.zeros((K, E), np.float32)
+    weights, spread, keys = np.zeros((K, E), np.float32), np.zeros((B, L), np.int64), np.zeros((B, L), bool)
+    b = 0
+    for k, ((split, chosen), n) in enumerate(zip(batches, lengths, strict=True)):
+        start = np.cumsum(n) - n
+        within = np.arange(tokens[k]) - np.repeat(start, n)
+        source = np.repeat(split.offsets[chosen], n) + within
+        t, e = tokens[k], len(n)
+        ids[k, :t], types[k, :t], positions[k, :t] = split.ids[source], split.token_types[source], within
+        column = np.arange(L)[None, :]
+        keys[b : b + e] = column < n[:, None]
+        spread[b : b + e] = k * T + start[:, None] + np.where(keys[b : b + e], column, 0)
+        collect[k] = b * L
+        collect[k, :t] = np.repeat(np.arange(b, b + e) * L, n) + within
+        first[k] = k * T
+        first[k, :e] = k * T + start
+        weights[k, :e], labels[k, :e] = 1 / e, split.labels[chosen]
+        b += e
+
+    def move(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    return Rows(
+        input_ids=move(ids),
+        token_types=move(types),
+        positions=move(positions),
+        spread=move(spread.reshape(-1)),
+        collect=move(collect.reshape(-1)),
+        keys=move(keys[:, None, None, :]),
+        first=move(first),
+        weights=move(weights),
+        labels=move(labels),
+        tokens=tokens,
+        examples=[len(n) for n in lengths],
+        longest=[int(n.max()) for n in lengths],
+    )
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    rows: Rows,
+    dropout_of: Any = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query, key, value: [K, H, T, D/H]. `dropout_of(layer)` gives the factors [B, H, L, L] of the probabilities, or None."""
+    K, H, T, width = query.shape
+    B, L = rows.batch, rows.keys.shape[-1]
+
+    def spread(x: Tensor) -> Tensor:
+        return (
+            x.transpose(1, 2).reshape(K * T, H, width).index_select(0, rows.spread).view(B, L, H, width).transpose(1, 2)
+        )
+
+    q, k, v = spread(query), spread(key), spread(value)
+    if dropout_of is None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.keys, scale=scaling)
+    else:
+        # Explicit, because each trial draws its own dropout, and because scores need a second derivative (GraSP).
+        probabilities = (q @ k.transpose(2, 3) * scaling).masked_fill(~rows.keys, float("-inf")).softmax(-1)
+        factors = dropout_of(module.layer_idx)
+        out = (probabilities if factors is None else probabilities * factors) @ v
+    out = out.transpose(1, 2).reshape(B * L, H, width).index_select(0, rows.collect)
+    return out.view(K, T, H, width), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)

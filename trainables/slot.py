@@ -1,0 +1,96 @@
+"""A place in the engine and the trial that sits in it: its data order, schedule, best epoch and early stopping.
+
+Nothing here is shared with other slots; everything random comes from the trial's own seed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from search_spaces.records import Progress, TestResult, Trial
+from trainables.methods.contract import Method
+from trainables.seeds import permutation
+from trainables.tasks.contract import Split, TaskData
+
+
+@dataclass(kw_only=True)
+class Slot:
+    """`best` is the trial's row of parameters [P] after its best epoch, before the first one its start."""
+
+    trial: Trial
+    method: Method
+    data: TaskData
+    best: Tensor
+    epoch: int = 0
+    step: int = 0
+    progress: list[Progress] = field(default_factory=list)
+    test: TestResult | None = None
+    loss_sum: Tensor | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.data.train) / self.trial.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.trial.recipe.epochs
+
+    @property
+    def done(self) -> bool:
+        """All epochs run, no better epoch for `patience` epochs, or a loss that is not finite any more."""
+        if not self.progress:
+            return False
+        last = self.progress[-1]
+        return (
+            self.epoch >= self.trial.recipe.epochs
+            or last.diverged
+            or last.epoch - last.best_epoch >= self.trial.recipe.patience
+        )
+
+    @property
+    def end_reason(self) -> str:
+        if self.progress and self.progress[-1].diverged:
+            return "diverged"
+        return "epochs" if self.epoch >= self.trial.recipe.epochs else "patience"
+
+    def batch(self) -> tuple[Split, np.ndarray]:
+        """The next mini-batch: a fresh order each epoch, the last batch of an epoch may be smaller."""
+        order = permutation(len(self.data.train), self.trial.seed, "order", self.epoch)
+        start = (self.step % self.steps_per_epoch) * self.trial.batch_size
+        return self.data.train, order[start : start + self.trial.batch_size]
+
+    def lr(self) -> float:
+        """Learning rate of the next step: linear warm-up from 0, then linear decay to 0 at the last planned step."""
+        warm = math.ceil(self.trial.recipe.warmup * self.total_steps)
+        if self.step < warm:
+            return self.trial.lr * (self.step + 1) / warm
+        return self.trial.lr * (self.total_steps - self.step) / max(1, self.total_steps - warm)
+
+    def record(self, score: float, loss: float | None, memory_mib: float) -> Progress:
+        """Close an epoch; returns what to report. The first best epoch wins ties."""
+        diverged = loss is None
+        best_epoch, best_score = (
+            (self.progress[-1].best_epoch, self.progress[-1].best_score) if self.progress else (0, 0.0)
+        )
+        if not diverged and (best_epoch == 0 or score > best_score):
+            best_epoch, best_score = self.epoch, score
+        now = time.monotonic()
+        report = Progress(
+            epoch=self.epoch,
+            score=score,
+            loss=loss,
+            best_score=best_score,
+            best_epoch=best_epoch,
+            seconds=now - self.started,
+            memory_mib=memory_mib,
+            diverged=diverged,
+        )
+        self.started = now
+        self.progress.append(report)
+        return report

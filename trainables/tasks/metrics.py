@@ -1,0 +1,113 @@
+"""From outputs and labels to the numbers of a task, in percent points, always to be maximised.
+
+Written out in numpy because every lane loads this file and scores every epoch; the tests hold the formulas against
+scikit-learn and scipy. A constant prediction has no correlation and scores 0, so that collapsed trials enter means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.tasks.contract import Metric, Task
+
+# Regression outputs closer to each other than this share of their size are one value, apart from rounding in float32.
+CONSTANT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """`metrics` in percent points, the score first; `predictions` are class indices or values, one per example."""
+
+    metrics: dict[Metric, float]
+    predictions: list[float]
+    collapsed: bool
+
+    @property
+    def score(self) -> float:
+        return next(iter(self.metrics.values()))
+
+
+def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scores:
+    """Score outputs [n, C] (logits; C = 1: values) against labels [n].
+
+    Outputs that are not all finite come from a model that has diverged: they count as the constant 0, class or value.
+    """
+    assert outputs.ndim == 2, outputs.shape
+    assert len(outputs) == len(labels) > 0, (outputs.shape, labels.shape)
+    if not np.isfinite(outputs).all():
+        outputs = np.zeros_like(outputs)
+    predictions = outputs[:, 0].astype(np.float64) if task.regression else outputs.argmax(1).astype(np.float64)
+    collapsed = _constant(predictions)
+    if collapsed:
+        predictions = np.full_like(predictions, predictions[0])
+    truth = labels.astype(np.float64)
+    return Scores(
+        metrics={name: 100.0 * FORMULAS[name](predictions, truth) for name in task.metrics},
+        predictions=predictions.tolist(),
+        collapsed=collapsed,
+    )
+
+
+def _constant(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= CONSTANT * max(1.0, np.abs(values).max()))
+
+
+def _accuracy(predictions: np.ndarray, truth: np.ndarray) -> float:
+    return float((predictions == truth).mean())
+
+
+def _f1(predictions: np.ndarray, truth: np.ndarray) -> float:
+    """F1 of class 1."""
+    return _f1_of(1, predictions, truth)
+
+
+def _macro_f1(predictions: np.ndarray, truth: np.ndarray) -> float:
+    """Mean F1 of the classes that occur among the predictions or the labels."""
+    return float(np.mean([_f1_of(c, predictions, truth) for c in np.union1d(predictions, truth)]))
+
+
+def _f1_of(c: float, predictions: np.ndarray, truth: np.ndarray) -> float:
+    hits, chosen, real = ((predictions == c) & (truth == c)).sum(), (predictions == c).sum(), (truth == c).sum()
+    return float(2 * hits / (chosen + real)) if chosen + real else 0.0
+
+
+def _matthews(predictions: np.ndarray, truth: np.ndarray) -> float:
+    """Matthews correlation for any number of classes (Gorodkin 2004, the R_K statistic); 0 where it is not defined."""
+    classes = np.union1d(predictions, truth)
+    p, t = ((values[:, None] == classes).astype(np.float64) for values in (predictions, truth))
+
+    def covariance(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x * y).sum(1).mean() - (x.mean(0) * y.mean(0)).sum())
+
+    scale = covariance(p, p) * covariance(t, t)
+    return covariance(p, t) / float(np.sqrt(scale)) if scale > 1e-15 else 0.0
+
+
+def _pearson(predictions: np.ndarray, truth: np.ndarray) -> float:
+    p, t = predictions - predictions.mean(), truth - truth.mean()
+    scale = float(np.sqrt((p @ p) * (t @ t)))
+    return float(p @ t) / scale if scale > 0 else 0.0
+
+
+def _spearman(predictions: np.ndarray, truth: np.ndarray) -> float:
+    return _pearson(_ranks(predictions), _ranks(truth))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[place]
+
+
+FORMULAS: dict[Metric, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews": _matthews,
+    "macro_f1": _macro_f1,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

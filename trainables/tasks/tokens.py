@@ -1,0 +1,182 @@
+"""Tokenised data on disk: made once per (texts, tokenizer, length), then only read, by every lane.
+
+One safetensors file holds the arrays, the task and a digest; its name is the hash of all that decides its content.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainables.tasks.contract import Loaded, MissingData, Split, Task, TaskData, Texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Raise it when the same texts would be written differently.
+FORMAT = 1
+PARTS = ("train", "validation", "test")
+ARRAYS = {"ids": np.int32, "token_types": np.int8, "offsets": np.int64, "labels": np.float32}
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+
+def prepare(
+    loaded: Loaded, tokenizer_dir_or_id: str, max_length: int, cache: Path, revision: str | None = None
+) -> Path:
+    """Tokenise the task's splits below `cache`, unless that has been done; returns the file's path.
+
+    `max_length`: tokens per example, special ones included; the longer text of a pair is cut first. Raises MissingData
+    when the tokenizer cannot be had, ValueError when it is not usable or allows fewer tokens.
+    """
+    folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
+    decides = [FORMAT, loaded.fingerprint, _fingerprint(folder), max_length, asdict(loaded.task)]
+    name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    path = cache / f"{loaded.task.name}-{name}.safetensors"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with _lock(path.with_suffix(".lock")):
+        if not path.exists():
+            tokenizer = _tokenizer(folder, max_length)
+            types = _token_types(folder)
+            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types) for part in PARTS}
+            _write(path, loaded, splits)
+    return path
+
+
+def read(path: Path) -> TaskData:
+    """The tokenised task in that file. Raises ValueError when the file is damaged or of another format."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        good = header["digest"] == _digest(arrays, header)
+        task = json.loads(header["task"])
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
+    if not good:
+        raise ValueError(_damaged(path, "its digest does not match"))
+    splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
+    return TaskData(
+        task=Task(**{**task, "metrics": tuple(task["metrics"])}), fingerprint=header["fingerprint"], **splits
+    )
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path}: tokenised data cannot be read ({reason}); delete the file, the next start makes it again"
+
+
+def _tokenizer_folder(name: str, revision: str | None) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(TOKENIZER_FILES)))
+    except HFValidationError:
+        raise ValueError(f"tokenizer {name!r} is neither a directory nor a Hub id") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise MissingData(
+            f"tokenizer {name!r} is neither in the cache nor reachable ({type(error).__name__}): give a local directory, or "
+            f"fill the cache on a machine with network"
+        ) from None
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), use_fast=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: no tokenizer can be loaded from there: {str(error)[:300]}") from None
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(f"max_length = {max_length}: the tokenizer in {folder} allows {tokenizer.model_max_length}")
+    return tokenizer
+
+
+def _token_types(folder: Path) -> int:
+    """How many token types the model knows: RoBERTa has one, and the second text of a pair must not ask for another."""
+    path = folder / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("type_vocab_size", 2) if path.is_file() else 2
+
+
+def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int) -> Split:
+    encoded = tokenizer(
+        texts.first,
+        texts.second,
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+    )
+    ids, types = encoded["input_ids"], encoded["token_type_ids"]
+    return Split(
+        ids=np.concatenate(ids).astype(np.int32),
+        token_types=np.minimum(np.concatenate(types), token_types - 1).astype(np.int8),
+        offsets=np.concatenate([[0], np.cumsum([len(example) for example in ids])]).astype(np.int64),
+        labels=np.asarray(texts.labels, np.float32),
+    )
+
+
+def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {f"{part}.{name}": getattr(splits[part], name) for part in PARTS for name in ARRAYS}
+    header = {"task": json.dumps(asdict(loaded.task)), "fingerprint": loaded.fingerprint}
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(arrays, temporary, {**header, "digest": _digest(arrays, header)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _digest(arrays: dict[str, np.ndarray], header: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"]]).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Only one process at a time makes the file; the lock ends with the process that holds it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
