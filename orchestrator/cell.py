@@ -1,0 +1,149 @@
+"""One cell on its way: its search, its winner, its finals. Pure bookkeeping; a function of what was reported.
+
+Trial i is proposed and judged by trials 0..i - in_flight only, all of which ended before it was asked for. Neither the clock nor
+the number of workers can therefore change what a cell does, and replaying its record gives the same cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.bracket import Bracket
+from orchestrator.study import Study
+from search_spaces.language import Budget, Cell, Scalar, Space
+from search_spaces.records import Outcome, Progress, Trial
+from trainables.seeds import derive
+
+
+@dataclass
+class Entry:
+    """A trial of this cell: where it stands in the search or among the final seeds, what it reported, how it ended."""
+
+    trial: Trial
+    number: int
+    curve: list[Progress] = field(default_factory=list)
+    outcome: Outcome | None = None
+    cached: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Ended by an error. Divergence is a result."""
+        return bool(self.outcome and self.outcome.state == "FAILED" and self.outcome.reason != "diverged")
+
+    def best_at(self, epoch: int) -> float | None:
+        return next((p.best_score for p in self.curve if p.epoch == epoch), None)
+
+
+class CellSearch:
+    """`make` builds the trial of a configuration: (hyperparameters, seed, phase) -> Trial."""
+
+    def __init__(self, cell: Cell, space: Space, make: Callable[..., Trial]):
+        self.cell, self.make, self.seed = cell, make, space.seed
+        self.budget: Budget = space.budget
+        dimensions = space.dimensions_of(space.entry(cell.method))
+        self.study = Study(dimensions, self.budget.trials, derive(space.seed, str(cell)))
+        self.bracket = Bracket(
+            grace=self.budget.grace,
+            reduction=self.budget.reduction,
+            min_values=self.budget.min_values,
+            epochs=space.recipe.epochs,
+        )
+        self.search: list[Entry] = []
+        self.finals: list[Entry] = []
+        self._told = 0
+        self._winner: Entry | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.search + self.finals
+
+    @property
+    def live(self) -> int:
+        return sum(entry.outcome is None for entry in self.entries)
+
+    @property
+    def searched(self) -> bool:
+        return len(self.search) >= self.study.limit and all(entry.outcome for entry in self.search)
+
+    @property
+    def finished(self) -> bool:
+        if not self.searched or any(entry.outcome is None for entry in self.finals):
+            return False
+        return self.winner is None or len(self.finals) == self.budget.final_seeds
+
+    @property
+    def winner(self) -> Entry | None:
+        """The configuration with the best validation score; lower lr, then the earlier one, on ties. None while searching."""
+        if self._winner is None and self.searched:
+            done = [e for e in self.search if e.outcome and e.outcome.state == "DONE"]
+            self._winner = min(done, key=lambda e: (-_score(e), e.trial.lr, e.number), default=None)
+        return self._winner
+
+    def next(self) -> Entry | None:
+        """The next trial to run, entered as asked; None when the cell has to wait or has nothing left."""
+        winner = self.winner
+        if winner is not None:
+            if len(self.finals) >= self.budget.final_seeds:
+                return None
+            return self._final(winner)
+        number = len(self.search)
+        if number >= self.study.limit or not self._may_ask(number):
+            return None
+        self._tell(number)
+        return self._enter(self.study.ask())
+
+    def replay(self, trial: Trial) -> Entry:
+        """Enter a trial that the record says was asked for."""
+        if trial.phase == "final":
+            entry = Entry(trial, len(self.finals))
+            self.finals.append(entry)
+            return entry
+        self._tell(len(self.search))
+        self.study.replay({name: trial.hyperparameters[name] for name in self.study.names})
+        entry = Entry(trial, len(self.search))
+        self.search.append(entry)
+        return entry
+
+    def reopen_failed(self) -> None:
+        """Give failed trials another chance when a sweep is continued: what made them fail may have been mended.
+
+        Not once the cell has its winner: a search trial that came back then could contradict it.
+        """
+        for entry in self.finals if self.finals else self.search:
+            if entry.failed:
+                entry.outcome = None
+
+    def stops(self, entry: Entry, progress: Progress) -> bool:
+        """Whether ASHA ends this trial at this epoch. Finals are never stopped."""
+        if entry.trial.phase == "final":
+            return False
+        judges = self.search[: max(0, entry.number - self.budget.in_flight + 1)]
+        others = [score for e in judges if (score := e.best_at(progress.epoch)) is not None]
+        return self.bracket.stops(progress.epoch, progress.best_score, others)
+
+    def _may_ask(self, number: int) -> bool:
+        return all(entry.outcome for entry in self.search[: max(0, number - self.budget.in_flight + 1)])
+
+    def _tell(self, number: int) -> None:
+        """Tell the study, in order, about the trials that the proposal of `number` may know."""
+        for entry in self.search[self._told : max(0, number - self.budget.in_flight + 1)]:
+            assert entry.outcome is not None
+            self.study.tell(entry.number, entry.outcome, entry.curve)
+            self._told += 1
+
+    def _enter(self, hyperparameters: dict[str, Scalar]) -> Entry:
+        entry = Entry(self.make(self.cell, hyperparameters, self.seed, "search"), len(self.search))
+        self.search.append(entry)
+        return entry
+
+    def _final(self, winner: Entry) -> Entry:
+        seed = self.seed + 1 + len(self.finals)
+        entry = Entry(self.make(self.cell, winner.trial.hyperparameters, seed, "final"), len(self.finals))
+        self.finals.append(entry)
+        return entry
+
+
+def _score(entry: Entry) -> float:
+    assert entry.outcome is not None
+    return entry.outcome.best_score

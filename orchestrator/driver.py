@@ -1,0 +1,252 @@
+"""Drives one sweep from a checked plan to its report: prepare, open the ledger, run Tune, track, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from orchestrator import exits
+from orchestrator.cluster import cluster, environment, share, watched
+from orchestrator.display import Display, log_records
+from orchestrator.keeping import Keeper
+from orchestrator.ledger import Ledger, write_atomic
+from orchestrator.library import Library
+from orchestrator.manifest import fingerprints, make_manifest, sweep_id
+from orchestrator.plan import Plan
+from orchestrator.sweep import Sweep
+from orchestrator.tracking import Tracker, redact
+from search_spaces.language import Cell, Scalar, task_name
+from search_spaces.records import Counts, Phase, Trial
+from trainables.counting import build, count
+from trainables.models import Model, resolve
+from trainables.tasks.contract import Loaded
+from trainables.tasks.loading import load
+from trainables.tasks.tokens import prepare
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "sweep.json"
+# How long the end of a sweep waits for the tracking store, in seconds.
+DELIVERY = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where and with what a sweep runs; nothing here changes its results."""
+
+    gpus: int
+    per_gpu: int
+    data_dir: Path | None
+    out: Path
+    report: Path
+    tracking_uri: str | None
+    address: str | None
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that trials need, on this machine: models, examples, and token files by (model, task)."""
+
+    models: dict[str, Model]
+    tasks: dict[str, Loaded]
+    tokens: dict[tuple[str, str], Path]
+
+
+def drive(plan: Plan, settings: Settings) -> int:
+    """Run the sweep; returns the exit code. Raises what `run.main` turns into one."""
+    console = Console(stderr=True)
+    set_up_logging(console)
+    found = {name: resolve(name) for name in plan.space.models}
+    loaded = _load_tasks(plan, settings)
+    out = settings.out.absolute()
+    folder = out / sweep_id(plan.space)
+    with closing(Ledger.open(folder)) as ledger:
+        manifest = make_manifest(plan, found, loaded, settings.command, _device(settings))
+        check_unchanged(ledger.records, manifest, folder)
+        prepared = _prepare(plan, found, loaded, out)
+        _write_state(folder, manifest, loaded)
+        uri = settings.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+        tracker = Tracker(uri, out / "mlflow-artifacts", folder, list(ledger.records))
+        tracker.start()
+
+        def notify(records: Sequence[dict[str, Any]]) -> None:
+            tracker.put(records)
+            log_records(records)
+
+        notify(ledger.append({"event": "sweep", "manifest": manifest}))
+        sweep = Sweep(plan.space, ledger, Library(out, folder), maker(plan, prepared), counter(plan, prepared), notify)
+        log.info(
+            "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
+            folder.name,
+            folder,
+            redact(uri),
+            settings.command,
+        )
+        code = _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console)
+        if sweep.finished:
+            sweep.close()
+        delivered = tracker.drain(DELIVERY)
+        tracker.close()
+    return _finish(sweep, code, delivered, folder, uri, settings)
+
+
+def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], int, Phase], Trial]:
+    """Builds the trial of a configuration: the method's fixed settings, the searched ones, and what identifies its inputs."""
+
+    def make(cell: Cell, hyperparameters: dict[str, Scalar], seed: int, phase: Phase) -> Trial:
+        entry = plan.space.entry(cell.method)
+        values: dict[str, Any] = {**plan.space.values_of(entry), **hyperparameters}
+        settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
+        return Trial(
+            cell=cell,
+            method=entry.name,
+            settings=settings,
+            lr=float(values["lr"]),
+            batch_size=int(values["batch_size"]),
+            seed=seed,
+            phase=phase,
+            recipe=plan.space.recipe,
+            weights=prepared.models[cell.model].fingerprint,
+            split=prepared.tasks[cell.task].fingerprint,
+        )
+
+    return make
+
+
+def counter(plan: Plan, prepared: Prepared) -> Callable[[Trial], Counts]:
+    """Trainable parameters of a trial, by formula."""
+
+    def counts(trial: Trial) -> Counts:
+        shape = prepared.models[trial.cell.model].shape
+        return count(build(trial.method, trial.settings, shape), shape, prepared.tasks[trial.cell.task].task.outputs)
+
+    return counts
+
+
+def check_unchanged(records: Sequence[dict[str, Any]], manifest: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError when models or data are not those that this sweep began with."""
+    earlier = [record["manifest"] for record in records if record["event"] == "sweep"]
+    if not earlier:
+        return
+    before, now = fingerprints(earlier[0]), fingerprints(manifest)
+    changed = [name for name in before if now.get(name) != before[name]]
+    if changed:
+        raise ValueError(
+            f"{folder}: the files of {', '.join(changed)} changed since this sweep began; put them back, or start anew with "
+            f"another --out"
+        )
+
+
+def set_up_logging(console: Console) -> None:
+    """The one place that configures logging: everything of ours from INFO, of others from WARNING."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in ("orchestrator", "trainables", "search_spaces"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _load_tasks(plan: Plan, settings: Settings) -> dict[str, Loaded]:
+    recipe = plan.space.recipe
+    return {
+        task_name(task): load(
+            task,
+            data_dir=settings.data_dir,
+            folder=plan.space.folder,
+            train_examples=recipe.train_examples,
+            test_examples=recipe.test_examples,
+        )
+        for task in plan.space.tasks
+    }
+
+
+def _prepare(plan: Plan, found: dict[str, Model], loaded: dict[str, Loaded], out: Path) -> Prepared:
+    """Tokenise each task for each model once; trials only read."""
+    tokens = {
+        (model, task): prepare(examples, str(found[model].path), plan.space.recipe.max_length, out / "tokens")
+        for model in found
+        for task, examples in loaded.items()
+    }
+    return Prepared(models=found, tasks=loaded, tokens=tokens)
+
+
+def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loaded]) -> None:
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+    for name, task in loaded.items():
+        indices = {part: list(getattr(task.split_indices, part)) for part in ("train", "validation", "test")}
+        write_atomic(folder / "splits" / f"{name}.json", json.dumps(indices))
+
+
+def _run(sweep: Sweep, prepared: Prepared, settings: Settings, folder: Path, console: Console) -> int:
+    keeper = Keeper(sweep, folder / "checkpoints")
+    keeper.tidy()
+    with cluster(settings.gpus, settings.per_gpu, settings.address) as (part, temporary), watched():
+        # Not before: Ray reads its switches and its token when it is imported.
+        from orchestrator import tuning
+
+        display = Display(sweep, console)
+        drain = tuning.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
+        places = tuning.Places(sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints")
+        with drain.listening():
+            try:
+                tuning.run(sweep, places, part, temporary, drain, keeper.ended, display.refresh)
+            finally:
+                display.close()
+    exits.preempt_on_sigterm()
+    if drain.signal is not None and not sweep.finished:
+        return exits.INTERRUPTED if drain.signal is signal.SIGINT else exits.PREEMPTED
+    return _verdict(sweep)
+
+
+def _verdict(sweep: Sweep) -> int:
+    """Whether what the sweep has is a result: not when too many trials failed, or all of a cell that should have one."""
+    empty = [search for search in sweep.cells.values() if search.finished and search.winner is None]
+    return exits.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exits.COMPLETE
+
+
+def _sources(prepared: Prepared) -> dict[str, str]:
+    """Where a trial's process finds each model: a directory for local ones, the name for the others."""
+    return {name: str(model.path) if Path(name).is_dir() else name for name, model in prepared.models.items()}
+
+
+def _device(settings: Settings) -> str:
+    if settings.gpus:
+        return f"{settings.gpus} GPUs, {settings.per_gpu} trials each"
+    return share(0, 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1).device
+
+
+def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:
+    if not delivered:
+        log.error(
+            "the tracking store %s did not take everything; the ledger holds it, and the same command delivers it",
+            redact(uri),
+        )
+        return code or exits.ENVIRONMENT
+    arguments = ["--tracking-uri", uri, "--sweep", folder.name, "--out", str(settings.report)]
+    done = subprocess.run([sys.executable, "-m", "reports", *arguments], env=environment(), check=False)
+    if done.returncode:
+        log.error("the report could not be written (exit code %d)", done.returncode)
+        return code or exits.ENVIRONMENT
+    log.info("report: %s", settings.report / "summary.md")
+    if code in (exits.INTERRUPTED, exits.PREEMPTED):
+        log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", settings.command)
+    elif code == exits.TOO_MANY_FAILURES:
+        first = sweep.failures[0].outcome
+        log.error("stopped: %s; the first: %s", sweep.broken or "a cell has no result", first.reason if first else "")
+    return code

@@ -1,0 +1,247 @@
+"""The append-only record of one sweep: `ledger.jsonl` in the sweep's folder, from which everything else can be rebuilt.
+
+One line per event, `<crc32 of the JSON, 8 hex digits> <JSON>`. Order and identity come from "seq" (1, 2, 3, ... without
+gaps); "time" is for people. Knows nothing of what the events mean. Standard library only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+LEDGER, LOCK = "ledger.jsonl", "lock"
+
+
+class Damaged(Exception):
+    """The record cannot be trusted beyond some line, and only a person can say what to do. Exit code 5."""
+
+
+class Held(Exception):
+    """Another driver holds this sweep. Exit code 6."""
+
+
+class Ledger:
+    """The ledger of a sweep, held by this process alone. Make one with `Ledger.open`; `append` is thread safe."""
+
+    def __init__(self, folder: Path, lock: int, file: int, records: list[dict[str, Any]], clock: Callable[[], float]):
+        self.folder, self.records = folder, records
+        self._lock, self._file, self._clock = lock, file, clock
+        self._size = os.fstat(file).st_size
+        self._turn = threading.Lock()
+        self._refused = ""
+
+    @classmethod
+    def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> Ledger:
+        """Take the sweep's lock for the life of this process, verify all records and cut a torn tail off.
+
+        The kernel frees the lock when the process ends, however it ends. Raises Held when another driver has it,
+        Damaged when records are missing or broken before the last line.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path, lock = folder / LEDGER, _take(folder)
+        with ExitStack() as undo:
+            undo.callback(os.close, lock)
+            begun = _holder(folder / LOCK).get("begun", False)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+            undo.callback(os.close, file)
+            _sync_folder(folder)
+            records = _repair(path, file)
+            if begun and not records:
+                raise Damaged(
+                    f"{path} is missing or empty, but this sweep has begun; put a backup of it back, or start anew "
+                    "in an empty folder"
+                )
+            _sign(lock, clock(), begun=bool(records))
+            undo.pop_all()
+        return cls(folder, lock, file, records, clock)
+
+    def append(self, *events: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Make the events durable, with one write and one fsync for all of them; returns them as they stand on disk.
+
+        Raises ValueError or TypeError for what JSON cannot hold. A failed write or fsync is final: OSError now and at
+        every later call, and the file is cut back to what was durable before.
+        """
+        if not events:
+            return []
+        with self._turn:
+            if self._refused:
+                raise OSError(f"{self.folder / LEDGER}: nothing is written after an earlier failure: {self._refused}")
+            now, seq = self._clock(), len(self.records)
+            texts = [_text({**event, "seq": seq + i, "time": now}) for i, event in enumerate(events, 1)]
+            self._write(b"".join(map(_line, texts)))
+            stored: list[dict[str, Any]] = [json.loads(text) for text in texts]
+            self.records += stored
+            if seq == 0:
+                _sign(self._lock, now, begun=True)
+            return stored
+
+    def close(self) -> None:
+        """Give the sweep free. Appending is over."""
+        with self._turn:
+            if self._lock >= 0:
+                self._refused = self._refused or "closed"
+                os.close(self._file)
+                os.close(self._lock)
+                self._lock = -1
+
+    def _write(self, data: bytes) -> None:
+        try:
+            _write_all(self._file, data)
+            os.fsync(self._file)
+        except BaseException as error:
+            # The kernel may drop pages after a failed fsync, and a second fsync would then report success.
+            self._refused = str(error) if isinstance(error, OSError) else ""
+            self._cut_back()
+            raise
+        self._size += len(data)
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self._file, self._size)
+            os.fsync(self._file)
+        except OSError as error:
+            self._refused = self._refused or str(error)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Records of a sweep's ledger, without its lock: a driver may be writing it. A torn tail is left out.
+
+    Returns [] when there is none; raises Damaged when a line before the last one is broken.
+    """
+    path = folder / LEDGER
+    if not path.exists():
+        return []
+    return _parse(path, path.read_bytes())[0]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace the file durably: after a crash at any moment it holds the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".tmp")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _line(text: str) -> bytes:
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+def _parse(path: Path, data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """All good records and the number of bytes they take; what follows these bytes is a torn tail."""
+    records: list[dict[str, Any]] = []
+    good = 0
+    *whole, rest = data.split(b"\n")
+    lines = [line + b"\n" for line in whole] + ([rest] if rest else [])
+    for number, line in enumerate(lines, 1):
+        record = _record(line)
+        if record is None:
+            if number < len(lines):
+                raise Damaged(_advice(path, number, "is broken", len(records)))
+            break
+        if record.get("seq") != len(records) + 1:
+            raise Damaged(_advice(path, number, f"has number {record.get('seq')}", len(records)))
+        records.append(record)
+        good += len(line)
+    return records, good
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record of a whole line; None for a broken one."""
+    checksum, text = line[:8], line[9:-1]
+    if line[-1:] != b"\n" or line[8:9] != b" " or checksum != b"%08x" % zlib.crc32(text):
+        return None
+    record: dict[str, Any] = json.loads(text)
+    return record
+
+
+def _advice(path: Path, line: int, fault: str, last: int) -> str:
+    return (
+        f"{path}, line {line}: the record {fault}; the last good one is number {last}. Put a backup of the file back, "
+        f"or keep its first {last} lines (`head -n {last}`) and lose what came after them"
+    )
+
+
+def _repair(path: Path, file: int) -> list[dict[str, Any]]:
+    data = path.read_bytes()
+    records, good = _parse(path, data)
+    if good < len(data):
+        log.warning(
+            "%s: the last line was not written to its end; %d bytes go to %s.torn", path, len(data) - good, path.name
+        )
+        with path.with_name(path.name + ".torn").open("ab") as torn:
+            torn.write(data[good:])
+            torn.flush()
+            os.fsync(torn.fileno())
+        os.ftruncate(file, good)
+        os.fsync(file)
+    return records
+
+
+def _take(folder: Path) -> int:
+    """Descriptor of the locked lock file. It is not inherited by programs that this process starts."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise
+        holder = _holder(folder / LOCK)
+        since = datetime.fromtimestamp(holder["started"], UTC).isoformat(" ", "seconds") if holder else "unknown"
+        raise Held(f"{folder} is held by process {holder.get('pid', 'unknown')}, started {since}") from None
+    return lock
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """What the last holder wrote into the lock file; empty when it has not come to that."""
+    try:
+        holder: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return holder
+
+
+def _sign(lock: int, now: float, begun: bool) -> None:
+    """`begun`: the ledger has held records, so that an empty or missing one is a loss and no fresh start."""
+    text = json.dumps({"pid": os.getpid(), "started": now, "begun": begun}).encode()
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""From a space and the command line to what would run: checked, counted, without torch, ray or any training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from search_spaces.language import (
+    Budget,
+    Choice,
+    Dimension,
+    FileTask,
+    MethodEntry,
+    Range,
+    Recipe,
+    Scalar,
+    Space,
+    grid_size,
+    task_name,
+)
+from search_spaces.loading import nearest
+from search_spaces.records import Counts
+from trainables import models
+from trainables.counting import build, count
+from trainables.methods import METHODS
+from trainables.methods.contract import Shape
+from trainables.tasks.contract import Task
+from trainables.tasks.loading import check_files, describe
+
+# Options that replace a number of the space: option, part of the space, field.
+SMALLER = (("trials", "budget", "trials"), ("seeds", "budget", "final_seeds"), ("epochs", "recipe", "epochs"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the command line changes of a space; None leaves it as it is."""
+
+    models: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    trials: int | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked space. `stamp` lists what makes it less than the space as written; shapes are None while unknown."""
+
+    space: Space
+    stamp: tuple[str, ...]
+    shapes: Mapping[str, Shape | None]
+    tasks: Mapping[str, Task]
+
+    def tries(self, entry: MethodEntry) -> int:
+        """Trials of a cell: the budget, or all points of a smaller finite space."""
+        return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
+
+    @property
+    def trials(self) -> int:
+        """Trials of the whole sweep, finals included."""
+        finals = self.space.budget.final_seeds
+        return sum(self.tries(self.space.entry(cell.method)) + finals for cell in self.space.cells)
+
+    def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
+        """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
+        corners = _corners(self.space.values_of(entry))
+        found = [count(build(entry.name, settings, shape), shape, outputs=2) for settings in corners]
+        return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
+
+
+def make_plan(space: Space, overrides: Overrides, data_dir: Path | None) -> Plan:
+    """Apply the command line and check everything that can be checked cheaply.
+
+    Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
+    """
+    space, stamp = apply(space, overrides)
+    tasks = {task_name(task): describe(task) for task in space.tasks}
+    shapes = {name: _shape(name) for name in space.models}
+    for entry in space.methods:
+        if entry.name not in METHODS:
+            raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
+        for name, shape in shapes.items():
+            _check_settings(space, entry, name, shape)
+    for task in space.tasks:
+        check_files(task, data_dir, space.folder)
+    return Plan(space=space, stamp=tuple(stamp), shapes=shapes, tasks=tasks)
+
+
+def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
+    """The space with the command line's subsets and smaller budgets, and a sentence for each.
+
+    What is kept keeps the space's order: the same names in another order are the same sweep.
+    """
+    stamp: list[str] = []
+    changes: dict[str, Any] = {}
+    if overrides.models is not None and set(overrides.models) != set(space.models):
+        changes["models"] = tuple(_in_order(overrides.models, space.models))
+        stamp.append(f"--models {','.join(changes['models'])} instead of {','.join(space.models)}")
+    if overrides.tasks is not None:
+        tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
+        kept = _subset("task", overrides.tasks, tasks)
+        changes["tasks"] = tuple(tasks[name] for name in kept)
+        stamp += _fewer("--tasks", kept, tasks)
+    if overrides.methods is not None:
+        rows = {entry.label: entry for entry in space.methods}
+        kept = _subset("method", overrides.methods, rows)
+        changes["methods"] = tuple(rows[name] for name in kept)
+        stamp += _fewer("--methods", kept, rows)
+    for flag, part, name in SMALLER:
+        value, record = getattr(overrides, flag), changes.get(part, getattr(space, part))
+        if value is not None and value != getattr(record, name):
+            stamp.append(f"--{flag} {value} instead of {getattr(record, name)}")
+            changes[part] = _changed(record, name, f"--{flag} {value}", value)
+    return replace(space, **changes), stamp
+
+
+def _subset(kind: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{kind} {name!r} is not in this space: {nearest(name, known)}")
+    return _in_order(names, known)
+
+
+def _in_order(names: Sequence[str], order: Iterable[str]) -> list[str]:
+    known = [name for name in order if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _changed(record: Recipe | Budget, name: str, where: str, value: int) -> Recipe | Budget:
+    """The record with that field; its complaint, if any, names the option instead of the field."""
+    try:
+        return replace(record, **{name: value})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).rpartition(': ')[2]}") from None
+
+
+def _fewer(flag: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    return [f"{flag} {','.join(names)} of {','.join(known)}"] if len(names) < len(known) else []
+
+
+def _shape(name: str) -> Shape | None:
+    """The model's shape. A bare word must be a known model or a directory: it may be a typing error of one."""
+    shape = models.peek(name)
+    if shape is None and "/" not in name and name != "minilm":
+        known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
+        raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
+    return shape
+
+
+def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:
+    values = space.values_of(entry)
+    try:
+        for settings in _corners(values):
+            method = build(entry.name, settings, shape)
+        for name, default in type(method)().settings().items():
+            if isinstance(values.get(name), Range) and isinstance(default, int):
+                raise ValueError(f"{name} is a whole number and a range draws fractions; list them: {name}=choice(...)")
+    except ValueError as error:
+        raise ValueError(f"method {entry.label!r} on {model}: {error}") from None
+
+
+def _corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
+    """Settings of a method that between them hold every listed value and the ends of every range."""
+    own = {key: _ends(value) for key, value in values.items() if key not in ("lr", "batch_size")}
+    first = {key: ends[0] for key, ends in own.items()}
+    return [first] + [{**first, key: value} for key, ends in own.items() for value in ends[1:]]
+
+
+def _ends(value: Scalar | Dimension) -> tuple[Scalar, ...]:
+    if isinstance(value, Choice):
+        return value.values
+    return (value.low, value.high) if isinstance(value, Range) else (value,)

@@ -1,0 +1,206 @@
+"""The command line: `python -m orchestrator.run --space NAME --gpus N`.
+
+Parses, checks, and hands over; heavy packages are imported only once something really runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator import exits, preflight
+from orchestrator.ledger import Damaged, Held
+from orchestrator.plan import Overrides, make_plan
+from search_spaces.loading import load, nearest
+from trainables.models import MissingModel
+from trainables.tasks.contract import MissingData
+
+ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
+
+
+def parser() -> argparse.ArgumentParser:
+    """The frozen command line; tests/test_cli_frozen.py holds its list of options."""
+    p = argparse.ArgumentParser(
+        prog="python -m orchestrator.run",
+        description="Search every (model, task, method) cell of a space with an equal budget, re-train the winners on fresh "
+        "seeds, and write reports/summary.md. Stopped at any moment, the same command continues.",
+        epilog="exit codes: 0 complete, 2 bad input, 3 too many trials failed, 4 environment, 5 damaged state, "
+        "6 held by another driver, 7 cluster lost, 75 preempted, 130 interrupted",
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--space",
+        type=_given,
+        metavar="NAME|FILE.py",
+        help="a space of search_spaces/spaces, or a Python file of your own",
+    )
+    p.add_argument(
+        "--gpus", type=_whole, default=0, metavar="N", help="use at most N GPUs; 0 trains on the CPU (default)"
+    )
+    p.add_argument("--models", type=_names, metavar="A,B", help="these models instead of the space's")
+    p.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks of the space")
+    p.add_argument("--methods", type=_names, metavar="A,B", help="only these methods of the space")
+    p.add_argument("--trials", type=_whole, metavar="N", help="trials per cell (stamped in the report)")
+    p.add_argument("--seeds", type=_whole, metavar="N", help="fresh seeds for each winner (stamped)")
+    p.add_argument("--epochs", type=_whole, metavar="N", help="most epochs of a trial (stamped)")
+    p.add_argument(
+        "--trials-per-gpu", type=_per_gpu, default=1, metavar="auto|N", help="trials that share a GPU (default auto)"
+    )
+    p.add_argument(
+        "--data-dir", type=_folder, metavar="DIR", help="GLUE as official TSV files; without it, from the Hub"
+    )
+    p.add_argument(
+        "--out", type=_folder, default=Path("runs"), metavar="DIR", help="ledger, checkpoints, mlflow.db (default runs)"
+    )
+    p.add_argument(
+        "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
+    )
+    p.add_argument("--tracking-uri", type=_given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
+    p.add_argument("--address", type=_given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
+    p.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    p.add_argument("--list", action="store_true", help="print the known spaces, methods, tasks and models, and stop")
+    p.add_argument("--yes", action="store_true", help="do not ask before a large sweep")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. SystemExit with code 2 for what the parser refuses."""
+    arguments = _parse(argv)
+    exits.preempt_on_sigterm()
+    try:
+        return _main(arguments)
+    except exits.Preempted:
+        return _complain(f"terminated; start or continue it with: {command_of(arguments)}", exits.PREEMPTED)
+    except KeyboardInterrupt:
+        return _complain(f"interrupted; start or continue it with: {command_of(arguments)}", exits.INTERRUPTED)
+    except ValueError as error:
+        return _complain(error, exits.BAD_INPUT)
+    except (MissingData, MissingModel, exits.EnvironmentUnfit, OSError) as error:
+        too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        return _complain(error, exits.BAD_INPUT if too_long else exits.ENVIRONMENT)
+    except Damaged as error:
+        return _complain(error, exits.DAMAGED_STATE)
+    except Held as error:
+        return _complain(error, exits.HELD)
+    except exits.ClusterLost as error:
+        return _complain(error, exits.CLUSTER_LOST)
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """The command that repeats this call; what only chooses where it runs or what is printed is left out."""
+    words = ["python", "-m", "orchestrator.run"]
+    defaults = vars(parser().parse_args([]))
+    for name, value in vars(arguments).items():
+        if name not in ("plan", "list", "yes") and (value != defaults[name] or name == "gpus"):
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            option = "--" + name.replace("_", "-")
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return shlex.join(words)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    p = parser()
+    arguments, unknown = p.parse_known_args(argv)
+    if unknown:
+        options = ["--" + name.replace("_", "-") for name in vars(arguments)]
+        p.error(f"{unknown[0]!r} is no option: {nearest(unknown[0].partition('=')[0], options)}")
+    return arguments
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from orchestrator import preview
+
+    if arguments.list:
+        print(preview.list_text())
+        return exits.COMPLETE
+    if not arguments.space:
+        raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
+    if not 0 <= arguments.gpus <= 4096:
+        raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
+    overrides = Overrides(
+        models=arguments.models,
+        tasks=arguments.tasks,
+        methods=arguments.methods,
+        trials=arguments.trials,
+        seeds=arguments.seeds,
+        epochs=arguments.epochs,
+    )
+    plan = make_plan(load(arguments.space), overrides, arguments.data_dir)
+    if arguments.plan:
+        from orchestrator.manifest import sweep_id
+
+        print(preview.plan_text(plan, arguments.out / sweep_id(plan.space)))
+        return exits.COMPLETE
+    preflight.check(arguments)
+    if plan.trials > ASK_ABOVE and not arguments.yes and sys.stdin.isatty():
+        answer = input(f"{plan.trials} trials of at most {plan.space.recipe.epochs} epochs. Start? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            print("nothing was started")
+            return exits.COMPLETE
+    from orchestrator.driver import Settings, drive
+
+    settings = Settings(
+        gpus=arguments.gpus,
+        per_gpu=arguments.trials_per_gpu,
+        data_dir=arguments.data_dir,
+        out=arguments.out,
+        report=arguments.report,
+        tracking_uri=arguments.tracking_uri,
+        address=arguments.address,
+        command=command_of(arguments),
+    )
+    return drive(plan, settings)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different names, separated by commas")
+    return names
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a whole number")
+    return int(text)
+
+
+def _per_gpu(text: str) -> int:
+    if text == "auto":
+        return 1
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be auto or a whole number between 1 and 64")
+    return int(text)
+
+
+def _given(text: str) -> str:
+    # An unset variable of a shell arrives as "": to take the default instead would surprise.
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be neither empty nor hold control characters")
+    return text
+
+
+def _folder(text: str) -> Path:
+    return Path(_given(text))
+
+
+def _complain(error: BaseException | str, code: int) -> int:
+    if os.environ.get("ORCHESTRATOR_DEBUG"):
+        traceback.print_exc()
+    logging.shutdown()
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
+    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", text)
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

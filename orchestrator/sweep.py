@@ -1,0 +1,235 @@
+"""The state of a sweep: what runs next, what each report means, what is left. Knows no framework and no clock.
+
+Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from orchestrator.cell import CellSearch, Entry
+from orchestrator.ledger import Damaged, Ledger, write_atomic
+from orchestrator.library import Library
+from search_spaces.language import Cell, Space
+from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
+
+log = logging.getLogger(__name__)
+
+# The first trials all failing, or a fifth of what has ended, means the set-up is wrong: better to stop than to burn the budget.
+FAILED_AT_ONCE, FAILED_SHARE = 3, 0.2
+PREDICTIONS = "predictions"
+
+
+class Sweep:
+    """`make`: (cell, hyperparameters, seed, phase) -> Trial; `count`: its parameters. `notify` gets every durable record."""
+
+    def __init__(
+        self,
+        space: Space,
+        ledger: Ledger,
+        library: Library,
+        make: Callable[..., Trial],
+        count: Callable[[Trial], Counts],
+        notify: Callable[[Sequence[dict[str, Any]]], None] = lambda records: None,
+    ):
+        self.space, self._ledger, self._library, self._count, self._notify = space, ledger, library, count, notify
+        self.cells = {cell: CellSearch(cell, space, make) for cell in space.cells}
+        self._by_id: dict[str, tuple[CellSearch, Entry]] = {}
+        self.draining = ""
+        self._waiting: list[tuple[CellSearch, Entry]] = []
+        self._announced: set[Cell] = set()
+        self._replay(ledger.records)
+
+    def suggest(self) -> Trial | Literal["wait", "finished"]:
+        """The next trial to start. "wait": nothing can start before something running reports."""
+        while not self.draining and not self.broken:
+            found = self._waiting.pop(0) if self._waiting else self._ask()
+            if found is None:
+                return "finished" if self.finished else "wait"
+            search, entry = found
+            if self._ends_from_record(search, entry) or self._ends_from_library(search, entry):
+                continue
+            self._append({"event": "started", "id": entry.trial.id})
+            return entry.trial
+        return "finished"
+
+    def known_epochs(self, trial_id: str) -> int:
+        """Epochs of this trial that are on record; it need not report them again."""
+        return len(self._by_id[trial_id][1].curve)
+
+    def record(
+        self, trial_id: str, progress: Progress, ended: Outcome | None = None, test: TestResult | None = None
+    ) -> bool:
+        """Enter an epoch, and the end that came with it. Returns whether the trial should go on; repeats change nothing."""
+        search, entry = self._by_id[trial_id]
+        if entry.outcome:
+            return False
+        if progress.epoch > len(entry.curve):
+            assert progress.epoch == len(entry.curve) + 1, "epochs are reported in order"
+            stop = ended is None and search.stops(entry, progress)
+            entry.curve.append(progress)
+            decision = "stop" if stop else "continue"
+            self._append({"event": "progress", "id": trial_id, "progress": progress.to_json(), "decision": decision})
+            if stop:
+                ended = stopped(entry.curve)
+        if ended:
+            self._end(search, entry, ended, test)
+        return ended is None
+
+    def fail(self, trial_id: str, reason: str) -> None:
+        """A trial that could not be trained to its end by any number of retries."""
+        search, entry = self._by_id[trial_id]
+        if not entry.outcome:
+            self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)
+
+    def drain(self, reason: str) -> None:
+        """Start nothing new; what runs may finish its epoch."""
+        if not self.draining:
+            self.draining = reason
+            self._append({"event": "interrupted", "reason": reason})
+
+    def requeue(self) -> None:
+        """Hand out again what was started and has not ended: whoever ran it is gone."""
+        self._waiting = [(s, e) for s, e in self._by_id.values() if e.outcome is None]
+
+    def close(self) -> None:
+        """Record that every cell is finished."""
+        if self.finished:
+            self._append({"event": "finished"})
+
+    @property
+    def finished(self) -> bool:
+        return all(search.finished for search in self.cells.values())
+
+    @property
+    def failures(self) -> list[Entry]:
+        """Trials that failed for a reason other than divergence, which is a result."""
+        return [e for _, e in self._by_id.values() if e.failed]
+
+    @property
+    def broken(self) -> str:
+        """Why the sweep should not go on; empty while it may."""
+        failed, ended = len(self.failures), sum(e.outcome is not None for _, e in self._by_id.values())
+        if failed >= FAILED_AT_ONCE and failed > FAILED_SHARE * ended:
+            return f"{failed} of {ended} trials failed"
+        return ""
+
+    def best_of(self, cell: Cell) -> Entry | None:
+        """The entry whose checkpoint is worth keeping: the best final, before there is one the best finished trial."""
+        search = self.cells[cell]
+        for entries in (search.finals, search.search):
+            done = [e for e in entries if e.outcome and e.outcome.state == "DONE" and not e.cached]
+            if done:
+                return max(done, key=lambda e: e.outcome.best_score if e.outcome else 0.0)
+        return None
+
+    def entry(self, trial_id: str) -> Entry:
+        return self._by_id[trial_id][1]
+
+    def _ask(self) -> tuple[CellSearch, Entry] | None:
+        """A new trial from the cell that has run least; the finals of a cell before anybody's search."""
+        order = sorted(self.cells.values(), key=lambda s: (s.winner is None, s.live, len(s.search)))
+        for search in order:
+            entry = search.next()
+            if entry:
+                self._enter(search, entry)
+                self._append(
+                    {"event": "asked", "number": entry.number, "id": entry.trial.id, "trial": entry.trial.to_json()}
+                )
+                return search, entry
+        return None
+
+    def _enter(self, search: CellSearch, entry: Entry) -> None:
+        self._by_id[entry.trial.id] = (search, entry)
+
+    def _ends_from_record(self, search: CellSearch, entry: Entry) -> bool:
+        """A trial that was to be stopped when the driver died, before that was written."""
+        if entry.curve and search.stops(entry, entry.curve[-1]):
+            self._end(search, entry, stopped(entry.curve), None)
+            return True
+        return False
+
+    def _ends_from_library(self, search: CellSearch, entry: Entry) -> bool:
+        """Take the result of the same trial from another sweep, as far as this cell's own rungs let it go."""
+        found = self._library.get(entry.trial.id)
+        if found is None:
+            return False
+        ended = found.outcome
+        for i, progress in enumerate(found.curve):
+            if search.stops(entry, progress):
+                ended = stopped(found.curve[: i + 1])
+                break
+        else:
+            # It ended there for a reason that holds here only if nothing outside the trial had a hand in it.
+            if ended is None or not (ended.state == "DONE" or ended.reason == "diverged"):
+                return False
+        test = found.test() if entry.trial.phase == "final" else None
+        if entry.trial.phase == "final" and test is None:
+            return False
+        for progress in found.curve[: ended.epochs][len(entry.curve) :]:
+            entry.curve.append(progress)
+            self._append(
+                {"event": "progress", "id": entry.trial.id, "progress": progress.to_json(), "decision": "continue"}
+            )
+        entry.cached = True
+        self._end(search, entry, ended, test)
+        return True
+
+    def _end(self, search: CellSearch, entry: Entry, outcome: Outcome, test: TestResult | None) -> None:
+        outcome = replace(outcome, counts=outcome.counts or self._count(entry.trial))
+        if test:
+            name = f"{PREDICTIONS}/{entry.trial.id}.json"
+            content = {"predictions": list(test.predictions), "labels": list(test.labels)}
+            write_atomic(self._ledger.folder / name, json.dumps(content))
+            outcome = replace(outcome, predictions=name)
+        entry.outcome = outcome
+        self._append({"event": "ended", "id": entry.trial.id, "outcome": outcome.to_json(), "cached": entry.cached})
+        self._announce(search)
+
+    def _announce(self, search: CellSearch) -> None:
+        winner = search.winner
+        if winner and search.cell not in self._announced:
+            self._announced.add(search.cell)
+            self._append({"event": "winner", "cell": vars(search.cell), "id": winner.trial.id})
+
+    def _append(self, event: dict[str, Any]) -> None:
+        self._notify(self._ledger.append(event))
+
+    def _replay(self, records: Sequence[dict[str, Any]]) -> None:
+        for record in records:
+            if record["event"] == "asked":
+                self._replay_asked(record)
+            elif record["event"] == "progress":
+                self.entry(record["id"]).curve.append(Progress.from_json(record["progress"]))
+            elif record["event"] == "ended":
+                entry = self.entry(record["id"])
+                entry.outcome, entry.cached = Outcome.from_json(record["outcome"]), record["cached"]
+            elif record["event"] == "winner":
+                self._announced.add(Cell(**record["cell"]))
+        for search in self.cells.values():
+            search.reopen_failed()
+        self.requeue()
+        for search in self.cells.values():
+            self._announce(search)
+
+    def _replay_asked(self, record: dict[str, Any]) -> None:
+        trial = Trial.from_json(record["trial"])
+        if trial.cell not in self.cells or trial.id != record["id"]:
+            raise Damaged(
+                f"{self._ledger.folder}: record {record['seq']} asks for trial {record['id']} of {trial.cell}, which this space "
+                f"does not contain; give another --out, or put the ledger of this sweep back"
+            )
+        search = self.cells[trial.cell]
+        self._enter(search, search.replay(trial))
+
+
+def stopped(curve: Sequence[Progress]) -> Outcome:
+    """The end of a trial that ASHA stopped after its last report."""
+    last = curve[-1]
+    return Outcome(
+        state="STOPPED", reason="asha", epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
+    )
