@@ -1,0 +1,49 @@
+"""Builds the report of one sweep: summary.md, figures and CSV tables, new as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from reports import figures, spreadsheet
+from reports.markdown import paragraphs
+from reports.sections import SECTIONS
+from reports.store import Sweep, read
+
+SUMMARY = "summary.md"
+
+
+def build(tracking_uri: str, sweep: str, out: Path) -> Path:
+    """Write the report of that sweep into the folder `out` and return the path of its summary.
+
+    Raises ValueError for an unknown sweep, StoreError when the store cannot be read. Until everything is drawn,
+    files of an older report stay as they are; other files in `out` are never touched.
+    """
+    found = read(tracking_uri, sweep)
+    out = Path(out).resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        render(found, Path(scratch))
+        _replace(Path(scratch), out)
+    return out / SUMMARY
+
+
+def render(sweep: Sweep, folder: Path) -> None:
+    """Write all files of the report into an empty folder."""
+    for name in ("tables", "figures"):
+        (folder / name).mkdir()
+    figures.write(sweep, folder / "figures")
+    for name, section in SECTIONS.items():
+        if section.rows is not None:
+            spreadsheet.write(section.rows(sweep), folder / "tables" / f"{name}.csv")
+    texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
+    (folder / SUMMARY).write_text(paragraphs(*texts) + "\n", encoding="utf-8", newline="\n")
+
+
+def _replace(scratch: Path, out: Path) -> None:
+    """Move the finished files over the old ones, file by file: `out` may hold other things. The summary goes last."""
+    files = sorted(path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file())
+    for file in sorted(files, key=lambda file: file.name == SUMMARY):
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / file, out / file)

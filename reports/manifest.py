@@ -1,0 +1,175 @@
+"""The manifest of a sweep, as read back from its artifact: what was compared, on which data, with which budget.
+
+Knows the shape of `sweep.json` and nothing of MLflow. Read from a store that others may have written: every field is
+checked before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from search_spaces.language import Budget, Cell, Choice, Dimension, Range, Recipe, Scalar, grid_size
+
+Record = TypeVar("Record", Budget, Recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A backbone: `weights` is its fingerprint, `total` the parameters of the pretrained model (100 %)."""
+
+    title: str
+    weights: str
+    total: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """A task: sizes in examples; `majority` is the score of a constant prediction on the test split, percent
+    points; `notes` what a reader must know about the data."""
+
+    title: str
+    score: str
+    metrics: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    majority: float | None
+    test_source: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFacts:
+    """A row of the tables: a method with its fixed settings and the dimensions that were searched for it.
+
+    `title` tells rows of one method apart by itself.
+    """
+
+    name: str
+    title: str
+    family: str
+    paper: str
+    fixed: Mapping[str, Scalar]
+    searched: Mapping[str, Dimension]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of `sweep.json`. `stamp` says why this is no full run of its space; empty when it is one."""
+
+    sweep: str
+    space: str
+    title: str
+    paper: str
+    seed: int
+    stamp: tuple[str, ...]
+    command: str
+    models: Mapping[str, ModelFacts]
+    tasks: Mapping[str, TaskFacts]
+    methods: Mapping[str, MethodFacts]
+    recipe: Recipe
+    budget: Budget
+    versions: Mapping[str, str]
+    commit: str
+    dirty: bool
+    device: str
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell that the sweep promises, in table order."""
+        return [
+            Cell(model=model, task=task, method=method)
+            for model in self.models
+            for task in self.tasks
+            for method in self.methods
+        ]
+
+    def planned_trials(self, label: str) -> int:
+        """Configurations that each cell of this method may try: its budget, or the whole grid when that is smaller."""
+        return int(min(self.budget.trials, grid_size(self.methods[label].searched)))
+
+
+def parse(record: Any) -> Manifest:
+    """Check and convert the JSON of `sweep.json`; raises ValueError naming the field that is missing or wrong."""
+    if not isinstance(record, Mapping):
+        raise ValueError("sweep.json: must hold an object")
+    try:
+        return _manifest(record)
+    except KeyError as error:
+        raise ValueError(f"sweep.json: the field {error.args[0]!r} is missing") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"sweep.json: a field has the wrong type: {error}") from None
+
+
+def _manifest(record: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        sweep=str(record["sweep"]),
+        space=str(record["space"]),
+        title=str(record.get("title") or record["space"]),
+        paper=str(record.get("paper", "")),
+        seed=int(record.get("seed", 0)),
+        stamp=tuple(str(part) for part in record.get("stamp", ())),
+        command=str(record.get("command", "")),
+        models={str(name): _model(facts) for name, facts in record["models"].items()},
+        tasks={name: _task(name, facts) for name, facts in record["tasks"].items()},
+        methods={label: _method(label, facts) for label, facts in record["methods"].items()},
+        recipe=_known(Recipe, record["recipe"]),
+        budget=_known(Budget, record["budget"]),
+        versions={str(name): str(version) for name, version in record.get("versions", {}).items()},
+        commit=str(record.get("commit", "")),
+        dirty=bool(record.get("dirty", False)),
+        device=str(record.get("device", "")),
+    )
+
+
+def _model(facts: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(
+        title=str(facts["title"]),
+        weights=str(facts.get("weights", "")),
+        total=int(facts["total"]),
+        source=str(facts.get("source", "")),
+    )
+
+
+def _task(name: str, facts: Mapping[str, Any]) -> TaskFacts:
+    majority = facts.get("majority")
+    return TaskFacts(
+        title=str(facts.get("title") or name),
+        score=str(facts["score"]),
+        metrics=tuple(str(metric) for metric in facts.get("metrics", (facts["score"],))),
+        train=int(facts["train"]),
+        validation=int(facts["validation"]),
+        test=int(facts["test"]),
+        majority=None if majority is None else float(majority),
+        test_source=str(facts.get("test_source", "")),
+        notes=tuple(str(note) for note in facts.get("notes", ())),
+    )
+
+
+def _method(label: str, facts: Mapping[str, Any]) -> MethodFacts:
+    return MethodFacts(
+        name=str(facts["name"]),
+        title=str(facts.get("title") or label),
+        family=str(facts.get("family", "")),
+        paper=str(facts.get("paper", "")),
+        fixed=dict(facts.get("fixed", {})),
+        searched={str(key): _dimension(key, value) for key, value in facts.get("searched", {}).items()},
+    )
+
+
+def _dimension(key: str, value: Mapping[str, Any]) -> Dimension:
+    if "choice" in value:
+        return Choice(tuple(value["choice"]))
+    if "range" in value:
+        low, high = value["range"]
+        return Range(float(low), float(high), log=bool(value.get("log", False)))
+    raise ValueError(f"sweep.json: searched {key!r} is neither a choice nor a range")
+
+
+def _known(record: type[Record], values: Mapping[str, Any]) -> Record:
+    """The record with the fields it knows: an older or newer writer may have had others."""
+    names = {field.name for field in fields(record)}
+    return record(**{key: value for key, value in values.items() if key in names})

@@ -1,0 +1,15 @@
+"""The sections of the report in their order: one file and one line each. A section's CSV has its name."""
+
+from reports.section import Section
+from reports.sections import budget, efficiency, overview, paper, reproduce, results, trials, winners
+
+SECTIONS: dict[str, Section] = {
+    "overview": overview.SECTION,
+    "results": results.SECTION,
+    "efficiency": efficiency.SECTION,
+    "paper": paper.SECTION,
+    "winners": winners.SECTION,
+    "budget": budget.SECTION,
+    "reproduce": reproduce.SECTION,
+    "trials": trials.SECTION,
+}

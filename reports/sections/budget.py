@@ -1,0 +1,116 @@
+"""What each cell spent, so that a reader sees that the comparison was fair."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.markdown import MISSING, paragraphs, table
+from reports.section import Section
+from reports.store import Sweep
+from reports.trials import by_cell
+from search_spaces.language import Cell
+
+HEADER = {
+    "planned": "Planned",
+    "tried": "Tried",
+    "done": "Done",
+    "stopped": "Stopped",
+    "failed": "Failed",
+    "invalid": "Invalid",
+    "diverged": "Diverged",
+    "cached": "Re-used",
+    "epochs": "Epochs",
+    "search_hours": "Search, h",
+    "finals": "Finals",
+    "finals_failed": "Finals failed",
+    "final_hours": "Finals, h",
+}
+
+
+def text(sweep: Sweep) -> str:
+    spent = rows(sweep)
+    manifest = sweep.manifest
+    lines: list[list[object]] = [
+        [
+            manifest.models[row["model"]].title,
+            manifest.tasks[row["task"]].title,
+            manifest.methods[row["method"]].title,
+            *(_number(name, row[name]) for name in HEADER),
+        ]
+        for row in spent.to_dict("records")
+    ]
+    lines.append(["All", "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
+    return paragraphs(
+        "## Budget",
+        f"Every cell may try {manifest.budget.trials} configurations (fewer where the whole grid is smaller) and re-trains its "
+        f"winner on {manifest.budget.final_seeds} seeds. *Stopped*: by ASHA. *Failed*: ended without a score. *Diverged* trials "
+        "are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. Hours are training "
+        "time summed over trials; trials that share a device run at the same time, so they can exceed the hours on the clock.",
+        table(["Model", "Task", "Method", *HEADER.values()], lines, "lll" + "r" * len(HEADER)),
+        _uneven(spent),
+        _reasons(sweep),
+    )
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per cell: numbers of trials, epochs and hours, search and finals apart."""
+    groups = by_cell(sweep.manifest, sweep.trials)
+    return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
+
+
+def _spent(sweep: Sweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
+    search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
+    states = search["state"].value_counts()
+    return {
+        "model": cell.model,
+        "task": cell.task,
+        "method": cell.method,
+        "planned": sweep.manifest.planned_trials(cell.method),
+        "tried": len(search),
+        "done": int(states.get("DONE", 0)),
+        "stopped": int(states.get("STOPPED", 0)),
+        "failed": int(states.get("FAILED", 0)),
+        "invalid": int(states.get("INVALID", 0)),
+        "diverged": int(search["diverged"].sum()),
+        "cached": int(trials["cached"].sum()),
+        "epochs": int(_fresh(trials)["epochs"].sum()),
+        "search_hours": float(_fresh(search)["seconds"].sum()) / 3600,
+        "finals": int((finals["state"] == "DONE").sum()),
+        "finals_failed": int(finals["state"].isin(("FAILED", "INVALID")).sum()),
+        "final_hours": float(_fresh(finals)["seconds"].sum()) / 3600,
+    }
+
+
+def _fresh(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials that this sweep paid for."""
+    return trials[~trials["cached"].astype(bool)]
+
+
+def _number(name: str, value: float) -> str:
+    if not name.endswith("hours"):
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _uneven(spent: pd.DataFrame) -> str:
+    """A warning when methods were not given, or have not yet used, the same number of configurations."""
+    if spent["tried"].nunique() <= 1:
+        return "Every cell tried the same number of configurations."
+    low, high = spent["tried"].min(), spent["tried"].max()
+    return (
+        f"**The cells have tried different numbers of configurations ({low} to {high}).** More trials are an advantage."
+    )
+
+
+def _reasons(sweep: Sweep) -> str:
+    """Why trials failed, most frequent first."""
+    failed = sweep.trials[sweep.trials["state"].isin(("FAILED", "INVALID"))]
+    if failed.empty:
+        return ""
+    counted = failed.groupby(["cell", "state", "reason"], sort=False).size().sort_values(ascending=False, kind="stable")
+    lines = [(cell, state, reason or MISSING, str(n)) for (cell, state, reason), n in counted.head(20).items()]
+    rest = f"{len(counted) - 20} more reasons stand in the table of trials." if len(counted) > 20 else ""
+    return paragraphs("Failures:", table(("Cell", "State", "Reason", "Trials"), lines, "lllr"), rest)
+
+
+SECTION = Section(text=text, rows=rows)

@@ -1,0 +1,130 @@
+"""The head of the report: what was run, how far it is, how numbers were selected, on which data and machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from reports.cells import collect
+from reports.manifest import Manifest, TaskFacts
+from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points, table
+from reports.section import Section
+from reports.store import Sweep
+
+# Metrics that are a share of right answers: one test example moves them by the same step.
+_SHARES = ("accuracy",)
+
+
+def text(sweep: Sweep) -> str:
+    manifest = sweep.manifest
+    return paragraphs(
+        f"# {escape(manifest.title)}",
+        _stamp(manifest),
+        _so_far(sweep),
+        _what(manifest),
+        "## How the numbers were selected",
+        bullets(_selection(manifest)),
+        _data(manifest),
+        "## Environment",
+        bullets(_environment(sweep)),
+    )
+
+
+def _stamp(manifest: Manifest) -> str:
+    if not manifest.stamp:
+        return ""
+    return f"> **Reduced budget, not a result of the full protocol:** {escape('; '.join(manifest.stamp))}"
+
+
+def _so_far(sweep: Sweep) -> str:
+    results = collect(sweep).values()
+    left = Counter(result.progress for result in results if not result.ended)
+    if not left:
+        return ""
+    done = len(results) - left.total()
+    listed = ", ".join(f"{number} {progress}" for progress, number in left.items())
+    return f"> **So far:** {done} of {plural(len(results), 'cell')} complete; {listed}. The numbers below will change."
+
+
+def _what(manifest: Manifest) -> str:
+    titles = [escape(manifest.methods[label].title) for label in manifest.methods]
+    models = [escape(facts.title) for facts in manifest.models.values()]
+    tasks = [escape(facts.title) for facts in manifest.tasks.values()]
+    return (
+        f"{plural(len(titles), 'method')} ({', '.join(titles)}) on {plural(len(tasks), 'task')} ({', '.join(tasks)}) and "
+        f"{plural(len(models), 'pretrained encoder')} ({', '.join(models)}): {plural(len(manifest.cells), 'cell')}. Space "
+        f"{escape(manifest.space)}, sweep {escape(manifest.sweep)}, seed {manifest.seed}."
+    )
+
+
+def _selection(manifest: Manifest) -> list[Markup]:
+    budget, recipe = manifest.budget, manifest.recipe
+    seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
+    return [
+        Markup(
+            f"Search: up to {budget.trials} configurations per cell, the same for every method, each with one seed; ASHA "
+            f"stops weak ones from epoch {budget.grace} on (factor {budget.reduction})."
+        ),
+        Markup(
+            "Selection: by the best epoch's score on the validation split, which is carved out of the training data and the "
+            "same for every method and seed (sizes below). The test split takes no part in it."
+        ),
+        Markup(
+            f"Finals: the winner of each cell is trained again from scratch on {seeds}, never stopped by ASHA; its test "
+            "split is opened once, at the best validation epoch. All results below are finals."
+        ),
+        Markup(
+            f"Training: up to {recipe.epochs} epochs, patience {recipe.patience}, AdamW, warm-up over "
+            f"{100 * recipe.warmup:g} % of the steps, linear decay, weight decay {recipe.weight_decay:g}, up to "
+            f"{recipe.max_length} tokens."
+        ),
+    ]
+
+
+def _data(manifest: Manifest) -> str:
+    header = (
+        "Task",
+        "Score",
+        "Train",
+        "Validation",
+        "Test",
+        "One test example",
+        "Constant prediction",
+        "Test split is",
+    )
+    rows = [
+        (
+            *(task.title, task.score, count(task.train), count(task.validation), count(task.test)),
+            *(_step(task), points(task.majority), task.test_source or MISSING),
+        )
+        for task in manifest.tasks.values()
+    ]
+    return paragraphs(
+        table(header, rows, "llrrrrrl"),
+        "Sizes in examples, scores in percent points, higher is better. *One test example* is the smallest step between "
+        "two accuracies of one run; differences of that size mean nothing. *Constant prediction* is the test score of "
+        "always answering the majority class (or the mean).",
+        bullets(f"{task.title}: {note}" for task in manifest.tasks.values() for note in task.notes),
+    )
+
+
+def _step(task: TaskFacts) -> str:
+    return points(100 / task.test) if task.score in _SHARES and task.test else MISSING
+
+
+def _environment(sweep: Sweep) -> list[Markup]:
+    manifest = sweep.manifest
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    changed = ", with uncommitted changes" if manifest.dirty else ""
+    models = "; ".join(
+        f"{facts.title}: {count(facts.total)} parameters, {facts.source or name}, weights {facts.weights or 'unknown'}"
+        for name, facts in manifest.models.items()
+    )
+    return [
+        Markup(f"Device: {escape(manifest.device or 'unknown')}"),
+        Markup(f"Versions: {escape(versions or 'unknown')}"),
+        Markup(f"Code: commit {escape(manifest.commit or 'unknown')}{changed}"),
+        Markup(f"Encoders: {escape(models)}"),
+    ]
+
+
+SECTION = Section(text=text)

@@ -1,0 +1,22 @@
+"""Every trial as one row of a CSV file; the summary does not list them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.section import Section
+from reports.store import Sweep
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """The tidy table, hyperparameters as numbers where the whole column is numeric."""
+    table = sweep.trials.copy()
+    for name in table.columns:
+        if pd.api.types.is_string_dtype(table[name]) and name.startswith("param."):
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            if (numbers.isna() == table[name].isna()).all():
+                table[name] = numbers
+    return table
+
+
+SECTION = Section(rows=rows)

@@ -1,0 +1,105 @@
+"""The winning configuration of each cell, and whether it sits at the edge of what was searched."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.cells import configuration, winner_row
+from reports.edges import Edge, as_number, edge
+from reports.markdown import MISSING, paragraphs, points, table
+from reports.section import Section
+from reports.store import Sweep
+from search_spaces.language import Cell
+
+
+def text(sweep: Sweep) -> str:
+    header = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
+    lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
+    flagged = sum(bool(line[-1]) for line in lines)
+    advice = (
+        f"{flagged} winners sit at the edge of a searched range: the best value may lie outside. Widen the range there before "
+        "drawing conclusions about the method."
+        if flagged
+        else ""
+    )
+    return paragraphs(
+        "## Winners of the search",
+        "Validation score (percent points) of the best epoch, from the one search seed: selected as a maximum, so it is "
+        "optimistic and no result. *Tied*: other trials of the cell with the same validation score. *At the edge*: the "
+        "lowest or highest of three or more values, or within 5 % of the end of a range.",
+        table(header, lines, "llllrrrl"),
+        advice.replace("1 winners sit", "1 winner sits"),
+    )
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per cell; hyperparameters as one text and the flags as another."""
+    return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
+
+
+def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
+    """Searched hyperparameters whose winning value is at an end, with the end."""
+    chosen = configuration(winner)
+    found = {
+        name: edge(dimension, chosen.get(name))
+        for name, dimension in sweep.manifest.methods[cell.method].searched.items()
+    }
+    return {name: end for name, end in found.items() if end}
+
+
+def describe(sweep: Sweep, cell: Cell, winner: pd.Series) -> str:
+    """What was searched and chosen: "lr 0.0001, r 32"."""
+    chosen = configuration(winner)
+    names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
+    return ", ".join(f"{name} {_value(chosen[name])}" for name in names) or "nothing was searched"
+
+
+def _value(value: str) -> str:
+    number = as_number(value)
+    return value if number is None else f"{number:.4g}"
+
+
+def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
+    trials = sweep.trials
+    same = (trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")
+    return int((same & (trials["best_score"] == winner["best_score"])).sum()) - 1
+
+
+def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
+    manifest = sweep.manifest
+    where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title)
+    winner = winner_row(sweep, cell)
+    if winner is None:
+        known = "winner's run is not in the store" if str(cell) in sweep.winners else "no winner yet"
+        return (*where, known, MISSING, MISSING, MISSING, "")
+    flags = "; ".join(f"{name}: {end} value" for name, end in edges_of(sweep, cell, winner).items())
+    epoch = MISSING if pd.isna(winner["best_epoch"]) else f"{winner['best_epoch']:.0f} of {winner['epochs']:.0f}"
+    return (
+        *where,
+        describe(sweep, cell, winner),
+        points(winner["best_score"]),
+        epoch,
+        str(max(_ties(sweep, cell, winner), 0)),
+        flags,
+    )
+
+
+def _csv_row(sweep: Sweep, cell: Cell) -> dict[str, object]:
+    row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
+    winner = winner_row(sweep, cell)
+    if winner is None:
+        return {**row, "trial": sweep.winners.get(str(cell), "")}
+    return {
+        **row,
+        "trial": winner["trial"],
+        "run_id": winner["run_id"],
+        "hyperparameters": describe(sweep, cell, winner),
+        "best_score": winner["best_score"],
+        "best_epoch": winner["best_epoch"],
+        "epochs": winner["epochs"],
+        "ties": max(_ties(sweep, cell, winner), 0),
+        "at_edge": "; ".join(f"{name} {end}" for name, end in edges_of(sweep, cell, winner).items()),
+    }
+
+
+SECTION = Section(text=text, rows=rows)

@@ -1,0 +1,173 @@
+"""Reads one sweep out of MLflow completely. The only file of this package that imports mlflow.
+
+Never writes. Names of tags and metrics are those of `search_spaces/keys.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports import address
+from reports.address import StoreError, redact
+from reports.manifest import Manifest, parse
+from reports.trials import trial_table
+from search_spaces import keys
+from search_spaces.loading import nearest
+
+PAGE = 1000
+_QUIET = {  # a missing server is an answer within seconds, and a reader reports nothing to anyone
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One sweep, read completely.
+
+    `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`. `winners` maps a cell
+    ("model/task/label") to a trial id. `tracking_uri` and `command` carry no credentials.
+    """
+
+    manifest: Manifest
+    trials: pd.DataFrame
+    winners: Mapping[str, str]
+    run_id: str
+    command: str
+    tracking_uri: str
+
+
+def find(tracking_uri: str, space: str = "", sweep: str = "") -> str:
+    """Id of the sweep that is meant: the named one, else the newest of the space, else the newest of all.
+
+    Raises ValueError naming the nearest known names, StoreError when the store cannot be read or holds no sweep.
+    """
+    with _client(tracking_uri) as client:
+        runs = _sweep_runs(client)
+    if not runs:
+        raise StoreError(f"no sweep is recorded in {redact(tracking_uri)}")
+    spaces = {run.info.run_id: name for run, name in runs}
+    if space and space not in spaces.values():
+        raise ValueError(f"--space {space!r} has no sweep in this store: {nearest(space, set(spaces.values()))}")
+    known = [run for run, name in runs if not space or name == space]
+    ids = [run.data.tags.get(keys.SWEEP, "") for run in known]
+    if sweep and sweep not in ids:
+        raise ValueError(f"--sweep {sweep!r} is not in this store: {nearest(sweep, set(ids))}")
+    return sweep or ids[0]
+
+
+def read(tracking_uri: str, sweep: str) -> Sweep:
+    """Read a sweep; raises ValueError when there is none of that id, StoreError when it cannot be read."""
+    with _client(tracking_uri) as client:
+        runs = _sweep_runs(client)
+        found = [run for run, _ in runs if run.data.tags.get(keys.SWEEP) == sweep]
+        if not found:
+            raise ValueError(
+                f"sweep {sweep!r} is not in this store: {nearest(sweep, {_sweep_id(run) for run, _ in runs})}"
+            )
+        # A retried request can leave a second run of the same sweep behind; the newest one is kept up to date.
+        run = found[0]
+        manifest = _manifest(client, run)
+        experiments = [run.info.experiment_id]
+        cells = _search(client, experiments, keys.KIND, "cell", sweep)
+        trials = _search(client, experiments, keys.KIND, "trial", sweep)
+        seconds = _seconds(client, trials)
+    return Sweep(
+        manifest=manifest,
+        trials=trial_table(manifest, trials, seconds),
+        winners=_winners(cells),
+        run_id=run.info.run_id,
+        command=redact(run.data.tags.get(keys.COMMAND) or manifest.command),
+        tracking_uri=redact(tracking_uri),
+    )
+
+
+@contextmanager
+def _client(tracking_uri: str) -> Iterator[Any]:
+    """An MLflow client for an address that was checked; whatever MLflow raises meanwhile becomes a StoreError."""
+    address.check(tracking_uri)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Takes two seconds, and --help should not.
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri)
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+
+
+def _sweep_id(run: Any) -> str:
+    return run.data.tags.get(keys.SWEEP, "")
+
+
+def _sweep_runs(client: Any) -> list[tuple[Any, str]]:
+    """Every sweep's run with the name of its experiment (= space), newest first."""
+    names: dict[str, str] = {}
+    token = None
+    while token != "":
+        page = client.search_experiments(max_results=PAGE, page_token=token)
+        names |= {experiment.experiment_id: experiment.name for experiment in page}
+        token = page.token or ""
+    runs = _search(client, list(names), keys.KIND, "sweep")
+    runs.sort(key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
+    return [(run, names[run.info.experiment_id]) for run in runs]
+
+
+def _search(client: Any, experiments: list[str], tag: str, value: str, sweep: str = "") -> list[Any]:
+    """All runs with that tag, page by page, oldest first."""
+    if "'" in sweep:
+        raise ValueError(f"sweep {sweep!r}: an id holds no quotation marks")
+    query = f"tags.`{tag}` = '{value}'" + (f" and tags.`{keys.SWEEP}` = '{sweep}'" if sweep else "")
+    runs: list[Any] = []
+    token = None
+    while token != "":
+        page = client.search_runs(
+            experiments, filter_string=query, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        runs += page
+        token = page.token or ""
+    return runs
+
+
+def _manifest(client: Any, run: Any) -> Manifest:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run.info.run_id, keys.SWEEP_FILE, folder)
+            return parse(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise StoreError(f"sweep {_sweep_id(run)!r}: {error}") from None
+
+
+def _seconds(client: Any, runs: list[Any]) -> dict[str, tuple[float, int]]:
+    """Training seconds and number of epochs of each run: a search returns only the last value of a metric."""
+
+    def one(run: Any) -> tuple[float, int]:
+        # An epoch that was sent twice counts once.
+        epochs = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, keys.SECONDS)}
+        return sum(epochs.values()), len(epochs)
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return {run.info.run_id: spent for run, spent in zip(runs, pool.map(one, runs), strict=True)}
+
+
+def _winners(cells: list[Any]) -> dict[str, str]:
+    return {
+        run.data.tags.get(keys.CELL, ""): run.data.tags[keys.WINNER] for run in cells if run.data.tags.get(keys.WINNER)
+    }
