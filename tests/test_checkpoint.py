@@ -1,0 +1,105 @@
+"""A trial's state on disk: what is written is read back, what is damaged is noticed, what is not needed goes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make_data, make_trial
+from fakes import Trial, curve, end_of, make_space, open_sweep
+
+from orchestrator.keeping import Keeper
+from search_spaces.language import Recipe
+from trainables import checkpoint, runner
+from trainables.runner import Runner
+
+
+@pytest.fixture
+def opened(tiny_bert, tmp_path, monkeypatch):
+    """Opens runners of one final trial as a worker process would, each time anew."""
+    monkeypatch.setattr(runner, "read_data", lambda path: make_data())
+    trial = replace(
+        make_trial("sparse_adapter", r=4, recipe=Recipe(epochs=3)), weights=tiny_bert.fingerprint, phase="final"
+    )
+
+    def open_runner() -> Runner:
+        return Runner(trial, str(tiny_bert.path), tmp_path / "data", tmp_path / trial.id, torch.device("cpu"))
+
+    return trial, tmp_path / trial.id, open_runner
+
+
+def rest(started: Runner):
+    reports = [started.next()]
+    while reports[-1].outcome is None:
+        reports.append(started.next())
+    return reports
+
+
+def scores(reports):
+    return [(r.progress.epoch, r.progress.score, r.progress.loss) for r in reports]
+
+
+def test_a_trial_continues_after_each_epoch_as_if_nothing_had_happened(opened, tmp_path):
+    _, folder, open_runner = opened
+    undisturbed = rest(open_runner())
+    for epochs in (1, 2, 3):
+        folder.rename(tmp_path / f"before{epochs}")
+        first = open_runner()
+        for _ in range(epochs):
+            first.next()
+        again = rest(open_runner())
+        assert scores(again) == scores(undisturbed)
+        assert again[-1].test == undisturbed[-1].test
+        assert again[-1].outcome == undisturbed[-1].outcome
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "foreign"])
+def test_a_damaged_checkpoint_is_not_used(damage, opened):
+    trial, folder, open_runner = opened
+    open_runner().next()
+    tensors = folder / "state.safetensors"
+    content = bytearray(tensors.read_bytes())
+    if damage == "cut":
+        tensors.write_bytes(content[:-5])
+    elif damage == "flip":
+        content[-3] ^= 1
+        tensors.write_bytes(content)
+    elif damage == "missing":
+        (folder / "state.json").unlink()
+    assert checkpoint.read(folder, replace(trial, seed=99) if damage == "foreign" else trial) is None
+
+
+def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
+    trial, folder, open_runner = opened
+    open_runner().next()
+    folder.rename(folder.with_name(folder.name + ".old"))
+    found = checkpoint.read(folder, trial)
+    assert found is not None
+    assert found.epoch == 1
+
+
+def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_path):
+    sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
+    folder = tmp_path / "checkpoints"
+    keeper = Keeper(sweep, folder)
+    running = sweep.suggest()
+    (folder / running.id).mkdir(parents=True)
+    scores_of = {}
+    while isinstance(trial := sweep.suggest(), Trial):
+        (folder / trial.id).mkdir()
+        points = curve(trial)
+        for point in points[:-1]:
+            if not sweep.record(trial.id, point):
+                break
+        else:
+            sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
+            if trial.phase == "search":
+                scores_of.setdefault(trial.cell, {})[trial.id] = points[-1].best_score
+        keeper.ended(trial.id)
+        if len(scores_of.get(running.cell, {})) + len(list(folder.iterdir())) > 40:
+            break
+    left = {path.name for path in folder.iterdir()}
+    assert running.id in left
+    assert len(left) <= 3
+    (folder / "stranger").mkdir()
+    keeper.tidy()
+    assert {path.name for path in folder.iterdir()} == left

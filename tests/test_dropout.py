@@ -1,0 +1,56 @@
+"""The dropout streams: the right rate and scale, everywhere, whatever the neighbours."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_data
+
+from trainables.dropout import Masks
+from trainables.packing import pack
+
+CPU = torch.device("cpu")
+
+
+def masks(model, batches, seeds, hidden=0.1, attention=0.1):
+    rows = pack(batches, CPU)
+    return Masks(rows, model.shape, seeds, [hidden] * len(batches), [attention] * len(batches)), rows
+
+
+def all_factors(drawn, layers):
+    places = [drawn.hidden(i).flatten() for i in range(2 * layers + 1)]
+    return {"hidden": torch.cat(places), "attention": torch.cat([drawn.attention(i).flatten() for i in range(layers)])}
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(rate, tiny_bert):
+    data = make_data(train=200, low=20, high=21)
+    drawn, _ = masks(tiny_bert, [(data.train, np.arange(60))], [(1, 0)], rate, rate)
+    for name, factors in all_factors(drawn, 2).items():
+        assert factors.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)]), name
+        spread = (rate * (1 - rate) / factors.numel()) ** 0.5
+        assert (factors == 0).float().mean().item() == pytest.approx(rate, abs=5 * spread), name
+
+
+def test_places_steps_and_seeds_draw_differently(tiny_bert):
+    batch = (make_data().train, np.arange(8))
+    drawn, _ = masks(tiny_bert, [batch], [(1, 0)])
+    assert not torch.equal(drawn.hidden(0), drawn.hidden(1))
+    for other in ((1, 1), (2, 0)):
+        assert not torch.equal(drawn.hidden(0), masks(tiny_bert, [batch], [other])[0].hidden(0))
+
+
+def test_a_row_draws_the_same_beside_a_longer_neighbour(tiny_bert):
+    data = make_data(low=3, high=30)
+    order = np.argsort(np.diff(data.train.offsets))
+    short, long = (data.train, order[:4]), (data.train, order[-9:])
+    alone, rows = masks(tiny_bert, [short], [(5, 3)])
+    beside, _ = masks(tiny_bert, [long, short], [(6, 0), (5, 3)])
+    t, n = rows.tokens[0], rows.longest[0]
+    assert torch.equal(beside.hidden(2)[1, :t], alone.hidden(2)[0])
+    assert torch.equal(beside.attention(1)[9:, :, :n, :n], alone.attention(1))
+
+
+def test_a_rate_of_zero_changes_nothing(tiny_bert):
+    drawn, _ = masks(tiny_bert, [(make_data().train, np.arange(4))], [(1, 0)], 0.0, 0.0)
+    assert drawn.hidden(0) is None
+    assert drawn.attention(0) is None

@@ -1,0 +1,264 @@
+"""A plan: what the command line makes of a space, how many trials that is, and the name of the sweep."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import manifest
+from orchestrator.manifest import sweep_id
+from orchestrator.plan import Overrides, apply, make_plan
+from orchestrator.preview import plan_text
+from orchestrator.run import command_of, parser
+from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method
+from search_spaces.loading import load, names
+
+ROOT = Path(__file__).parent.parent
+# The published sizes of the two encoders with their poolers.
+BERT, ROBERTA = 109_482_240, 124_645_632
+
+
+def make_space(**changes) -> Space:
+    values = {
+        "name": "made-up",
+        "models": ("bert-base-uncased", "roberta-base"),
+        "tasks": ("agreement", "entailment"),
+        "methods": (method("full"), method("adapter", r=choice(32, 64))),
+        "search": {"lr": choice(1e-4, 1e-3), "batch_size": choice(8, 16)},
+        "recipe": Recipe(epochs=8),
+        "budget": Budget(trials=6, final_seeds=2),
+    }
+    return Space(**{**values, **changes})
+
+
+def plan_of(space: Space, **overrides):
+    return make_plan(space, Overrides(**overrides), None)
+
+
+def test_without_options_the_space_stays_as_it_is_and_unstamped():
+    plan = plan_of(make_space())
+    assert (plan.space, plan.stamp) == (make_space(), ())
+
+
+def test_subsets_keep_only_what_is_named_and_are_stamped():
+    plan = plan_of(make_space(), tasks=["entailment"], methods=["adapter"])
+    assert [str(cell) for cell in plan.space.cells] == [
+        "bert-base-uncased/entailment/adapter",
+        "roberta-base/entailment/adapter",
+    ]
+    assert plan.stamp == ("--tasks entailment of agreement,entailment", "--methods adapter of full,adapter")
+
+
+def test_methods_are_chosen_by_label():
+    space = make_space(methods=(method("adapter", label="narrow", r=8), method("adapter", label="wide", r=64)))
+    assert [entry.settings for entry in plan_of(space, methods=["wide"]).space.methods] == [{"r": 64}]
+    with pytest.raises(ValueError, match=r"method 'adapter' is not in this space: .*known: narrow, wide"):
+        plan_of(space, methods=["adapter"])
+
+
+def test_models_may_be_others_than_the_spaces():
+    plan = plan_of(make_space(models=("roberta-base",)), models=["bert-base-uncased"])
+    assert plan.space.models == ("bert-base-uncased",)
+    assert plan.stamp == ("--models bert-base-uncased instead of roberta-base",)
+
+
+def test_naming_everything_in_any_order_is_the_whole_space():
+    space, stamp = apply(
+        make_space(),
+        Overrides(
+            models=["roberta-base", "bert-base-uncased"],
+            tasks=["entailment", "agreement"],
+            methods=["adapter", "full"],
+            trials=6,
+            seeds=2,
+            epochs=8,
+        ),
+    )
+    assert (space, stamp) == (make_space(), [])
+
+
+def test_smaller_budgets_replace_the_spaces_and_are_stamped():
+    plan = plan_of(make_space(), trials=3, seeds=1, epochs=2)
+    assert (plan.space.budget.trials, plan.space.budget.final_seeds, plan.space.recipe.epochs) == (3, 1, 2)
+    assert plan.stamp == ("--trials 3 instead of 6", "--seeds 1 instead of 2", "--epochs 2 instead of 8")
+    untouched = replace(plan.space, budget=make_space().budget, recipe=make_space().recipe)
+    assert untouched == make_space()
+
+
+def test_a_small_finite_cell_is_tried_once_through_and_a_wide_one_up_to_the_budget():
+    space = make_space(
+        methods=(
+            method("full"),  # 2 x 2 points
+            method("adapter", r=choice(32, 64)),  # 2 x 2 x 2
+            method("madapter", r=8, lr=log_uniform(1e-5, 1e-3)),
+            method("sparse_adapter", r=8, lr=1e-4, batch_size=8),  # one point
+        )
+    )
+    plan = plan_of(space)
+    assert [plan.tries(entry) for entry in space.methods] == [4, 6, 6, 1]
+    assert plan.trials == 4 * (4 + 6 + 6 + 1) + 4 * 4 * 2
+
+
+def test_counts_range_over_the_searched_settings():
+    plan = plan_of(make_space())
+    low, high = plan.counts(plan.space.entry("adapter"), plan.shapes["bert-base-uncased"])
+
+    def trained(r: int) -> int:
+        adapters = 24 * (2 * 768 * r + r + 768)
+        return adapters + 25 * 2 * 768 + 2 * 768 + 2  # and LayerNorms, and a head of two classes
+
+    assert (low.trained, high.trained) == (trained(32), trained(64)) == (1_238_786, 2_419_202)
+    assert (low.total, plan.shapes["roberta-base"].total) == (BERT, ROBERTA)
+
+
+def test_dimensions_that_all_methods_share_are_counted_and_checked_like_their_own():
+    search = {"lr": 1e-3, "batch_size": 8, "r": choice(32, 64)}
+    own, shared = (
+        plan_of(make_space(methods=(entry,), search=dimensions))
+        for entry, dimensions in (
+            (method("adapter", r=choice(32, 64)), {"lr": 1e-3, "batch_size": 8}),
+            (method("adapter"), search),
+        )
+    )
+    shape = own.shapes["bert-base-uncased"]
+    assert own.counts(own.space.methods[0], shape) == shared.counts(shared.space.methods[0], shape)
+    with pytest.raises(ValueError, match="'r' is no setting of 'full'"):
+        plan_of(make_space(search=search))
+
+
+def test_settings_are_checked_against_every_model():
+    with pytest.raises(ValueError, match=r"method 'adapter' on roberta-base: r = 800: .*between 1 and 768"):
+        plan_of(make_space(models=("roberta-base",), methods=(method("adapter", r=choice(8, 800)),)))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_shipped_space_is_a_correct_plan(name):
+    plan = plan_of(load(name))
+    assert plan.trials == sum(plan.tries(plan.space.entry(c.method)) for c in plan.space.cells) + (
+        len(plan.space.cells) * plan.space.budget.final_seeds
+    )
+
+
+def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
+    text = plan_text(plan_of(make_space(), trials=3), tmp_path / "nothing")
+    assert "2 models x 2 tasks x 2 methods = 8 cells" in text
+    assert f"{8 * 3 + 8 * 2} trials" in text
+    assert "BERT-base 1,238,786 to 2,419,202" in text
+    assert "reduced: --trials 3 instead of 6" in text
+    assert "nothing of it has run yet" in text
+
+
+def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
+    space = make_space()
+    same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
+    assert sweep_id(same) == sweep_id(space)
+    assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
+
+
+CHANGES = {
+    "name": {"name": "other"},
+    "models": {"models": ("bert-base-uncased",)},
+    "order of models": {"models": ("roberta-base", "bert-base-uncased")},
+    "tasks": {"tasks": ("agreement",)},
+    "file task": {"tasks": ("agreement", FileTask(name="entailment", train="a.csv", text="t", label="l"))},
+    "label": {"methods": (method("full", label="all"), method("adapter", r=choice(32, 64)))},
+    "fixed setting": {"methods": (method("full"), method("adapter", r=32))},
+    "searched setting": {"methods": (method("full"), method("adapter", r=choice(32, 65)))},
+    "order of a choice": {"methods": (method("full"), method("adapter", r=choice(64, 32)))},
+    "lr": {"search": {"lr": choice(1e-4, 2e-3), "batch_size": choice(8, 16)}},
+    "range": {"search": {"lr": log_uniform(1e-4, 1e-3), "batch_size": choice(8, 16)}},
+    "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
+    "seed": {"seed": 1},
+    **{
+        f"recipe.{field.name}": {
+            "recipe": replace(Recipe(epochs=8), **{field.name: 30 if field.type == "int" else 0.25})
+        }
+        for field in fields(Recipe)
+    },
+    **{
+        f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
+        for field in fields(Budget)
+    },
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
+    assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+
+
+def test_no_two_changes_share_a_name():
+    assert len({sweep_id(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
+
+
+def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
+    before = sweep_id(make_space())
+    monkeypatch.setattr(manifest, "TRAINING_SEMANTICS", manifest.TRAINING_SEMANTICS + 1)
+    assert sweep_id(make_space()) != before
+
+
+def test_a_sweep_has_the_same_name_in_every_process():
+    script = (
+        "from orchestrator.manifest import sweep_id; from search_spaces.loading import load; "
+        "print(sweep_id(load('quickstart')))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sweep_id(load("quickstart"))
+
+
+def test_the_resolved_space_survives_json():
+    resolved = manifest.space_json(make_space(tasks=(FileTask(name="mine", train="a.csv", text="t", label="l"),)))
+    assert json.loads(json.dumps(resolved)) == resolved
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--space", "quickstart"],
+        ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
+        ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
+        ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
+        [
+            "--space",
+            "quickstart",
+            "--out=-x",
+            "--report",
+            "$HOME",
+            "--tracking-uri",
+            "http://h:5000",
+            "--address",
+            "h:1",
+        ],
+    ],
+)
+def test_the_command_of_a_sweep_repeats_it(words):
+    assert_repeats(words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1),
+    st.integers(min_value=-10, max_value=10_000),
+)
+def test_the_command_of_a_sweep_repeats_any_path_and_number(text, number):
+    assert_repeats([f"--space={text}", f"--out={text}", f"--trials={number}"])
+
+
+def test_the_command_of_a_sweep_leaves_out_what_only_prints():
+    command = command_of(parser().parse_args(["--space", "quickstart", "--plan", "--list", "--yes"]))
+    assert command == "python -m orchestrator.run --space quickstart --gpus 0"
+
+
+def assert_repeats(words: list[str]) -> None:
+    arguments = parser().parse_args(words)
+    again = shlex.split(command_of(arguments))
+    assert again[:3] == ["python", "-m", "orchestrator.run"]
+    assert parser().parse_args(again[3:]) == arguments

@@ -1,0 +1,197 @@
+"""The report as a whole: complete or absent, the same bytes for the same store, sensible for every odd sweep."""
+
+import re
+import time
+from itertools import combinations
+
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from report_fixture import FakeTrial, final, known_store, manifest, new_store, write_sweep
+
+from reports import build as build_module
+from reports import labels
+from reports.__main__ import main
+from reports.build import build
+from reports.cells import collect
+from reports.points import panels
+from reports.section import Section
+from reports.sections import SECTIONS
+from reports.sections.paper import facts
+from reports.store import read
+
+CELL = "minilm/mrpc/adapter"
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summary_of(tmp_path, trials, winners=None, **changes):
+    uri = new_store(tmp_path)
+    write_sweep(uri, manifest(["minilm"], ["mrpc"], ["adapter", "madapter"], **changes), trials, winners)
+    return build(uri, "sweep-1", tmp_path / "out").read_text(encoding="utf-8")
+
+
+def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
+    assert main(["--tracking-uri", known_store(), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "summary.md")
+    found = files(tmp_path / "out")
+    figures = {f"figures/efficiency_{m}.{e}" for m in ("minilm", "bert-base-uncased") for e in ("png", "svg")}
+    tables = {f"tables/{name}.csv" for name in ("results", "winners", "budget", "trials")}
+    assert set(found) == {"summary.md"} | figures | tables
+    links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
+    assert set(links) == figures
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path):
+    build(known_store(), "sweep-1", tmp_path / "one")
+    build(known_store(), "sweep-1", tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_failing_build_leaves_the_old_report_as_it_was(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    build(known_store(), "sweep-1", out)
+    (out / "mine.txt").write_text("stays")
+    before = files(out)
+
+    def broken(sweep):
+        raise RuntimeError("no disk")
+
+    monkeypatch.setitem(SECTIONS, "trials", Section(rows=broken))
+    with pytest.raises(RuntimeError):
+        build(known_store(), "sweep-1", out)
+    assert files(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_of_others_in_the_folder_survive_a_build(tmp_path):
+    (tmp_path / "out" / "tables").mkdir(parents=True)
+    (tmp_path / "out" / "tables" / "mine.txt").write_text("stays")
+    build(known_store(), "sweep-1", tmp_path / "out")
+    assert (tmp_path / "out" / "tables" / "mine.txt").read_text() == "stays"
+
+
+def test_an_unknown_sweep_is_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'sweep-1'"):
+        build(known_store(), "sweep-9", tmp_path / "out")
+
+
+def test_reduced_and_unfinished_sweeps_say_so_at_the_top(tmp_path):
+    text = summary_of(tmp_path, [FakeTrial(cell=CELL, name="a")], stamp=["--epochs 2 instead of 20"])
+    head = text.split("## ")[0]
+    assert "> **Reduced budget, not a result of the full protocol:** --epochs 2 instead of 20" in head
+    assert "> **So far:** 0 of 2 cells complete; 1 searching, 1 not started." in head
+
+
+def test_a_complete_sweep_at_full_budget_carries_neither_notice(tmp_path):
+    finals = [final(f"minilm/mrpc/{m}", seed, 80.0 + seed) for m in ("adapter", "madapter") for seed in range(3)]
+    text = summary_of(tmp_path, finals)
+    assert "So far" not in text
+    assert "Reduced budget" not in text
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        ([], "No trial has run yet."),
+        ([FakeTrial(cell=CELL, name="a")], "| Adapter | – § | – |"),
+        (
+            [FakeTrial(cell=CELL, name=f"f{i}", state="FAILED", scores=(), counts=None) for i in range(4)],
+            "hence no winner",
+        ),
+        ([final(CELL, 1, 80.0)], "| Adapter | **80.00 (std n/a)** § n = 1 | **80.00** |"),
+        ([final(CELL, 1, float("nan"))], "0 of 3 finals (1 failed)"),
+        ([final(CELL, s, 80.0, counts=None) for s in range(3)], "| Adapter | **80.00 ± 0.00** | **80.00** |"),
+        ([final(CELL, s, 80.0, params={"lr": s}) for s in range(3)], "¶ Adapter on MRPC: the finals differ"),
+    ],
+    ids=["nothing", "no finals", "all failed", "one final", "not a number", "no counts", "mixed"],
+)
+def test_odd_sweeps_give_a_report_that_names_the_oddity(tmp_path, trials, expected):
+    assert expected in summary_of(tmp_path, trials)
+
+
+def test_with_one_seed_nothing_is_called_a_tie(tmp_path):
+    trials = [final(CELL, 1, 80.0), final("minilm/mrpc/madapter", 1, 79.9)]
+    text = summary_of(tmp_path, trials, budget={"trials": 4, "final_seeds": 1})
+    assert "With a single seed no difference between methods can be judged." in text
+    assert "≈" not in text
+
+
+def test_a_winner_whose_run_is_gone_is_named(tmp_path):
+    text = summary_of(tmp_path, [FakeTrial(cell=CELL, name="a")], winners={CELL: "elsewhere"})
+    assert "winner's run is not in the store" in text
+
+
+def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(tmp_path):
+    text = build(known_store(), "sweep-1", tmp_path / "one").read_text(encoding="utf-8")
+    assert "| SparseAdapter | 1.2 % | 57.89 ± 1.9 | 84.39 ± 1.1 | 85.77 ± 0.8 | 71.96 ± 1.5 | 75.00 |" in text
+    assert "| ↳ *measured here: Fine-tuning* |  | – | 88.20 ± 0.3 | 89.00 | – | – |" in text
+    assert "**Levels are not comparable for MiniLM-L6**" in text
+    (tmp_path / "two").mkdir()
+    without = summary_of(tmp_path / "two", [], paper="")
+    assert "## The paper's own numbers" not in without
+    assert "Nominal" not in without
+
+
+@pytest.mark.parametrize(("table", "method", "average"), [(0, "full", 73.805), (1, "madapter", 80.0475)])
+def test_transcribed_rows_recompute_the_papers_averages(table, method, average):
+    row = next(row for row in facts()["tables"][table]["rows"] if row["method"] == method)
+    assert sum(score["mean"] for score in row["scores"].values()) / 4 == pytest.approx(average)
+
+
+def test_labels_in_a_crowded_panel_overlap_neither_each_other_nor_what_must_stay_free():
+    figure = Figure(figsize=(4, 3))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1))
+    marks = [labels.Mark(x=0.5 + 0.01 * i, y=0.5 + 0.005 * i, text=f"Method {i}") for i in range(8)]
+    left, bottom = axes.transData.transform((0.5, 0.3))
+    right, top = axes.transData.transform((0.6, 0.7))
+    bars = (left, bottom, right, top)
+    boxes = labels.annotate(axes, marks, [bars], 8.0)
+    frame = axes.get_window_extent()
+    assert len(boxes) == 8
+    assert all(labels.overlap(one, other) == 0 for one, other in combinations([bars, *boxes], 2))
+    assert all(frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1 for box in boxes)
+
+
+def test_a_label_stands_nearer_to_its_own_mark_than_to_another():
+    own, rival, frame = (100.0, 100.0), (130.0, 100.0), (0.0, 0.0, 400.0, 400.0)
+    box = labels.place(own, (16.0, 10.0), frame, [(125.0, 95.0, 135.0, 105.0)], [rival], 1.0)
+    assert not labels.ambiguous(own, box, [rival])
+    assert labels.ambiguous(own, (112.0, 95.0, 124.0, 105.0), [rival])
+
+
+def test_points_of_the_figure_keep_the_splits_apart():
+    sweep = read(known_store(), "sweep-1")
+    panel = panels(sweep, "minilm", collect(sweep))[0]
+    assert sorted(point.score for point in panel.search["adapter"]) == [50.0, 70.0, 80.0, 81.0]
+    assert [point.stopped for point in panel.search["adapter"]].count(True) == 1
+    assert panel.finals["adapter"].mean == 86.5
+    assert panel.finals["adapter"].trained == 1_000_000
+
+
+def test_results_of_the_csv_are_those_of_the_summary(tmp_path):
+    build(known_store(), "sweep-1", tmp_path)
+    table = pd.read_csv(tmp_path / "tables" / "results.csv").set_index(["model", "task", "method"])
+    row = table.loc[("minilm", "mrpc", "adapter")]
+    assert (row["mean"], row["std"], row["n"], row["planned"]) == (86.5, 0.5, 3, 3)
+    assert '"minilm","mrpc","adapter",' in (tmp_path / "tables" / "results.csv").read_text(encoding="utf-8")
+    assert ",900000,950000,1000000,22713216," in (tmp_path / "tables" / "results.csv").read_text(encoding="utf-8")
+    assert "**86.50 ± 0.50**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_two_thousand_trials_are_reported_within_ten_seconds(tmp_path):
+    uri = new_store(tmp_path)
+    methods = ("full", "adapter", "sparse_adapter", "madapter")
+    cells = [f"minilm/{task}/{method}" for task in ("mrpc", "stsb", "cola", "rte") for method in methods]
+    trials = [FakeTrial(cell=cell, name=f"{cell}-{i}") for cell in cells for i in range(122)]
+    trials += [final(cell, seed, 80.0 + seed) for cell in cells for seed in range(3)]
+    write_sweep(uri, manifest(["minilm"], ["mrpc", "stsb", "cola", "rte"], methods), trials)
+    start = time.perf_counter()
+    build(uri, "sweep-1", tmp_path / "out")
+    assert time.perf_counter() - start < 10
+    assert build_module.SUMMARY in files(tmp_path / "out")

@@ -1,0 +1,93 @@
+"""Ray Tune with our searcher and scheduler on logical GPUs: pinning, the limit of `--gpus`, retries and reasons."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A trainable without torch: reports closed-form curves, and notes which device and process it had, and when.
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+root, gpus, per_gpu = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
+import ray
+from ray import tune
+from search_spaces.records import Trial
+from trainables.trainable import REPORT
+from orchestrator import tuning
+from orchestrator.cluster import share
+from fakes import curve, end_of, make_space, open_sweep
+
+class Fake(tune.Trainable):
+    def setup(self, config):
+        self.epoch = 0
+    def step(self):
+        trial = Trial.from_json(json.loads(self.config["trial"]))
+        began = time.time()
+        time.sleep(0.05)
+        self.epoch += 1
+        if trial.cell.task == "t" and trial.lr == 1e-5 and trial.cell.method == "full":
+            raise RuntimeError("no luck today")
+        points = curve(trial)
+        outcome, test = end_of(trial, points[self.epoch - 1]) if self.epoch == len(points) else (None, None)
+        note = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time(), "id": trial.id}
+        with open(self.config["checkpoints"] + "/notes", "a") as file:
+            file.write(json.dumps(note) + "\\n")
+        end = {"outcome": outcome and outcome.to_json(), "test": test and test.to_json()}
+        content = {"progress": points[self.epoch - 1].to_json(), **end}
+        return {REPORT: json.dumps(content), "done": outcome is not None}
+    def reset_config(self, config):
+        self.epoch = 0
+        return True
+    def save_checkpoint(self, folder): ...
+    def load_checkpoint(self, checkpoint): ...
+
+tuning.TrialTrainable = Fake
+ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
+         _temp_dir=str(root / "ray"), runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}})
+sweep = open_sweep(make_space(), root)
+data = {("m", task): root for task in ("t", "u")}
+places = tuning.Places(sources={"m": "m"}, data=data, checkpoints=root)
+tuning.run(sweep, places, share(gpus, per_gpu, 4), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
+states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
+print(json.dumps({"finished": sweep.finished, "states": states}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "per_gpu"), [(2, 2)])
+def test_trials_are_pinned_to_at_most_the_asked_gpus(gpus, per_gpu, tmp_path_factory):
+    root = Path(tmp_path_factory.mktemp("g"))
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "HOME": str(root)}
+    command = [sys.executable, "-c", SCRIPT, str(root), str(gpus), str(per_gpu)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.strip().split("\n")[-1])
+    assert result["finished"]
+    failed = [reason for state, reason in result["states"] if state == "FAILED"]
+    assert failed == ["RuntimeError: no luck today"] * 2
+    notes = [json.loads(line) for line in (root / "notes").read_text(encoding="utf-8").splitlines()]
+    assert {note["gpu"] for note in notes} <= {"0", "1", "2", "3"}
+    for trial in {note["id"] for note in notes}:
+        assert len({note["gpu"] for note in notes if note["id"] == trial}) == 1, "a trial moved"
+    busiest = 0
+    for moment in notes:
+        now = [n["gpu"] for n in notes if n["began"] <= moment["began"] < n["ended"]]
+        busiest = max(busiest, len(set(now)))
+        assert len(now) <= gpus * per_gpu
+        assert all(now.count(gpu) <= per_gpu for gpu in now)
+    assert busiest == gpus
+
+
+def test_a_trial_without_an_error_file_has_an_unknown_reason(tmp_path):
+    from orchestrator.tuning import reason_of
+
+    assert reason_of(SimpleNamespace(error_file=None)) == "unknown"
+    (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\n  line\nValueError: lr is odd\n\n", encoding="utf-8")
+    assert reason_of(SimpleNamespace(error_file=str(tmp_path / "error.txt"))) == "ValueError: lr is odd"
