@@ -24,9 +24,10 @@ PAGE = 1000
 # MLflow's limits for one batch: 1000 entries in all, of which 100 params and 100 tags.
 METRICS, PARAMS, TAGS = 800, 100, 100
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
+# A repeated create_run is a second run; repetition is the tracker's business, which looks before it creates. So this
+# holds against the user's environment too.
+RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 ENVIRONMENT = {
-    # A repeated create_run is a second run; repetition is the tracker's business, which looks before it creates.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -161,6 +162,7 @@ class Store:
 
 
 def _client(uri: str) -> Any:
+    os.environ.update(RETRIES)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Takes more than a second, and a driver that prints its help should not wait for it.

@@ -47,11 +47,12 @@ def calls(tree: ast.Module) -> list[tuple[str, ast.Call]]:
     return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
-def test_the_import_contract_is_kept(monkeypatch, capsys):
-    cli = pytest.importorskip("importlinter.cli", reason="the extra [dev] is not installed")
-    monkeypatch.chdir(ROOT)
-    failed = cli.lint_imports(no_cache=True, no_logo=True)
-    assert not failed, capsys.readouterr().out
+def test_the_import_contract_is_kept():
+    pytest.importorskip("importlinter", reason="the extra [dev] is not installed")
+    # In a process of its own: the linter switches off every logger that exists when it starts.
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_all_packages_are_looked_at():

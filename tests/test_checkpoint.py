@@ -53,7 +53,7 @@ def test_a_trial_continues_after_each_epoch_as_if_nothing_had_happened(opened, t
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "foreign"])
-def test_a_damaged_checkpoint_is_not_used(damage, opened):
+def test_a_damaged_checkpoint_is_not_used(damage, opened, caplog):
     trial, folder, open_runner = opened
     open_runner().next()
     tensors = folder / "state.safetensors"
@@ -66,6 +66,7 @@ def test_a_damaged_checkpoint_is_not_used(damage, opened):
     elif damage == "missing":
         (folder / "state.json").unlink()
     assert checkpoint.read(folder, replace(trial, seed=99) if damage == "foreign" else trial) is None
+    assert "not usable" in caplog.text
 
 
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
