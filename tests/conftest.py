@@ -1,7 +1,9 @@
 """Fixtures that several test files share: tiny random encoders on disk, and made-up task data for them."""
 
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -118,3 +120,36 @@ def make_trial(
         weights="w",
         split="s",
     )
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Stands for the driver: takes a checked plan, and fails the test unless told what to do with it."""
+    module = ModuleType("orchestrator.driver")
+    module.Settings = dict
+    module.drive = lambda plan, settings: pytest.fail("a sweep was started")
+    monkeypatch.setitem(sys.modules, "orchestrator.driver", module)
+    return module
+
+
+@pytest.fixture
+def run(driver, monkeypatch, capsys, tmp_path):
+    """Calls the command line in an empty folder; returns (exit code, what it wrote to stderr)."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    from orchestrator.run import main
+
+    def call(*words) -> tuple[int, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # argparse
+            code = end.code
+        errors = capsys.readouterr().err
+        assert "Traceback" not in errors
+        assert list(place.iterdir()) == []
+        return code, errors
+
+    return call

@@ -9,7 +9,7 @@ Legend: K slots, T tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,24 +36,15 @@ class Family:
     position_offset: int
 
 
-FAMILIES = {
-    "bert": Family(
-        model="BertModel",
-        embeddings="embeddings",
-        sites={"attention.output": "encoder.layer.{}.attention.output", "ffn.output": "encoder.layer.{}.output"},
-        dropout="dropout",
-        norm="LayerNorm",
-        position_offset=0,
-    ),
-    "roberta": Family(
-        model="RobertaModel",
-        embeddings="embeddings",
-        sites={"attention.output": "encoder.layer.{}.attention.output", "ffn.output": "encoder.layer.{}.output"},
-        dropout="dropout",
-        norm="LayerNorm",
-        position_offset=2,
-    ),
-}
+BERT = Family(
+    model="BertModel",
+    embeddings="embeddings",
+    sites={"attention.output": "encoder.layer.{}.attention.output", "ffn.output": "encoder.layer.{}.output"},
+    dropout="dropout",
+    norm="LayerNorm",
+    position_offset=0,
+)
+FAMILIES = {"bert": BERT, "roberta": replace(BERT, model="RobertaModel", position_offset=2)}
 
 
 class Pass(Protocol):

@@ -8,6 +8,7 @@ Legend: K slots, T tokens, D width, R bottleneck, L layers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -67,7 +68,7 @@ class Values(dict[str, "Tensor"]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(ABC):
     """Base of all methods; the fields of a subclass are its settings, checked by `check`."""
 
     title: ClassVar[str]
@@ -81,7 +82,7 @@ class Method:
     # How a mask is drawn before the first step; see trainables/pruning.py.
     prunes: ClassVar[bool] = False
 
-    def check(self, shape: Shape | None) -> None:
+    def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
         """Raise ValueError for settings that no backbone, or not this one, allows. `shape` None: not known yet."""
 
     def parameters(self, shape: Shape) -> dict[str, Parameter]:
@@ -92,9 +93,9 @@ class Method:
         """The formula at a site: h [K, T, D] -> [K, T, D]."""
         return h
 
+    @abstractmethod
     def counts(self, shape: Shape) -> tuple[int, int]:
         """(weights, module): matrices alone, and with biases, in closed form."""
-        raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

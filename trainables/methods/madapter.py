@@ -25,7 +25,7 @@ class MAdapter(Adapter):
     """`r`: the halved width R'; `n_mid`: number of middle layers; `mid_init`: how they start."""
 
     title: ClassVar[str] = "MAdapter"
-    paper: ClassVar[str] = "MAdapter (paper 000)"
+    paper: ClassVar[str] = "the MAdapter paper"
 
     r: int = 32
     n_mid: int = 1

@@ -54,5 +54,5 @@ class SparseAdapter(Adapter):
 
 
 def exact_share(share: float, number: int) -> int:
-    """ceil(share * number), without the binary rounding of 0.4 * 2359296 = 943718.4000000001 and its like."""
+    """ceil(share * number), without the binary rounding that makes 0.07 * 100 a little more than 7."""
     return math.ceil(round(share * number, 6))
