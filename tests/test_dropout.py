@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def masks(model, batches, seeds, hidden=0.1, attention=0.1):
-    rows = pack(batches, CPU)
+    rows = pack(batches, model.shape.heads, CPU)
     return Masks(rows, model.shape, seeds, [hidden] * len(batches), [attention] * len(batches)), rows
 
 

@@ -15,7 +15,7 @@ from trainables.methods import METHODS
 from trainables.methods.contract import Values
 from trainables.models import KNOWN_CONFIGS, shape_of
 from trainables.packing import pack
-from trainables.pruning import masks_for
+from trainables.pruning import _columns, _hessian_gradient, mask_for, prunable
 from trainables.running import RunningPass, Segment, losses_of
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
@@ -134,7 +134,7 @@ def test_adapters_act_on_the_sublayer_output_before_the_residual_add(tiny_bert):
     backbone, group, _ = seated(tiny_bert, "adapter", data, r=4)
     group.values.mul_(3)  # away from the near-identity start
     chosen = np.arange(1)
-    rows = pack([(data.train, chosen)], CPU)
+    rows = pack([(data.train, chosen)], backbone.shape.heads, CPU)
     ours = RunningPass(backbone, [Segment(group, 0, 1)], rows, None).logits()[0][0]
 
     values = {e.name: group.values[0, e.start : e.stop].view(e.shape) for e in group.layout.entries}
@@ -164,7 +164,7 @@ def test_adapters_act_on_the_sublayer_output_before_the_residual_add(tiny_bert):
 
 def test_adapters_start_close_to_the_bare_encoder(tiny_bert):
     data = make_data()
-    rows = pack([(data.train, np.arange(8))], CPU)
+    rows = pack([(data.train, np.arange(8))], tiny_bert.shape.heads, CPU)
     outputs = {}
     for method in ("full", "adapter", "madapter"):
         backbone, group, _ = seated(tiny_bert, method, data, **SMALL[method])
@@ -194,9 +194,9 @@ def test_madapter_is_its_formula(n_mid):
     assert np.allclose(ours[0, 0].numpy(), expected)
 
 
-def masked(engine, trial_id):
-    company, _ = engine._find(trial_id)
-    return company.group, company.group.masks
+def kept(group, keep):
+    """What a mask [1, P] says of the prunable matrices."""
+    return _columns(keep, prunable(group)) > 0
 
 
 @pytest.mark.parametrize("score", ["random", "magnitude", "er", "snip", "grasp"])
@@ -206,45 +206,39 @@ def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, tiny_
         make_trial("sparse_adapter", r=4, score=score, sparsity=0.4, lr=1e-2),
     )
     engine.join(trial, make_data())
-    group, masks = masked(engine, trial.id)
-    sizes = {name: mask.numel() for name, mask in masks.items()}
-    removed = sum(int((mask == 0).sum()) for mask in masks.values())
-    assert set(sizes.values()) == {32 * 4}
-    assert removed == (8 * 52 if score == "er" else 410)  # ceil(0.4 * 128) each, or ceil(0.4 * 1024) in all
-    before = {name: mask.clone() for name, mask in masks.items()}
+    group = engine._find(trial.id)[0].group
+    matrices = [group.keep[0, e.start : e.stop] for e in prunable(group)]
+    removed = [int((m == 0).sum()) for m in matrices]
+    assert {len(m) for m in matrices} == {32 * 4}
+    assert sum(removed) == (8 * 52 if score == "er" else 410)  # ceil(0.4 * 128) each, or ceil(0.4 * 1024) in all
+    assert int((group.keep == 0).sum()) == sum(removed)
+    before = group.keep.clone()
     for _ in range(12):
         engine.step()
-    group, masks = masked(engine, trial.id)
-    for name, mask in masks.items():
-        layer, site, kind = name.split(".", 1)[0], ".".join(name.split(".")[1:3]), name.split(".")[-1]
-        assert torch.equal(mask, before[name])
-        assert (group.site(int(layer), site, slice(None))[kind][mask == 0] == 0).all()
+    assert torch.equal(group.keep, before)
+    assert (group.values[before == 0] == 0).all()
+    assert (group.values[before > 0] != 0).any()
 
 
 def scoring_losses(backbone, group, slot, size, examples):
     for start in range(0, len(examples), size):
-        rows = pack([(slot.data.train, examples[start : start + size])], CPU)
+        rows = pack([(slot.data.train, examples[start : start + size])], backbone.shape.heads, CPU)
         segment = Segment(group, 0, 1)
         logits = RunningPass(backbone, [segment], rows, None, twice_differentiable=True).logits()[0]
         yield losses_of(logits, rows, segment, False).sum()
 
 
-def kept(masks):
-    return torch.cat([m.flatten() for m in masks.values()]) > 0
-
-
 def test_snip_ranks_by_weight_times_gradient(tiny_bert):
     data = make_data(train=24)
     backbone, group, slot = seated(tiny_bert, "sparse_adapter", data, r=4, score="snip", sparsity=0.5)
-    masks = masks_for(slot, group, backbone)
+    keep = mask_for(slot, group, backbone)
     for loss in scoring_losses(
         backbone, group, slot, 24, np.arange(24)
     ):  # one batch of everything: same mean up to scale
         loss.backward()
-    names = list(masks)
-    scores = torch.cat([(group.leaves[n] * group.leaves[n].grad).abs().flatten() for n in names])
+    scores = _columns((group.values * group.leaf.grad).abs(), prunable(group))
     reference = scores >= scores.sort().values[len(scores) // 2]
-    assert (reference == kept(masks)).float().mean() > 0.99
+    assert (reference == kept(group, keep)).float().mean() > 0.99
 
 
 def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
@@ -253,17 +247,17 @@ def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
     backbone, group, slot = seated(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
     backbone.module.double()  # single precision drowns the differences
     group = Group(group.layout, backbone, slot.trial.recipe, group.values.double())
-    names = list(masks_for(slot, group, backbone))
+    entries = prunable(group)
     start = group.values.clone()
 
     def gradient():
-        group.grads.zero_()
+        group.leaf.grad = None
         for loss in scoring_losses(backbone, group, slot, 4, np.arange(8)):
             loss.backward()
-        return torch.cat([group.leaves[n].grad.flatten() for n in names])
+        return _columns(group.leaf.grad, entries)
 
     g = gradient()
-    places = torch.cat([torch.arange(e.start, e.stop) for n in names for e in group.layout.entries if e.name == n])
+    places = torch.cat([torch.arange(e.start, e.stop) for e in entries])
     step, products = 1e-5, []
     for sign in (1, -1):
         group.values.copy_(start)
@@ -271,13 +265,12 @@ def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
         products.append(gradient())
     group.values.copy_(start)
     numeric = (products[0] - products[1]) / (2 * step) * g.norm()
-    from trainables.pruning import _hessian_gradient
-
-    ours = _hessian_gradient(slot, group, backbone, [group.leaves[n] for n in names])
+    ours = _hessian_gradient(slot, group, backbone, entries)
     assert torch.nn.functional.cosine_similarity(ours, numeric, dim=0) > 0.99
 
 
 def test_a_zero_share_removes_nothing(tiny_bert):
     engine, trial = Engine(Backbone.load(tiny_bert, CPU)), make_trial("sparse_adapter", r=4, sparsity=0.0)
     engine.join(trial, make_data())
-    assert kept(masked(engine, trial.id)[1]).all()
+    group = engine._find(trial.id)[0].group
+    assert kept(group, group.keep).all()

@@ -54,7 +54,7 @@ def test_logits_and_gradients_equal_the_padded_model(family, request):
     row = layout.initial(7, backbone)
     group = Group(layout, backbone, make_trial("full").recipe, row[None])
     chosen = np.array([3, 11, 0, 25, 8])
-    rows = pack([(data.train, chosen)], torch.device("cpu"))
+    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
     segment = Segment(group, 0, 1)
     logits = RunningPass(backbone, [segment], rows, None).logits()[0]
     losses_of(logits, rows, segment, regression=False).sum().backward()
@@ -96,7 +96,7 @@ def test_rows_of_different_length_do_not_touch(tiny_bert):
     short, long = np.argsort(lengths)[:3], np.argsort(lengths)[-9:]
 
     def logits(batches, rows):
-        packed = pack(batches, torch.device("cpu"))
+        packed = pack(batches, tiny_bert.shape.heads, torch.device("cpu"))
         return RunningPass(backbone, [Segment(group, 0, len(batches), rows)], packed, None).logits()[0]
 
     both = logits([(data.train, short), (data.train, long)], slice(0, 2))

@@ -57,6 +57,22 @@ class Pass(Protocol):
     def norm(self, number: int) -> tuple[Tensor, Tensor] | None: ...
 
 
+class Affine(torch.autograd.Function):
+    """h * gain + bias with h [K, T, D] and gain, bias [K, 1, D]: one operator forward, four backward."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(h, gain)
+        return torch.addcmul(bias, h, gain)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:  # type: ignore[override]
+        h, gain = ctx.saved_tensors
+        if not any(ctx.needs_input_grad[1:]):
+            return grad * gain, None, None
+        return grad * gain, (grad * h).sum(1, keepdim=True), grad.sum(1, keepdim=True)
+
+
 class Backbone:
     """The encoder on a device. Place 0 is the embeddings; places 2 l + 1 and 2 l + 2 are the two sub-layers of layer l."""
 
@@ -141,4 +157,4 @@ class Backbone:
         if affine is None:
             return F.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         gain, bias = affine
-        return F.layer_norm(h, norm.normalized_shape, None, None, norm.eps) * gain + bias
+        return Affine.apply(F.layer_norm(h, norm.normalized_shape, None, None, norm.eps), gain, bias)

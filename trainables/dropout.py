@@ -1,15 +1,18 @@
 """One dropout stream per trial: the masks of a step depend on the trial's seed and step alone.
 
-One generator fill per trial and step covers every place: the embeddings and two sub-layers per layer, the head, and the
-attention probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536.
+One fill per trial and step covers every place: the embeddings and two sub-layers per layer, the head, and the attention
+probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
+so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
 
 Legend: K slots, T tokens, D width, E examples of a row, B examples of all rows, L longest example, H heads.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.methods.contract import Shape
@@ -27,70 +30,64 @@ class Masks:
     ):
         """`seeds`: (trial seed, step) per row; `hidden`, `attention`: dropout rates per row."""
         device = rows.input_ids.device
-        self._rows, self._shape = rows, shape
-        streams = [self._draw(k, *seed) for k, seed in enumerate(seeds)]
-        self._hidden_bits = _stack([s[0] for s in streams], dim=1)  # [2 * layers + 1, K, T, D]
-        self._head_bits = _stack([s[1] for s in streams], dim=1)  # [2, K, E, D]
-        self._attention_bits = [s[2] for s in streams]  # per row [layers, E, H, L, L] of that row
-        self._hidden = _Rate(hidden, device)
-        self._attention = attention
-
-    def _draw(self, k: int, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows, shape = self._rows, self._shape
-        places, d = 2 * shape.layers + 1, shape.width
-        t, e, n = rows.tokens[k], rows.examples[k], rows.longest[k]
-        sizes = (places * t * d, 2 * e * d, shape.layers * e * shape.heads * n * n)
-        device = rows.input_ids.device
-        generator = torch.Generator(device).manual_seed(derive(seed, "dropout", step))
-        draws = torch.empty(-(-sum(sizes) // LANES), dtype=torch.int64, device=device)
-        bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)[: sum(sizes)]
-        a, b, c = bits.split(sizes)
-        return a.view(places, 1, t, d), b.view(2, 1, e, d), c.view(shape.layers, e, shape.heads, n, n)
+        K, T, L, d = len(seeds), max(rows.tokens), max(rows.longest), shape.width
+        places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
+        # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
+        self._hidden = _room(device, any(hidden), places, K, T, d)
+        self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
+        self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L)
+        b = 0
+        for k, seed in enumerate(seeds):
+            t, e, n = rows.tokens[k], rows.examples[k], rows.longest[k]
+            sizes = (places * t * d, 2 * e * d, layers * e * heads * n * n)
+            bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
+            ends = (sizes[0], sizes[0] + sizes[1])
+            if self._hidden is not None:
+                _fill(self._hidden[:, k, :t], bits[: ends[0]].reshape(places, t, d), hidden[k])
+                _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
+            if self._attention is not None:
+                block = bits[ends[1] :].reshape(layers, e, heads, n, n)
+                _fill(self._attention[:, b : b + e, :, :n, :n], block, attention[k])
+            b += e
 
     def hidden(self, place: int) -> Tensor | None:
         """Factors [K, T, D] at a place: 0 embeddings, 2 l + 1 attention output and 2 l + 2 feed-forward of layer l."""
-        return self._hidden.factors(self._hidden_bits[place])
+        return None if self._hidden is None else _tensor(self._hidden[place])
 
     def head(self, which: int) -> Tensor | None:
         """Factors [K, E, D] before (0) and after (1) the head's dense layer; BERT's head has the first only."""
-        return self._hidden.factors(self._head_bits[which])
+        return None if self._head is None else _tensor(self._head[which])
 
     def attention(self, layer: int) -> Tensor | None:
         """Factors [B, H, L, L] of the attention probabilities of a layer."""
-        if not any(self._attention):
-            return None
-        longest = max(self._rows.longest)
-        parts = []
-        for bits, rate in zip(self._attention_bits, self._attention, strict=True):
-            factors = _factors(bits[layer], rate)
-            room = longest - bits.shape[-1]
-            parts.append(F.pad(factors, (0, room, 0, room)) if room else factors)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return None if self._attention is None else _tensor(self._attention[layer])
 
 
-class _Rate:
-    """Dropout rates of the rows, as tensors that broadcast over [K, n, D]."""
-
-    def __init__(self, rates: list[float], device: torch.device):
-        self.any = any(rates)
-        self.threshold = torch.tensor([_threshold(r) for r in rates], dtype=torch.int16, device=device).view(-1, 1, 1)
-        self.scale = torch.tensor([1 / (1 - r) for r in rates], device=device).view(-1, 1, 1)
-
-    def factors(self, bits: Tensor) -> Tensor | None:
-        return (bits >= self.threshold) * self.scale if self.any else None
+def _room(device: torch.device, wanted: bool, *shape: int) -> Any:
+    """Memory for factors: an array on the CPU, a tensor elsewhere, None where nothing is dropped."""
+    if not wanted:
+        return None
+    return np.zeros(shape, np.float32) if device.type == "cpu" else torch.zeros(shape, device=device)
 
 
-def _threshold(rate: float) -> int:
-    return round(rate * 65536) - 32768
+def _fill(room: Any, bits: Any, rate: float) -> None:
+    scale = 1 / (1 - rate)
+    kept = bits >= round(rate * 65536) - 32768
+    if isinstance(room, Tensor):
+        torch.mul(kept, scale, out=room)
+    else:
+        np.multiply(kept, np.float32(scale), out=room)
 
 
-def _factors(bits: Tensor, rate: float) -> Tensor:
-    return (bits >= _threshold(rate)) * (1 / (1 - rate))
+def _draw(number: int, seed: int, device: torch.device) -> Any:
+    """Random bits of one trial and step, [number]."""
+    words = -(-number // LANES)
+    if device.type == "cpu":
+        return np.random.SFC64(seed).random_raw(words).view(np.int16)[:number]
+    generator = torch.Generator(device).manual_seed(seed)
+    draws = torch.empty(words, dtype=torch.int64, device=device)
+    return draws.random_(-(2**63), None, generator=generator).view(torch.int16)[:number]
 
 
-def _stack(bits: list[Tensor], dim: int) -> Tensor:
-    """Rows of different length side by side; what lies beyond a row's own end is never read by a real token."""
-    if len(bits) == 1:
-        return bits[0]
-    longest = max(b.shape[2] for b in bits)
-    return torch.cat([F.pad(b, (0, 0, 0, longest - b.shape[2])) for b in bits], dim=dim)
+def _tensor(bits: Any) -> Tensor:
+    return bits if isinstance(bits, Tensor) else torch.from_numpy(bits)

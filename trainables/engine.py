@@ -29,7 +29,7 @@ from trainables.dropout import Masks
 from trainables.group import Group, Layout
 from trainables.methods import METHODS
 from trainables.packing import Rows, pack
-from trainables.pruning import masks_for
+from trainables.pruning import mask_for, prunable
 from trainables.running import RunningPass, Segment, losses_of
 from trainables.slot import Slot
 from trainables.tasks.contract import Split, TaskData
@@ -71,11 +71,12 @@ class Engine:
             raise ValueError(f"{trial.method} and its neighbours cannot share a backbone: give it an engine of its own")
         layout = Layout(method, self.backbone, data.task.outputs)
         row = layout.initial(trial.seed, self.backbone)
-        slot = Slot(trial=trial, method=method, data=data, best=row.clone())
-        company = Company(Group(layout, self.backbone, trial.recipe, row[None]), [slot])
+        slot = Slot(trial=trial, method=method, data=data, best=row)
+        group = Group(layout, self.backbone, trial.recipe, row[None])
         if method.prunes:
-            company.group.masks = masks_for(slot, company.group, self.backbone)
-        self._seat(company)
+            group.prune(mask_for(slot, group, self.backbone))
+        slot.best = group.values[0].clone()
+        self._seat(Company(group, [slot]))
         return slot
 
     def leave(self, trial_id: str) -> None:
@@ -92,13 +93,12 @@ class Engine:
         """One optimiser step of every resident. Returns the slots whose epoch ended with it; their last `progress` is new."""
         slots = [slot for company in self._companies for slot in company.slots]
         assert slots, "an engine without residents has nothing to train"
-        rows = pack([slot.batch() for slot in slots], self.backbone.device)
-        losses = self._backward(rows, slots)
+        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device)
+        self._backward(rows, slots)
         for company in self._companies:
             self._update(company)
-        for slot, loss in zip(slots, losses, strict=True):
+        for slot in slots:
             slot.step += 1
-            slot.loss_sum = loss if slot.loss_sum is None else slot.loss_sum + loss
         ended = [slot for slot in slots if slot.step % slot.steps_per_epoch == 0]
         for slot in ended:
             self._close_epoch(slot)
@@ -121,11 +121,11 @@ class Engine:
 
     def counts(self, trial_id: str) -> Counts:
         """Parameters of the trial as they stand in memory, pruned ones not counted."""
-        company, _ = self._find(trial_id)
-        layout, masks = company.group.layout, company.group.masks
+        company, place = self._find(trial_id)
+        layout, keep = company.group.layout, company.group.keep
         sizes = {e.name: e.stop - e.start for e in layout.entries}
-        for name, mask in masks.items():
-            sizes[name] = int(mask[0].sum())
+        if keep is not None:
+            sizes |= {e.name: int(keep[place, e.start : e.stop].sum()) for e in prunable(company.group)}
         module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
         matrices = {e.name for e in layout.entries if e.decayed}
         return Counts(
@@ -136,11 +136,12 @@ class Engine:
         )
 
     def state(self, trial_id: str) -> tuple[Slot, dict[str, Tensor]]:
-        """The slot and the tensors that a checkpoint needs, on the CPU: values [P], moments [2, P], masks, best [P]."""
+        """The slot and the tensors that a checkpoint needs, on the CPU: values [P], moments [2, P], keep [P], best [P]."""
         company, place = self._find(trial_id)
         group, slot = company.group, company.slots[place]
         tensors = {"values": group.values[place], "moments": group.moments[:, place], "best": slot.best}
-        tensors |= {f"mask.{name}": mask[place] for name, mask in group.masks.items()}
+        if group.keep is not None:
+            tensors["keep"] = group.keep[place]
         return slot, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(
@@ -153,12 +154,10 @@ class Engine:
             trial=trial, method=method, data=data, best=tensors["best"].clone(), epoch=epoch, progress=list(progress)
         )
         slot.step = epoch * slot.steps_per_epoch
-        group = Group(layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None])
-        group.masks = {
-            n.removeprefix("mask."): t[None].to(self.backbone.device)
-            for n, t in tensors.items()
-            if n.startswith("mask.")
-        }
+        keep = tensors["keep"][None] if "keep" in tensors else None
+        group = Group(
+            layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None], keep
+        )
         self._seat(Company(group, [slot]))
         return slot
 
@@ -179,8 +178,8 @@ class Engine:
                     return company, place
         raise KeyError(f"trial {trial_id} is not resident")
 
-    def _backward(self, rows: Rows, slots: list[Slot]) -> Tensor:
-        """Accumulate every trial's gradient; returns their losses [K]."""
+    def _backward(self, rows: Rows, slots: list[Slot]) -> None:
+        """Leave every trial's gradient in its group, and its loss in the group's sums."""
         segments, start = [], 0
         for company in self._companies:
             segments.append(Segment(company.group, start, start + len(company.slots)))
@@ -195,14 +194,13 @@ class Engine:
             [attention if rate < 0 else rate for rate in rates],
         )
         logits = RunningPass(self.backbone, segments, rows, masks).logits()
-        losses = torch.cat(
-            [
-                losses_of(out, rows, s, c.slots[0].data.task.regression)
-                for out, s, c in zip(logits, segments, self._companies, strict=True)
-            ]
-        )
-        losses.sum().backward()
-        return losses.detach()
+        losses = [
+            losses_of(out, rows, s, c.slots[0].data.task.regression)
+            for out, s, c in zip(logits, segments, self._companies, strict=True)
+        ]
+        torch.cat(losses).sum().backward()
+        for segment, each in zip(segments, losses, strict=True):
+            segment.group.losses += each.detach()
 
     def _update(self, company: Company) -> None:
         def column(values: list[float]) -> Tensor:
@@ -219,9 +217,8 @@ class Engine:
     def _close_epoch(self, slot: Slot) -> None:
         company, place = self._find(slot.trial.id)
         slot.epoch += 1
-        assert slot.loss_sum is not None
-        loss = float(slot.loss_sum) / slot.steps_per_epoch
-        slot.loss_sum = None
+        loss = float(company.group.losses[place]) / slot.steps_per_epoch
+        company.group.losses[place] = 0
         scores = self._evaluate(company, place, slot.data.validation)
         report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
         if report.best_epoch == slot.epoch:
@@ -236,7 +233,7 @@ class Engine:
         outputs = np.empty((len(split), company.group.layout.outputs), np.float32)
         segment = Segment(company.group, 0, 1, slice(place, place + 1))
         for chosen in np.split(order, cuts):
-            rows = pack([(split, chosen)], self.backbone.device)
+            rows = pack([(split, chosen)], self.backbone.shape.heads, self.backbone.device)
             outputs[chosen] = RunningPass(self.backbone, [segment], rows, None).logits()[0][0].float().cpu().numpy()
         return evaluate(company.slots[place].data.task, outputs, split.labels)
 

@@ -1,7 +1,8 @@
 """Residents that share a method, its settings and a head: their parameters stacked as [G, ...], updated in one go.
 
 Every trial owns one row of flat buffers [G, P] for values, gradients and Adam's moments; the tensors that formulas see are views
-of them. Matrices come first and are decayed, biases, LayerNorms and other vectors come last and are not.
+of them, made for each pass, so that the gradient arrives in one piece. Matrices come first and are decayed, biases,
+LayerNorms and other vectors come last and are not.
 
 Legend: G trials of the group, P parameters of one trial.
 """
@@ -9,7 +10,6 @@ Legend: G trials of the group, P parameters of one trial.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,12 +18,11 @@ from torch import Tensor
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
-from trainables.methods.contract import Method, Parameter, Shape, Values
+from trainables.methods.contract import Method, Parameter, Shape
 from trainables.seeds import derive
 
 HEAD_STD = 0.02
-# Gradients are views of one flat buffer on purpose; the layout that torch recommends would scatter them.
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+BACKBONE = "backbone."
 # Columns of the flat buffers updated at a time: the dozen passes of Adam then run in the processor's cache.
 CHUNK = 1 << 17
 
@@ -38,9 +37,13 @@ class Entry:
     stop: int
     decayed: bool
 
+    def stacked(self, G: int) -> tuple[int, ...]:
+        """Shape in a group of G trials: [G, ...] for matrices, [G, 1, N] for vectors."""
+        return (G, *self.shape) if len(self.shape) > 1 else (G, 1, *self.shape)
+
 
 class Layout:
-    """Where each tensor of a trial lies in its row of P numbers.
+    """Where each tensor of a trial lies in its row of P numbers; `names` lists what is under each prefix.
 
     Names: "<layer>.<site>.<parameter>", "norm.<place>.weight|bias", "head.<name>", or "backbone.<name>" where it is trained.
     """
@@ -57,6 +60,10 @@ class Layout:
             self.entries.append(Entry(name, parameter.shape, place, place + size, _is_matrix(parameter)))
             place += size
         self.size = place
+        self.names: dict[str, list[str]] = {}
+        for e in self.entries:
+            prefix, _, name = e.name.rpartition(".")
+            self.names.setdefault(prefix, []).append(name)
         self.decayed = sum(e.stop - e.start for e in self.entries if e.decayed)
 
     @staticmethod
@@ -64,7 +71,7 @@ class Layout:
         shape, declared = backbone.shape, []
         if not method.shares_backbone:
             declared += [
-                (f"backbone.{n}", Parameter(shape=tuple(p.shape))) for n, p in backbone.module.named_parameters()
+                (BACKBONE + n, Parameter(shape=tuple(p.shape))) for n, p in backbone.module.named_parameters()
             ]
         elif method.trains_layer_norms:
             for place in range(2 * shape.layers + 1):
@@ -77,7 +84,7 @@ class Layout:
     def initial(self, seed: int, backbone: Backbone) -> Tensor:
         """A trial's row [P] before its first step: pretrained values where there are any, else drawn from its seed."""
         pretrained = (
-            {f"backbone.{n}": p for n, p in backbone.module.named_parameters()}
+            {BACKBONE + n: p for n, p in backbone.module.named_parameters()}
             if not self.method.shares_backbone
             else {}
         )
@@ -105,36 +112,49 @@ def head_parameters(shape: Shape, outputs: int) -> list[tuple[str, Parameter]]:
 
 
 class Group:
-    """G trials with one layout. Rows are in the order in which their trials joined."""
+    """G trials with one layout. Rows are in the order in which their trials joined.
 
-    def __init__(self, layout: Layout, backbone: Backbone, recipe: Recipe, rows: Tensor, moments: Tensor | None = None):
+    `keep` [G, P], where a method prunes: 0 for weights that are and stay zero, else 1. `losses` [G]: sums over the steps of
+    each trial's epoch so far.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        backbone: Backbone,
+        recipe: Recipe,
+        rows: Tensor,
+        moments: Tensor | None = None,
+        keep: Tensor | None = None,
+    ):
         """`rows`: [G, P] values; `moments`: [2, G, P] of Adam, zeros when None. All moved to the backbone's device."""
         device = backbone.device
         self.layout, self.recipe, self._backbone = layout, recipe, backbone
         self.values = rows.to(device)
-        self.grads = torch.zeros_like(self.values)
         self.moments = torch.zeros(2, *rows.shape, device=device) if moments is None else moments.to(device)
-        self.masks: dict[str, Tensor] = {}
-        self.leaves = {e.name: self._leaf(e) for e in layout.entries if not e.name.startswith("backbone.")}
+        self.keep = None if keep is None else keep.to(device)
+        self.losses = torch.zeros(len(rows), device=device)
+        self.leaf = self.values.detach().requires_grad_()
         if not layout.method.shares_backbone:
-            self._take_backbone()
+            self._lone = self._take_backbone()
 
-    def _leaf(self, e: Entry) -> Tensor:
-        G = len(self.values)
-        shape = (G, *e.shape) if len(e.shape) > 1 else (G, 1, *e.shape)
-        leaf = self.values[:, e.start : e.stop].view(shape).detach().requires_grad_()
-        leaf.grad = self.grads[:, e.start : e.stop].view(shape)
-        return leaf
-
-    def _take_backbone(self) -> None:
+    def _take_backbone(self) -> dict[str, Tensor]:
+        """Let the encoder's own parameters be views of our row, and their gradients views of `leaf.grad`; returns the head."""
         assert len(self.values) == 1, "a trial that trains the backbone has one of its own"
+        self.leaf.grad = torch.zeros_like(self.values)
         parameters = dict(self._backbone.module.named_parameters())
+        head = {}
         for e in self.layout.entries:
-            if e.name.startswith("backbone."):
-                parameter = parameters[e.name.removeprefix("backbone.")]
-                parameter.data = self.values[0, e.start : e.stop].view(e.shape)
+            value, grad = (t[0, e.start : e.stop] for t in (self.values, self.leaf.grad))
+            if e.name.startswith(BACKBONE):
+                parameter = parameters[e.name.removeprefix(BACKBONE)]
+                parameter.data = value.view(e.shape)
                 parameter.requires_grad_()
-                parameter.grad = self.grads[0, e.start : e.stop].view(e.shape)
+                parameter.grad = grad.view(e.shape)
+            else:
+                head[e.name] = value.view(e.stacked(1)).detach().requires_grad_()
+                head[e.name].grad = grad.view(e.stacked(1))
+        return head
 
     @classmethod
     def of(cls, parts: list[Group], chosen: list[list[int]]) -> Group:
@@ -142,56 +162,61 @@ class Group:
         lead = parts[0]
         rows = torch.cat([g.values[i] for g, i in zip(parts, chosen, strict=True)])
         moments = torch.cat([g.moments[:, i] for g, i in zip(parts, chosen, strict=True)], dim=1)
-        group = cls(lead.layout, lead._backbone, lead.recipe, rows, moments)
-        for name in lead.masks:
-            group.masks[name] = torch.cat([g.masks[name][i] for g, i in zip(parts, chosen, strict=True)])
+        keep = [g.keep[i] for g, i in zip(parts, chosen, strict=True) if g.keep is not None]
+        group = cls(lead.layout, lead._backbone, lead.recipe, rows, moments, torch.cat(keep) if keep else None)
+        group.losses = torch.cat([g.losses[i] for g, i in zip(parts, chosen, strict=True)])
         return group
 
-    def site(self, layer: int, site: str, rows: slice) -> Values:
-        """The parameters of one site for some of the group's rows, masks applied."""
-        prefix = f"{layer}.{site}."
-        names = self.layout.method.parameters(self.layout.shape)
-        values = Values({name: self.leaves[prefix + name][rows] for name in names})
-        for name, mask in self.masks.items():
-            if name.startswith(prefix):
-                values[name.removeprefix(prefix)] = values[name.removeprefix(prefix)] * mask[rows]
-        return values
+    def prune(self, keep: Tensor) -> None:
+        """From now on, what `keep` [G, P] has zeros for is zero."""
+        self.keep = keep
+        self.values.mul_(keep)
 
-    def head(self, name: str, rows: slice) -> Tensor:
-        return self.leaves[f"head.{name}"][rows]
+    def open(self, rows: slice) -> dict[str, Tensor]:
+        """The tensors of some of the group's rows by name, [G, ...] for matrices and [G, 1, N] for vectors, for one pass."""
+        if not self.layout.method.shares_backbone:
+            return self._lone
+        leaf = self.leaf if rows == slice(None) else self.leaf[rows]
+        entries = self.layout.entries
+        parts = leaf.split([e.stop - e.start for e in entries], dim=1)
+        return {e.name: part.view(e.stacked(len(leaf))) for e, part in zip(entries, parts, strict=True)}
 
     def step(self, lr: Tensor, steps: Tensor, decay: Tensor, clip: Tensor) -> None:
         """One AdamW step with decoupled decay for every trial, each with its own lr, decay, clipping norm and step count.
 
-        All arguments [G, 1]; `steps` counts this step, from 1. Clears the gradients.
+        All arguments [G, 1]; `steps` counts this step, from 1. Consumes the gradients.
         """
-        scale = (clip / (self.grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
+        grads = self.leaf.grad
+        assert grads is not None
+        if self.keep is not None:
+            grads.mul_(self.keep)
+        scale = (clip / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
         if self.layout.method.shares_backbone:
-            self._stacked_step(scale, lr, steps, decay)
+            self._stacked_step(grads, scale, lr, steps, decay)
+            self.leaf.grad = None
         else:
-            self._lone_step(scale, lr, steps, decay)
+            self._lone_step(grads.mul_(scale), lr, steps, decay)
+            grads.zero_()
 
-    def _stacked_step(self, scale: Tensor, lr: Tensor, steps: Tensor, decay: Tensor) -> None:
+    def _stacked_step(self, grads: Tensor, scale: Tensor, lr: Tensor, steps: Tensor, decay: Tensor) -> None:
         r = self.recipe
         size, rate = -lr / (1 - r.beta1**steps), (1 - r.beta2**steps).sqrt()
         keep = 1 - lr * decay
         for part, decayed in self._chunks():
-            grad, value = self.grads[:, part].mul_(scale), self.values[:, part]
+            grad, value = grads[:, part].mul_(scale), self.values[:, part]
             first, second = self.moments[0][:, part], self.moments[1][:, part]
             first.lerp_(grad, 1 - r.beta1)
             second.mul_(r.beta2).addcmul_(grad, grad, value=1 - r.beta2)
             if decayed:
                 value.mul_(keep)
             value.addcdiv_(first * size, (second.sqrt() / rate).add_(r.eps))
-            grad.zero_()
 
-    def _lone_step(self, scale: Tensor, lr: Tensor, steps: Tensor, decay: Tensor) -> None:
+    def _lone_step(self, grads: Tensor, lr: Tensor, steps: Tensor, decay: Tensor) -> None:
         """A whole backbone's worth of parameters: torch's fused kernel, several times faster there, on the same buffers."""
-        self.grads.mul_(scale)
         edge = self.layout.decayed
         for part, rate in ((slice(0, edge), float(decay)), (slice(edge, None), 0.0)):
             value = self.values[0, part].detach()
-            value.grad = self.grads[0, part]
+            value.grad = grads[0, part]
             r = self.recipe
             adam = torch.optim.AdamW([value], float(lr), (r.beta1, r.beta2), r.eps, rate, fused=True)
             adam.state[value] = {
@@ -200,7 +225,6 @@ class Group:
                 "exp_avg_sq": self.moments[1, 0, part],
             }
             adam.step()
-        self.grads.zero_()
 
     def _chunks(self) -> Iterator[tuple[slice, bool]]:
         edge, end = self.layout.decayed, self.layout.size

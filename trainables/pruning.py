@@ -22,18 +22,26 @@ from trainables.slot import Slot
 EXAMPLES = 320
 
 
-def masks_for(slot: Slot, group: Group, backbone: Backbone) -> dict[str, Tensor]:
-    """One mask [1, ...] of zeros and ones per prunable matrix of a group that holds this trial alone."""
+def mask_for(slot: Slot, group: Group, backbone: Backbone) -> Tensor:
+    """What a group that holds this trial alone keeps: [1, P] of ones, and zeros for the pruned weights."""
     method = slot.method
     assert isinstance(method, SparseAdapter)
-    entries = [e for e in group.layout.entries if e.decayed and not e.name.startswith(("head.", "norm."))]
+    entries = prunable(group)
     scores = _scores(method.score, slot, group, backbone, entries)
     sizes = [e.stop - e.start for e in entries]
     if method.score == "er":
         keep = torch.cat([_highest(z, exact_share(method.sparsity, len(z))) for z in scores.split(sizes)])
     else:
         keep = _highest(scores, exact_share(method.sparsity, len(scores)))
-    return {e.name: m.view(1, *e.shape).to(backbone.device) for e, m in zip(entries, keep.split(sizes), strict=True)}
+    mask = torch.ones(1, group.layout.size)
+    for e, part in zip(entries, keep.split(sizes), strict=True):
+        mask[0, e.start : e.stop] = part
+    return mask.to(backbone.device)
+
+
+def prunable(group: Group) -> list[Entry]:
+    """The method's own matrices."""
+    return [e for e in group.layout.entries if e.decayed and not e.name.startswith("head.")]
 
 
 def _highest(scores: Tensor, removed: int) -> Tensor:
@@ -45,34 +53,33 @@ def _highest(scores: Tensor, removed: int) -> Tensor:
 
 def _scores(kind: str, slot: Slot, group: Group, backbone: Backbone, entries: list[Entry]) -> Tensor:
     """One score per weight, all matrices in a row, on the CPU."""
-    weights = torch.cat([group.values[0, e.start : e.stop] for e in entries]).cpu()
+    weights = _columns(group.values, entries).cpu()
     if kind in ("random", "er"):
         generator = torch.Generator().manual_seed(derive(slot.trial.seed, "mask"))
         return torch.rand(len(weights), generator=generator)
     if kind == "magnitude":
         return weights.abs()
-    leaves = [group.leaves[e.name] for e in entries]
     if kind == "snip":
-        return (weights * _gradient(slot, group, backbone, leaves)).abs()
-    return weights * _hessian_gradient(slot, group, backbone, leaves)
+        return (weights * _gradient(slot, group, backbone, entries)).abs()
+    return weights * _hessian_gradient(slot, group, backbone, entries)
 
 
-def _gradient(slot: Slot, group: Group, backbone: Backbone, leaves: list[Tensor]) -> Tensor:
+def _gradient(slot: Slot, group: Group, backbone: Backbone, entries: list[Entry]) -> Tensor:
     """Sum over batches of the gradient of the mean training loss."""
-    total = torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=leaves[0].dtype)
+    total = torch.zeros(sum(e.stop - e.start for e in entries), dtype=group.values.dtype)
     for loss in _losses(slot, group, backbone, slot.trial.batch_size):
-        total += _flat(torch.autograd.grad(loss, leaves))
+        total += _columns(*torch.autograd.grad(loss, group.leaf), entries).cpu()
     return total
 
 
-def _hessian_gradient(slot: Slot, group: Group, backbone: Backbone, leaves: list[Tensor]) -> Tensor:
+def _hessian_gradient(slot: Slot, group: Group, backbone: Backbone, entries: list[Entry]) -> Tensor:
     """H g: the gradient first, then the derivative of its product with itself held fixed, in half batches as released."""
     size = max(1, slot.trial.batch_size // 2)
-    gradient = _gradient(slot, group, backbone, leaves).to(backbone.device)
+    gradient = _gradient(slot, group, backbone, entries).to(backbone.device)
     total = torch.zeros(len(gradient), dtype=gradient.dtype)
     for loss in _losses(slot, group, backbone, size, twice=True):
-        again = _flat(torch.autograd.grad(loss, leaves, create_graph=True), keep_graph=True)
-        total += _flat(torch.autograd.grad(again @ gradient, leaves))
+        again = _columns(*torch.autograd.grad(loss, group.leaf, create_graph=True), entries)
+        total += _columns(*torch.autograd.grad(again @ gradient, group.leaf), entries).cpu()
     return total
 
 
@@ -80,12 +87,12 @@ def _losses(slot: Slot, group: Group, backbone: Backbone, size: int, twice: bool
     split = slot.data.train
     chosen = permutation(len(split), slot.trial.seed, "scoring")[:EXAMPLES]
     for start in range(0, len(chosen), size):
-        rows = pack([(split, chosen[start : start + size])], backbone.device)
+        rows = pack([(split, chosen[start : start + size])], backbone.shape.heads, backbone.device)
         segment = Segment(group, 0, 1)
         logits = RunningPass(backbone, [segment], rows, None, twice_differentiable=twice).logits()[0]
         yield losses_of(logits, rows, segment, slot.data.task.regression).sum()
 
 
-def _flat(tensors: tuple[Tensor, ...], keep_graph: bool = False) -> Tensor:
-    flat = torch.cat([t.reshape(-1) for t in tensors])
-    return flat if keep_graph else flat.detach().cpu()
+def _columns(rows: Tensor, entries: list[Entry]) -> Tensor:
+    """The numbers of these entries from the only row of [1, P]."""
+    return torch.cat([rows[0, e.start : e.stop] for e in entries])

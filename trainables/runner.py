@@ -75,7 +75,7 @@ class Runner:
     def _save(self) -> None:
         slot, tensors = self._engine.state(self.trial.id)
         if slot.done:
-            tensors = {n: t for n, t in tensors.items() if n == "best" or n.startswith("mask.")}
+            tensors = {n: t for n, t in tensors.items() if n in ("best", "keep")}
         state = checkpoint.Checkpoint(
             epoch=slot.epoch, done=slot.done, progress=slot.progress, tensors=tensors, test=self._test
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from torch import Tensor
 from trainables.backbone import Backbone
 from trainables.dropout import Masks
 from trainables.group import Group
-from trainables.methods.contract import Site
+from trainables.methods.contract import Site, Values
 from trainables.packing import Rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class Segment:
     """Rows [start, stop) of the pass belong to `rows` of a group."""
 
@@ -31,9 +32,17 @@ class Segment:
     stop: int
     rows: slice = field(default_factory=lambda: slice(None))
 
-    @property
-    def span(self) -> slice:
-        return slice(self.start, self.stop)
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
+        """The group's tensors, opened for this pass."""
+        return self.group.open(self.rows)
+
+    def under(self, prefix: str) -> Values:
+        return Values({name: self.values[f"{prefix}.{name}"] for name in self.group.layout.names[prefix]})
+
+    def of(self, h: Tensor) -> Tensor:
+        """Its rows of h [K, ...]."""
+        return h if self.stop - self.start == len(h) else h[self.start : self.stop]
 
 
 class RunningPass:
@@ -60,7 +69,7 @@ class RunningPass:
     def logits(self) -> list[Tensor]:
         """One [G, E, C] per segment."""
         first = self._backbone.first_tokens(self._rows, self)
-        return [self._head(s, first[s.span]) for s in self._segments]
+        return [self._head(s, s.of(first)) for s in self._segments]
 
     def place(self, number: int, layer: int, site: Site | None, h: Tensor) -> Tensor:
         """Dropout, then each method's formula: h [K, T, D] -> [K, T, D]."""
@@ -69,12 +78,12 @@ class RunningPass:
             h = h * factors
         if not any(site in s.group.layout.method.sites for s in self._segments):
             return h
-        return _join([self._transform(s, layer, site, h[s.span]) for s in self._segments])
+        return _join([self._transform(s, layer, site, s.of(h)) for s in self._segments])
 
     def norm(self, number: int) -> tuple[Tensor, Tensor] | None:
         """Gain and bias [K, 1, D] where some trial trains its own LayerNorms; the others get the frozen ones."""
         name = f"norm.{number}."
-        if not any(name + "weight" in s.group.leaves for s in self._segments):
+        if not any(name + "weight" in s.values for s in self._segments):
             return None
         frozen = self._backbone.norms[number]
         return self._per_row(name + "weight", frozen.weight), self._per_row(name + "bias", frozen.bias)
@@ -82,32 +91,32 @@ class RunningPass:
     def _per_row(self, name: str, frozen: Any) -> Tensor:
         parts = []
         for s in self._segments:
-            leaf = s.group.leaves.get(name)
-            parts.append(frozen.expand(s.stop - s.start, 1, -1) if leaf is None else leaf[s.rows])
+            own = s.values.get(name)
+            parts.append(frozen.expand(s.stop - s.start, 1, -1) if own is None else own)
         return _join(parts)
 
     def _transform(self, s: Segment, layer: int, site: Site | None, h: Tensor) -> Tensor:
         method = s.group.layout.method
         if site is None or site not in method.sites:
             return h
-        return method.transform(h, s.group.site(layer, site, s.rows))
+        return method.transform(h, s.under(f"{layer}.{site}"))
 
     def _head(self, s: Segment, first: Tensor) -> Tensor:
         """first [G, E, D] -> [G, E, C]: linear on BERT's pooled state, dense + tanh + linear on RoBERTa's."""
+        head = s.under("head")
         h = self._drop(first, s, 0)
         if not self._backbone.shape.pooler:
-            h = torch.tanh(h @ s.group.head("dense", s.rows) + s.group.head("dense_bias", s.rows))
-            h = self._drop(h, s, 1)
-        return h @ s.group.head("out", s.rows) + s.group.head("out_bias", s.rows)
+            h = self._drop(torch.tanh(h @ head.dense + head.dense_bias), s, 1)
+        return h @ head.out + head.out_bias
 
     def _drop(self, h: Tensor, s: Segment, which: int) -> Tensor:
         factors = self._masks.head(which) if self._masks else None
-        return h if factors is None else h * factors[s.span]
+        return h if factors is None else h * s.of(factors)
 
 
 def losses_of(logits: Tensor, rows: Rows, segment: Segment, regression: bool) -> Tensor:
     """Mean loss of each row [G]: cross-entropy of logits [G, E, C], or squared error of [G, E, 1]."""
-    labels, weights = rows.labels[segment.span], rows.weights[segment.span]
+    labels, weights = segment.of(rows.labels), segment.of(rows.weights)
     if regression:
         each = (logits.squeeze(-1) - labels).square()
     else:

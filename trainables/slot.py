@@ -30,7 +30,6 @@ class Slot:
     step: int = 0
     progress: list[Progress] = field(default_factory=list)
     test: TestResult | None = None
-    loss_sum: Tensor | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
