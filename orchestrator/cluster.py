@@ -29,15 +29,12 @@ GUARDIAN_SECONDS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one trial holds, and how many trials run at once."""
+    """What one trial holds, how many trials run at once, and how many of them share a GPU, or a core without GPUs."""
 
     slots: int
     cpu: float
     gpu: float
-
-    @property
-    def device(self) -> str:
-        return f"{self.slots} x {self.gpu:g} GPU" if self.gpu else f"{self.slots} CPU cores"
+    per_device: int
 
 
 def count_gpus() -> int:
@@ -67,16 +64,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def share(gpus: int, per_gpu: int, cpus: float) -> Share:
-    """CPU trials own a core each; a GPU trial its part of a GPU and of the cores."""
+def share(gpus: int, per_device: int, cpus: float) -> Share:
+    """What a trial holds of a GPU and of the cores; without GPUs, of a core."""
     if not gpus:
-        return Share(slots=max(1, math.floor(cpus)), cpu=1, gpu=0)
-    slots = gpus * per_gpu
-    return Share(slots=slots, cpu=max(0.01, min(1.0, math.floor(100 * cpus / slots) / 100)), gpu=1 / per_gpu)
+        slots = max(1, math.floor(cpus)) * per_device
+        return Share(slots=slots, cpu=1 / per_device, gpu=0, per_device=per_device)
+    slots = gpus * per_device
+    cpu = max(0.01, min(1.0, math.floor(100 * cpus / slots) / 100))
+    return Share(slots=slots, cpu=cpu, gpu=1 / per_device, per_device=per_device)
 
 
 @contextmanager
-def cluster(gpus: int, per_gpu: int, address: str | None) -> Iterator[tuple[Share, Path]]:
+def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[Share, Path]]:
     """Start or join a cluster; yields what a trial holds and a private folder that is removed at the end.
 
     Raises EnvironmentUnfit when there are fewer GPUs than asked or Ray does not start.
@@ -88,7 +87,7 @@ def cluster(gpus: int, per_gpu: int, address: str | None) -> Iterator[tuple[Shar
         import ray
 
         try:
-            yield _start(folder, gpus, per_gpu, address), folder
+            yield _start(folder, gpus, per_device, address), folder
         finally:
             ray.shutdown()
 
@@ -120,7 +119,7 @@ def watched() -> Iterator[None]:
         stop.set()
 
 
-def _start(folder: Path, gpus: int, per_gpu: int, address: str | None) -> Share:
+def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Share:
     import ray
 
     try:
@@ -131,7 +130,7 @@ def _start(folder: Path, gpus: int, per_gpu: int, address: str | None) -> Share:
     resources = ray.cluster_resources()
     if gpus > resources.get("GPU", 0):
         raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {resources.get('GPU', 0):g}")
-    return share(gpus, per_gpu, resources.get("CPU", 1))
+    return share(gpus, per_device, resources.get("CPU", 1))
 
 
 def _init(folder: Path, gpus: int, address: str | None) -> None:

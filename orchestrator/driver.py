@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from orchestrator import exits
-from orchestrator.cluster import cluster, environment, share, watched
+from orchestrator.admission import trials_per_device
+from orchestrator.cluster import cluster, environment, watched
 from orchestrator.display import Display, log_records
 from orchestrator.keeping import Keeper
 from orchestrator.ledger import Ledger, write_atomic
@@ -47,7 +48,7 @@ class Settings:
     """Where and with what a sweep runs; nothing here changes its results."""
 
     gpus: int
-    per_gpu: int
+    per_device: int  # 0: as many as fill a GPU
     data_dir: Path | None
     out: Path
     report: Path
@@ -196,7 +197,8 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
 def _run(sweep: Sweep, prepared: Prepared, settings: Settings, folder: Path, console: Console) -> int:
     keeper = Keeper(sweep, folder / "checkpoints")
     keeper.tidy()
-    with cluster(settings.gpus, settings.per_gpu, settings.address) as (part, temporary), watched():
+    per_device = settings.per_device or trials_per_device(sweep.space, prepared.tokens.values(), settings.gpus)
+    with cluster(settings.gpus, per_device, settings.address) as (part, temporary), watched():
         # Not before: Ray reads its switches and its token when it is imported.
         from orchestrator import tuning
 
@@ -226,9 +228,11 @@ def _sources(prepared: Prepared) -> dict[str, str]:
 
 
 def _device(settings: Settings) -> str:
+    """Of what kind and how many; how many trials share one changes no result."""
     if settings.gpus:
-        return f"{settings.gpus} GPUs, {settings.per_gpu} trials each"
-    return share(0, 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1).device
+        return f"{settings.gpus} GPUs"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return f"{cores} CPU cores"
 
 
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:

@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=_whole, metavar="N", help="fresh seeds for each winner (stamped)")
     p.add_argument("--epochs", type=_whole, metavar="N", help="most epochs of a trial (stamped)")
     p.add_argument(
-        "--trials-per-gpu", type=_per_gpu, default=1, metavar="auto|N", help="trials that share a GPU (default auto)"
+        "--trials-per-gpu",
+        type=_per_gpu,
+        default=0,
+        metavar="auto|N",
+        help="trials that share a GPU, or with --gpus 0 a core (default auto: as many as fill a GPU, one on a core)",
     )
     p.add_argument(
         "--data-dir", type=_folder, metavar="DIR", help="GLUE as official TSV files; without it, from the Hub"
@@ -149,7 +153,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
     settings = Settings(
         gpus=arguments.gpus,
-        per_gpu=arguments.trials_per_gpu,
+        per_device=arguments.trials_per_gpu,
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
@@ -175,7 +179,7 @@ def _whole(text: str) -> int:
 
 def _per_gpu(text: str) -> int:
     if text == "auto":
-        return 1
+        return 0
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be auto or a whole number between 1 and 64")
     return int(text)

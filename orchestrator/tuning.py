@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from orchestrator.cluster import Share
 from orchestrator.exits import INTERRUPTED, ClusterLost
 from orchestrator.sweep import Sweep
 from search_spaces.records import Outcome, Progress, TestResult, Trial
+from trainables.host import open_registry
 from trainables.trainable import REPORT, TrialTrainable
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,15 @@ PATIENCE = {signal.SIGINT: 120.0, signal.SIGTERM: 20.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where trials find things: model name -> source, (model, task) -> token file, and the folder of checkpoints."""
+    """Where trials find things: model name -> source, (model, task) -> token file, and the folder of checkpoints.
+
+    `registry`: name of the actor that knows the lanes, "" where every trial has its device to itself.
+    """
 
     sources: dict[str, str]
     data: dict[tuple[str, str], Path]
     checkpoints: Path
+    registry: str = ""
 
 
 class Adapter:
@@ -80,6 +85,7 @@ class SweepSearcher(Adapter, Searcher):
             "source": self._places.sources[trial.cell.model],
             "data": str(self._places.data[trial.cell.model, trial.cell.task]),
             "checkpoints": str(self._places.checkpoints),
+            "registry": self._places.registry,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -191,14 +197,24 @@ def run(
     refresh: Callable[[], None],
 ) -> None:
     """Run the sweep to its end, or until it is drained or broken. Raises ClusterLost when Tune cannot go on."""
+    registry = None
+    if share.per_device > 1:
+        registry = open_registry(folder.name)
+        places = replace(places, registry=folder.name)
+
+    def over(trial_id: str) -> None:
+        ended(trial_id)
+        if registry:
+            registry.left.remote(trial_id)
+
     for attempt in range(RUNS):
-        searcher = SweepSearcher(sweep, places, share.slots, ended)
+        searcher = SweepSearcher(sweep, places, share.slots, over)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(share.slots)
         tuner = tune.Tuner(
             tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([{"CPU": share.cpu, "GPU": share.gpu}])),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=SweepScheduler(sweep, searcher, ended),
+                scheduler=SweepScheduler(sweep, searcher, over),
                 num_samples=-1,
                 reuse_actors=True,
             ),

@@ -22,7 +22,7 @@ HEAVY = {"torch", "ray", "transformers", "datasets", "optuna", "mlflow", "pandas
 # Third-party names of the design that each belong to few files.
 OWNERS = {
     "optuna": {"orchestrator/study.py"},
-    "ray": {"orchestrator/cluster.py", "orchestrator/tuning.py", "trainables/trainable.py"},
+    "ray": {"orchestrator/cluster.py", "orchestrator/tuning.py", "trainables/host.py", "trainables/trainable.py"},
     "mlflow": {"orchestrator/tracking_store.py", "reports/store.py"},
 }
 

@@ -9,28 +9,39 @@ from fakes import Trial, curve, end_of, make_space, open_sweep
 
 from orchestrator.keeping import Keeper
 from search_spaces.language import Recipe
-from trainables import checkpoint, runner
-from trainables.runner import Runner
+from trainables import checkpoint, lane
+from trainables.lane import Job, Lane
 
 
 @pytest.fixture
 def opened(tiny_bert, tmp_path, monkeypatch):
-    """Opens runners of one final trial as a worker process would, each time anew."""
-    monkeypatch.setattr(runner, "read_data", lambda path: make_data())
+    """Opens lanes with one final trial as a worker process would, each time anew."""
+    monkeypatch.setattr(lane, "read_data", lambda path: make_data())
     trial = replace(
         make_trial("sparse_adapter", r=4, recipe=Recipe(epochs=3)), weights=tiny_bert.fingerprint, phase="final"
     )
 
-    def open_runner() -> Runner:
-        return Runner(trial, str(tiny_bert.path), tmp_path / "data", tmp_path / trial.id, torch.device("cpu"))
+    def open_lane() -> Lane:
+        opened = Lane(torch.device("cpu"))
+        opened.enter(Job(trial=trial, source=str(tiny_bert.path), data=tmp_path / "data", folder=tmp_path / trial.id))
+        return opened
 
-    return trial, tmp_path / trial.id, open_runner
+    return trial, tmp_path / trial.id, open_lane
 
 
-def rest(started: Runner):
-    reports = [started.next()]
+def following(opened: Lane):
+    """The next report of the lane's only trial."""
+    (trial_id,) = opened.residents
+    opened.ask(trial_id)
+    while not opened.residents[trial_id].ready:
+        opened.turn()
+    return opened.residents[trial_id].take()
+
+
+def rest(opened: Lane):
+    reports = [following(opened)]
     while reports[-1].outcome is None:
-        reports.append(started.next())
+        reports.append(following(opened))
     return reports
 
 
@@ -39,14 +50,14 @@ def scores(reports):
 
 
 def test_a_trial_continues_after_each_epoch_as_if_nothing_had_happened(opened, tmp_path):
-    _, folder, open_runner = opened
-    undisturbed = rest(open_runner())
+    _, folder, open_lane = opened
+    undisturbed = rest(open_lane())
     for epochs in (1, 2, 3):
         folder.rename(tmp_path / f"before{epochs}")
-        first = open_runner()
+        first = open_lane()
         for _ in range(epochs):
-            first.next()
-        again = rest(open_runner())
+            following(first)
+        again = rest(open_lane())
         assert scores(again) == scores(undisturbed)
         assert again[-1].test == undisturbed[-1].test
         assert again[-1].outcome == undisturbed[-1].outcome
@@ -54,8 +65,8 @@ def test_a_trial_continues_after_each_epoch_as_if_nothing_had_happened(opened, t
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "foreign"])
 def test_a_damaged_checkpoint_is_not_used(damage, opened, caplog):
-    trial, folder, open_runner = opened
-    open_runner().next()
+    trial, folder, open_lane = opened
+    following(open_lane())
     tensors = folder / "state.safetensors"
     content = bytearray(tensors.read_bytes())
     if damage == "cut":
@@ -70,8 +81,8 @@ def test_a_damaged_checkpoint_is_not_used(damage, opened, caplog):
 
 
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
-    trial, folder, open_runner = opened
-    open_runner().next()
+    trial, folder, open_lane = opened
+    following(open_lane())
     folder.rename(folder.with_name(folder.name + ".old"))
     found = checkpoint.read(folder, trial)
     assert found is not None

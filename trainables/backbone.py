@@ -61,12 +61,12 @@ class Affine(torch.autograd.Function):
     """h * gain + bias with h [K, T, D] and gain, bias [K, 1, D]: one operator forward, four backward."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(h, gain)
         return torch.addcmul(bias, h, gain)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         h, gain = ctx.saved_tensors
         if not any(ctx.needs_input_grad[1:]):
             return grad * gain, None, None

@@ -53,11 +53,12 @@ class Engine:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self._companies: list[Company] = []
+        self._aside: dict[str, Company] = {}
 
     @property
     def residents(self) -> list[str]:
-        """Trial ids."""
-        return [slot.trial.id for company in self._companies for slot in company.slots]
+        """Trial ids, of those set aside too."""
+        return [slot.trial.id for company in self._companies for slot in company.slots] + list(self._aside)
 
     def join(self, trial: Trial, data: TaskData) -> Slot:
         """Give the trial a slot, ready for its first step.
@@ -81,6 +82,8 @@ class Engine:
 
     def leave(self, trial_id: str) -> None:
         """Free the trial's slot; the others do not notice."""
+        if self._aside.pop(trial_id, None):
+            return
         company, place = self._find(trial_id)
         company.slots.pop(place)
         if not company.slots:
@@ -89,17 +92,32 @@ class Engine:
         keep = [i for i in range(len(company.slots) + 1) if i != place]
         company.group = Group.of([company.group], [keep])
 
+    def seat_only(self, trial_ids: Sequence[str]) -> None:
+        """Let these residents take part in the next steps, and set the others aside as they are."""
+        for trial_id in self.residents:
+            if trial_id in trial_ids and trial_id in self._aside:
+                self._seat(self._aside.pop(trial_id))
+            elif trial_id not in trial_ids and trial_id not in self._aside:
+                company, place = self._find(trial_id)
+                apart = Company(Group.of([company.group], [[place]]), [company.slots[place]])
+                self.leave(trial_id)
+                self._aside[trial_id] = apart
+
+    def forget_gradients(self) -> None:
+        """After a step that failed half way: the next one starts from the state before it."""
+        for company in self._companies:
+            company.group.forget_gradients()
+
     def step(self) -> list[Slot]:
-        """One optimiser step of every resident. Returns the slots whose epoch ended with it; their last `progress` is new."""
+        """One optimiser step of every resident. Returns the slots whose epoch ended with it; their last `progress` is new.
+
+        When it raises, the residents are as they were, and it can be repeated, with fewer of them if memory was short.
+        """
         slots = [slot for company in self._companies for slot in company.slots]
         assert slots, "an engine without residents has nothing to train"
-        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device)
-        self._backward(rows, slots)
-        for company in self._companies:
-            self._update(company)
-        for slot in slots:
-            slot.step += 1
-        ended = [slot for slot in slots if slot.step % slot.steps_per_epoch == 0]
+        if not any(slot.epoch_is_over for slot in slots):
+            self._train(slots)
+        ended = [slot for slot in slots if slot.epoch_is_over]
         for slot in ended:
             self._close_epoch(slot)
         return ended
@@ -155,9 +173,7 @@ class Engine:
         )
         slot.step = epoch * slot.steps_per_epoch
         keep = tensors["keep"][None] if "keep" in tensors else None
-        group = Group(
-            layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None], keep
-        )
+        group = Group(layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None], keep)
         self._seat(Company(group, [slot]))
         return slot
 
@@ -172,14 +188,23 @@ class Engine:
         self._companies.append(new)
 
     def _find(self, trial_id: str) -> tuple[Company, int]:
-        for company in self._companies:
+        for company in (*self._companies, *self._aside.values()):
             for place, slot in enumerate(company.slots):
                 if slot.trial.id == trial_id:
                     return company, place
         raise KeyError(f"trial {trial_id} is not resident")
 
-    def _backward(self, rows: Rows, slots: list[Slot]) -> None:
-        """Leave every trial's gradient in its group, and its loss in the group's sums."""
+    def _train(self, slots: list[Slot]) -> None:
+        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device)
+        losses = self._backward(rows, slots)
+        for company, each in zip(self._companies, losses, strict=True):
+            self._update(company)
+            company.group.losses += each
+        for slot in slots:
+            slot.step += 1
+
+    def _backward(self, rows: Rows, slots: list[Slot]) -> list[Tensor]:
+        """Leave every trial's gradient in its group; returns the losses [G] of each group."""
         segments, start = [], 0
         for company in self._companies:
             segments.append(Segment(company.group, start, start + len(company.slots)))
@@ -199,8 +224,7 @@ class Engine:
             for out, s, c in zip(logits, segments, self._companies, strict=True)
         ]
         torch.cat(losses).sum().backward()
-        for segment, each in zip(segments, losses, strict=True):
-            segment.group.losses += each.detach()
+        return [each.detach() for each in losses]
 
     def _update(self, company: Company) -> None:
         def column(values: list[float]) -> Tensor:
@@ -216,10 +240,10 @@ class Engine:
 
     def _close_epoch(self, slot: Slot) -> None:
         company, place = self._find(slot.trial.id)
-        slot.epoch += 1
+        scores = self._evaluate(company, place, slot.data.validation)
         loss = float(company.group.losses[place]) / slot.steps_per_epoch
         company.group.losses[place] = 0
-        scores = self._evaluate(company, place, slot.data.validation)
+        slot.epoch += 1
         report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
         if report.best_epoch == slot.epoch:
             slot.best = company.group.values[place].detach().clone()

@@ -70,9 +70,7 @@ class Layout:
     def _declare(method: Method, backbone: Backbone, outputs: int) -> list[tuple[str, Parameter]]:
         shape, declared = backbone.shape, []
         if not method.shares_backbone:
-            declared += [
-                (BACKBONE + n, Parameter(shape=tuple(p.shape))) for n, p in backbone.module.named_parameters()
-            ]
+            declared += [(BACKBONE + n, Parameter(shape=tuple(p.shape))) for n, p in backbone.module.named_parameters()]
         elif method.trains_layer_norms:
             for place in range(2 * shape.layers + 1):
                 declared += [(f"norm.{place}.{kind}", Parameter(shape=(shape.width,))) for kind in ("weight", "bias")]
@@ -84,9 +82,7 @@ class Layout:
     def initial(self, seed: int, backbone: Backbone) -> Tensor:
         """A trial's row [P] before its first step: pretrained values where there are any, else drawn from its seed."""
         pretrained = (
-            {BACKBONE + n: p for n, p in backbone.module.named_parameters()}
-            if not self.method.shares_backbone
-            else {}
+            {BACKBONE + n: p for n, p in backbone.module.named_parameters()} if not self.method.shares_backbone else {}
         )
         for place, norm in enumerate(backbone.norms):
             pretrained |= {f"norm.{place}.weight": norm.weight, f"norm.{place}.bias": norm.bias}
@@ -193,10 +189,15 @@ class Group:
         scale = (clip / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
         if self.layout.method.shares_backbone:
             self._stacked_step(grads, scale, lr, steps, decay)
-            self.leaf.grad = None
         else:
             self._lone_step(grads.mul_(scale), lr, steps, decay)
-            grads.zero_()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        if self.layout.method.shares_backbone:
+            self.leaf.grad = None
+        elif self.leaf.grad is not None:
+            self.leaf.grad.zero_()
 
     def _stacked_step(self, grads: Tensor, scale: Tensor, lr: Tensor, steps: Tensor, decay: Tensor) -> None:
         r = self.recipe

@@ -119,12 +119,12 @@ class Move(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, unread: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, unread: Tensor) -> Tensor:
         ctx.save_for_backward(back, unread)
         return x.index_select(0, there)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         back, unread = ctx.saved_tensors
         return grad.index_select(0, back).index_fill_(0, unread, 0), None, None, None
 

@@ -68,7 +68,7 @@ def _gradient(slot: Slot, group: Group, backbone: Backbone, entries: list[Entry]
     """Sum over batches of the gradient of the mean training loss."""
     total = torch.zeros(sum(e.stop - e.start for e in entries), dtype=group.values.dtype)
     for loss in _losses(slot, group, backbone, slot.trial.batch_size):
-        total += _columns(*torch.autograd.grad(loss, group.leaf), entries).cpu()
+        total += _columns(torch.autograd.grad(loss, group.leaf)[0], entries).cpu()
     return total
 
 
@@ -78,8 +78,8 @@ def _hessian_gradient(slot: Slot, group: Group, backbone: Backbone, entries: lis
     gradient = _gradient(slot, group, backbone, entries).to(backbone.device)
     total = torch.zeros(len(gradient), dtype=gradient.dtype)
     for loss in _losses(slot, group, backbone, size, twice=True):
-        again = _columns(*torch.autograd.grad(loss, group.leaf, create_graph=True), entries)
-        total += _columns(*torch.autograd.grad(again @ gradient, group.leaf), entries).cpu()
+        again = _columns(torch.autograd.grad(loss, group.leaf, create_graph=True)[0], entries)
+        total += _columns(torch.autograd.grad(again @ gradient, group.leaf)[0], entries).cpu()
     return total
 
 

@@ -41,6 +41,11 @@ class Slot:
         return self.steps_per_epoch * self.trial.recipe.epochs
 
     @property
+    def epoch_is_over(self) -> bool:
+        """Trained to the end of an epoch that is not closed yet."""
+        return self.step == (self.epoch + 1) * self.steps_per_epoch
+
+    @property
     def done(self) -> bool:
         """All epochs run, no better epoch for `patience` epochs, or a loss that is not finite any more."""
         if not self.progress:

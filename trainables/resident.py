@@ -1,25 +1,21 @@
-"""Trains one trial epoch by epoch in an engine of its own, checkpointing each epoch. Knows nothing of Ray.
+"""A trial that lives in an engine: seated from its checkpoint, checkpointed after every epoch, reported in order.
 
-A process keeps the frozen backbone between trials; a method that trains backbone weights gets a fresh one.
+Knows nothing of Ray, nor of its neighbours.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
 from trainables import checkpoint
-from trainables.backbone import Backbone
 from trainables.engine import Engine
-from trainables.methods import METHODS
-from trainables.models import Model, resolve
 from trainables.slot import Slot
 from trainables.tasks.contract import TaskData
-from trainables.tasks.tokens import read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +26,44 @@ class Report:
     outcome: Outcome | None = None
     test: TestResult | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "progress": self.progress.to_json(),
+            "outcome": self.outcome.to_json() if self.outcome else None,
+            "test": self.test.to_json() if self.test else None,
+        }
 
-class Runner:
-    """`source`: model name or absolute directory; `data`: token file; `folder`: the trial's checkpoint folder."""
 
-    def __init__(self, trial: Trial, source: str, data: Path, folder: Path, device: torch.device):
-        self.trial, self._folder = trial, folder
-        model = _model(source)
-        if model.fingerprint != trial.weights:
-            raise ValueError(
-                f"model {source!r} on this node has other files ({model.fingerprint}) than the sweep's ({trial.weights})"
-            )
-        shares = METHODS[trial.method].shares_backbone
-        self._engine = Engine(_shared(source, str(device)) if shares else Backbone.load(model, device))
-        self._reported = 0
-        self._slot, self._test = self._seat(read_data(data))
-        self._counts: Counts = self._engine.counts(trial.id)
+class Resident:
+    """`folder`: of the trial's checkpoint. `asked`: how many epochs somebody has asked to hear of."""
 
-    def next(self) -> Report:
-        """Train an epoch, unless a checkpoint holds one that was not reported yet, and report it."""
-        slot = self._slot
-        if self._reported == len(slot.progress):
-            while not self._engine.step():
-                pass
-            if slot.done and self.trial.phase == "final":
-                self._test = self._engine.test(self.trial.id)
+    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path):
+        self.trial, self.engine, self._folder = trial, engine, folder
+        self.asked = self._reported = 0
+        self._slot, self._test = self._seat(data)
+        self._saved = len(self._slot.progress)
+        self._counts: Counts = engine.counts(trial.id)
+
+    def wants(self, ahead: int) -> bool:
+        """Whether it should train: epochs are asked for that do not exist, and `ahead` more."""
+        return not self._slot.done and len(self._slot.progress) < self.asked + ahead
+
+    @property
+    def ready(self) -> bool:
+        """Whether an epoch that was asked for waits to be taken."""
+        return self._reported < min(self.asked, len(self._slot.progress))
+
+    def keep_up(self) -> None:
+        """After a step: when it ended an epoch, open the test split if that was a final's last, and save."""
+        if self._saved < len(self._slot.progress):
+            if self._slot.done and self.trial.phase == "final":
+                self._test = self.engine.test(self.trial.id)
             self._save()
+            self._saved = len(self._slot.progress)
+
+    def take(self) -> Report:
+        """The next report; epochs that a checkpoint brought along are reported again."""
+        slot = self._slot
         self._reported += 1
         progress = slot.progress[self._reported - 1]
         if not (slot.done and self._reported == len(slot.progress)):
@@ -65,15 +73,15 @@ class Runner:
     def _seat(self, data: TaskData) -> tuple[Slot, TestResult | None]:
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
-            return self._engine.join(self.trial, data), None
+            return self.engine.join(self.trial, data), None
         tensors = dict(saved.tensors)
         if "values" not in tensors:  # the trial was done: its best is all that is left, and all that is needed
             tensors["values"] = tensors["best"]
             tensors["moments"] = torch.zeros(2, *tensors["best"].shape)
-        return self._engine.restore(self.trial, data, tensors, saved.epoch, saved.progress), saved.test
+        return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress), saved.test
 
     def _save(self) -> None:
-        slot, tensors = self._engine.state(self.trial.id)
+        slot, tensors = self.engine.state(self.trial.id)
         if slot.done:
             tensors = {n: t for n, t in tensors.items() if n in ("best", "keep")}
         state = checkpoint.Checkpoint(
@@ -96,18 +104,3 @@ class Runner:
             diverged=diverged,
             counts=self._counts,
         )
-
-
-@lru_cache(maxsize=4)
-def _model(source: str) -> Model:
-    return resolve(source)
-
-
-@lru_cache(maxsize=1)
-def _shared(source: str, device: str) -> Backbone:
-    return Backbone.load(_model(source), torch.device(device))
-
-
-@lru_cache(maxsize=8)
-def read_data(path: Path) -> TaskData:
-    return read(path)

@@ -1,0 +1,34 @@
+"""How many trials share a GPU when nobody says: as many as fill its step with tokens.
+
+A large GPU's matrix products run at their best speed from 8 to 16 thousand tokens; more trials only make each other slower.
+Memory is no limit for methods that share the backbone (computed, `docs/performance.md`); a lane that runs out of it
+trains fewer at a time. On the CPU one trial of a real encoder fills a core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+
+from search_spaces.language import Choice, Dimension, Scalar, Space
+from trainables.tasks.tokens import read
+
+TOKENS = 12_000
+MOST = 64
+
+
+def trials_per_device(space: Space, tokens: Iterable[Path], gpus: int) -> int:
+    """`tokens`: the tokenised tasks. The answer looks at their mean lengths and the space's mean batch size."""
+    if not gpus:
+        return 1
+    lengths = [len(split.ids) / len(split) for split in (read(path).train for path in tokens)]
+    batches = [_mean(space.values_of(entry)["batch_size"]) for entry in space.methods]
+    return max(1, min(MOST, int(TOKENS / (fmean(lengths) * fmean(batches)))))
+
+
+def _mean(value: Scalar | Dimension) -> float:
+    """Of the values that a dimension can take."""
+    if isinstance(value, Choice):
+        return fmean(float(v) for v in value.values)
+    return float(value) if isinstance(value, Scalar) else (value.low + value.high) / 2

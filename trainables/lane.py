@@ -1,0 +1,178 @@
+"""What trains on one device: an engine per backbone that trials share, and one more for each trial that has to have its own.
+
+    lane = Lane(device)
+    lane.enter(job)
+    lane.ask(trial_id)
+    while not lane.residents[trial_id].ready: lane.turn()
+
+Knows nothing of Ray or threads; `trainables/host.py` gives it both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces.records import Trial
+from trainables.backbone import Backbone
+from trainables.engine import Engine
+from trainables.methods import METHODS
+from trainables.models import Model, resolve
+from trainables.resident import Resident
+from trainables.tasks.contract import TaskData
+from trainables.tasks.tokens import read
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A trial and where this node finds what it needs: model name or directory, token file, checkpoint folder."""
+
+    trial: Trial
+    source: str
+    data: Path
+    folder: Path
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Job:
+        trial = Trial.from_json(record["trial"])
+        folder = Path(record["checkpoints"]) / trial.id
+        return cls(trial=trial, source=record["source"], data=Path(record["data"]), folder=folder)
+
+
+class Lane:
+    """`ahead`: epochs that a resident may train before anybody has asked for them."""
+
+    def __init__(self, device: torch.device, ahead: int = 0):
+        self._device, self._ahead = device, ahead
+        self.residents: dict[str, Resident] = {}
+        # What ended a resident against its will, by trial id, until it leaves.
+        self.failures: dict[str, Exception] = {}
+        self._shared: dict[str, Engine] = {}
+        # Most residents of an engine that train at a time, once a step with more has failed.
+        self._room: dict[Engine, int] = {}
+        self._turn = 0
+
+    def enter(self, job: Job) -> None:
+        """Seat a trial, from its checkpoint if there is one; a stale resident of the same trial is replaced.
+
+        Raises ValueError for settings that the method refuses, or a model that is not the sweep's.
+        """
+        self.leave(job.trial.id)
+        model = _model(job.source)
+        if model.fingerprint != job.trial.weights:
+            raise ValueError(
+                f"model {job.source!r} on this node has other files ({model.fingerprint}) than the sweep's "
+                f"({job.trial.weights})"
+            )
+        engine = self._engine(job, model)
+        self.residents[job.trial.id] = Resident(job.trial, engine, read_data(job.data), job.folder)
+
+    def leave(self, trial_id: str) -> None:
+        """Free the trial's place; nothing happens if it has none."""
+        self.failures.pop(trial_id, None)
+        resident = self.residents.pop(trial_id, None)
+        if resident:
+            resident.engine.leave(trial_id)
+
+    def ask(self, trial_id: str) -> None:
+        """Somebody wants to hear of the trial's next epoch."""
+        self.residents[trial_id].asked += 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn would train anybody."""
+        return any(r.wants(self._ahead) for r in self.residents.values())
+
+    def turn(self) -> None:
+        """One step of the next engine that has anybody to train. What goes wrong ends the one who did it, not its neighbours."""
+        waiting: dict[Engine, list[Resident]] = {}
+        for resident in self.residents.values():
+            if resident.wants(self._ahead):
+                waiting.setdefault(resident.engine, []).append(resident)
+        if not waiting:
+            return
+        self._turn += 1
+        engine = list(waiting)[self._turn % len(waiting)]
+        active = waiting[engine][: self._room.get(engine, len(waiting[engine]))]
+        engine.seat_only([r.trial.id for r in active])
+        try:
+            engine.step()
+        except Exception as error:  # whatever it is, its cause is to be found among the residents
+            self._shrink(engine, active, error)
+        for resident in active:
+            try:
+                resident.keep_up()
+            except Exception as error:
+                self._evict(resident, error)
+
+    def _shrink(self, engine: Engine, active: list[Resident], error: Exception) -> None:
+        """Try the same step with half of them: for memory, or until the one that cannot be trained is found."""
+        engine.forget_gradients()
+        if len(active) > 1:
+            self._room[engine] = len(active) // 2
+            log.warning("a step of %d trials failed (%s); trying %d", len(active), error, self._room[engine])
+            return
+        self._evict(active[0], error)
+
+    def _evict(self, resident: Resident, error: Exception) -> None:
+        self.leave(resident.trial.id)
+        self._room.pop(resident.engine, None)
+        self.failures[resident.trial.id] = error
+
+    def _engine(self, job: Job, model: Model) -> Engine:
+        if not METHODS[job.trial.method].shares_backbone:
+            return Engine(Backbone.load(model, self._device))
+        if job.source not in self._shared:
+            # One backbone is kept for a later trial; more are not, unless somebody is using them.
+            for source, engine in list(self._shared.items()):
+                if not engine.residents:
+                    del self._shared[source]
+            self._shared[job.source] = Engine(Backbone.load(model, self._device))
+        return self._shared[job.source]
+
+
+class Own:
+    """The only resident of a lane, driven by whoever asks for its epochs."""
+
+    def __init__(self, lane: Lane, job: dict[str, Any]):
+        self._lane, self._job = lane, Job.from_json(job)
+        lane.enter(self._job)
+
+    def next(self) -> str:
+        """The next epoch's report as JSON text."""
+        lane, trial_id = self._lane, self._job.trial.id
+        lane.ask(trial_id)
+        while not lane.residents[trial_id].ready:
+            lane.turn()
+            if trial_id in lane.failures:
+                raise lane.failures[trial_id]
+        return json.dumps(lane.residents[trial_id].take().to_json())
+
+    def leave(self) -> None:
+        self._lane.leave(self._job.trial.id)
+
+
+def open_lane(gpu: bool, ahead: int = 0) -> Lane:
+    """The lane of this process, on the first visible GPU if there is one and `gpu` allows it."""
+    gpu = gpu and torch.cuda.is_available()
+    if not gpu:
+        torch.set_num_threads(1)  # a CPU lane owns one core; more threads would fight, and change the last bits
+    return Lane(torch.device("cuda" if gpu else "cpu"), ahead)
+
+
+@lru_cache(maxsize=4)
+def _model(source: str) -> Model:
+    return resolve(source)
+
+
+@lru_cache(maxsize=8)
+def read_data(path: Path) -> TaskData:
+    return read(path)
