@@ -14,6 +14,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,8 @@ NAMESPACE = "lanes"
 AHEAD = 1
 # Deaths of its lane that a trial may see before it gets one of its own, and before it is given up.
 DEATHS_SHARED, DEATHS = 2, 4
+# Pause of a trial for which its device has no memory now, until it asks again.
+ROOM_SECONDS = 5.0
 
 
 class LaneHost:
@@ -42,17 +45,27 @@ class LaneHost:
         self._waiting: dict[str, Callable[[Any, Exception | None], None]] = {}
         threading.Thread(target=self._train, name="lane", daemon=True).start()
 
-    async def enter(self, job: dict[str, Any]) -> tuple[int, str]:
-        """Seat a trial; returns where: this process's id and its GPU, "" without one."""
-        await self._in_thread(lambda lane: lane.enter(_job(job)))
-        return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    async def enter(self, job: dict[str, Any]) -> tuple[int, str] | None:
+        """Seat a trial; returns where: this process's id and its GPU, "" without one. None: there is no room now."""
+
+        def seat(lane: Any) -> bool:
+            try:
+                lane.enter(_job(job))
+            except Exception as error:
+                if not _crowded(lane, error):
+                    raise
+                return False
+            return True
+
+        seated = await self._in_thread(seat)
+        return (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")) if seated else None
 
     async def leave(self, trial_id: str) -> None:
         self._waiting.pop(trial_id, None)
         await self._in_thread(lambda lane: lane.leave(trial_id))
 
     async def next(self, trial_id: str) -> str:
-        """The next epoch's report as JSON text, once there is one."""
+        """The next epoch's report as JSON text, once there is one; "" when the trial lost its place for want of memory."""
         future, settle = _future()
         self._waiting[trial_id] = settle
         await self._in_thread(lambda lane: lane.ask(trial_id))
@@ -86,7 +99,8 @@ class LaneHost:
         for trial_id, settle in list(self._waiting.items()):
             if trial_id in lane.failures:
                 self._waiting.pop(trial_id, None)
-                settle(None, lane.failures[trial_id])
+                error = lane.failures[trial_id]
+                settle("", None) if _crowded(lane, error) else settle(None, error)
             elif trial_id in lane.residents and lane.residents[trial_id].ready:
                 self._waiting.pop(trial_id, None)
                 settle(json.dumps(lane.residents[trial_id].take().to_json()), None)
@@ -172,9 +186,14 @@ class Remote:
         """The next epoch's report as JSON text; a lane that died meanwhile is replaced."""
         while True:
             try:
-                return str(ray.get(self._host.next.remote(self._trial_id)))
+                text: str = ray.get(self._host.next.remote(self._trial_id))
             except RayActorError:
                 self._enter(dead=True)
+                continue
+            if text:
+                return text
+            time.sleep(ROOM_SECONDS)
+            self._enter()
 
     def leave(self) -> None:
         self._registry.left.remote(self._trial_id)
@@ -186,15 +205,25 @@ class Remote:
             asked: Any = self._registry.find.remote(self._trial_id, self._node, self._gpu)
             self._key, self._generation, self._host = ray.get(asked)
             try:
-                self.where: tuple[int, str] = ray.get(self._host.enter.remote(self._job))
-                return
+                where: tuple[int, str] | None = ray.get(self._host.enter.remote(self._job))
             except RayActorError:
                 dead = True
+                continue
+            if where:
+                self.where = where
+                return
+            dead = False
+            time.sleep(ROOM_SECONDS)
 
 
 def open_registry(name: str) -> Any:
     """Start the registry of a sweep under this name; it lives as long as the caller holds it."""
     return ray.remote(Registry).options(name=name, namespace=NAMESPACE, num_cpus=0).remote()
+
+
+def _crowded(lane: Any, error: Exception) -> bool:
+    """Whether it is the others' memory that a trial lacks."""
+    return type(error).__name__ == "OutOfMemoryError" and bool(lane.residents)
 
 
 def _job(record: dict[str, Any]) -> Any:
