@@ -39,6 +39,8 @@ from trainables.tasks.tokens import prepare
 log = logging.getLogger(__name__)
 
 MANIFEST = "sweep.json"
+# Raise it when the ledger's records change their meaning.
+FORMAT = 1
 # How long the end of a sweep waits for the tracking store, in seconds.
 DELIVERY = 120.0
 
@@ -87,7 +89,7 @@ def drive(plan: Plan, settings: Settings) -> int:
             tracker.put(records)
             log_records(records)
 
-        notify(ledger.append({"event": "sweep", "manifest": manifest}))
+        notify(ledger.append({"event": "sweep", "format": FORMAT, "manifest": manifest}))
         sweep = Sweep(plan.space, ledger, Library(out, folder), maker(plan, prepared), counter(plan, prepared), notify)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
@@ -138,11 +140,16 @@ def counter(plan: Plan, prepared: Prepared) -> Callable[[Trial], Counts]:
 
 
 def check_unchanged(records: Sequence[dict[str, Any]], manifest: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError when models or data are not those that this sweep began with."""
-    earlier = [record["manifest"] for record in records if record["event"] == "sweep"]
+    """Raise ValueError when models, data or the version of this program are not those that this sweep began with."""
+    earlier = [record for record in records if record["event"] == "sweep"]
     if not earlier:
         return
-    before, now = fingerprints(earlier[0]), fingerprints(manifest)
+    if earlier[0].get("format") != FORMAT:
+        raise ValueError(
+            f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
+            f"another --out"
+        )
+    before, now = fingerprints(earlier[0]["manifest"]), fingerprints(manifest)
     changed = [name for name in before if now.get(name) != before[name]]
     if changed:
         raise ValueError(

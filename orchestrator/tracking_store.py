@@ -19,7 +19,6 @@ from search_spaces import keys
 
 log = logging.getLogger(__name__)
 
-DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell or sweep, made when an answer got lost
 PAGE = 1000
 # MLflow's limits for one batch: 1000 entries in all, of which 100 params and 100 tags.
 METRICS, PARAMS, TAGS = 800, 100, 100
@@ -111,7 +110,7 @@ class Store:
 
     def _put_aside(self, run: Any) -> None:
         """Nobody who looks for trials finds it any more."""
-        self._client.set_tag(run.info.run_id, DUPLICATE, "true")
+        self._client.set_tag(run.info.run_id, keys.DUPLICATE, "true")
         self._client.set_terminated(run.info.run_id, "KILLED")
         self._client.set_tag(run.info.run_id, keys.KIND, "duplicate")
 

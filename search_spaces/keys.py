@@ -8,6 +8,7 @@ PARENT = "mlflow.parentRunId"
 # Tags of every run.
 KIND = "peft.kind"  # "sweep", "cell" or "trial"
 SWEEP = "peft.sweep"  # sweep id
+DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell or sweep, made when an answer got lost
 # Tags of the sweep's run.
 STAMP = "peft.stamp"  # why this is no full run of its space ("--epochs 2", ...), empty when it is one
 COMMAND = "peft.command"  # the command that continues or repeats the sweep

@@ -262,3 +262,20 @@ def assert_repeats(words: list[str]) -> None:
     again = shlex.split(command_of(arguments))
     assert again[:3] == ["python", "-m", "orchestrator.run"]
     assert parser().parse_args(again[3:]) == arguments
+
+
+def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_path):
+    from orchestrator.driver import FORMAT, check_unchanged
+
+    def begun(weights="w", version=FORMAT):
+        return {"event": "sweep", "format": version, "manifest": manifest(weights)}
+
+    def manifest(weights):
+        return {"models": {"m": {"weights": weights}}, "tasks": {"t": {"split": "s"}}}
+
+    check_unchanged([], manifest("w"), tmp_path)
+    check_unchanged([begun()], manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="another version"):
+        check_unchanged([begun(version=FORMAT + 1)], manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="changed since"):
+        check_unchanged([begun("other")], manifest("w"), tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 
-from orchestrator.tracking_store import DUPLICATE
 from search_spaces import keys
 from search_spaces.language import Cell, Recipe
 from search_spaces.records import Counts, Outcome, Progress, Trial
@@ -113,7 +112,7 @@ def runs_of(uri):
     """Every run of the sweep that a reader would find, duplicates apart."""
     mlflow = client(uri)
     experiment = mlflow.get_experiment_by_name("made-up")
-    return [run for run in mlflow.search_runs([experiment.experiment_id]) if DUPLICATE not in run.data.tags]
+    return [run for run in mlflow.search_runs([experiment.experiment_id]) if keys.DUPLICATE not in run.data.tags]
 
 
 def content(uri):
