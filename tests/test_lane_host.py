@@ -76,3 +76,16 @@ def test_without_memory_for_one_more_a_trial_is_told_to_wait_but_not_when_it_is_
         return refused
 
     assert asyncio.run(scenes()) is None
+
+
+def test_a_lane_that_cannot_be_opened_tells_everybody_why(job, monkeypatch):
+    def broken(gpu, ahead):
+        raise RuntimeError("no driver for this device")
+
+    monkeypatch.setattr(lanes, "open_lane", broken)
+
+    async def enter():
+        return await LaneHost(gpu=True).enter(job(1))
+
+    with pytest.raises(RuntimeError, match="no driver"):
+        asyncio.run(asyncio.wait_for(enter(), 20))

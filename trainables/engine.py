@@ -85,18 +85,19 @@ class Engine:
         if self._aside.pop(trial_id, None):
             return
         company, place = self._find(trial_id)
-        company.slots.pop(place)
-        if not company.slots:
+        keep = [i for i in range(len(company.slots)) if i != place]
+        if keep:
+            company.group = Group.of([company.group], [keep])
+        else:
             self._companies.remove(company)
-            return
-        keep = [i for i in range(len(company.slots) + 1) if i != place]
-        company.group = Group.of([company.group], [keep])
+        company.slots.pop(place)
 
     def seat_only(self, trial_ids: Sequence[str]) -> None:
         """Let these residents take part in the next steps, and set the others aside as they are."""
         for trial_id in self.residents:
             if trial_id in trial_ids and trial_id in self._aside:
-                self._seat(self._aside.pop(trial_id))
+                self._seat(self._aside[trial_id])
+                del self._aside[trial_id]
             elif trial_id not in trial_ids and trial_id not in self._aside:
                 company, place = self._find(trial_id)
                 apart = Company(Group.of([company.group], [[place]]), [company.slots[place]])

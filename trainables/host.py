@@ -77,13 +77,19 @@ class LaneHost:
         return await future
 
     def _train(self) -> None:
-        from trainables.lane import open_lane
+        try:
+            from trainables.lane import open_lane
 
-        lane = open_lane(self._gpu, AHEAD)
-        while True:
-            self._answer(lane, wait=not lane.busy)
-            lane.turn()
-            self._deliver(lane)
+            lane = open_lane(self._gpu, AHEAD)
+            while True:
+                self._answer(lane, wait=not lane.busy)
+                lane.turn()
+                self._deliver(lane)
+        except Exception as error:  # without its lane this process is of no use; nobody must wait for it
+            while True:
+                for settle in [self._waiting.pop(trial_id) for trial_id in list(self._waiting)]:
+                    settle(None, error)
+                self._calls.get()[1](None, error)
 
     def _answer(self, lane: Any, wait: bool) -> None:
         """Carry out the calls that have come in; with nobody to train, wait for one."""

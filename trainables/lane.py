@@ -102,8 +102,8 @@ class Lane:
         self._turn += 1
         engine = list(waiting)[self._turn % len(waiting)]
         active = waiting[engine][: self._room.get(engine, len(waiting[engine]))]
-        engine.seat_only([r.trial.id for r in active])
         try:
+            engine.seat_only([r.trial.id for r in active])
             engine.step()
         except Exception as error:  # whatever it is, its cause is to be found among the residents
             self._shrink(engine, active, error)
