@@ -54,23 +54,7 @@ class Pass(Protocol):
 
     def place(self, number: int, layer: int, site: Site | None, h: Tensor) -> Tensor: ...
 
-    def norm(self, number: int) -> tuple[Tensor, Tensor] | None: ...
-
-
-class Affine(torch.autograd.Function):
-    """h * gain + bias with h [K, T, D] and gain, bias [K, 1, D]: one operator forward, four backward."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(h, gain)
-        return torch.addcmul(bias, h, gain)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        h, gain = ctx.saved_tensors
-        if not any(ctx.needs_input_grad[1:]):
-            return grad * gain, None, None
-        return grad * gain, (grad * h).sum(1, keepdim=True), grad.sum(1, keepdim=True)
+    def norm(self, number: int, h: Tensor) -> Tensor: ...
 
 
 class Backbone:
@@ -153,8 +137,6 @@ class Backbone:
         return self._pass.place(number, layer, site, h) if self._pass else h
 
     def _norm(self, norm: nn.LayerNorm, number: int, h: Tensor) -> Tensor:
-        affine = self._pass.norm(number) if self._pass else None
-        if affine is None:
+        if self._pass is None:
             return F.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        gain, bias = affine
-        return Affine.apply(F.layer_norm(h, norm.normalized_shape, None, None, norm.eps), gain, bias)
+        return self._pass.norm(number, h)

@@ -4,7 +4,7 @@ One fill per trial and step covers every place: the embeddings and two sub-layer
 probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
 so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
 
-Legend: K slots, T tokens, D width, E examples of a row, B examples of all rows, L longest example, H heads.
+Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, H heads.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Masks:
     ):
         """`seeds`: (trial seed, step) per row; `hidden`, `attention`: dropout rates per row."""
         device = rows.input_ids.device
-        K, T, L, d = len(seeds), max(rows.tokens), max(rows.longest), shape.width
+        K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
         # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
-        self._hidden = _room(device, any(hidden), places, K, T, d)
+        self._hidden = _room(device, any(hidden), places, 1, N, d)
         self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
         self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L)
         b = 0
@@ -43,7 +43,8 @@ class Masks:
             bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
             ends = (sizes[0], sizes[0] + sizes[1])
             if self._hidden is not None:
-                _fill(self._hidden[:, k, :t], bits[: ends[0]].reshape(places, t, d), hidden[k])
+                start = rows.starts[k]
+                _fill(self._hidden[:, 0, start : start + t], bits[: ends[0]].reshape(places, t, d), hidden[k])
                 _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
             if self._attention is not None:
                 block = bits[ends[1] :].reshape(layers, e, heads, n, n)
@@ -51,7 +52,7 @@ class Masks:
             b += e
 
     def hidden(self, place: int) -> Tensor | None:
-        """Factors [K, T, D] at a place: 0 embeddings, 2 l + 1 attention output and 2 l + 2 feed-forward of layer l."""
+        """Factors [1, N, D] at a place: 0 embeddings, 2 l + 1 attention output and 2 l + 2 feed-forward of layer l."""
         return None if self._hidden is None else _tensor(self._hidden[place])
 
     def head(self, which: int) -> Tensor | None:

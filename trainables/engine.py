@@ -196,7 +196,8 @@ class Engine:
         raise KeyError(f"trial {trial_id} is not resident")
 
     def _train(self, slots: list[Slot]) -> None:
-        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device)
+        blocks = [len(company.slots) for company in self._companies]
+        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device, blocks)
         losses = self._backward(rows, slots)
         for company, each in zip(self._companies, losses, strict=True):
             self._update(company)

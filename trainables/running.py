@@ -1,8 +1,9 @@
 """One forward pass over the rows of several groups: who acts where, and on which rows.
 
-Rows of one group stand side by side, so a site gives each group a slice of the hidden states; there is no loop over trials.
+Rows of one group stand side by side and have one width, so a site gives each group a rectangle of the hidden states; there is no
+loop over trials.
 
-Legend: K slots, T tokens, D width, E examples of a row, C outputs.
+Legend: K slots, N tokens of all rows, G rows of a group and T their width, D width, E examples of a row, C outputs.
 """
 
 from __future__ import annotations
@@ -45,6 +46,22 @@ class Segment:
         return h if self.stop - self.start == len(h) else h[self.start : self.stop]
 
 
+class Affine(torch.autograd.Function):
+    """h * gain + bias with h [G, T, D] and gain, bias [G, 1, D]: one operator forward, four backward."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(h, gain)
+        return torch.addcmul(bias, h, gain)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        h, gain = ctx.saved_tensors
+        if not any(ctx.needs_input_grad[1:]):
+            return grad * gain, None, None
+        return grad * gain, (grad * h).sum(1, keepdim=True), grad.sum(1, keepdim=True)
+
+
 class RunningPass:
     """A pass in training (with `masks`) or evaluation (without). Implements `backbone.Pass`.
 
@@ -72,28 +89,34 @@ class RunningPass:
         return [self._head(s, s.of(first)) for s in self._segments]
 
     def place(self, number: int, layer: int, site: Site | None, h: Tensor) -> Tensor:
-        """Dropout, then each method's formula: h [K, T, D] -> [K, T, D]."""
+        """Dropout, then each method's formula: h [1, N, D] -> [1, N, D]."""
         factors = self._masks.hidden(number) if self._masks else None
         if factors is not None:
             h = h * factors
         if not any(site in s.group.layout.method.sites for s in self._segments):
             return h
-        return _join([self._transform(s, layer, site, s.of(h)) for s in self._segments])
+        return _join([self._transform(s, layer, site, self._tokens(s, h)) for s in self._segments])
 
-    def norm(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Gain and bias [K, 1, D] where some trial trains its own LayerNorms; the others get the frozen ones."""
-        name = f"norm.{number}."
-        if not any(name + "weight" in s.values for s in self._segments):
-            return None
-        frozen = self._backbone.norms[number]
-        return self._per_row(name + "weight", frozen.weight), self._per_row(name + "bias", frozen.bias)
+    def norm(self, number: int, h: Tensor) -> Tensor:
+        """LayerNorm of h [1, N, D], with a trial's own gain and bias where it trains them."""
+        frozen, name = self._backbone.norms[number], f"norm.{number}"
+        shape, eps = frozen.normalized_shape, frozen.eps
+        if not any(name in s.group.layout.names for s in self._segments):
+            return F.layer_norm(h, shape, frozen.weight, frozen.bias, eps)
+        plain = F.layer_norm(h, shape, None, None, eps)
+        return _join([self._affine(s, name, frozen, self._tokens(s, plain)) for s in self._segments])
 
-    def _per_row(self, name: str, frozen: Any) -> Tensor:
-        parts = []
-        for s in self._segments:
-            own = s.values.get(name)
-            parts.append(frozen.expand(s.stop - s.start, 1, -1) if own is None else own)
-        return _join(parts)
+    def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
+        if name not in s.group.layout.names:
+            return h * frozen.weight + frozen.bias
+        own = s.under(name)
+        return Affine.apply(h, own.weight, own.bias)
+
+    def _tokens(self, s: Segment, h: Tensor) -> Tensor:
+        """The segment's part of h [1, N, D], as [G, T, D]."""
+        start, stop = self._rows.starts[s.start], self._rows.starts[s.stop]
+        part = h if stop - start == h.shape[1] else h[:, start:stop]
+        return part.view(s.stop - s.start, -1, h.shape[-1])
 
     def _transform(self, s: Segment, layer: int, site: Site | None, h: Tensor) -> Tensor:
         method = s.group.layout.method
@@ -125,4 +148,6 @@ def losses_of(logits: Tensor, rows: Rows, segment: Segment, regression: bool) ->
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    """[G, T, D] of each segment -> [1, N, D]."""
+    rows = [part.view(1, -1, part.shape[-1]) for part in parts]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
