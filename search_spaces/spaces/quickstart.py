@@ -16,7 +16,7 @@ space = Space(
         method("madapter", lr=ADAPTER_LR, r=choice(8, 16), n_mid=choice(1, 2, 3)),
     ),
     search={"lr": choice(5e-5, 1e-4, 2e-4), "batch_size": choice(16)},
-    recipe=Recipe(epochs=3, train_examples=288, test_examples=400),
+    recipe=Recipe(epochs=3, train_examples=256, test_examples=400),
     # One trial of a cell at a time: eight cells keep two cores busy, and the third trial is judged by both others.
     budget=Budget(trials=3, final_seeds=2, in_flight=1, grace=1, min_values=2),
 )
