@@ -46,6 +46,11 @@ def count_gpus() -> int:
     return min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
 
 
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_gpus(gpus: int, address: str | None) -> None:
     """Raise EnvironmentUnfit when this machine alone is to provide more GPUs than it has."""
     found = count_gpus()
@@ -147,9 +152,13 @@ def _init(folder: Path, gpus: int, address: str | None) -> None:
     if address:
         ray.init(address=address, **common)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ray.init(
-        address="local", num_cpus=cores, num_gpus=gpus, include_dashboard=False, _temp_dir=str(folder / "ray"), **common
+        address="local",
+        num_cpus=count_cores(),
+        num_gpus=gpus,
+        include_dashboard=False,
+        _temp_dir=str(folder / "ray"),
+        **common,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from rich.logging import RichHandler
 
 from orchestrator import exits
 from orchestrator.admission import trials_per_device
-from orchestrator.cluster import cluster, environment, watched
+from orchestrator.cluster import cluster, count_cores, environment, watched
 from orchestrator.display import Display, log_records
 from orchestrator.keeping import Keeper
 from orchestrator.ledger import Ledger, write_atomic
@@ -236,10 +235,7 @@ def _sources(prepared: Prepared) -> dict[str, str]:
 
 def _device(settings: Settings) -> str:
     """Of what kind and how many; how many trials share one changes no result."""
-    if settings.gpus:
-        return f"{settings.gpus} GPUs"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    return f"{cores} CPU cores"
+    return f"{settings.gpus} GPUs" if settings.gpus else f"{count_cores()} CPU cores"
 
 
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:

@@ -55,10 +55,8 @@ class Affine(torch.autograd.Function):
         return torch.addcmul(bias, h, gain)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h, gain = ctx.saved_tensors
-        if not any(ctx.needs_input_grad[1:]):
-            return grad * gain, None, None
         return grad * gain, (grad * h).sum(1, keepdim=True), grad.sum(1, keepdim=True)
 
 
