@@ -34,12 +34,12 @@ def arms(K: int, T: int, D: int, R: int) -> dict[str, Callable[[], object]]:
     gradient = torch.randn(K, T, D)
 
     def batched() -> Tensor:
-        out = adapter.transform(h, Values(stacked))
+        out = adapter.transform(h, Values(stacked), None)
         torch.autograd.grad(out, [h, *stacked.values()], gradient)
         return out
 
     def looped() -> Tensor:
-        out = torch.cat([adapter.transform(rows, Values(p)) for rows, p in zip(h.split(1), apart, strict=True)])
+        out = torch.cat([adapter.transform(rows, Values(p), None) for rows, p in zip(h.split(1), apart, strict=True)])
         torch.autograd.grad(out, [h, *(p for each in apart for p in each.values())], gradient)
         return out
 

@@ -27,7 +27,7 @@ from search_spaces.records import Trial
 from trainables.backbone import FAMILIES, Backbone
 from trainables.counting import build
 from trainables.engine import Engine
-from trainables.group import Layout
+from trainables.layout import Layout
 from trainables.models import Model, resolve
 from trainables.seeds import permutation
 from trainables.tasks.contract import Split, TaskData

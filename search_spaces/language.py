@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+Precision = Literal["fp32", "bf16"]
 Scalar = str | int | float | bool
 
 # Names end up in paths, MLflow filters, tables and file names; this set is safe in all of them.
@@ -139,7 +140,8 @@ class Recipe:
 
     Defaults follow `docs/decisions.md`: AdamW, linear warm-up over a tenth of all steps and linear decay to zero,
     evaluation after every epoch, the best epoch kept. `train_examples` and `test_examples` cut the data (0: all of it).
-    `dropout` below zero means what the backbone's own configuration says.
+    `dropout` below zero means what the backbone's own configuration says. `precision` is that of the products with frozen
+    weights; parameters, optimiser and everything else are fp32.
     """
 
     epochs: int = 20
@@ -152,6 +154,7 @@ class Recipe:
     eps: float = 1e-8
     max_length: int = 128
     dropout: float = -1.0
+    precision: Precision = "fp32"
     train_examples: int = 0
     test_examples: int = 0
 
@@ -168,6 +171,7 @@ class Recipe:
             ("eps", 0 < self.eps < 1, "in (0, 1)"),
             ("max_length", 8 <= self.max_length <= 512, "between 8 and 512 tokens"),
             ("dropout", self.dropout < 1, "below 1"),
+            ("precision", self.precision in ("fp32", "bf16"), "'fp32' or 'bf16'"),
             ("train_examples", self.train_examples == 0 or self.train_examples >= 20, "0 (all) or at least 20"),
             ("test_examples", self.test_examples == 0 or self.test_examples >= 20, "0 (all) or at least 20"),
         )

@@ -13,7 +13,9 @@ CPU = torch.device("cpu")
 
 def masks(model, batches, seeds, hidden=0.1, attention=0.1):
     rows = pack(batches, model.shape.heads, CPU)
-    return Masks(rows, model.shape, seeds, [hidden] * len(batches), [attention] * len(batches)), rows
+    return Masks(
+        rows, model.shape, seeds, [hidden] * len(batches), [attention] * len(batches), [0] * len(batches)
+    ), rows
 
 
 def all_factors(drawn, layers):

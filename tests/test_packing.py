@@ -8,7 +8,8 @@ from transformers import AutoModelForSequenceClassification
 
 from trainables.backbone import Backbone
 from trainables.engine import Engine
-from trainables.group import Group, Layout
+from trainables.group import Group
+from trainables.layout import Layout
 from trainables.methods import METHODS
 from trainables.packing import pack
 from trainables.running import RunningPass, Segment, losses_of
@@ -80,7 +81,7 @@ def test_evaluation_in_long_rows_equals_one_example_at_a_time(outputs, tiny_bert
     data, trial = make_data(outputs=outputs, test=40), make_trial("adapter", r=4)
     results = []
     for tokens in (1, 100_000):
-        monkeypatch.setattr("trainables.engine.EVALUATION_TOKENS", tokens)
+        monkeypatch.setattr("trainables.evaluation.ROW_TOKENS", tokens)
         engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
         engine.join(trial, data)
         results.append(engine.test(trial.id).predictions)

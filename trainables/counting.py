@@ -27,5 +27,5 @@ def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None)
 def count(method: Method, shape: Shape, outputs: int) -> Counts:
     """`outputs`: classes of the task, 1 for regression."""
     weights, module = method.counts(shape)
-    norms = shape.layer_norms if method.shares_backbone and method.trains_layer_norms else 0
+    norms = {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]
     return Counts(weights=weights, module=module, trained=module + norms + shape.head(outputs), total=shape.total)

@@ -4,7 +4,8 @@ One fill per trial and step covers every place: the embeddings and two sub-layer
 probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
 so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
 
-Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, H heads.
+Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
+a method adds, H heads.
 """
 
 from __future__ import annotations
@@ -26,20 +27,26 @@ class Masks:
     """The dropout factors of one step: 0 or 1 / (1 - rate), per place."""
 
     def __init__(
-        self, rows: Rows, shape: Shape, seeds: list[tuple[int, int]], hidden: list[float], attention: list[float]
+        self,
+        rows: Rows,
+        shape: Shape,
+        seeds: list[tuple[int, int]],
+        hidden: list[float],
+        attention: list[float],
+        prefixes: list[int],
     ):
-        """`seeds`: (trial seed, step) per row; `hidden`, `attention`: dropout rates per row."""
+        """All per row: (trial seed, step), rates of hidden states and of attention, and keys that the method adds."""
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
         # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
         self._hidden = _room(device, any(hidden), places, 1, N, d)
         self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
-        self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L)
+        self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
         b = 0
         for k, seed in enumerate(seeds):
-            t, e, n = rows.tokens[k], rows.examples[k], rows.longest[k]
-            sizes = (places * t * d, 2 * e * d, layers * e * heads * n * n)
+            t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
+            sizes = (places * t * d, 2 * e * d, layers * e * heads * n * (n + m))
             bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
             ends = (sizes[0], sizes[0] + sizes[1])
             if self._hidden is not None:
@@ -47,8 +54,11 @@ class Masks:
                 _fill(self._hidden[:, 0, start : start + t], bits[: ends[0]].reshape(places, t, d), hidden[k])
                 _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
             if self._attention is not None:
-                block = bits[ends[1] :].reshape(layers, e, heads, n, n)
-                _fill(self._attention[:, b : b + e, :, :n, :n], block, attention[k])
+                block = bits[ends[1] :].reshape(layers, e, heads, n, n + m)
+                room = self._attention[:, b : b + e, :, :n]
+                _fill(room[..., :n], block[..., :n], attention[k])
+                if m:
+                    _fill(room[..., L : L + m], block[..., n:], attention[k])
             b += e
 
     def hidden(self, place: int) -> Tensor | None:
@@ -60,7 +70,7 @@ class Masks:
         return None if self._head is None else _tensor(self._head[which])
 
     def attention(self, layer: int) -> Tensor | None:
-        """Factors [B, H, L, L] of the attention probabilities of a layer."""
+        """Factors [B, H, L, L + l] of the attention probabilities of a layer."""
         return None if self._attention is None else _tensor(self._attention[layer])
 
 

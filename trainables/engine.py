@@ -17,7 +17,6 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,26 +24,17 @@ from torch import Tensor
 
 from search_spaces.records import Counts, Progress, TestResult, Trial
 from trainables.backbone import Backbone
+from trainables.company import Company
 from trainables.dropout import Masks
-from trainables.group import Group, Layout
+from trainables.evaluation import Question, answer
+from trainables.group import Group, Pace
+from trainables.layout import Layout
 from trainables.methods import METHODS
 from trainables.packing import Rows, pack
-from trainables.pruning import mask_for, prunable
+from trainables.pruning import mask_for
 from trainables.running import RunningPass, Segment, losses_of
 from trainables.slot import Slot
-from trainables.tasks.contract import Split, TaskData
-from trainables.tasks.metrics import Scores, evaluate
-
-# Tokens of one evaluation row: large enough to fill the matrix products, small enough for the cache of two cores.
-EVALUATION_TOKENS = 2048
-
-
-@dataclass
-class Company:
-    """A group and its residents, in the order of the group's rows."""
-
-    group: Group
-    slots: list[Slot] = field(default_factory=list)
+from trainables.tasks.contract import TaskData
 
 
 class Engine:
@@ -119,8 +109,8 @@ class Engine:
         if not any(slot.epoch_is_over for slot in slots):
             self._train(slots)
         ended = [slot for slot in slots if slot.epoch_is_over]
-        for slot in ended:
-            self._close_epoch(slot)
+        if ended:
+            self._close_epochs(ended)
         return ended
 
     def test(self, trial_id: str) -> TestResult:
@@ -129,7 +119,7 @@ class Engine:
         slot, values = company.slots[place], company.group.values[place]
         current = values.clone()
         values.copy_(slot.best)
-        scores = self._evaluate(company, place, slot.data.test)
+        scores = answer(self.backbone, [Question(company, place, slot.data.test)])[0]
         values.copy_(current)
         return TestResult(
             metrics={str(name): value for name, value in scores.metrics.items()},
@@ -142,11 +132,12 @@ class Engine:
         """Parameters of the trial as they stand in memory, pruned ones not counted."""
         company, place = self._find(trial_id)
         layout, keep = company.group.layout, company.group.keep
-        sizes = {e.name: e.stop - e.start for e in layout.entries}
+        trained = [e for e in layout.entries if e.parameter.trained]
+        sizes = {e.name: e.size for e in trained}
         if keep is not None:
-            sizes |= {e.name: int(keep[place, e.start : e.stop].sum()) for e in prunable(company.group)}
+            sizes = {e.name: int(keep[place, e.start : e.stop].sum()) for e in trained}
         module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
-        matrices = {e.name for e in layout.entries if e.decayed}
+        matrices = {e.name for e in trained if e.is_matrix}
         return Counts(
             weights=sum(size for n, size in module.items() if n in matrices),
             module=sum(module.values()),
@@ -155,12 +146,14 @@ class Engine:
         )
 
     def state(self, trial_id: str) -> tuple[Slot, dict[str, Tensor]]:
-        """The slot and the tensors that a checkpoint needs, on the CPU: values [P], moments [2, P], keep [P], best [P]."""
+        """The slot and the tensors that a checkpoint needs, on the CPU: values, best, keep [P], moments [2, P], memory [n, P]."""
         company, place = self._find(trial_id)
         group, slot = company.group, company.slots[place]
         tensors = {"values": group.values[place], "moments": group.moments[:, place], "best": slot.best}
         if group.keep is not None:
             tensors["keep"] = group.keep[place]
+        if len(group.memory):
+            tensors["memory"] = group.memory[:, place]
         return slot, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(
@@ -174,14 +167,16 @@ class Engine:
         )
         slot.step = epoch * slot.steps_per_epoch
         keep = tensors["keep"][None] if "keep" in tensors else None
-        group = Group(layout, self.backbone, trial.recipe, tensors["values"][None], tensors["moments"][:, None], keep)
+        memory = tensors["memory"][:, None] if "memory" in tensors else None
+        values, moments = tensors["values"][None], tensors["moments"][:, None]
+        group = Group(layout, self.backbone, trial.recipe, values, moments, keep, memory)
         self._seat(Company(group, [slot]))
         return slot
 
     def _seat(self, new: Company) -> None:
         """Put a trial beside its likes, or open a group for it."""
         for company in self._companies:
-            if _kin(company, new):
+            if company.is_kin(new):
                 everyone = list(range(len(company.slots)))
                 company.group = Group.of([company.group, new.group], [everyone, [0]])
                 company.slots.append(new.slots[0])
@@ -197,7 +192,8 @@ class Engine:
 
     def _train(self, slots: list[Slot]) -> None:
         blocks = [len(company.slots) for company in self._companies]
-        rows = pack([slot.batch() for slot in slots], self.backbone.shape.heads, self.backbone.device, blocks)
+        batches, added = [slot.batch() for slot in slots], [slot.method.virtual_tokens for slot in slots]
+        rows = pack(batches, self.backbone.shape.heads, self.backbone.device, blocks, added)
         losses = self._backward(rows, slots)
         for company, each in zip(self._companies, losses, strict=True):
             self._update(company)
@@ -209,24 +205,31 @@ class Engine:
         """Leave every trial's gradient in its group; returns the losses [G] of each group."""
         segments, start = [], 0
         for company in self._companies:
-            segments.append(Segment(company.group, start, start + len(company.slots)))
-            start += len(company.slots)
+            stop = start + len(company.slots)
+            segments.append(Segment(company.group, start, stop, drawn=company.drawn(self.backbone)))
+            start = stop
+        logits = RunningPass(self.backbone, segments, rows, self._masks(rows, slots)).logits()
+        losses = [
+            losses_of(out, rows, s, c.slots[0].data.task.regression)
+            for out, s, c in zip(logits, segments, self._companies, strict=True)
+        ]
+        penalties = [s.group.layout.method.penalty(s.everything()) for s in segments if s.group.layout.method.penalised]
+        torch.cat([*losses, *penalties]).sum().backward()
+        for company in self._companies:
+            company.group.collect()
+        return [each.detach() for each in losses]
+
+    def _masks(self, rows: Rows, slots: list[Slot]) -> Masks:
         hidden, attention = self.backbone.config_dropout
         rates = [slot.trial.recipe.dropout for slot in slots]
-        masks = Masks(
+        return Masks(
             rows,
             self.backbone.shape,
             [(slot.trial.seed, slot.step) for slot in slots],
             [hidden if rate < 0 else rate for rate in rates],
             [attention if rate < 0 else rate for rate in rates],
+            [slot.method.prefix_tokens for slot in slots],
         )
-        logits = RunningPass(self.backbone, segments, rows, masks).logits()
-        losses = [
-            losses_of(out, rows, s, c.slots[0].data.task.regression)
-            for out, s, c in zip(logits, segments, self._companies, strict=True)
-        ]
-        torch.cat(losses).sum().backward()
-        return [each.detach() for each in losses]
 
     def _update(self, company: Company) -> None:
         def column(values: list[float]) -> Tensor:
@@ -234,49 +237,29 @@ class Engine:
 
         slots = company.slots
         company.group.step(
-            lr=column([slot.lr() for slot in slots]),
-            steps=column([slot.step + 1.0 for slot in slots]),
-            decay=column([slot.trial.recipe.weight_decay for slot in slots]),
-            clip=column([slot.trial.recipe.clip for slot in slots]),
+            Pace(
+                lr=column([slot.trial.lr * slot.pace() for slot in slots]),
+                share=column([slot.pace() for slot in slots]),
+                step=column([slot.step + 1.0 for slot in slots]),
+                total=column([float(slot.total_steps) for slot in slots]),
+                decay=column([slot.trial.recipe.weight_decay for slot in slots]),
+                clip=column([slot.trial.recipe.clip for slot in slots]),
+            )
         )
 
-    def _close_epoch(self, slot: Slot) -> None:
-        company, place = self._find(slot.trial.id)
-        scores = self._evaluate(company, place, slot.data.validation)
-        loss = float(company.group.losses[place]) / slot.steps_per_epoch
-        company.group.losses[place] = 0
-        slot.epoch += 1
-        report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
-        if report.best_epoch == slot.epoch:
-            slot.best = company.group.values[place].detach().clone()
-
-    @torch.no_grad()
-    def _evaluate(self, company: Company, place: int, split: Split) -> Scores:
-        """One trial's parameters on a whole split, dropout off, in rows of about EVALUATION_TOKENS of similar length."""
-        lengths = np.diff(split.offsets)
-        order = np.argsort(lengths, kind="stable")
-        cuts = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // EVALUATION_TOKENS)) + 1
-        outputs = np.empty((len(split), company.group.layout.outputs), np.float32)
-        segment = Segment(company.group, 0, 1, slice(place, place + 1))
-        for chosen in np.split(order, cuts):
-            rows = pack([(split, chosen)], self.backbone.shape.heads, self.backbone.device)
-            outputs[chosen] = RunningPass(self.backbone, [segment], rows, None).logits()[0][0].float().cpu().numpy()
-        return evaluate(company.slots[place].data.task, outputs, split.labels)
+    def _close_epochs(self, ended: list[Slot]) -> None:
+        found = [self._find(slot.trial.id) for slot in ended]
+        questions = [Question(c, place, slot.data.validation) for (c, place), slot in zip(found, ended, strict=True)]
+        for slot, (company, place), scores in zip(ended, found, answer(self.backbone, questions), strict=True):
+            loss = float(company.group.losses[place]) / slot.steps_per_epoch
+            company.group.losses[place] = 0
+            slot.epoch += 1
+            report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
+            if report.best_epoch == slot.epoch:
+                slot.best = company.group.values[place].detach().clone()
 
     def _memory_mib(self) -> float:
         if self.backbone.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _kin(a: Company, b: Company) -> bool:
-    """Whether two companies can be stacked: same method and settings, head, loss and optimiser constants."""
-    one, other = a.slots[0], b.slots[0]
-    constants = [(s.trial.recipe.beta1, s.trial.recipe.beta2, s.trial.recipe.eps) for s in (one, other)]
-    return (
-        one.method == other.method
-        and one.data.task.outputs == other.data.task.outputs
-        and one.data.task.regression == other.data.task.regression
-        and constants[0] == constants[1]
-    )

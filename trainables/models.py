@@ -83,6 +83,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     if config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError("only encoders with absolute positions are supported")
     d, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    positions = config["max_position_embeddings"] - (2 if family == "roberta" else 0)
     embeddings = (config["vocab_size"] + config["max_position_embeddings"] + config["type_vocab_size"] + 2) * d
     layer = 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
     return Shape(
@@ -93,6 +94,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         total=embeddings + layers * layer + d * d + d,
         pooler=family == "bert",
         embeddings=embeddings,
+        positions=positions,
     )
 
 

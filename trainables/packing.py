@@ -1,10 +1,8 @@
 """Packed rows: a slot's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
 
 The frozen Hugging Face encoder sees all rows as one "sequence" of N tokens with explicit position ids. Rows of one block have
-the width of its longest, so that a group of trials is a rectangle [G, T]; blocks differ in width. Attention is plugged in
-through transformers' attention interface, so that the model files stay untouched. Inside attention the examples are spread to
-[B, H, L, D/H], L the longest example; every padded place repeats a token of its own example, never of another one, so
-that a slot full of NaN cannot reach its neighbours through a product with zero.
+the width of its longest, so that a group of trials is a rectangle [G, T]; blocks differ in width. A method may add virtual
+tokens after the first token of each example: places with positions of their own, whose embeddings it supplies.
 
 Legend: K slots, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
 """
@@ -13,17 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
 
 from trainables.tasks.contract import Split
-
-ATTENTION = "packed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +29,8 @@ class Rows:
     tokens beyond their row's end, `padding` the padded places. `keys` [B, 1, 1, L] tells real keys (True), `hide`
     [B H, 1, L] is 0 for them and else -inf. `first` [K, E] is the place of each example's first token, E the most examples
     of a row; `weights` [K, E] is 1 / (examples of the row) for real examples and 0 for padding; labels [K, E]. `tokens`,
-    `examples` and `longest` are per row: they size the row's own dropout stream.
+    `examples` and `longest` are per row, virtual tokens included: they size the row's own dropout stream. `virtual` are the
+    places of the virtual tokens, in the order of rows and examples, as many per example of row k as `added`[k].
     """
 
     input_ids: Tensor
@@ -54,21 +49,51 @@ class Rows:
     examples: list[int]
     longest: list[int]
     starts: list[int]
+    virtual: Tensor
+    added: list[int]
 
     @property
     def batch(self) -> int:
         return self.keys.shape[0]
 
+    @cached_property
+    def owner(self) -> Tensor:
+        """Row of each example [B]."""
+        rows = torch.arange(len(self.examples)).repeat_interleave(torch.tensor(self.examples))
+        return rows.to(self.keys.device)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Tokens of each example [B, L], the padded ones repeating one of its own."""
+        heads, L = len(self.spread) // (self.batch * self.keys.shape[-1]), self.keys.shape[-1]
+        return self.spread.view(self.batch, heads, L)[:, 0] // heads
+
+    @cached_property
+    def example(self) -> Tensor:
+        """The example [N] of each token; what fills a row up counts to the row's first."""
+        N, L = self.input_ids.shape[1], self.keys.shape[-1]
+        heads = len(self.collect) // N
+        return self.collect.view(N, heads)[:, 0] // (heads * L)
+
+    def examples_of(self, start: int, stop: int) -> slice:
+        """The examples of rows start to stop - 1, among all."""
+        return slice(sum(self.examples[:start]), sum(self.examples[:stop]))
+
 
 def pack(
-    batches: Sequence[tuple[Split, np.ndarray]], heads: int, device: torch.device, blocks: Sequence[int] | None = None
+    batches: Sequence[tuple[Split, np.ndarray]],
+    heads: int,
+    device: torch.device,
+    blocks: Sequence[int] | None = None,
+    added: Sequence[int] | None = None,
 ) -> Rows:
     """Pack the examples `indices` of each split into one row each, for attention with so many heads.
 
-    `blocks`: how many rows in turn have one width; by default all.
+    `blocks`: how many rows in turn have one width; by default all. `added`: virtual tokens per example of each row.
     """
     K = len(batches)
-    lengths = [split.offsets[chosen + 1] - split.offsets[chosen] for split, chosen in batches]
+    more = list(added or [0] * K)
+    lengths = [s.offsets[chosen + 1] - s.offsets[chosen] + m for (s, chosen), m in zip(batches, more, strict=True)]
     tokens = [int(n.sum()) for n in lengths]
     starts = _starts(tokens, blocks or [K])
     N, L = starts[-1], max(int(n.max()) for n in lengths)
@@ -76,12 +101,13 @@ def pack(
     ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))
     first, labels, weights = np.zeros((K, E), np.int64), np.zeros((K, E), np.float32), np.zeros((K, E), np.float32)
     spread, keys, real = np.zeros((B, L), np.int64), np.zeros((B, L), bool), np.zeros(N, bool)
-    head = np.arange(heads)
+    head, virtual = np.arange(heads), []
     b = 0
     for k, ((split, chosen), n) in enumerate(zip(batches, lengths, strict=True)):
         start = np.cumsum(n) - n
         within = np.arange(tokens[k]) - np.repeat(start, n)
-        source = np.repeat(split.offsets[chosen], n) + within
+        source = np.repeat(split.offsets[chosen], n) + np.maximum(within - more[k], 0)
+        virtual.append(starts[k] + np.flatnonzero((within > 0) & (within <= more[k])))
         row, e = slice(starts[k], starts[k] + tokens[k]), len(n)
         ids[row], types[row], positions[row], real[row] = split.ids[source], split.token_types[source], within, True
         column = np.arange(L)[None, :]
@@ -117,6 +143,8 @@ def pack(
         examples=[len(n) for n in lengths],
         longest=[int(n.max()) for n in lengths],
         starts=starts,
+        virtual=move(np.concatenate(virtual)),
+        added=more,
     )
 
 
@@ -128,55 +156,3 @@ def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
         starts += [starts[-1] + width * (i + 1) for i in range(number)]
         k += number
     return starts
-
-
-class Move(torch.autograd.Function):
-    """Rows `there` of x; the gradient comes back by the opposite map, and is zero for the rows `unread`.
-
-    As a gather in both directions it is several times faster than the scatter that differentiating an index would give.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, unread: Tensor) -> Tensor:
-        ctx.save_for_backward(back, unread)
-        return x.index_select(0, there)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        back, unread = ctx.saved_tensors
-        return grad.index_select(0, back).index_fill_(0, unread, 0), None, None, None
-
-
-def packed_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    rows: Rows,
-    dropout_of: Any = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """query, key, value: [1, H, N, D/H]. `dropout_of(layer)` gives the factors [B, H, L, L] of the probabilities, or None."""
-    H, N, width = query.shape[1:]
-    B, L = rows.batch, rows.keys.shape[-1]
-
-    def spread(x: Tensor) -> Tensor:
-        heads = x.transpose(1, 2).reshape(N * H, width)
-        return Move.apply(heads, rows.spread, rows.collect, rows.idle).view(B * H, L, width)
-
-    q, k, v = spread(query), spread(key), spread(value)
-    if dropout_of is None:
-        q, k, v = (x.view(B, H, L, width) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.keys, scale=scaling)
-    else:
-        # Explicit, because each trial draws its own dropout, and because scores need a second derivative (GraSP).
-        probabilities = torch.baddbmm(rows.hide.to(q.dtype), q, k.transpose(1, 2), alpha=scaling).softmax(-1)
-        factors = dropout_of(module.layer_idx)
-        out = (probabilities if factors is None else probabilities * factors.view(B * H, L, L)) @ v
-    out = Move.apply(out.reshape(B * H * L, width), rows.collect, rows.spread, rows.padding)
-    return out.view(1, N, H, width), None
-
-
-AttentionInterface.register(ATTENTION, packed_attention)

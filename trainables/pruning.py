@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trainables.backbone import Backbone
-from trainables.group import Entry, Group
+from trainables.group import Group
+from trainables.layout import Entry
 from trainables.methods.sparse_adapter import SparseAdapter, exact_share
 from trainables.packing import pack
 from trainables.running import RunningPass, Segment, losses_of

@@ -3,12 +3,13 @@
 Rows of one group stand side by side and have one width, so a site gives each group a rectangle of the hidden states; there is no
 loop over trials.
 
-Legend: K slots, N tokens of all rows, G rows of a group and T their width, D width, E examples of a row, C outputs.
+Legend: K slots, N tokens of all rows, B examples of all rows, G rows of a group, T their width and b their examples, D width,
+E examples of a row, l keys that a method adds, C outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,29 +18,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.attention import Prefix
 from trainables.backbone import Backbone
 from trainables.dropout import Masks
 from trainables.group import Group
+from trainables.layout import SHARED
 from trainables.methods.contract import Site, Values
 from trainables.packing import Rows
+from trainables.place import Place
 
 
 @dataclass
 class Segment:
-    """Rows [start, stop) of the pass belong to `rows` of a group."""
+    """Rows [start, stop) of the pass belong to `rows` of a group; `drawn`: what its method drew for this step."""
 
     group: Group
     start: int
     stop: int
-    rows: slice = field(default_factory=lambda: slice(None))
+    rows: slice | Sequence[int] = field(default_factory=lambda: slice(None))
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """The group's tensors, opened for this pass."""
         return self.group.open(self.rows)
 
+    @cached_property
+    def common(self) -> dict[str, Tensor]:
+        """What every site's formula finds beside its own parameters."""
+        shared = {name: self.values[f"{SHARED}.{name}"] for name in self.group.layout.names.get(SHARED, ())}
+        return {**self.group.constants, **self.drawn, **shared}
+
+    def acts(self, prefix: str) -> bool:
+        return prefix in self.group.layout.names
+
     def under(self, prefix: str) -> Values:
-        return Values({name: self.values[f"{prefix}.{name}"] for name in self.group.layout.names[prefix]})
+        own = {name: self.values[f"{prefix}.{name}"] for name in self.group.layout.names[prefix]}
+        return Values({**self.common, **own})
+
+    def everything(self) -> dict[str, Values]:
+        """The parameters by prefix, for a penalty."""
+        return {prefix: self.under(prefix) for prefix in self.group.layout.names}
 
     def of(self, h: Tensor) -> Tensor:
         """Its rows of h [K, ...]."""
@@ -74,59 +93,117 @@ class RunningPass:
         masks: Masks | None,
         twice_differentiable: bool = False,
     ):
-        self._backbone, self._segments, self._rows, self._masks = backbone, segments, rows, masks
-        self.attention_dropout: Callable[[int], Tensor | None] | None = None
-        if masks:
-            self.attention_dropout = masks.attention
-        elif twice_differentiable:
-            self.attention_dropout = lambda layer: None
+        self.backbone, self.rows, self.training = backbone, rows, masks is not None
+        self._segments, self._masks = segments, masks
+        self.explicit = self.training or twice_differentiable
+        # What came to this layer's query map, for formulas of the attention's prefix and context.
+        self._layer_input: Tensor | None = None
 
     def logits(self) -> list[Tensor]:
         """One [G, E, C] per segment."""
-        first = self._backbone.first_tokens(self._rows, self)
+        first = self.backbone.first_tokens(self.rows, self)
         return [self._head(s, s.of(first)) for s in self._segments]
 
-    def place(self, number: int, layer: int, site: Site | None, h: Tensor) -> Tensor:
+    def words(self, h: Tensor) -> Tensor:
+        """Puts each method's virtual tokens in their places: h [1, N, D]."""
+        if not any(self.rows.added):
+            return h
+        starts = [0]
+        for examples, added in zip(self.rows.examples, self.rows.added, strict=True):
+            starts.append(starts[-1] + examples * added)
+        for s in self._segments:
+            if s.acts("0.embeddings"):
+                at = Place(self, s, 0, "embeddings")
+                tokens = s.group.layout.method.prompt(s.under("0.embeddings")).index_select(0, at.owners)
+                h = h.index_copy(1, self.rows.virtual[starts[s.start] : starts[s.stop]], tokens.flatten(0, 1)[None])
+        return h
+
+    def linear(self, layer: int, site: Site, x: Tensor, h: Tensor) -> Tensor:
+        if site == "attention.query":
+            self._layer_input = x
+        return self._apply(layer, site, h, x)
+
+    def hidden(self, layer: int, h: Tensor) -> Tensor:
+        return self._apply(layer, "ffn.hidden", h)
+
+    def context(self, layer: int, query: Tensor, h: Tensor) -> Tensor:
+        return self._apply(layer, "attention.context", h, self._layer_input, query)
+
+    def place(self, number: int, layer: int, site: Site | None, h: Tensor, residual: Tensor | None) -> Tensor:
         """Dropout, then each method's formula: h [1, N, D] -> [1, N, D]."""
         factors = self._masks.hidden(number) if self._masks else None
         if factors is not None:
             h = h * factors
-        if not any(site in s.group.layout.method.sites for s in self._segments):
-            return h
-        return _join([self._transform(s, layer, site, self._tokens(s, h)) for s in self._segments])
+        return h if site is None else self._apply(layer, site, h, residual)
 
     def norm(self, number: int, h: Tensor) -> Tensor:
         """LayerNorm of h [1, N, D], with a trial's own gain and bias where it trains them."""
-        frozen, name = self._backbone.norms[number], f"norm.{number}"
+        frozen, name = self.backbone.norms[number], f"norm.{number}"
         shape, eps = frozen.normalized_shape, frozen.eps
-        if not any(name in s.group.layout.names for s in self._segments):
+        if not any(s.acts(name) for s in self._segments):
             return F.layer_norm(h, shape, frozen.weight, frozen.bias, eps)
         plain = F.layer_norm(h, shape, None, None, eps)
-        return _join([self._affine(s, name, frozen, self._tokens(s, plain)) for s in self._segments])
+        return _join([self._affine(s, name, frozen, self.tokens(s, plain)) for s in self._segments])
 
-    def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
-        if name not in s.group.layout.names:
-            return h * frozen.weight + frozen.bias
-        own = s.under(name)
-        return Affine.apply(h, own.weight, own.bias)
+    def prefix(self, layer: int) -> Prefix | None:
+        """Keys and values of the methods that add some, hidden from the examples of those that add fewer."""
+        name, longest = f"{layer}.attention.prefix", 0
+        for s in self._segments:
+            if s.acts(name):
+                longest = max(longest, s.group.layout.method.prefix_tokens)
+        if not longest:
+            return None
+        keys, values, there = zip(*[self._prefix_of(s, layer, name, longest) for s in self._segments], strict=True)
+        return Prefix(keys=torch.cat(keys), values=torch.cat(values), keys_there=torch.cat(there))
 
-    def _tokens(self, s: Segment, h: Tensor) -> Tensor:
+    def probability_factors(self, layer: int) -> Tensor | None:
+        return self._masks.attention(layer) if self._masks else None
+
+    def tokens(self, s: Segment, h: Tensor) -> Tensor:
         """The segment's part of h [1, N, D], as [G, T, D]."""
-        start, stop = self._rows.starts[s.start], self._rows.starts[s.stop]
+        start, stop = self.rows.starts[s.start], self.rows.starts[s.stop]
         part = h if stop - start == h.shape[1] else h[:, start:stop]
         return part.view(s.stop - s.start, -1, h.shape[-1])
 
-    def _transform(self, s: Segment, layer: int, site: Site | None, h: Tensor) -> Tensor:
-        method = s.group.layout.method
-        if site is None or site not in method.sites:
+    def _apply(self, layer: int, site: Site, h: Tensor, x: Tensor | None = None, query: Tensor | None = None) -> Tensor:
+        """Each method's formula on its own rows of h [1, N, D]."""
+        name = f"{layer}.{site}"
+        if not any(s.acts(name) for s in self._segments):
             return h
-        return method.transform(h, s.under(f"{layer}.{site}"))
+        parts = []
+        for s in self._segments:
+            part = self.tokens(s, h)
+            if s.acts(name):
+                part = s.group.layout.method.transform(part, s.under(name), Place(self, s, layer, site, x, query))
+            parts.append(part)
+        return _join(parts)
+
+    def _prefix_of(self, s: Segment, layer: int, name: str, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A segment's keys and values [b, l, D], and which of them are there [b, l]."""
+        examples = self.rows.examples_of(s.start, s.stop)
+        b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
+        there = torch.zeros(b, longest, dtype=torch.bool, device=device)
+        if not s.acts(name):
+            nothing = torch.zeros(b, longest, D, device=device)
+            return nothing, nothing, there
+        at = Place(self, s, layer, "attention.prefix", self._layer_input)
+        keys, values = s.group.layout.method.prefix(s.under(name), at)
+        there[:, : keys.shape[1]] = True
+        both = [x if len(x) == b else x.index_select(0, at.owners) for x in (keys, values)]
+        more = (0, 0, 0, longest - keys.shape[1])
+        return F.pad(both[0], more), F.pad(both[1], more), there
+
+    def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
+        if not s.acts(name):
+            return h * frozen.weight + frozen.bias
+        own = s.under(name)
+        return Affine.apply(h, own.get("weight", frozen.weight.expand(len(h), 1, -1)), own.bias)
 
     def _head(self, s: Segment, first: Tensor) -> Tensor:
         """first [G, E, D] -> [G, E, C]: linear on BERT's pooled state, dense + tanh + linear on RoBERTa's."""
         head = s.under("head")
         h = self._drop(first, s, 0)
-        if not self._backbone.shape.pooler:
+        if not self.backbone.shape.pooler:
             h = self._drop(torch.tanh(h @ head.dense + head.dense_bias), s, 1)
         return h @ head.out + head.out_bias
 
@@ -147,5 +224,5 @@ def losses_of(logits: Tensor, rows: Rows, segment: Segment, regression: bool) ->
 
 def _join(parts: list[Tensor]) -> Tensor:
     """[G, T, D] of each segment -> [1, N, D]."""
-    rows = [part.view(1, -1, part.shape[-1]) for part in parts]
+    rows = [part.reshape(1, -1, part.shape[-1]) for part in parts]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from search_spaces.records import Progress, TestResult, Trial
 from trainables.methods.contract import Method
-from trainables.seeds import permutation
+from trainables.seeds import derive, permutation
 from trainables.tasks.contract import Split, TaskData
 
 
@@ -69,12 +69,16 @@ class Slot:
         start = (self.step % self.steps_per_epoch) * self.trial.batch_size
         return self.data.train, order[start : start + self.trial.batch_size]
 
-    def lr(self) -> float:
-        """Learning rate of the next step: linear warm-up from 0, then linear decay to 0 at the last planned step."""
+    def pace(self) -> float:
+        """Share of the peak learning rate in the next step: linear warm-up, then linear decay to 0 at the last planned step."""
         warm = math.ceil(self.trial.recipe.warmup * self.total_steps)
         if self.step < warm:
-            return self.trial.lr * (self.step + 1) / warm
-        return self.trial.lr * (self.total_steps - self.step) / max(1, self.total_steps - warm)
+            return (self.step + 1) / warm
+        return (self.total_steps - self.step) / max(1, self.total_steps - warm)
+
+    def random(self, use: str) -> np.random.Generator:
+        """The trial's own generator for something that is drawn in the next step."""
+        return np.random.default_rng(derive(self.trial.seed, use, self.step))
 
     def record(self, score: float, loss: float | None, memory_mib: float) -> Progress:
         """Close an epoch; returns what to report. The first best epoch wins ties."""

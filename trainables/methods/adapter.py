@@ -11,9 +11,10 @@ Traps: a zero up-projection would make gradient-based pruning scores vanish, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from trainables.methods.contract import Method, Parameter, Shape, Site, Values, require_int
+from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
+from trainables.methods.starts import truncated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,24 +28,25 @@ class Adapter(Method):
 
     title: ClassVar[str] = "Adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019"
-    family: ClassVar[str] = "adapter"
+    family: ClassVar[Family] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
+    norms: ClassVar[Literal["none", "biases", "all"]] = "all"
 
     r: int = 64
 
     def check(self, shape: Shape | None) -> None:
         require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
 
-    def parameters(self, shape: Shape) -> dict[str, Parameter]:
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r = shape.width, self.r
         return {
-            "down": Parameter(shape=(d, r), std=SIGMA),
+            "down": Parameter(shape=(d, r), start=truncated(SIGMA)),
             "down_bias": Parameter(shape=(r,)),
-            "up": Parameter(shape=(r, d), std=SIGMA),
+            "up": Parameter(shape=(r, d), start=truncated(SIGMA)),
             "up_bias": Parameter(shape=(d,)),
         }
 
-    def transform(self, h: Tensor, p: Values) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
         return h + (h @ p.down + p.down_bias).relu() @ p.up + p.up_bias
 
     def counts(self, shape: Shape) -> tuple[int, int]:

@@ -3,22 +3,40 @@
 A method file never imports torch. Its formula is written with operators and tensor methods, so that with parameters of
 shape [K, ...] it is K trials in one batched product; a leading K is added by the engine, never by the method.
 
-Legend: K slots, T tokens, D width, R bottleneck, L layers.
+Legend: K slots, T tokens of a slot's row, b examples of all rows, D width, F width of the feed-forward layer, R bottleneck,
+l virtual tokens, L layers.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from search_spaces.language import Scalar
+from search_spaces.language import Dimension, Scalar
+from trainables.methods.starts import ZEROS, Start
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-# Places where a method can act. Both sites give the sub-layer's output after its dropout, before the residual add.
-Site = Literal["attention.output", "ffn.output"]
+# Where a method can act, in the order in which a token meets the places.
+Site = Literal[
+    "embeddings",  # word embeddings of the virtual tokens, before positions, token types and the LayerNorm
+    "attention.query",  # a linear map's output
+    "attention.key",  # a linear map's output
+    "attention.value",  # a linear map's output
+    "attention.prefix",  # keys and values before a layer's own: `prefix` instead of `transform`
+    "attention.context",  # what the heads return, before the dense layer
+    "attention.dense",  # a linear map's output, before dropout
+    "attention.output",  # the same after dropout, before the residual is added
+    "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
+    "ffn.hidden",  # after the activation [K, T, F]
+    "ffn.dense",  # a linear map's output, before dropout
+    "ffn.output",  # the same after dropout, before the residual is added
+]
+Family = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +44,8 @@ class Shape:
     """The numbers of a backbone that decide parameter counts.
 
     `total` is the pretrained base model with its pooler (the denominator of percentages); `pooler` whether the
-    classification model uses it; `embeddings` counts the embedding block, its LayerNorm included.
+    classification model uses it; `embeddings` counts the embedding block, its LayerNorm included; `positions` is the most
+    tokens that an example may have.
     """
 
     layers: int
@@ -36,35 +55,105 @@ class Shape:
     total: int
     pooler: bool
     embeddings: int
+    positions: int
 
     @property
     def layer_norms(self) -> int:
         """Gains and biases of all LayerNorms: two per layer and the embeddings' one."""
         return (2 * self.layers + 1) * 2 * self.width
 
+    @property
+    def layer(self) -> int:
+        """All parameters of one encoder layer."""
+        d, f = self.width, self.ffn
+        return 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
+
+    @property
+    def pooling(self) -> int:
+        """Parameters of the pooler that the classification model uses."""
+        return self.width * (self.width + 1) if self.pooler else 0
+
     def head(self, outputs: int) -> int:
         """Parameters of the classification head: one linear on BERT's pooler, two on RoBERTa's first token."""
         d = self.width
         return d * outputs + outputs + (0 if self.pooler else d * d + d)
 
+    def ends(self, site: Site) -> tuple[int, int]:
+        """Widths of what comes to a linear map and of what it gives; at other sites both are that of the hidden states."""
+        d, f = self.width, self.ffn
+        widths: dict[Site, tuple[int, int]] = {
+            "ffn.intermediate": (d, f),
+            "ffn.hidden": (f, f),
+            "ffn.dense": (f, d),
+        }
+        return widths.get(site, (d, d))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One declared parameter of a site: its shape without K, and its start.
+    """One declared parameter: its shape without K, and its start.
 
-    A shape of one dimension is a bias: it reaches the formula as [K, 1, n], is not decayed and never pruned.
-    `std` is the deviation of a normal distribution cut at two deviations; 0 starts at zero; "identity" at the unit matrix.
+    A shape of one dimension reaches the formula as [K, 1, n] and is not decayed nor pruned, one of more as [K, ...] and is,
+    unless `decayed` says otherwise. `lr`: a peak learning rate of its own instead of the trial's. `trained`: False for
+    running statistics, which `At.keep` sets and nobody counts.
     """
 
     shape: tuple[int, ...]
-    std: float | Literal["identity", "kaiming"] = 0.0
+    start: Start = ZEROS
+    decayed: bool = True
+    lr: float | None = None
+    trained: bool = True
 
 
 class Values(dict[str, "Tensor"]):
-    """The parameters of one site, reached as attributes: `p.down` is [K, D, R]."""
+    """The parameters of one site, and those that all sites share, reached as attributes: `p.down` is [K, D, R]."""
 
     def __getattr__(self, name: str) -> Tensor:
         return self[name]
+
+
+class At(Protocol):
+    """What a formula may ask of the place where it acts."""
+
+    layer: int
+    site: Site
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout acts, and running statistics move."""
+
+    @property
+    def x(self) -> Tensor:
+        """What came to the linear map [K, T, D]; at an output, the residual: the sub-layer's own input."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen linear map's weight [in, out]."""
+
+    @property
+    def query(self) -> Tensor:
+        """At attention.context: this layer's queries, heads joined [K, T, D]."""
+
+    def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
+        """Weight [in, out] and bias [out] of a linear map of this layer."""
+
+    def start(self, name: str) -> Tensor:
+        """What a parameter declared FROZEN started from; the same for every trial, without K."""
+
+    def norm(self, h: Tensor) -> Tensor:
+        """The frozen LayerNorm that follows this output, of h [K, T, D]."""
+
+    def mean_of_examples(self, z: Tensor) -> Tensor:
+        """Mean over each example's own tokens: z [K, T, n] -> [b, 1, n]."""
+
+    def to_tokens(self, m: Tensor) -> Tensor:
+        """An example's value for each of its tokens: m [b, 1, n] -> [K, T, n]."""
+
+    def real(self) -> Tensor:
+        """[K, T, 1]: 1 for tokens, 0 for what fills a row up."""
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """In training: the new value of a parameter that gradients do not move (running statistics), after this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,32 +162,102 @@ class Method(ABC):
 
     title: ClassVar[str]
     paper: ClassVar[str]
-    family: ClassVar[str]
+    family: ClassVar[Family]
+    # Every site at which it may act; `parameters` says where it does.
     sites: ClassVar[tuple[Site, ...]] = ()
-    # False: trains backbone weights, hence needs an engine with a backbone of its own.
-    shares_backbone: ClassVar[bool] = True
-    # Adapter papers train every LayerNorm beside their modules.
-    trains_layer_norms: ClassVar[bool] = True
+    # What is worth searching beside the batch size, and where: the grid of its learning rate, and of its own settings.
+    search: ClassVar[Mapping[str, Dimension]] = {}
+    # Which parameters of all LayerNorms are trained beside its own.
+    norms: ClassVar[Literal["none", "biases", "all"]] = "none"
     # How a mask is drawn before the first step; see trainables/pruning.py.
     prunes: ClassVar[bool] = False
+    # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/weights.py`.
+    shares_backbone: ClassVar[bool] = True
+    # Whether `penalty` adds to its loss.
+    penalised: ClassVar[bool] = False
+    # Tensors of memory, as large as the parameters, that `after_step` keeps beside Adam's moments.
+    memories: ClassVar[int] = 0
 
     def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
         """Raise ValueError for settings that no backbone, or not this one, allows. `shape` None: not known yet."""
 
-    def parameters(self, shape: Shape) -> dict[str, Parameter]:
-        """What each site of each layer holds."""
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        """What a site of a layer holds; nothing where the method does not act. The embeddings are layer 0."""
         return {}
 
-    def transform(self, h: Tensor, p: Values) -> Tensor:
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        """What all sites have in common."""
+        return {}
+
+    def constants(self, shape: Shape) -> dict[str, Parameter]:
+        """Tensors that every trial of these settings has in common and none trains; [...], without K."""
+        return {}
+
+    def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
+        """Starts of the parameters declared FROZEN, from the frozen weight [in, out] of their site."""
+        return {}
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that the embeddings site adds to each example, after its first."""
+        return 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Keys and values that `prefix` adds in each layer."""
+        return 0
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
         """The formula at a site: h [K, T, D] -> [K, T, D]."""
         return h
 
+    def prompt(self, p: Values) -> Tensor:
+        """The word embeddings of the virtual tokens [K, l, D]."""
+        raise NotImplementedError
+
+    def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
+        """Keys and values [K, l, D], or [b, l, D] where they differ from example to example."""
+        raise NotImplementedError
+
+    def draws(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Vectors drawn anew for each training step; the formula finds them among its parameters, as [K, 1, n]."""
+        return {}
+
+    def rest(self, shape: Shape) -> dict[str, np.ndarray]:
+        """The same for evaluation."""
+        return {}
+
+    def penalty(self, everything: Mapping[str, Values]) -> Tensor:
+        """[K], added to the training loss but not reported; `everything` holds the parameters by "<layer>.<site>"."""
+        raise NotImplementedError
+
+    def after_step(  # noqa: B027 - most methods leave the values to the optimiser
+        self, everything: Mapping[str, StepValues], step: Tensor, total: Tensor
+    ) -> None:
+        """Change values in place after the optimiser's step number `step` [K] of `total` [K], counted from 1.
+
+        `everything` holds the parameters by "<layer>.<site>.<name>".
+        """
+
     @abstractmethod
     def counts(self, shape: Shape) -> tuple[int, int]:
-        """(weights, module): matrices alone, and with biases, in closed form."""
+        """(weights, module): trained matrices alone, and with biases, in closed form; LayerNorms and head excluded."""
+
+    def stored(self, shape: Shape) -> float:
+        """What has to be kept of `module` after training, in numbers of 32 bits."""
+        return self.counts(shape)[1]
 
     def settings(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepValues:
+    """One parameter after a step, all views of the trial's own: values and grads [K, ...], memory [n, K, ...]."""
+
+    value: Tensor
+    grad: Tensor
+    memory: Tensor
 
 
 def require_int(name: str, value: Scalar, low: int, high: int, what: str = "") -> None:
@@ -106,6 +265,12 @@ def require_int(name: str, value: Scalar, low: int, high: int, what: str = "") -
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         bound = f" ({what})" if what else ""
         raise ValueError(f"{name} = {value!r}: must be a whole number between {low} and {high}{bound}")
+
+
+def require_number(name: str, value: Scalar, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} = {value!r}: must be a number between {low} and {high}")
 
 
 def require_one_of(name: str, value: Scalar, allowed: tuple[str, ...]) -> None:

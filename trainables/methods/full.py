@@ -9,21 +9,18 @@ results and stay in the record.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainables.methods.contract import Method, Shape
+from trainables.methods.contract import Family, Shape
+from trainables.methods.weights import WeightMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Full(Method):
+class Full(WeightMethod):
     title: ClassVar[str] = "Fine-tuning"
     paper: ClassVar[str] = "Devlin et al. 2019"
-    family: ClassVar[str] = "full"
-    shares_backbone: ClassVar[bool] = False
+    family: ClassVar[Family] = "full"
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Everything but the head: BERT's pooler is used and trained, RoBERTa's is not part of the model."""
         d, f = shape.width, shape.ffn
-        pooler_weights, pooler = (d * d, d * d + d) if shape.pooler else (0, 0)
-        layer_weights = 4 * d * d + 2 * d * f
-        layer = layer_weights + 4 * d + f + d + 4 * d
-        weights = shape.embeddings - 2 * d + shape.layers * layer_weights + pooler_weights
-        return weights, shape.embeddings + shape.layers * layer + pooler
+        weights = shape.embeddings - 2 * d + shape.layers * (4 * d * d + 2 * d * f) + (d * d if shape.pooler else 0)
+        return weights, shape.embeddings + shape.layers * shape.layer + shape.pooling

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainables.methods.adapter import SIGMA, Adapter
-from trainables.methods.contract import Parameter, Shape, Values, require_int, require_one_of
+from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
+from trainables.methods.starts import IDENTITY, RELU_UNIFORM, truncated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,15 +37,15 @@ class MAdapter(Adapter):
         require_int("n_mid", self.n_mid, 1, 8)
         require_one_of("mid_init", self.mid_init, ("identity", "kaiming", "normal"))
 
-    def parameters(self, shape: Shape) -> dict[str, Parameter]:
-        start = SIGMA if self.mid_init == "normal" else self.mid_init
-        declared = super().parameters(shape)
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        start = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(SIGMA)}[self.mid_init]
+        declared = super().parameters(shape, layer, site)
         for i in range(self.n_mid):
-            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), std=start)
+            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), start=start)
             declared[f"mid{i}_bias"] = Parameter(shape=(self.r,))
         return declared
 
-    def transform(self, h: Tensor, p: Values) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
         z = (h @ p.down + p.down_bias).relu()
         for i in range(self.n_mid):
             z = (z @ p[f"mid{i}"] + p[f"mid{i}_bias"]).relu()
