@@ -29,8 +29,13 @@ from trainables.methods.contract import Shape
 from trainables.tasks.contract import Task
 from trainables.tasks.loading import check_files, describe
 
-# Options that replace a number of the space: option, part of the space, field.
-SMALLER = (("trials", "budget", "trials"), ("seeds", "budget", "final_seeds"), ("epochs", "recipe", "epochs"))
+# Options that replace a value of the space: option, part of the space, field.
+REPLACED = (
+    ("trials", "budget", "trials"),
+    ("seeds", "budget", "final_seeds"),
+    ("epochs", "recipe", "epochs"),
+    ("precision", "recipe", "precision"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,7 @@ class Overrides:
     trials: int | None = None
     seeds: int | None = None
     epochs: int | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +82,27 @@ def make_plan(space: Space, overrides: Overrides, data_dir: Path | None) -> Plan
 
     Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
     """
-    space, stamp = apply(space, overrides)
+    space, stamp = apply(_with_own_search(space), overrides)
     tasks = {task_name(task): describe(task) for task in space.tasks}
     shapes = {name: _shape(name) for name in space.models}
     for entry in space.methods:
-        if entry.name not in METHODS:
-            raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)
     for task in space.tasks:
         check_files(task, data_dir, space.folder)
     return Plan(space=space, stamp=tuple(stamp), shapes=shapes, tasks=tasks)
+
+
+def _with_own_search(space: Space) -> Space:
+    """The space with the dimensions filled in that methods declare themselves."""
+    for entry in space.methods:
+        if entry.name not in METHODS:
+            raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
+    filled = [
+        replace(e, settings={**METHODS[e.name].search, **e.settings}, own_search=False) if e.own_search else e
+        for e in space.methods
+    ]
+    return replace(space, methods=tuple(filled))
 
 
 def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
@@ -109,7 +125,7 @@ def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
         kept = _subset("method", overrides.methods, rows)
         changes["methods"] = tuple(rows[name] for name in kept)
         stamp += _fewer("--methods", kept, rows)
-    for flag, part, name in SMALLER:
+    for flag, part, name in REPLACED:
         value, record = getattr(overrides, flag), changes.get(part, getattr(space, part))
         if value is not None and value != getattr(record, name):
             stamp.append(f"--{flag} {value} instead of {getattr(record, name)}")
@@ -129,7 +145,7 @@ def _in_order(names: Sequence[str], order: Iterable[str]) -> list[str]:
     return known + [name for name in names if name not in known]
 
 
-def _changed(record: Recipe | Budget, name: str, where: str, value: int) -> Recipe | Budget:
+def _changed(record: Recipe | Budget, name: str, where: str, value: int | str) -> Recipe | Budget:
     """The record with that field; its complaint, if any, names the option instead of the field."""
     try:
         return replace(record, **{name: value})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from search_spaces.language import Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
 from search_spaces.records import END_STATES
 from trainables import models
+from trainables.counting import build, count
 from trainables.methods import METHODS
 from trainables.tasks import TASKS
 
@@ -42,15 +43,29 @@ def plan_text(plan: Plan, folder: Path) -> str:
     return "\n".join([*lines, "", "  " + _done(plan, folder)])
 
 
-def list_text() -> str:
-    """Spaces, methods, tasks and models by name."""
-    blocks = [
-        ("spaces", [[name, docstring(name)] for name in names()]),
-        ("methods", [[name, f"{kind.title} ({kind.paper})"] for name, kind in METHODS.items()]),
-        ("tasks", [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()]),
-        ("models", [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")]),
-    ]
-    return "\n\n".join("\n".join([title, *_table(rows)]) for title, rows in blocks)
+def list_text(kind: str) -> str:
+    """Spaces, methods, tasks and models by name, or one of them; methods alone with everything known about them."""
+    if kind == "methods":
+        return "\n".join(_table(_methods()))
+    blocks = {
+        "spaces": [[name, docstring(name)] for name in names()],
+        "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
+        "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
+        "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],
+    }
+    shown = blocks if kind == "all" else {kind: blocks[kind]}
+    return "\n\n".join("\n".join([title, *_table(rows)]) for title, rows in shown.items())
+
+
+def _methods() -> list[list[str]]:
+    shape = models.shape_of(models.KNOWN_CONFIGS["bert-base-uncased"])
+    rows = [["method", "family", "paper", "searched", "trained on BERT-base", "backbone"]]
+    for name, kind in METHODS.items():
+        counts = count(build(name, {}, shape), shape, outputs=2)
+        searched = " ".join(f"{key} {_dimension(d)}" for key, d in kind.search.items())
+        trained = f"{counts.trained:,} ({100 * counts.trained / counts.total:.3g} %)"
+        rows.append([name, kind.family, kind.paper, searched, trained, "shared" if kind.shares_backbone else "its own"])
+    return rows
 
 
 def _row(plan: Plan, entry: MethodEntry) -> list[str]:

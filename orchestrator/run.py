@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=_whole, metavar="N", help="fresh seeds for each winner (stamped)")
     p.add_argument("--epochs", type=_whole, metavar="N", help="most epochs of a trial (stamped)")
     p.add_argument(
+        "--precision",
+        type=_given,
+        metavar="fp32|bf16",
+        help="of the products with frozen weights: bf16 is faster and slightly less exact (stamped)",
+    )
+    p.add_argument(
         "--trials-per-gpu",
         type=_per_gpu,
         default=0,
@@ -70,7 +76,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tracking-uri", type=_given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
     p.add_argument("--address", type=_given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    p.add_argument("--list", action="store_true", help="print the known spaces, methods, tasks and models, and stop")
+    p.add_argument(
+        "--list",
+        nargs="?",
+        const="all",
+        choices=("all", "spaces", "methods", "tasks", "models"),
+        metavar="KIND",
+        help="print the known spaces, methods, tasks and models, or one kind in detail, and stop",
+    )
     p.add_argument("--yes", action="store_true", help="do not ask before a large sweep")
     return p
 
@@ -123,7 +136,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator import preview
 
     if arguments.list:
-        print(preview.list_text())
+        print(preview.list_text(arguments.list))
         return exits.COMPLETE
     if not arguments.space:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
@@ -136,6 +149,7 @@ def _main(arguments: argparse.Namespace) -> int:
         trials=arguments.trials,
         seeds=arguments.seeds,
         epochs=arguments.epochs,
+        precision=arguments.precision,
     )
     plan = make_plan(load(arguments.space), overrides, arguments.data_dir)
     if arguments.plan:

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -87,12 +87,14 @@ class MethodEntry:
     """A method as one experiment uses it: its settings, each fixed or searched.
 
     `label` is the row's name in tables; two entries of one method (r = 64 and r = 32, say) need different labels.
-    `search` replaces the space's own dimensions where a method needs another range (of lr, say).
+    `own_search`: what is not among the settings is searched as the method itself declares it, its learning rate first of
+    all; the planner fills it in.
     """
 
     name: str
     label: str
     settings: Mapping[str, Scalar | Dimension]
+    own_search: bool = False
 
     @property
     def searched(self) -> dict[str, Dimension]:
@@ -110,6 +112,11 @@ def method(name: str, *, label: str | None = None, **settings: Scalar | Dimensio
     """
     check_name("method", name)
     return MethodEntry(name, check_name("method label", label or name), settings)
+
+
+def own_search(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
+    """A method with the ranges that its own file recommends for everything not given here, learning rate included."""
+    return replace(method(name, label=label, **settings), own_search=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +260,7 @@ class Space:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"space: seed = {self.seed}: must lie in [0, 2**32)")
         for entry in self.methods:
-            for name in ("lr", "batch_size"):
+            for name in ("batch_size",) if entry.own_search else ("lr", "batch_size"):
                 if name not in self.values_of(entry):
                     raise ValueError(f"method {entry.label!r}: {name} is neither in `search` nor among its settings")
             for key, value in self.values_of(entry).items():

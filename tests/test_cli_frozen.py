@@ -16,6 +16,7 @@ OPTIONS = [
     "--models",
     "--out",
     "--plan",
+    "--precision",
     "--report",
     "--seeds",
     "--space",
@@ -40,8 +41,9 @@ DEFAULTS = {
     "report": "reports",
     "tracking_uri": None,
     "address": None,
+    "precision": None,
     "plan": False,
-    "list": False,
+    "list": None,
     "yes": False,
 }
 EXIT_CODES = {

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from orchestrator import manifest
 from orchestrator.manifest import sweep_id
 from orchestrator.plan import Overrides, apply, make_plan
-from orchestrator.preview import plan_text
+from orchestrator.preview import list_text, plan_text
 from orchestrator.run import command_of, parser
-from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method
+from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method, own_search
 from search_spaces.loading import load, names
+from trainables.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 # The published sizes of the two encoders with their poolers.
@@ -162,6 +163,8 @@ def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
     assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
 
 
+OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
+
 CHANGES = {
     "name": {"name": "other"},
     "models": {"models": ("bert-base-uncased",)},
@@ -177,9 +180,7 @@ CHANGES = {
     "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
     "seed": {"seed": 1},
     **{
-        f"recipe.{field.name}": {
-            "recipe": replace(Recipe(epochs=8), **{field.name: 30 if field.type == "int" else 0.25})
-        }
+        f"recipe.{field.name}": {"recipe": replace(Recipe(epochs=8), **{field.name: OTHER[str(field.type)]})}
         for field in fields(Recipe)
     },
     **{
@@ -279,3 +280,26 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
         check_unchanged([begun(version=FORMAT + 1)], manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
         check_unchanged([begun("other")], manifest("w"), tmp_path)
+
+
+def test_a_method_brings_its_own_search_unless_the_space_says_otherwise(tmp_path):
+    space = make_space(
+        methods=[own_search("adapter", r=8), own_search("full", lr=1e-5)], search={"batch_size": choice(8)}
+    )
+    plan = make_plan(space, Overrides(), None)
+    adapter, full = plan.space.methods
+    assert plan.space.dimensions_of(adapter) == {"lr": METHODS["adapter"].search["lr"], "batch_size": choice(8)}
+    assert plan.space.dimensions_of(full) == {"batch_size": choice(8)}
+
+
+def test_every_method_recommends_four_learning_rates():
+    for kind in METHODS.values():
+        assert len(kind.search["lr"].values) == 4
+
+
+def test_the_list_of_methods_tells_everything_about_each():
+    text = list_text("methods")
+    for name, kind in METHODS.items():
+        line = next(line for line in text.split("\n") if line.split()[:1] == [name])
+        assert all(part in line for part in (kind.family, kind.paper, "shared" if kind.shares_backbone else "its own"))
+    assert "2,419,202 (2.21 %)" in text

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from search_spaces.language import Precision
 from search_spaces.records import Trial
 from trainables.backbone import Backbone
 from trainables.engine import Engine
@@ -55,7 +56,8 @@ class Lane:
         self.residents: dict[str, Resident] = {}
         # What ended a resident against its will, by trial id, until it leaves.
         self.failures: dict[str, Exception] = {}
-        self._shared: dict[str, Engine] = {}
+        # By model and precision.
+        self._shared: dict[tuple[str, Precision], Engine] = {}
         # Most residents of an engine that train at a time, once a step with more has failed.
         self._room: dict[Engine, int] = {}
         self._turn = 0
@@ -128,15 +130,17 @@ class Lane:
         self.failures[resident.trial.id] = error
 
     def _engine(self, job: Job, model: Model) -> Engine:
+        precision = job.trial.recipe.precision
         if not METHODS[job.trial.method].shares_backbone:
-            return Engine(Backbone.load(model, self._device))
-        if job.source not in self._shared:
+            return Engine(Backbone.load(model, self._device, precision))
+        key = (job.source, precision)
+        if key not in self._shared:
             # One backbone is kept for a later trial; more are not, unless somebody is using them.
-            for source, engine in list(self._shared.items()):
+            for other, engine in list(self._shared.items()):
                 if not engine.residents:
-                    del self._shared[source]
-            self._shared[job.source] = Engine(Backbone.load(model, self._device))
-        return self._shared[job.source]
+                    del self._shared[other]
+            self._shared[key] = Engine(Backbone.load(model, self._device, precision))
+        return self._shared[key]
 
 
 class Own:

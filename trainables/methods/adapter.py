@@ -10,9 +10,11 @@ Traps: a zero up-projection would make gradient-based pruning scores vanish, so 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from search_spaces.language import Dimension, choice
 from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
 from trainables.methods.starts import truncated
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIGMA = 1e-2
+ADAPTER_LR = choice(1e-4, 3e-4, 5e-4, 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Adapter(Method):
     paper: ClassVar[str] = "Houlsby et al. 2019"
     family: ClassVar[Family] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": ADAPTER_LR, "r": choice(32, 64, 128)}
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
 
     r: int = 64

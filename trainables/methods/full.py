@@ -6,9 +6,11 @@ The baseline of every comparison. Trap: learning rates of adapters (5e-4, often 
 results and stay in the record.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from search_spaces.language import Dimension, choice
 from trainables.methods.contract import Family, Shape
 from trainables.methods.weights import WeightMethod
 
@@ -18,6 +20,7 @@ class Full(WeightMethod):
     title: ClassVar[str] = "Fine-tuning"
     paper: ClassVar[str] = "Devlin et al. 2019"
     family: ClassVar[Family] = "full"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4)}
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Everything but the head: BERT's pooler is used and trained, RoBERTa's is not part of the model."""

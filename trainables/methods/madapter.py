@@ -10,10 +10,12 @@ three of them keep it asleep for many steps; "identity" starts as the plain adap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from trainables.methods.adapter import SIGMA, Adapter
+from search_spaces.language import Dimension, choice
+from trainables.methods.adapter import ADAPTER_LR, SIGMA, Adapter
 from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
 from trainables.methods.starts import IDENTITY, RELU_UNIFORM, truncated
 
@@ -27,6 +29,12 @@ class MAdapter(Adapter):
 
     title: ClassVar[str] = "MAdapter"
     paper: ClassVar[str] = "the MAdapter paper"
+
+    search: ClassVar[Mapping[str, Dimension]] = {
+        "lr": ADAPTER_LR,
+        "r": choice(16, 32, 64),
+        "n_mid": choice(1, 2, 3),
+    }
 
     r: int = 32
     n_mid: int = 1
