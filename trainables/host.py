@@ -229,7 +229,7 @@ def open_registry(name: str) -> Any:
 
 def _crowded(lane: Any, error: Exception) -> bool:
     """Whether it is the others' memory that a trial lacks."""
-    return type(error).__name__ == "OutOfMemoryError" and bool(lane.residents)
+    return type(error).__name__ in ("OutOfMemoryError", "NoRoom") and bool(lane.residents)
 
 
 def _job(record: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,8 @@ from trainables.backbone import Backbone
 from trainables.engine import Engine
 from trainables.methods import METHODS
 from trainables.models import Model, resolve
-from trainables.resident import Resident
+from trainables.resident import Resident, mean_tokens
+from trainables.room import CudaMemory, Room
 from trainables.tasks.contract import TaskData
 from trainables.tasks.tokens import read
 
@@ -48,11 +50,15 @@ class Job:
         return cls(trial=trial, source=record["source"], data=Path(record["data"]), folder=folder)
 
 
-class Lane:
-    """`ahead`: epochs that a resident may train before anybody has asked for them."""
+class NoRoom(Exception):
+    """The device has no memory for one more trial now; it may have when others have left."""
 
-    def __init__(self, device: torch.device, ahead: int = 0):
-        self._device, self._ahead = device, ahead
+
+class Lane:
+    """`ahead`: epochs that a resident may train before anybody has asked for them. `room`: None where memory is not watched."""
+
+    def __init__(self, device: torch.device, ahead: int = 0, room: Room | None = None):
+        self._device, self._ahead, self._memory = device, ahead, room
         self.residents: dict[str, Resident] = {}
         # What ended a resident against its will, by trial id, until it leaves.
         self.failures: dict[str, Exception] = {}
@@ -65,7 +71,8 @@ class Lane:
     def enter(self, job: Job) -> None:
         """Seat a trial, from its checkpoint if there is one; a stale resident of the same trial is replaced.
 
-        Raises ValueError for settings that the method refuses, or a model that is not the sweep's.
+        Raises ValueError for settings that the method refuses, or a model that is not the sweep's; NoRoom when the memory
+        that steps have needed so far does not leave enough for it beside the others.
         """
         self.leave(job.trial.id)
         model = _model(job.source)
@@ -74,8 +81,12 @@ class Lane:
                 f"model {job.source!r} on this node has other files ({model.fingerprint}) than the sweep's "
                 f"({job.trial.weights})"
             )
+        data = read_data(job.data)
+        tokens = sum(r.tokens for r in self.residents.values()) + mean_tokens(job.trial, data)
+        if self._memory and self.residents and not self._memory.holds(tokens):
+            raise NoRoom(f"no memory for {tokens:.0f} tokens a step beside {len(self.residents)} trials")
         engine = self._engine(job, model)
-        self.residents[job.trial.id] = Resident(job.trial, engine, read_data(job.data), job.folder)
+        self.residents[job.trial.id] = Resident(job.trial, engine, data, job.folder)
 
     def leave(self, trial_id: str) -> None:
         """Free the trial's place; nothing happens if it has none."""
@@ -106,7 +117,8 @@ class Lane:
         active = waiting[engine][: self._room.get(engine, len(waiting[engine]))]
         try:
             engine.seat_only([r.trial.id for r in active])
-            engine.step()
+            with self._memory.step(sum(r.tokens for r in active)) if self._memory else nullcontext():
+                engine.step()
         except Exception as error:  # whatever it is, its cause is to be found among the residents
             self._shrink(engine, active, error)
         for resident in active:
@@ -169,7 +181,7 @@ def open_lane(gpu: bool, ahead: int = 0) -> Lane:
     gpu = gpu and torch.cuda.is_available()
     if not gpu:
         torch.set_num_threads(1)  # a CPU lane owns one core; more threads would fight, and change the last bits
-    return Lane(torch.device("cuda" if gpu else "cpu"), ahead)
+    return Lane(torch.device("cuda" if gpu else "cpu"), ahead, Room(CudaMemory()) if gpu else None)
 
 
 @lru_cache(maxsize=4)

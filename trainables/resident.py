@@ -14,8 +14,15 @@ import torch
 from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
 from trainables import checkpoint
 from trainables.engine import Engine
+from trainables.methods import METHODS
 from trainables.slot import Slot
 from trainables.tasks.contract import TaskData
+
+
+def mean_tokens(trial: Trial, data: TaskData) -> float:
+    """Tokens of the trial's batches, on average."""
+    added = METHODS[trial.method](**trial.settings).virtual_tokens
+    return trial.batch_size * (len(data.train.ids) / len(data.train) + added)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class Resident:
         self._slot, self._test = self._seat(data)
         self._saved = len(self._slot.progress)
         self._counts: Counts = engine.counts(trial.id)
+        self.tokens = mean_tokens(trial, data)
 
     def wants(self, ahead: int) -> bool:
         """Whether it should train: epochs are asked for that do not exist, and `ahead` more."""
