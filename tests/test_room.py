@@ -44,11 +44,16 @@ def test_the_largest_step_so_far_decides_what_fits():
 
 
 def test_a_step_that_failed_teaches_nothing():
-    memory, room = CountedMemory(total=11_000), None
+    memory = CountedMemory(total=11_000)
     room = Room(memory)
-    with pytest.raises(RuntimeError), room.step(10):
-        memory.most = 10**9
-        raise RuntimeError
+
+    def fail():
+        with room.step(10):
+            memory.most = 10**9
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert room.per_token == 0
 
 
