@@ -123,22 +123,21 @@ def make_trials(
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """bf16 products where asked for; what is stored stays fp32."""
+    """The lone arm's bf16, as its users switch it on; what is stored stays fp32. Ours is the backbone's own."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class Fused:
     """An engine and its residents."""
 
-    def __init__(self, backbone: Backbone, trials: Sequence[Trial], data: TaskData, precision: str = "fp32"):
-        self.engine, self._precision = Engine(backbone), precision
+    def __init__(self, backbone: Backbone, trials: Sequence[Trial], data: TaskData):
+        self.engine = Engine(backbone)
         for trial in trials:
             self.engine.join(trial, data)
 
     def step(self) -> None:
         """One step of every resident. Data must outlast the measurement: an epoch's end would time the evaluation too."""
-        with autocast(self.engine.backbone.device, self._precision):
-            ended = self.engine.step()
+        ended = self.engine.step()
         assert not ended, "the measurement ran into the end of an epoch"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import measure
-from benchmarks.arms import autocast
 from benchmarks.gpu_setting import Bench, Shape, release, set_precision
 from search_spaces.records import Trial
 from trainables.engine import Engine
@@ -171,11 +171,10 @@ def g5_equality(bench: Bench) -> Rows:
     trials = bench.trials(K, shape, epochs=epochs)
 
     def losses(company: list[Trial], precision: str) -> list[float]:
-        engine = Engine(bench.backbone())
+        engine = Engine(replace(bench, precision=precision).backbone())
         slot = [engine.join(trial, data) for trial in company][company.index(trials[0])]
-        with autocast(bench.device, precision):
-            while slot.epoch < epochs:
-                engine.step()
+        while slot.epoch < epochs:
+            engine.step()
         return [p.loss if p.loss is not None else float("nan") for p in slot.progress]
 
     for precision, pinned in (("fp32", False), ("fp32", True), (bench.precision, False)):

@@ -97,13 +97,13 @@ class Bench:
         return make_trials(number, r=self.scale.r, batch_size=shape[0], method=method, **other)
 
     def backbone(self) -> Backbone:
-        return Backbone.load(self.model, self.device)
+        return Backbone.load(self.model, self.device, "bf16" if self.precision == "bf16" else "fp32")
 
     def time_is_short(self, seconds: float = 0) -> bool:
         return time.monotonic() + seconds > self.deadline
 
     def fused(self, number: int, shape: Shape, method: str = "adapter") -> Fused:
-        return Fused(self.backbone(), self.trials(number, shape, method), self.data(shape), self.precision)
+        return Fused(self.backbone(), self.trials(number, shape, method), self.data(shape))
 
     def lone(self, shape: Shape, method: str = "adapter", **other: Any) -> Lone:
         trial = self.trials(1, shape, method)[0]

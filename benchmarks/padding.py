@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.arms import CPU, Fused, Lone, make_trials
+from search_spaces.language import Precision
 from trainables.backbone import Backbone
 from trainables.models import Model, resolve
 from trainables.seeds import permutation
@@ -32,6 +33,7 @@ MODEL = "minilm"
 LENGTH = 128
 RESIDENTS = 16
 STEPS = 100
+PRECISIONS = {"fp32": "fp32", "bf16": "ours: bf16 products with frozen weights; lone: bf16 autocast"}
 POLICIES = ("packed rows", "own longest", "longest of all", f"{LENGTH}")
 
 
@@ -50,13 +52,15 @@ def shares(lengths: np.ndarray, batch_size: int) -> dict[str, float]:
     return {policy: float(real.sum() / c.sum()) for policy, c in zip(POLICIES, computed, strict=True)}
 
 
-def speeds(model: Model, data: TaskData, batch_size: int, rounds: int, steps: int) -> dict[str, list[float]]:
+def speeds(
+    model: Model, data: TaskData, batch_size: int, rounds: int, steps: int, precision: Precision
+) -> dict[str, list[float]]:
     """CPU seconds per step of each arm; all see the same batches, so ratios are those of real tokens per second."""
     trial = make_trials(1, r=64, batch_size=batch_size)[0]
     calls = {
-        "packed": Fused(Backbone.load(model, CPU), [trial], data).step,
-        "longest": Lone(model, trial, data).step,
-        f"{LENGTH}": Lone(model, trial, data, length=LENGTH).step,
+        "packed": Fused(Backbone.load(model, CPU, precision), [trial], data).step,
+        "longest": Lone(model, trial, data, precision=precision).step,
+        f"{LENGTH}": Lone(model, trial, data, length=LENGTH, precision=precision).step,
     }
     arms = {name: measure.Arm(step=call, repeats=steps) for name, call in calls.items()}
     return measure.interleaved(arms, rounds, warm_up=1)
@@ -68,9 +72,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="of the second table")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="steps per round and arm")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     arguments = parser.parse_args()
     measure.settle()
-    flags = measure.conditions(encoder=f"{MODEL}, adapters of width 64, batches of {arguments.batch_size} (speeds)")
+    flags = measure.conditions(
+        encoder=f"{MODEL}, adapters of width 64, batches of {arguments.batch_size} (speeds)",
+        precision=PRECISIONS[arguments.precision],
+    )
     measure.print_conditions(flags)
     model = resolve(MODEL)
     data: dict[str, TaskData] = {}
@@ -88,7 +96,9 @@ def main() -> None:
     measure.print_table(["task", "batch", *POLICIES], rows)
     rows = []
     for task in TASKS:
-        seconds = speeds(model, data[task], arguments.batch_size, arguments.rounds, arguments.steps)
+        seconds = speeds(
+            model, data[task], arguments.batch_size, arguments.rounds, arguments.steps, arguments.precision
+        )
         faster = {arm: measure.ratio(seconds[arm], seconds["packed"]) for arm in ("longest", f"{LENGTH}")}
         results["packed_is_faster_than"][task] = faster
         rows.append([task, *faster.values()])
