@@ -21,7 +21,19 @@ from trainables.running import RunningPass, Segment, losses_of
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
 CPU = torch.device("cpu")
-SMALL = {"full": {}, "adapter": {"r": 4}, "sparse_adapter": {"r": 4}, "madapter": {"r": 4, "n_mid": 2}}
+SMALL = {
+    "full": {},
+    "adapter": {"r": 4},
+    "sparse_adapter": {"r": 4},
+    "madapter": {"r": 4, "n_mid": 2},
+    "lora": {"r": 4},
+    "rslora": {"r": 4, "targets": "all"},
+    "dora": {"r": 4},
+    "pissa": {"r": 4},
+    "vera": {"r": 16, "targets": "all"},
+    "adalora": {"r": 6, "target": 2},
+    "dylora": {"r": 4},
+}
 
 # Reference numbers: trainable counts published for the two base encoders, head and LayerNorms excluded.
 EXPECTED = [
