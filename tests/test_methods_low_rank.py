@@ -1,7 +1,11 @@
 """The low-rank family against peft: logits, gradients and AdaLoRA's masks; DyLoRA against a second formula."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import peft
@@ -11,8 +15,10 @@ import torch.nn.functional as F
 import transformers
 from conftest import make_data, make_trial
 from peft.tuners.adalora.layer import RankAllocator
+from test_methods import RATES, SMALL
 
 from search_spaces.language import Recipe
+from trainables import checkpoint
 from trainables.backbone import Backbone
 from trainables.company import Company
 from trainables.counting import build, count
@@ -280,6 +286,76 @@ def test_only_matrices_are_decayed_and_no_magnitude(tiny_bert):
         layout = seat(tiny_bert, method).group.layout
         decayed = {e.name.rpartition(".")[2] for e in layout.entries if e.decayed and not e.name.startswith("head.")}
         assert decayed == (set() if method == "vera" else {"down", "up"})
+
+
+def test_what_stands_beside_the_maps_learns_more_than_a_head_can(tiny_bert):
+    """All seven in one engine; the head alone stays at a training loss of 0.63 and 72 % on this task, at any learning rate."""
+    data, recipe = make_data(train=240, test=60), Recipe(epochs=5, patience=9)
+    engine = Engine(Backbone.load(tiny_bert, CPU))
+    slots = [engine.join(make_trial(m, lr=RATES.get(m, 3e-3), recipe=recipe, **SMALL[m]), data) for m in FAMILY]
+    while not all(slot.done for slot in slots):
+        engine.step()
+    for slot in slots:
+        assert slot.progress[-1].loss < 0.3, slot.trial.method
+        assert slot.progress[-1].best_score > 85, slot.trial.method
+
+
+FRESH = """
+import sys
+from pathlib import Path
+import torch
+from test_methods_low_rank import FAMILY, finish, trial_of
+from trainables import checkpoint
+from trainables.backbone import Backbone
+from trainables.engine import Engine
+from trainables.models import resolve
+from conftest import make_data
+
+torch.set_num_threads(1)
+for method in FAMILY:
+    trial, engine = trial_of(method), Engine(Backbone.load(resolve(sys.argv[1]), torch.device("cpu")))
+    found = checkpoint.read(Path(sys.argv[2]) / method, trial)
+    slot = engine.restore(trial, make_data(), found.tensors, found.epoch, found.progress)
+    print(finish(engine, slot))
+"""
+
+
+def trial_of(method):
+    return make_trial(method, lr=1e-2, recipe=Recipe(epochs=3, patience=9), **SMALL[method])
+
+
+def finish(engine, slot):
+    """Train to the end; every loss, and the test split's logits and predictions, to the last bit."""
+    while not slot.done:
+        engine.step()
+    company, place = engine._find(slot.trial.id)
+    rows = pack([(slot.data.test, np.arange(8))], engine.backbone.shape.heads, CPU)
+    segment = Segment(company.group, 0, 1, [place], company.rest(engine.backbone, 1))
+    with torch.no_grad():
+        logits = RunningPass(engine.backbone, [segment], rows, None).logits()[0].flatten()
+    return [p.loss.hex() for p in slot.progress], [x.hex() for x in logits.tolist()]
+
+
+def test_a_checkpoint_continues_in_a_fresh_process_bit_for_bit(tiny_bert, tmp_path):
+    expected = []
+    for method in FAMILY:
+        engine, trial = Engine(Backbone.load(tiny_bert, CPU)), trial_of(method)
+        slot = engine.join(trial, make_data())
+        while not engine.step():
+            pass
+        _, tensors = engine.state(trial.id)
+        kept = checkpoint.Checkpoint(epoch=1, done=False, progress=list(slot.progress), tensors=tensors)
+        checkpoint.write(tmp_path / method, trial, kept)
+        expected.append(str(finish(engine, slot)))
+    places = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, str(tiny_bert.path), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+    )
+    assert fresh.stdout.splitlines() == expected
 
 
 # AdaLoRA's allocation of ranks.
