@@ -3,12 +3,15 @@
 import pytest
 import torch
 from conftest import make_data, make_trial
+from test_methods import SMALL
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
 from trainables.engine import Engine
+from trainables.methods import METHODS
 
 RECIPE = Recipe(epochs=3, patience=9)
+SHARING = [name for name, method in METHODS.items() if method.shares_backbone]
 
 
 def backbone(model):
@@ -124,21 +127,36 @@ def test_a_method_that_trains_the_backbone_is_refused_company(tiny_bert):
         engine.join(make_trial("full"), data)
 
 
-@pytest.mark.parametrize("method", ["adapter", "madapter", "sparse_adapter"])
+@pytest.mark.parametrize("method", SHARING)
+def test_a_method_is_the_same_alone_and_beside_others_and_its_like(method, tiny_bert):
+    data = [make_data(seed=i, outputs=3 if i == 2 else 2) for i in range(4)]
+    trials = [
+        make_trial(method, seed=1, recipe=RECIPE, **SMALL[method]),
+        make_trial("adapter", r=4, seed=2, recipe=RECIPE),
+        make_trial(method, seed=3, recipe=RECIPE, **SMALL[method]),
+        make_trial(method, seed=4, batch_size=16, lr=3e-3, recipe=RECIPE, **SMALL[method]),
+    ]
+    together = train(tiny_bert, trials, data, joins={3: 2})
+    for i in (0, 2, 3):
+        alone = train(tiny_bert, [trials[i]], data[i])[0]
+        assert losses(together[i]) == pytest.approx(losses(alone), abs=1e-6)
+        assert furthest(together[i], alone) < 1e-5
+
+
+@pytest.mark.parametrize("method", SHARING)
 def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
     shared = backbone(tiny_bert)
     before = {n: p.detach().clone() for n, p in shared.module.named_parameters()}
-    engine, trial = Engine(shared), make_trial(method, r=4, lr=1e-2, recipe=RECIPE)
+    engine, trial = Engine(shared), make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
     engine.join(trial, make_data())
     for _ in range(8):
         engine.step()
     assert all(torch.equal(p, before[n]) for n, p in shared.module.named_parameters())
 
 
-@pytest.mark.parametrize("method", ["full", "adapter", "sparse_adapter", "madapter"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
-    settings = {} if method == "full" else {"r": 4}
-    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **settings), make_data()
+    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **SMALL[method]), make_data()
     undisturbed = train(tiny_bert, [trial], data)[0]
     engine = Engine(backbone(tiny_bert))
     engine.join(trial, data)

@@ -21,7 +21,21 @@ from trainables.running import RunningPass, Segment, losses_of
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
 CPU = torch.device("cpu")
-SMALL = {"full": {}, "adapter": {"r": 4}, "sparse_adapter": {"r": 4}, "madapter": {"r": 4, "n_mid": 2}}
+SMALL = {
+    "full": {},
+    "adapter": {"r": 4},
+    "sparse_adapter": {"r": 4},
+    "madapter": {"r": 4, "n_mid": 2},
+    "lora": {"r": 4},
+    "rslora": {"r": 4, "targets": "all"},
+    "dora": {"r": 4},
+    "pissa": {"r": 4},
+    "vera": {"r": 16, "targets": "all"},
+    "adalora": {"r": 6, "target": 2},
+    "dylora": {"r": 4},
+}
+# Learning rates of methods that need another than the usual 3e-3 to learn within seconds.
+RATES = {"vera": 1e-2, "adalora": 1e-2}
 
 # Reference numbers: trainable counts published for the two base encoders, head and LayerNorms excluded.
 EXPECTED = [
@@ -82,7 +96,7 @@ def test_the_closed_formula_counts_the_live_parameters(method, tiny_bert, tiny_r
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_bert):
-    trial = make_trial(method, lr=3e-3, recipe=Recipe(epochs=6, patience=6), **SMALL[method])
+    trial = make_trial(method, lr=RATES.get(method, 3e-3), recipe=Recipe(epochs=6, patience=6), **SMALL[method])
     engine = Engine(Backbone.load(tiny_bert, CPU))
     slot = engine.join(trial, make_data(train=240, test=60))
     before = engine.test(trial.id).metrics["accuracy"]

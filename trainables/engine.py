@@ -162,9 +162,9 @@ class Engine:
         """Seat a trial again as `state` saw it after `epoch` epochs."""
         method = METHODS[trial.method](**trial.settings)
         layout = Layout(method, self.backbone, data.task.outputs)
-        slot = Slot(
-            trial=trial, method=method, data=data, best=tensors["best"].clone(), epoch=epoch, progress=list(progress)
-        )
+        # Tensors read from a file lie at odd addresses, on which the last bits of matrix products depend.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        slot = Slot(trial=trial, method=method, data=data, best=tensors["best"], epoch=epoch, progress=list(progress))
         slot.step = epoch * slot.steps_per_epoch
         keep = tensors["keep"][None] if "keep" in tensors else None
         memory = tensors["memory"][:, None] if "memory" in tensors else None

@@ -19,6 +19,7 @@ from trainables.methods.starts import ZEROS, Start
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import ArrayLike
     from torch import Tensor
 
 # Where a method can act, in the order in which a token meets the places.
@@ -219,11 +220,11 @@ class Method(ABC):
         """Keys and values [K, l, D], or [b, l, D] where they differ from example to example."""
         raise NotImplementedError
 
-    def draws(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
         """Vectors drawn anew for each training step; the formula finds them among its parameters, as [K, 1, n]."""
         return {}
 
-    def rest(self, shape: Shape) -> dict[str, np.ndarray]:
+    def rest(self, shape: Shape) -> Mapping[str, ArrayLike]:
         """The same for evaluation."""
         return {}
 

@@ -1,0 +1,101 @@
+"""LoRA: a trained product of rank r beside frozen linear maps (Hu et al. 2022, ICLR).
+
+    y = x W + b + (alpha / r) x A B,    A [in, r] uniform in +- 1 / sqrt(in), B [r, out] = 0
+
+On the query and value maps, or on all six maps of a layer. Only the head is trained with it. Starts as the frozen model.
+The paper draws A from a normal; its code and peft draw it as here. There is no dropout on x of its own.
+Traps: alpha / r couples the learning rate to the rank, so alpha follows as 2 r unless it is set; A's first gradient is zero,
+because B is. The published GLUE scores of MRPC, RTE and STS-B started from a model tuned on MNLI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import (
+    At,
+    Family,
+    Method,
+    Parameter,
+    Shape,
+    Site,
+    Values,
+    require_int,
+    require_number,
+    require_one_of,
+)
+from trainables.methods.starts import LINEAR_UNIFORM
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUERY_VALUE: tuple[Site, ...] = ("attention.query", "attention.value")
+ALL: tuple[Site, ...] = (*QUERY_VALUE, "attention.key", "attention.dense", "ffn.intermediate", "ffn.dense")
+TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank(Method):
+    """Base of all that act beside linear maps. `targets`: the query and value maps, or all six of a layer."""
+
+    family: ClassVar[Family] = "low rank"
+    sites: ClassVar[tuple[Site, ...]] = ALL
+
+    targets: Literal["qv", "all"] = "qv"
+
+    def check(self, shape: Shape | None) -> None:
+        require_one_of("targets", self.targets, tuple(TARGETS))
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        return self.beside(*shape.ends(site)) if site in TARGETS[self.targets] else {}
+
+    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+        """What stands beside one linear map of these widths."""
+        raise NotImplementedError
+
+    def ends(self, shape: Shape) -> list[tuple[int, int]]:
+        """Widths of what comes in and goes out, for every map that it acts beside."""
+        return shape.layers * [shape.ends(site) for site in TARGETS[self.targets]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(LowRank):
+    """`r`: rank; `alpha`: None for 2 r."""
+
+    title: ClassVar[str] = "LoRA"
+    paper: ClassVar[str] = "Hu et al. 2022"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(4, 8, 16)}
+
+    r: int = 8
+    alpha: float | None = None
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        if self.alpha is not None:
+            require_number("alpha", self.alpha, 1e-3, 1e4)
+
+    @property
+    def strength(self) -> float:
+        """alpha, or what stands for it."""
+        return 2 * self.r if self.alpha is None else self.alpha
+
+    @property
+    def scale(self) -> float:
+        return self.strength / self.r
+
+    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+        return {
+            "down": Parameter(shape=(inputs, self.r), start=LINEAR_UNIFORM),
+            "up": Parameter(shape=(self.r, outputs)),
+        }
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        return h.baddbmm(at.x @ p.down, p.up, alpha=self.scale)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        weights = self.r * sum(inputs + outputs for inputs, outputs in self.ends(shape))
+        return weights, weights

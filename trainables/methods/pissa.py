@@ -1,0 +1,51 @@
+"""PiSSA: LoRA that starts from the largest singular triplets of each weight (Meng et al. 2024, NeurIPS).
+
+    y = x (W - s A0 B0) + b + s x A B,    W = U S V^T,    A0 = U_r sqrt(S_r / s), B0 = sqrt(S_r / s) V_r^T,    s = alpha / r
+
+A and B start at A0 and B0, so that both have a gradient at once; the start is the frozen model up to rounding. alpha = r
+unless it is set, hence s = 1.
+The weight itself is never rewritten, because it is shared: A0 and B0 are kept beside it, once per backbone, and taken off again.
+Trap: weight decay pulls A and B, which carry the pretrained model, to zero; learning rates lie below LoRA's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Parameter, Values
+from trainables.methods.lora import LoRA
+from trainables.methods.starts import FROZEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiSSA(LoRA):
+    """`alpha`: None for r."""
+
+    title: ClassVar[str] = "PiSSA"
+    paper: ClassVar[str] = "Meng et al. 2024"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
+
+    @property
+    def strength(self) -> float:
+        return self.r if self.alpha is None else self.alpha
+
+    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+        return {
+            "down": Parameter(shape=(inputs, self.r), start=FROZEN),
+            "up": Parameter(shape=(self.r, outputs), start=FROZEN),
+        }
+
+    def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
+        u, s, v = weight.svd()
+        root = (s[: self.r] / self.scale).sqrt()
+        return {"down": u[:, : self.r] * root, "up": (v[:, : self.r] * root).T.contiguous()}
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        residual = h - self.scale * (at.x @ at.start("down")) @ at.start("up")
+        return super().transform(residual, p, at)

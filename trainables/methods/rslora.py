@@ -1,0 +1,27 @@
+"""rsLoRA: LoRA whose scale keeps its size when the rank grows (Kalajdzievski 2023).
+
+    y = x W + b + (alpha / sqrt(r)) x A B
+
+Everything else is LoRA's. Trap: at r = 8 and the same alpha the scale is 2.8 times LoRA's, so learning rates lie lower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.lora import LoRA
+
+
+@dataclass(frozen=True, kw_only=True)
+class RsLoRA(LoRA):
+    title: ClassVar[str] = "rsLoRA"
+    paper: ClassVar[str] = "Kalajdzievski 2023"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
+
+    @property
+    def scale(self) -> float:
+        return self.strength / sqrt(self.r)
