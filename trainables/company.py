@@ -41,8 +41,8 @@ class Company:
         return slot.method, task.outputs, task.regression, recipe.beta1, recipe.beta2, recipe.eps
 
 
-def _stacked(draws: Sequence[Mapping[str, np.ndarray]], backbone: Backbone) -> dict[str, Tensor]:
-    def stack(vectors: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(vectors).astype(np.float32)).to(backbone.device)[:, None]
+def _stacked(draws: Sequence[Mapping[str, Sequence[float] | np.ndarray]], backbone: Backbone) -> dict[str, Tensor]:
+    def stack(vectors: list[Sequence[float] | np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.array(vectors, np.float32)).to(backbone.device)[:, None]
 
     return {name: stack([each[name] for each in draws]) for name in draws[0]}

@@ -10,7 +10,7 @@ l virtual tokens, L layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -219,11 +219,11 @@ class Method(ABC):
         """Keys and values [K, l, D], or [b, l, D] where they differ from example to example."""
         raise NotImplementedError
 
-    def draws(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, Sequence[float] | np.ndarray]:
         """Vectors drawn anew for each training step; the formula finds them among its parameters, as [K, 1, n]."""
         return {}
 
-    def rest(self, shape: Shape) -> dict[str, np.ndarray]:
+    def rest(self, shape: Shape) -> Mapping[str, Sequence[float] | np.ndarray]:
         """The same for evaluation."""
         return {}
 
