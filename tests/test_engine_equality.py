@@ -3,10 +3,12 @@
 import pytest
 import torch
 from conftest import make_data, make_trial
+from test_methods import SMALL
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
 from trainables.engine import Engine
+from trainables.methods import METHODS
 
 RECIPE = Recipe(epochs=3, patience=9)
 
@@ -124,21 +126,20 @@ def test_a_method_that_trains_the_backbone_is_refused_company(tiny_bert):
         engine.join(make_trial("full"), data)
 
 
-@pytest.mark.parametrize("method", ["adapter", "madapter", "sparse_adapter"])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.shares_backbone])
 def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
     shared = backbone(tiny_bert)
     before = {n: p.detach().clone() for n, p in shared.module.named_parameters()}
-    engine, trial = Engine(shared), make_trial(method, r=4, lr=1e-2, recipe=RECIPE)
+    engine, trial = Engine(shared), make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
     engine.join(trial, make_data())
     for _ in range(8):
         engine.step()
     assert all(torch.equal(p, before[n]) for n, p in shared.module.named_parameters())
 
 
-@pytest.mark.parametrize("method", ["full", "adapter", "sparse_adapter", "madapter"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
-    settings = {} if method == "full" else {"r": 4}
-    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **settings), make_data()
+    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **SMALL[method]), make_data()
     undisturbed = train(tiny_bert, [trial], data)[0]
     engine = Engine(backbone(tiny_bert))
     engine.join(trial, data)
