@@ -17,6 +17,8 @@ KINDS = (
     ("adapter", {"r": 4}),
     ("madapter", {"r": 2, "n_mid": 2}),
     ("sparse_adapter", {"r": 4, "score": "magnitude"}),
+    ("houlsby_variant", {"r": 4, "variant": "batch_norm"}),
+    ("adapter_drop_robust", {"r": 2}),
 )
 
 residents = st.lists(

@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring columns of the flat buffers that are updated alike."""
+    """Neighbouring columns of the flat buffers that the optimiser updates alike."""
 
     start: int
     stop: int
@@ -65,7 +65,7 @@ class Run:
 
 
 class Layout:
-    """The row of a trial of this method. `names` lists what is under each prefix; `runs` are disjoint and cover the row."""
+    """The row of a trial of this method. `names` lists what is under each prefix; `runs` part what is trained."""
 
     def __init__(self, method: Method, backbone: Backbone, outputs: int):
         self.method, self.shape, self.outputs = method, backbone.shape, outputs
@@ -108,6 +108,8 @@ class Layout:
     def _runs(self) -> list[Run]:
         runs: list[Run] = []
         for e in self.entries:
+            if not e.parameter.trained:
+                continue
             if runs and (runs[-1].decayed, runs[-1].lr) == (e.decayed, e.parameter.lr):
                 runs[-1] = Run(runs[-1].start, e.stop, e.decayed, e.parameter.lr)
             else:
@@ -193,6 +195,6 @@ def _bounds(start: Start, shape: tuple[int, ...]) -> tuple[float, float]:
     return -bound, bound
 
 
-def _order(parameter: Parameter) -> tuple[bool, float]:
-    """Matrices first, then what is not decayed, neighbours with the same learning rate."""
-    return not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0
+def _order(parameter: Parameter) -> tuple[bool, bool, float]:
+    """Matrices first, then what is not decayed, neighbours with the same learning rate; last what is not trained."""
+    return not parameter.trained, not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0

@@ -75,6 +75,13 @@ class Rows:
         heads = len(self.collect) // N
         return self.collect.view(N, heads)[:, 0] // (heads * L)
 
+    @cached_property
+    def real(self) -> Tensor:
+        """[1, N, 1]: 1 for tokens, 0 for what fills a row up."""
+        N = self.input_ids.shape[1]
+        heads = self.weights.new_ones(len(self.collect)).index_fill_(0, self.idle, 0)
+        return heads.view(1, N, -1)[..., :1]
+
     def examples_of(self, start: int, stop: int) -> slice:
         """The examples of rows start to stop - 1, among all."""
         return slice(sum(self.examples[:start]), sum(self.examples[:stop]))

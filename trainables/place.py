@@ -80,11 +80,7 @@ class Place:
         return m[:, 0].index_select(0, tokens).view(segment.stop - segment.start, -1, m.shape[-1])
 
     def real(self) -> Tensor:
-        rows, segment = self.running.rows, self.segment
-        width = (rows.starts[segment.stop] - rows.starts[segment.start]) // (segment.stop - segment.start)
-        tokens = rows.weights.new_tensor(rows.tokens[segment.start : segment.stop])
-        places = rows.weights.new_ones(width).cumsum(0) - 1
-        return (places[None, :] < tokens[:, None]).to(rows.weights.dtype)[..., None]
+        return self.running.tokens(self.segment, self.running.rows.real)
 
     def keep(self, name: str, value: Tensor) -> None:
         if self.training:

@@ -1,0 +1,64 @@
+"""AdapterDrop: Pfeiffer adapters that the lowest layers do without (Rücklé et al. 2021, EMNLP).
+
+    specialised   layers 0 .. n - 1 have no adapter, in training and evaluation
+    robust        n ~ U{0, ..., L - 1} drawn for every step: the adapters of layers 0 .. n - 1 are skipped in it; in evaluation
+                  all of them act
+
+LayerNorms stay frozen, as with the adapter underneath: nothing below layer n is trained then, and the backward pass of a
+specialised trial stops there.
+Traps: skipping has to be reset for evaluation; the adapters library's notebook draws 0 to L - 2. An adapter that a step
+skips has a gradient of zero, not none: Adam's momentum and the weight decay go on acting on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int
+from trainables.methods.pfeiffer import Pfeiffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterDrop(Pfeiffer):
+    """`r`: width of the bottleneck; `dropped`: the lowest layers, so many, have none."""
+
+    title: ClassVar[str] = "AdapterDrop"
+    paper: ClassVar[str] = "Rücklé et al. 2021"
+
+    dropped: int = 5
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        most = shape.layers - 1 if shape else 1000
+        require_int("dropped", self.dropped, 0, most, "one layer has to keep its adapter")
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        return {} if layer < self.dropped else super().parameters(shape, layer, site)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        weights, module = super().counts(shape)
+        left = shape.layers - self.dropped
+        return weights // shape.layers * left, module // shape.layers * left
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterDropRobust(Pfeiffer):
+    """`r`: width of the bottleneck."""
+
+    title: ClassVar[str] = "AdapterDrop (robust)"
+    paper: ClassVar[str] = "Rücklé et al. 2021"
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        return h + (p.dropped <= at.layer) * self.branch(h, p, at)
+
+    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, Sequence[float] | np.ndarray]:
+        return {"dropped": random.integers(0, shape.layers, 1)}
+
+    def rest(self, shape: Shape) -> Mapping[str, Sequence[float] | np.ndarray]:
+        return {"dropped": [0]}

@@ -1,0 +1,83 @@
+"""Compacter: adapters whose matrices are sums of Kronecker products (Karimi Mahabadi et al. 2021, NeurIPS).
+
+    W = sum over i = 1..n of A_i (x) (s_i t_i),    A_i [n, n] one set for all layers, s_i [rows / n, 1], t_i [1, columns / n]
+    A(h) = h + f(h W_down + b_down) W_up + b_up,   f = GELU
+
+Compacter has one at both of Houlsby's places, Compacter++ at the feed-forward one alone. s and t start Glorot-uniform, A with
+N(0, 1e-4), biases at zero: the bare encoder up to rounding. LayerNorms stay frozen, as in the adapters library (the authors'
+configuration trains them).
+The sources differ twice: GELU here is the exact one, as in the library (the authors use the tanh form), and ++ stands at
+Houlsby's place, as theirs does (the library puts it at Pfeiffer's).
+Trap: it needs about ten times an adapter's learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.activations import gelu
+from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
+from trainables.methods.starts import GLOROT, normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compacter(Method):
+    """`r`: width of the bottleneck; `n`: terms of a sum, which divides both widths."""
+
+    title: ClassVar[str] = "Compacter"
+    paper: ClassVar[str] = "Karimi Mahabadi et al. 2021"
+    family: ClassVar[Family] = "adapter"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2), "r": choice(24, 48, 96)}
+
+    r: int = 24
+    n: int = 4
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        require_int("n", self.n, 1, self.r, "the bottleneck's width")
+        for name, width in (("r", self.r), ("the backbone's width", shape.width if shape else self.n)):
+            if width % self.n:
+                raise ValueError(f"n = {self.n}: must divide {name} = {width}")
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        d, r, n = shape.width, self.r, self.n
+        return {
+            "down_left": Parameter(shape=(n, d // n, 1), start=GLOROT),
+            "down_right": Parameter(shape=(n, 1, r // n), start=GLOROT),
+            "down_bias": Parameter(shape=(r,)),
+            "up_left": Parameter(shape=(n, r // n, 1), start=GLOROT),
+            "up_right": Parameter(shape=(n, 1, d // n), start=GLOROT),
+            "up_bias": Parameter(shape=(d,)),
+        }
+
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        return {"rule": Parameter(shape=(self.n, self.n, self.n), start=normal(1e-4))}
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        down, up = kronecker_sum(p.rule, p.down_left @ p.down_right), kronecker_sum(p.rule, p.up_left @ p.up_right)
+        return h + gelu(h @ down + p.down_bias) @ up + p.up_bias
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d, r, modules = shape.width, self.r, shape.layers * len(self.sites)
+        weights = modules * 2 * (d + r) + self.n**3
+        return weights, weights + modules * (r + d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompacterPlusPlus(Compacter):
+    title: ClassVar[str] = "Compacter++"
+    sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
+
+
+def kronecker_sum(a: Tensor, b: Tensor) -> Tensor:
+    """The sum over i of A_i (x) B_i: a [K, n, n, n], b [K, n, rows, columns] -> [K, n rows, n columns]."""
+    n, rows, columns = b.shape[1:]
+    products = a.flatten(2).transpose(1, 2) @ b.flatten(2)
+    return products.view(-1, n, n, rows, columns).transpose(2, 3).reshape(-1, n * rows, n * columns)

@@ -1,0 +1,150 @@
+"""Houlsby et al. 2019, section 3.6: variants of their adapter, which they report to be no better. One of them per trial.
+
+    A(h) = h + f(h W_down + b_down) W_up + b_up,    the Houlsby adapter, with one change:
+
+    norm_input       f(LN(h) W_down + b_down)             a LayerNorm of its own; the skip connection passes h
+    norm_bottleneck  f(LN(h W_down + b_down))             the same on the bottleneck
+    batch_norm       f(BN(h W_down))                      over all tokens of the mini-batch, padding left out
+    extra_layers     f(... f(f(h W_down + b_down) W_1 + b_1) ...)    `extra` square layers, starting as the identity
+    tanh, sigmoid, gelu, swish                            another f than ReLU
+    attention_only, ffn_only                              at one of the two places
+    parallel         h + f(x W_down + b_down) W_up + b_up       x: the sub-layer's input
+    multiplicative   h * (1 + f(x W_down + b_down) W_up + b_up)
+
+The paper gives names and no formulas, and no code was released: these definitions are ours. Everything else (starts, places,
+trained LayerNorms) is the Houlsby adapter's, see `adapter.py`.
+Traps: batch norm normalises with its batch in training and with running statistics in evaluation, which are part of the trial's
+state, moved by a tenth per step; 8 examples are few. A bias before it would cancel, and Adam would drive it about by rounding
+errors: b_down is counted as in the other variants, but stays zero. Parallel has no scale and both matrices start small, unlike
+`parallel.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.activations import gelu, swish
+from trainables.methods.adapter import Adapter
+from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
+from trainables.methods.starts import IDENTITY, ONES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Variant = Literal[
+    "norm_input",
+    "norm_bottleneck",
+    "batch_norm",
+    "extra_layers",
+    "tanh",
+    "sigmoid",
+    "gelu",
+    "swish",
+    "attention_only",
+    "ffn_only",
+    "parallel",
+    "multiplicative",
+]
+VARIANTS: tuple[Variant, ...] = Variant.__args__  # type: ignore[attr-defined]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": lambda z: z.tanh(),
+    "sigmoid": lambda z: z.sigmoid(),
+    "gelu": gelu,
+    "swish": swish,
+}
+PLACES: dict[str, tuple[Site, ...]] = {"attention_only": ("attention.output",), "ffn_only": ("ffn.output",)}
+EPS, MOMENTUM = 1e-5, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoulsbyVariant(Adapter):
+    """`variant`: what is changed; `r`: width of the bottleneck; `extra`: square layers of "extra_layers"."""
+
+    title: ClassVar[str] = "Houlsby variant"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(32, 64, 128)}
+
+    variant: Variant = "norm_input"
+    extra: int = 1
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_one_of("variant", self.variant, VARIANTS)
+        require_int("extra", self.extra, 1, 8)
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        if site not in PLACES.get(self.variant, self.sites):
+            return {}
+        return super().parameters(shape, layer, site) | self._more(shape.width)
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        x = at.x if self.variant in ("parallel", "multiplicative") else h
+        if self.variant == "norm_input":
+            x = normalised(x, *moments(x)) * p.gain + p.shift
+        z = self._activated(x @ p.down, p, at)
+        for i in range(self._layers):
+            z = (z @ p[f"extra{i}"] + p[f"extra{i}_bias"]).relu()
+        branch = z @ p.up + p.up_bias
+        return h + (h * branch if self.variant == "multiplicative" else branch)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d, r, modules = shape.width, self.r, self._modules(shape)
+        weights = modules * (2 * d + self._layers * r) * r
+        affine = {"norm_input": 2 * d, "norm_bottleneck": 2 * r, "batch_norm": 2 * r}.get(self.variant, 0)
+        return weights, weights + modules * (r + d + self._layers * r + affine)
+
+    def stored(self, shape: Shape) -> float:
+        running = 2 * self.r * self._modules(shape) if self.variant == "batch_norm" else 0
+        return super().stored(shape) + running
+
+    @property
+    def _layers(self) -> int:
+        return self.extra if self.variant == "extra_layers" else 0
+
+    def _modules(self, shape: Shape) -> int:
+        return shape.layers * len(PLACES.get(self.variant, self.sites))
+
+    def _more(self, d: int) -> dict[str, Parameter]:
+        """What a variant has beside the Houlsby adapter's parameters."""
+        width, declared = d if self.variant == "norm_input" else self.r, {}
+        for i in range(self._layers):
+            declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), start=IDENTITY)
+            declared[f"extra{i}_bias"] = Parameter(shape=(self.r,))
+        if self.variant in ("norm_input", "norm_bottleneck", "batch_norm"):
+            declared |= {"gain": Parameter(shape=(width,), start=ONES), "shift": Parameter(shape=(width,))}
+        if self.variant == "batch_norm":
+            declared["running_mean"] = Parameter(shape=(self.r,), trained=False)
+            declared["running_variance"] = Parameter(shape=(self.r,), start=ONES, trained=False)
+        return declared
+
+    def _activated(self, z: Tensor, p: Values, at: At) -> Tensor:
+        if self.variant == "batch_norm":
+            return (normalised(z, *batch_moments(z, p, at)) * p.gain + p.shift).relu()
+        z = z + p.down_bias
+        if self.variant == "norm_bottleneck":
+            z = normalised(z, *moments(z)) * p.gain + p.shift
+        return ACTIVATIONS[self.variant](z) if self.variant in ACTIVATIONS else z.relu()
+
+
+def moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each token's numbers."""
+    return z.mean(-1, keepdim=True), z.var(-1, keepdim=True, correction=0)
+
+
+def batch_moments(z: Tensor, p: Values, at: At) -> tuple[Tensor, Tensor]:
+    """Mean and variance [K, 1, R] over a trial's own tokens; in evaluation the running ones, which training moves."""
+    if not at.training:
+        return p.running_mean, p.running_variance
+    real = at.real()
+    number = real.sum(1, keepdim=True)
+    mean = (z * real).sum(1, keepdim=True) / number
+    variance = ((z - mean).square() * real).sum(1, keepdim=True) / number
+    at.keep("running_mean", p.running_mean.lerp(mean, MOMENTUM))
+    at.keep("running_variance", p.running_variance.lerp(variance * number / (number - 1), MOMENTUM))
+    return mean, variance
+
+
+def normalised(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return (z - mean) * (variance + EPS).rsqrt()

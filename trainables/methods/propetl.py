@@ -1,0 +1,85 @@
+"""ProPETL: one Pfeiffer adapter for all layers, of which each layer uses a part of its own (Zeng et al. 2023, ACL).
+
+    W_l = W * M_l,    M_l = 1 where |s_l| is among the largest of its matrix,    for W_down and W_up
+
+All layers share the biases as they are. `share` is the part that is kept (the code calls it sparsity). The gradient of a mask
+passes straight through to |s_l|. The scores s_l have a learning rate of their own and no decay; after training only the masks
+are needed, one bit each.
+As in the authors' code for RoBERTa: the prototype starts like a Pfeiffer adapter; scores start uniform within 1 / sqrt(columns),
+which is Kaiming's rule for matrices stored the other way round, and floor((1 - share) n) of n are masked.
+Traps: three numbers, trained, stored and the prototype's. The masks are made anew in every pass, from the k-th smallest score
+rather than by sorting; scores that tie with it are masked too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_number
+from trainables.methods.pfeiffer import Pfeiffer
+from trainables.methods.starts import uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProPETL(Pfeiffer):
+    """`r`: width of the bottleneck; `share`: of the prototype's weights that a layer uses; `mask_lr`: peak rate of the scores."""
+
+    title: ClassVar[str] = "ProPETL (adapter)"
+    paper: ClassVar[str] = "Zeng et al. 2023"
+    family: ClassVar[Family] = "combination"
+    search: ClassVar[Mapping[str, Dimension]] = {
+        "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
+        "mask_lr": choice(1e-3, 3e-3, 1e-2),
+    }
+
+    r: int = 64
+    share: float = 0.5
+    mask_lr: float = 3e-3
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_number("share", self.share, 0.01, 1.0)
+        require_number("mask_lr", self.mask_lr, 0.0, 10.0)
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        return {
+            f"{name}_scores": Parameter(
+                shape=(rows, columns),
+                start=uniform(-(columns**-0.5), columns**-0.5),
+                decayed=False,
+                lr=self.mask_lr,
+            )
+            for name, rows, columns in (("down", shape.width, self.r), ("up", self.r, shape.width))
+        }
+
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        return super().parameters(shape, 0, "ffn.output")
+
+    def branch(self, h: Tensor, p: Values, at: At) -> Tensor:
+        z = at.norm(h + at.x)
+        down, up = p.down * self.mask(p.down_scores), p.up * self.mask(p.up_scores)
+        return (z @ down + p.down_bias).relu() @ up + p.up_bias
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """[K, ...] of zeros and ones, whose gradient goes to the scores' magnitudes."""
+        size = scores.abs()
+        removed = int((1 - self.share) * scores[0].numel())
+        if removed == 0:
+            return size - size.detach() + 1
+        limit = size.detach().flatten(1).kthvalue(removed).values
+        return (size.detach() > limit[:, None, None]) + (size - size.detach())
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        prototype, layers = 2 * shape.width * self.r, shape.layers
+        weights = prototype + layers * prototype
+        return weights, weights + self.r + shape.width
+
+    def stored(self, shape: Shape) -> float:
+        prototype = 2 * shape.width * self.r
+        return prototype + self.r + shape.width + shape.layers * prototype / 32
