@@ -3,11 +3,14 @@
 import pytest
 import torch
 from conftest import make_data, make_trial
+from test_methods import SMALL
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
 from trainables.engine import Engine
+from trainables.methods import METHODS
 
+SHARING = [name for name, kind in METHODS.items() if kind.shares_backbone]
 RECIPE = Recipe(epochs=3, patience=9)
 
 
@@ -61,6 +64,23 @@ def test_mixed_company_changes_no_trial(family, request):
         assert losses(slot) == pytest.approx(losses(alone), abs=1e-6)
         assert furthest(slot, alone) < 1e-5
         assert [p.score for p in slot.progress] == [p.score for p in alone.progress]
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("method", SHARING)
+def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, request):
+    model, recipe = request.getfixturevalue(family), Recipe(epochs=2)
+    trials = [
+        make_trial("adapter", r=4, seed=1, recipe=recipe),
+        make_trial(method, seed=2, lr=3e-3, recipe=recipe, **SMALL[method]),
+        make_trial(method, seed=3, lr=1e-2, batch_size=4, recipe=recipe, **SMALL[method]),
+        make_trial("madapter", r=4, seed=4, batch_size=16, recipe=recipe),
+    ]
+    data = [make_data(seed=i, outputs=1 if i == 0 else 2, test=20, high=10 + 5 * i) for i in range(4)]
+    for i, slot in enumerate(train(model, trials, data)):
+        alone = train(model, [trials[i]], [data[i]])[0]
+        assert losses(slot) == pytest.approx(losses(alone), abs=2e-6)
+        assert [p.score for p in slot.progress] == pytest.approx([p.score for p in alone.progress], abs=1e-3)
 
 
 def test_equal_shapes_are_equal_bit_for_bit(tiny_bert):
@@ -124,21 +144,20 @@ def test_a_method_that_trains_the_backbone_is_refused_company(tiny_bert):
         engine.join(make_trial("full"), data)
 
 
-@pytest.mark.parametrize("method", ["adapter", "madapter", "sparse_adapter"])
+@pytest.mark.parametrize("method", SHARING)
 def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
     shared = backbone(tiny_bert)
     before = {n: p.detach().clone() for n, p in shared.module.named_parameters()}
-    engine, trial = Engine(shared), make_trial(method, r=4, lr=1e-2, recipe=RECIPE)
+    engine, trial = Engine(shared), make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
     engine.join(trial, make_data())
     for _ in range(8):
         engine.step()
     assert all(torch.equal(p, before[n]) for n, p in shared.module.named_parameters())
 
 
-@pytest.mark.parametrize("method", ["full", "adapter", "sparse_adapter", "madapter"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
-    settings = {} if method == "full" else {"r": 4}
-    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **settings), make_data()
+    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **SMALL[method]), make_data()
     undisturbed = train(tiny_bert, [trial], data)[0]
     engine = Engine(backbone(tiny_bert))
     engine.join(trial, data)
