@@ -1,5 +1,11 @@
 """Prompts, prefixes, scalings, biases and freezing against a second formula, peft and the published counts."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import peft
 import pytest
@@ -10,6 +16,7 @@ from plain_encoder import PlainEncoder
 from plain_methods import flat_prefix, plain_of
 from test_methods import BERT, ROBERTA, SMALL
 
+from trainables import checkpoint
 from trainables.backbone import Backbone
 from trainables.counting import build, count
 from trainables.dropout import Masks
@@ -20,7 +27,7 @@ from trainables.methods import METHODS
 from trainables.packing import pack
 from trainables.running import RunningPass, Segment, losses_of
 
-CPU = torch.device("cpu")
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[1]
 LENGTHS = {"low": 3, "high": 20}
 FAMILIES = ("freezing", "scaling and bias", "prompt", "combination")
 
@@ -210,6 +217,44 @@ def test_prefixes_equal_peft_once_its_positions_are_moved_back(tiny_bert):
     assert torch.allclose(logits, out.logits, atol=1e-5)
     for name, part in columns(weight.grad).items():
         assert torch.allclose(part, grads[name], atol=1e-5), name
+
+
+def test_a_checkpoint_gives_the_same_outputs_in_another_process(tiny_bert, tmp_path):
+    """After an epoch of training, on a regression task, whose predictions are the outputs themselves."""
+    data, engine = make_data(outputs=1, train=16), Engine(Backbone.load(tiny_bert, CPU))
+    trials = [make_trial(m, lr=1e-2, **SMALL[m]) for m in METHODS if METHODS[m].family in FAMILIES]
+    for trial in trials:
+        engine.join(trial, data)
+    while not engine.step():
+        pass
+    for trial in trials:
+        slot, tensors = engine.state(trial.id)
+        state = checkpoint.Checkpoint(epoch=1, done=False, progress=slot.progress, tensors=tensors)
+        checkpoint.write(tmp_path / trial.id, trial, state)
+    script = """
+import json, sys, torch
+from pathlib import Path
+from conftest import make_data
+from search_spaces.records import Trial
+from trainables import checkpoint
+from trainables.backbone import Backbone
+from trainables.engine import Engine
+from trainables.models import resolve
+torch.set_num_threads(1)
+for text in json.loads(sys.argv[2]):
+    trial, engine = Trial.from_json(text), Engine(Backbone.load(resolve(sys.argv[1]), torch.device("cpu")))
+    state = checkpoint.read(Path(sys.argv[3]) / trial.id, trial)
+    engine.restore(trial, make_data(outputs=1, train=16), state.tensors, state.epoch, state.progress)
+    print(json.dumps(engine.test(trial.id).predictions))
+"""
+    words = [str(tiny_bert.path), json.dumps([t.to_json() for t in trials]), str(tmp_path)]
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for trial, line in zip(trials, done.stdout.splitlines(), strict=True):
+        assert json.loads(line) == pytest.approx(list(engine.test(trial.id).predictions), abs=1e-6), trial.method
 
 
 @pytest.mark.parametrize("method", ["layer_norm", "linear_probe", "ia3", "bitfit", "bitfit_small", "adaption_prompt"])
