@@ -129,6 +129,11 @@ def test_escape_sequences_never_reach_the_terminal(run):
         ({"methods": '(method("adapter", r="8"),)'}, ("r = '8': must be a whole number",)),
         ({"methods": '(method("adapter", r=uniform(8, 64)),)'}, ("r is a whole number", "r=choice(...)")),
         ({"methods": '(method("madapter", r=8, n_mid=0),)'}, ("n_mid = 0: must be", "between 1 and 8")),
+        (
+            {"methods": '(method("adaption_prompt", layers=choice(2, 13)),)'},
+            ("layers = 13: must be", "between 1 and 12"),
+        ),
+        ({"methods": '(method("prompt_tuning", length=500),)'}, ("'prompt_tuning' on bert", "500 virtual tokens and")),
         ({"methods": '(method("adapter", r=choice()),)'}, (":2: choice() needs at least one value",)),
         ({"methods": '(method("adapter", r=choice(8, 8)),)'}, (":2: choice(8, 8) names a value twice",)),
         ({"methods": '(method("adapter", r=choice([8, 16])),)'}, (":2: choice() takes", "choice(8, 16)", "[8, 16]")),
@@ -168,6 +173,17 @@ def test_escape_sequences_never_reach_the_terminal(run):
 )
 def test_a_wrong_space_is_refused_where_it_is_wrong(run, write, parts, phrases):
     wants(run("--space", write(**parts)), exits.BAD_INPUT, *phrases)
+
+
+def test_a_plan_refuses_virtual_tokens_that_leave_no_room_for_the_text(run, write):
+    def space(length):
+        return write(
+            methods=f'(method("prompt_tuning", length=choice(20, {length})),)', extra="recipe=Recipe(max_length=412)"
+        )
+
+    reason = "101 virtual tokens and max_length = 412: together at most 512, the positions of the model"
+    wants(run("--space", space(101), "--plan"), exits.BAD_INPUT, reason)
+    assert run("--space", space(100), "--plan") == (exits.COMPLETE, "")
 
 
 @pytest.mark.parametrize(

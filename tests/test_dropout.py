@@ -11,11 +11,11 @@ from trainables.packing import pack
 CPU = torch.device("cpu")
 
 
-def masks(model, batches, seeds, hidden=0.1, attention=0.1):
+def masks(model, batches, seeds, hidden=0.1, attention=0.1, prefixes=None, prefix=0.0):
     rows = pack(batches, model.shape.heads, CPU)
-    return Masks(
-        rows, model.shape, seeds, [hidden] * len(batches), [attention] * len(batches), [0] * len(batches)
-    ), rows
+    prefixes, number = list(prefixes or [0] * len(batches)), len(batches)
+    rates = [[rate] * number for rate in (hidden, attention)]
+    return Masks(rows, model.shape, seeds, *rates, prefixes, [prefix] * number), rows
 
 
 def all_factors(drawn, layers):

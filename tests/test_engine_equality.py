@@ -3,15 +3,15 @@
 import pytest
 import torch
 from conftest import make_data, make_trial
-from test_methods import SMALL
+from method_settings import SMALL
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
 from trainables.engine import Engine
 from trainables.methods import METHODS
 
+SHARING = [name for name, kind in METHODS.items() if kind.shares_backbone]
 RECIPE = Recipe(epochs=3, patience=9)
-SHARING = [name for name, method in METHODS.items() if method.shares_backbone]
 
 
 def backbone(model):
@@ -64,6 +64,23 @@ def test_mixed_company_changes_no_trial(family, request):
         assert losses(slot) == pytest.approx(losses(alone), abs=1e-6)
         assert furthest(slot, alone) < 1e-5
         assert [p.score for p in slot.progress] == [p.score for p in alone.progress]
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("method", SHARING)
+def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, request):
+    model, recipe = request.getfixturevalue(family), Recipe(epochs=2)
+    trials = [
+        make_trial("adapter", r=4, seed=1, recipe=recipe),
+        make_trial(method, seed=2, lr=3e-3, recipe=recipe, **SMALL[method]),
+        make_trial(method, seed=3, lr=1e-2, batch_size=4, recipe=recipe, **SMALL[method]),
+        make_trial("madapter", r=4, seed=4, batch_size=16, recipe=recipe),
+    ]
+    data = [make_data(seed=i, outputs=1 if i == 0 else 2, test=20, high=10 + 5 * i) for i in range(4)]
+    for i, slot in enumerate(train(model, trials, data)):
+        alone = train(model, [trials[i]], [data[i]])[0]
+        assert losses(slot) == pytest.approx(losses(alone), abs=2e-6)
+        assert [p.score for p in slot.progress] == pytest.approx([p.score for p in alone.progress], abs=1e-3)
 
 
 def test_equal_shapes_are_equal_bit_for_bit(tiny_bert):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 from conftest import make_data, make_trial
+from method_settings import SMALL, learning
 
 from search_spaces.language import Recipe
 from trainables.backbone import Backbone
@@ -21,36 +22,6 @@ from trainables.running import RunningPass, Segment, losses_of
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
 CPU = torch.device("cpu")
-SMALL = {
-    "full": {},
-    "adapter": {"r": 4},
-    "houlsby_variant": {"r": 4, "variant": "batch_norm"},
-    "pfeiffer": {"r": 4},
-    "parallel": {"r": 4, "beside": "both", "scale": "learned"},
-    "adapter_drop": {"r": 4, "dropped": 1},
-    "adapter_drop_robust": {"r": 4},
-    "sparse_adapter": {"r": 4},
-    "madapter": {"r": 4, "n_mid": 2},
-    "compacter": {"r": 4},
-    "compacter_pp": {"r": 4, "n": 2},
-    "propetl": {"r": 4},
-    "lora": {"r": 4},
-    "rslora": {"r": 4, "targets": "all"},
-    "dora": {"r": 4},
-    "pissa": {"r": 4},
-    "vera": {"r": 16, "targets": "all"},
-    "adalora": {"r": 6, "target": 2},
-    "dylora": {"r": 4},
-}
-# Peak learning rates of methods that learn the made-up task within seconds at another one than 3e-3.
-LEARNING = {
-    "adapter_drop": 1e-2,
-    "compacter": 1e-2,
-    "compacter_pp": 1e-2,
-    "propetl": 1e-2,
-    "vera": 1e-2,
-    "adalora": 1e-2,
-}
 
 # Reference numbers: trainable counts published for the two base encoders, head and LayerNorms excluded.
 EXPECTED = [
@@ -112,8 +83,7 @@ def test_the_closed_formula_counts_the_live_parameters(method, tiny_bert, tiny_r
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_bert):
-    lr = LEARNING.get(method, 3e-3)
-    trial = make_trial(method, lr=lr, recipe=Recipe(epochs=6, patience=6), **SMALL[method])
+    trial = make_trial(method, recipe=Recipe(epochs=6, patience=6), **learning(method))
     engine = Engine(Backbone.load(tiny_bert, CPU))
     slot = engine.join(trial, make_data(train=240, test=60))
     before = engine.test(trial.id).metrics["accuracy"]

@@ -132,6 +132,12 @@ class Backbone:
         """All LayerNorms by place number."""
         return self._norms
 
+    @property
+    def words(self) -> nn.Embedding:
+        """The word embeddings."""
+        module: Any = self.module.get_submodule(self.family.words)
+        return module
+
     def map_at(self, layer: int, site: Site) -> nn.Linear:
         """The linear map whose output the site is."""
         module: Any = self.module.get_submodule(self.family.linears[site].format(layer))
@@ -144,11 +150,8 @@ class Backbone:
         value: T = self._cache[key]
         return value
 
-    def first_tokens(self, rows: Rows, running: Pass) -> Tensor:
-        """Last hidden states of each example's first token, pooled on BERT: [K, E, D]."""
-        hidden = self.states(rows, running)
-        K, E = rows.first.shape
-        first = hidden.reshape(-1, self.shape.width).index_select(0, rows.first.reshape(-1)).view(K, E, -1)
+    def pooled(self, first: Tensor) -> Tensor:
+        """What the model's own head reads, from last hidden states of first tokens [K, E, D]."""
         if not self.shape.pooler:
             return first
         pooler: Any = self.module.pooler

@@ -28,4 +28,5 @@ def count(method: Method, shape: Shape, outputs: int) -> Counts:
     """`outputs`: classes of the task, 1 for regression."""
     weights, module = method.counts(shape)
     norms = {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]
-    return Counts(weights=weights, module=module, trained=module + norms + shape.head(outputs), total=shape.total)
+    head = shape.head(outputs, method.head_reads)
+    return Counts(weights=weights, module=module, trained=module + norms + head, total=shape.total)

@@ -34,8 +34,9 @@ class Masks:
         hidden: list[float],
         attention: list[float],
         prefixes: list[int],
+        prefix: list[float],
     ):
-        """All per row: (trial seed, step), rates of hidden states and of attention, and keys that the method adds."""
+        """All per row: (trial seed, step), rates of hidden states and attention, keys that the method adds and their rate."""
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
@@ -43,22 +44,26 @@ class Masks:
         self._hidden = _room(device, any(hidden), places, 1, N, d)
         self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
         self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
+        self._prefix = _room(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
         b = 0
         for k, seed in enumerate(seeds):
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
-            sizes = (places * t * d, 2 * e * d, layers * e * heads * n * (n + m))
+            sizes = [places * t * d, 2 * e * d, layers * e * heads * n * (n + m)]
+            sizes += [layers * 2 * e * m * d] if prefix[k] else []
             bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
-            ends = (sizes[0], sizes[0] + sizes[1])
+            ends = np.cumsum(sizes)
             if self._hidden is not None:
                 start = rows.starts[k]
                 _fill(self._hidden[:, 0, start : start + t], bits[: ends[0]].reshape(places, t, d), hidden[k])
                 _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
             if self._attention is not None:
-                block = bits[ends[1] :].reshape(layers, e, heads, n, n + m)
+                block = bits[ends[1] : ends[2]].reshape(layers, e, heads, n, n + m)
                 room = self._attention[:, b : b + e, :, :n]
                 _fill(room[..., :n], block[..., :n], attention[k])
                 if m:
                     _fill(room[..., L : L + m], block[..., n:], attention[k])
+            if self._prefix is not None and prefix[k]:
+                _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, d), prefix[k])
             b += e
 
     def hidden(self, place: int) -> Tensor | None:
@@ -72,6 +77,10 @@ class Masks:
     def attention(self, layer: int) -> Tensor | None:
         """Factors [B, H, L, L + l] of the attention probabilities of a layer."""
         return None if self._attention is None else _tensor(self._attention[layer])
+
+    def prefix(self, layer: int) -> Tensor:
+        """Factors [2, B, l, D] of the keys and values that methods add in a layer."""
+        return _tensor(self._prefix[layer])
 
 
 def _room(device: torch.device, wanted: bool, *shape: int) -> Any:

@@ -58,6 +58,7 @@ class Engine:
         """
         method = METHODS[trial.method](**trial.settings)
         method.check(self.backbone.shape)
+        method.check_length(self.backbone.shape, trial.recipe.max_length)
         if self._companies and not (method.shares_backbone and self._companies[0].group.layout.method.shares_backbone):
             raise ValueError(f"{trial.method} and its neighbours cannot share a backbone: give it an engine of its own")
         layout = Layout(method, self.backbone, data.task.outputs)
@@ -229,6 +230,7 @@ class Engine:
             [hidden if rate < 0 else rate for rate in rates],
             [attention if rate < 0 else rate for rate in rates],
             [slot.method.prefix_tokens for slot in slots],
+            [slot.method.prefix_dropout for slot in slots],
         )
 
     def _update(self, company: Company) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from trainables.backbone import Backbone
-from trainables.methods.contract import Method, Parameter, Shape, Site, Values
-from trainables.methods.starts import FROZEN, Start, truncated
+from trainables.methods.contract import HeadReads, Method, Parameter, Shape, Site, Values
+from trainables.methods.starts import FROZEN, WORDS, Start, truncated
 from trainables.methods.weights import WeightMethod
 from trainables.seeds import derive
 
@@ -103,7 +103,7 @@ class Layout:
         if EMBEDDINGS in method.sites:
             declared += [(f"0.{EMBEDDINGS}.{n}", p) for n, p in method.parameters(shape, 0, EMBEDDINGS).items()]
         declared += [(f"{SHARED}.{name}", p) for name, p in method.shared(shape).items()]
-        return declared + head_parameters(shape, outputs)
+        return declared + head_parameters(shape, outputs, method.head_reads)
 
     def _runs(self) -> list[Run]:
         runs: list[Run] = []
@@ -120,10 +120,13 @@ class Layout:
         """A trial's row [P] before its first step: pretrained values where there are any, else drawn from its seed."""
         row = torch.zeros(self.size)
         for e in self.entries:
+            own_seed = derive(seed, "init", e.name)
             if e.parameter.start == FROZEN:
                 value = self.frozen_start(e, backbone).detach()
+            elif e.parameter.start == WORDS:
+                value = draw_words(backbone, e.shape[0], own_seed)
             else:
-                value = draw(e.parameter, derive(seed, "init", e.name))
+                value = draw(e.parameter, own_seed)
             row[e.start : e.stop] = value.reshape(-1).cpu()
         return row
 
@@ -153,13 +156,10 @@ def frozen_starts(method: Method, backbone: Backbone, layer: int, site: Site) ->
     return backbone.once((method, layer, site), lambda: method.from_frozen(weight.detach().T))
 
 
-def head_parameters(shape: Shape, outputs: int) -> list[tuple[str, Parameter]]:
-    d = shape.width
-    dense = (
-        []
-        if shape.pooler
-        else [("head.dense", Parameter(shape=(d, d), start=HEAD_START)), ("head.dense_bias", Parameter(shape=(d,)))]
-    )
+def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:
+    d, dense = shape.width, []
+    if reads == "own" and not shape.pooler:
+        dense = [("head.dense", Parameter(shape=(d, d), start=HEAD_START)), ("head.dense_bias", Parameter(shape=(d,)))]
     return [
         *dense,
         ("head.out", Parameter(shape=(d, outputs), start=HEAD_START)),
@@ -181,6 +181,12 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
         return torch.nn.init.trunc_normal_(value, std=start.a, a=-2 * start.a, b=2 * start.a, generator=generator)
     low, high = _bounds(start, parameter.shape)
     return value.uniform_(low, high, generator=generator)
+
+
+def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
+    """[number, D]: vectors of words drawn with equal probability, one word at most once."""
+    vocabulary = backbone.words.weight.detach()
+    return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
 
 
 def _bounds(start: Start, shape: tuple[int, ...]) -> tuple[float, float]:

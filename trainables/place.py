@@ -62,10 +62,8 @@ class Place:
         norm = self.running.backbone.norms[2 * self.layer + 1 + OUTPUTS.index(self.site)]
         return F.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
-    @property
-    def owners(self) -> Tensor:
-        """The segment's row of each of its examples [b]."""
-        return self.running.rows.owner[self._examples] - self.segment.start
+    def to_examples(self, v: Tensor) -> Tensor:
+        return v.index_select(0, self.running.rows.owner[self._examples] - self.segment.start)
 
     def mean_of_examples(self, z: Tensor) -> Tensor:
         rows, n = self.running.rows, z.shape[-1]

@@ -101,8 +101,14 @@ class RunningPass:
 
     def logits(self) -> list[Tensor]:
         """One [G, E, C] per segment."""
-        first = self.backbone.first_tokens(self.rows, self)
-        return [self._head(s, s.of(first)) for s in self._segments]
+        hidden, (K, E) = self.backbone.states(self.rows, self), self.rows.first.shape
+        first = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.rows.first.reshape(-1)).view(K, E, -1)
+        reads = [s.group.layout.method.head_reads for s in self._segments]
+        found = {"first": first, "own": self.backbone.pooled(first) if "own" in reads else first}
+        return [
+            self._head(s, self._means(s, hidden) if what == "mean" else s.of(found[what]))
+            for s, what in zip(self._segments, reads, strict=True)
+        ]
 
     def words(self, h: Tensor) -> Tensor:
         """Puts each method's virtual tokens in their places: h [1, N, D]."""
@@ -114,8 +120,9 @@ class RunningPass:
         for s in self._segments:
             if s.acts("0.embeddings"):
                 at = Place(self, s, 0, "embeddings")
-                tokens = s.group.layout.method.prompt(s.under("0.embeddings")).index_select(0, at.owners)
-                h = h.index_copy(1, self.rows.virtual[starts[s.start] : starts[s.stop]], tokens.flatten(0, 1)[None])
+                tokens = s.group.layout.method.prompt(s.under("0.embeddings"))
+                places = self.rows.virtual[starts[s.start] : starts[s.stop]]
+                h = h.index_copy(1, places, at.to_examples(tokens).flatten(0, 1)[None])
         return h
 
     def linear(self, layer: int, site: Site, x: Tensor, h: Tensor) -> Tensor:
@@ -189,21 +196,33 @@ class RunningPass:
         at = Place(self, s, layer, "attention.prefix", self._layer_input)
         keys, values = s.group.layout.method.prefix(s.under(name), at)
         there[:, : keys.shape[1]] = True
-        both = [x if len(x) == b else x.index_select(0, at.owners) for x in (keys, values)]
+        if len(keys) != b:
+            keys, values = at.to_examples(keys), at.to_examples(values)
+        if self._masks and s.group.layout.method.prefix_dropout:
+            kept = self._masks.prefix(layer)[:, examples, : keys.shape[1]]
+            keys, values = keys * kept[0], values * kept[1]
         more = (0, 0, 0, longest - keys.shape[1])
-        return F.pad(both[0], more), F.pad(both[1], more), there
+        return F.pad(keys, more), F.pad(values, more), there
 
     def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
         if not s.acts(name):
             return h * frozen.weight + frozen.bias
         own = s.under(name)
-        return Affine.apply(h, own.get("weight", frozen.weight.expand(len(h), 1, -1)), own.bias)
+        if "weight" not in own:
+            return torch.addcmul(own.bias, h, frozen.weight)
+        return Affine.apply(h, own.weight, own.bias)
 
-    def _head(self, s: Segment, first: Tensor) -> Tensor:
-        """first [G, E, D] -> [G, E, C]: linear on BERT's pooled state, dense + tanh + linear on RoBERTa's."""
+    def _means(self, s: Segment, hidden: Tensor) -> Tensor:
+        """Means over each example's tokens: hidden [1, N, D] -> [G, E, D]."""
+        at, examples = Place(self, s, 0, "ffn.output"), self.rows.examples_of(s.start, s.stop)
+        each = self.rows.example[s.of(self.rows.first)] - examples.start
+        return at.mean_of_examples(self.tokens(s, hidden))[each, 0]
+
+    def _head(self, s: Segment, h: Tensor) -> Tensor:
+        """h [G, E, D] -> [G, E, C]: linear, before it dense + tanh in RoBERTa's own."""
         head = s.under("head")
-        h = self._drop(first, s, 0)
-        if not self.backbone.shape.pooler:
+        h = self._drop(h, s, 0)
+        if "dense" in head:
             h = self._drop(torch.tanh(h @ head.dense + head.dense_bias), s, 1)
         return h @ head.out + head.out_bias
 

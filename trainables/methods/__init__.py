@@ -3,24 +3,35 @@
 from trainables.methods.adalora import AdaLoRA
 from trainables.methods.adapter import Adapter
 from trainables.methods.adapter_drop import AdapterDrop, AdapterDropRobust
+from trainables.methods.adaption_prompt import AdaptionPrompt
+from trainables.methods.bitfit import BitFit, BitFitSmall
 from trainables.methods.compacter import Compacter, CompacterPlusPlus
 from trainables.methods.contract import Method
 from trainables.methods.dora import DoRA
 from trainables.methods.dylora import DyLoRA
 from trainables.methods.full import Full
 from trainables.methods.houlsby_variant import HoulsbyVariant
+from trainables.methods.ia3 import IA3
+from trainables.methods.layer_norm import LayerNormOnly
+from trainables.methods.linear_probe import LinearProbe
 from trainables.methods.lora import LoRA
 from trainables.methods.madapter import MAdapter
+from trainables.methods.mam import MAM
 from trainables.methods.parallel import Parallel
 from trainables.methods.pfeiffer import Pfeiffer
 from trainables.methods.pissa import PiSSA
+from trainables.methods.prefix import Prefix, PrefixMLP, PTuningV2
+from trainables.methods.prompt_tuning import PromptTuning
 from trainables.methods.propetl import ProPETL
 from trainables.methods.rslora import RsLoRA
 from trainables.methods.sparse_adapter import SparseAdapter
+from trainables.methods.unipelt import UniPELT
 from trainables.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
+    "layer_norm": LayerNormOnly,
+    "linear_probe": LinearProbe,
     "adapter": Adapter,
     "houlsby_variant": HoulsbyVariant,
     "pfeiffer": Pfeiffer,
@@ -39,4 +50,14 @@ METHODS: dict[str, type[Method]] = {
     "compacter": Compacter,
     "compacter_pp": CompacterPlusPlus,
     "propetl": ProPETL,
+    "ia3": IA3,
+    "bitfit": BitFit,
+    "bitfit_small": BitFitSmall,
+    "prefix": Prefix,
+    "prefix_mlp": PrefixMLP,
+    "p_tuning_v2": PTuningV2,
+    "prompt_tuning": PromptTuning,
+    "adaption_prompt": AdaptionPrompt,
+    "mam": MAM,
+    "unipelt": UniPELT,
 }

@@ -37,6 +37,9 @@ Site = Literal[
     "ffn.dense",  # a linear map's output, before dropout
     "ffn.output",  # the same after dropout, before the residual is added
 ]
+# What the classification head reads: the model's own head on its first token (BERT's pooled, RoBERTa's through a dense layer),
+# or one linear map of the first token's raw state, or of the mean over tokens.
+HeadReads = Literal["own", "first", "mean"]
 Family = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
 
 
@@ -74,10 +77,10 @@ class Shape:
         """Parameters of the pooler that the classification model uses."""
         return self.width * (self.width + 1) if self.pooler else 0
 
-    def head(self, outputs: int) -> int:
-        """Parameters of the classification head: one linear on BERT's pooler, two on RoBERTa's first token."""
+    def head(self, outputs: int, reads: HeadReads = "own") -> int:
+        """Parameters of the classification head: two linear maps in RoBERTa's own, else one."""
         d = self.width
-        return d * outputs + outputs + (0 if self.pooler else d * d + d)
+        return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
         """Widths of what comes to a linear map and of what it gives; at other sites both are that of the hidden states."""
@@ -150,6 +153,9 @@ class At(Protocol):
     def to_tokens(self, m: Tensor) -> Tensor:
         """An example's value for each of its tokens: m [b, 1, n] -> [K, T, n]."""
 
+    def to_examples(self, v: Tensor) -> Tensor:
+        """A trial's value for each of its examples: v [K, l, n] -> [b, l, n]."""
+
     def real(self) -> Tensor:
         """[K, T, 1]: 1 for tokens, 0 for what fills a row up."""
 
@@ -182,6 +188,14 @@ class Method(ABC):
     def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
         """Raise ValueError for settings that no backbone, or not this one, allows. `shape` None: not known yet."""
 
+    def check_length(self, shape: Shape, longest: int) -> None:
+        """Raise ValueError where examples of up to `longest` tokens leave no positions for the virtual ones."""
+        if self.virtual_tokens and self.virtual_tokens + longest > shape.positions:
+            raise ValueError(
+                f"{self.virtual_tokens} virtual tokens and max_length = {longest}: "
+                f"together at most {shape.positions}, the positions of the model"
+            )
+
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         """What a site of a layer holds; nothing where the method does not act. The embeddings are layer 0."""
         return {}
@@ -207,6 +221,15 @@ class Method(ABC):
     def prefix_tokens(self) -> int:
         """Keys and values that `prefix` adds in each layer."""
         return 0
+
+    @property
+    def prefix_dropout(self) -> float:
+        """Share of the prefix's numbers that are zero in training, drawn for each example."""
+        return 0.0
+
+    @property
+    def head_reads(self) -> HeadReads:
+        return "own"
 
     def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
         """The formula at a site: h [K, T, D] -> [K, T, D]."""

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "constant", "normal", "truncated", "uniform", "relu_uniform", "linear_uniform", "glorot", "identity", "frozen"
+    "constant",
+    "normal",
+    "truncated",
+    "uniform",
+    "relu_uniform",
+    "linear_uniform",
+    "glorot",
+    "identity",
+    "frozen",
+    "words",
 ]
 
 
@@ -46,3 +55,5 @@ LINEAR_UNIFORM = Start("linear_uniform")
 GLOROT = Start("glorot")
 # What `Method.from_frozen` computes from the frozen weight at the parameter's site.
 FROZEN = Start("frozen")
+# Word vectors of the frozen embeddings, drawn from the whole vocabulary.
+WORDS = Start("words")

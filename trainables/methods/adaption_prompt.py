@@ -1,0 +1,63 @@
+"""AdaptionPrompt, or LLaMA-Adapter (Zhang et al. 2024, ICLR): prompts in the attention of the top layers, behind a gate of zero.
+
+    context_h = softmax(q_h K_h^T / sqrt(d_h)) V_h + tanh(g_h) softmax(q_h K'_h^T / sqrt(d_h)) V'_h,    per head h
+    K', V' = the layer's frozen key and value maps, biases included, of P [l, D]
+
+Two separate softmaxes, so that g = 0 is exactly the frozen model. P starts at N(0, 1). As in the authors' code the gate is one
+number per head, through tanh (peft has one per layer, without tanh). Their model is a decoder with rotary positions; an
+encoder's keys carry none, so neither do the prompts'. Nothing is dropped from the prompts' attention.
+Trap: while the gate is zero the prompts have no gradient; it moves first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
+from trainables.methods.starts import normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptionPrompt(Method):
+    """`layers`: how many of the highest; `length`: l."""
+
+    title: ClassVar[str] = "AdaptionPrompt"
+    paper: ClassVar[str] = "Zhang et al. 2024"
+    family: ClassVar[Family] = "prompt"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.context",)
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "layers": choice(2, 4, 6)}
+
+    layers: int = 2
+    length: int = 10
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("layers", self.layers, 1, shape.layers if shape else 1024, "the backbone's layers")
+        require_int("length", self.length, 1, shape.positions if shape else 512, "the most tokens of an example")
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        if layer < shape.layers - self.layers:
+            return {}
+        return {
+            "prompt": Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False),
+            "gate": Parameter(shape=(shape.heads,)),
+        }
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (p.gate.shape[-1], -1)).transpose(1, 2)
+
+        (to_key, key_bias), (to_value, value_bias) = at.frozen("attention.key"), at.frozen("attention.value")
+        query, key = heads(at.query), heads(p.prompt @ to_key + key_bias)
+        shares = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
+        prompts = shares @ heads(p.prompt @ to_value + value_bias)
+        return h + (p.gate.tanh().transpose(1, 2)[..., None] * prompts).transpose(1, 2).flatten(2)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        weights = self.layers * self.length * shape.width
+        return weights, weights + self.layers * shape.heads

@@ -1,0 +1,26 @@
+"""LayerNorm-only tuning, one of Houlsby et al.'s baselines (2019, ICML): the gains and biases of all LayerNorms, and the head.
+
+    y = g * (x - mean) / deviation + b,    g, b [D], two LayerNorms per layer and the embeddings' one
+
+They start at the pretrained values and are not decayed. Wants learning rates around 1e-3.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import Family, Method, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNormOnly(Method):
+    title: ClassVar[str] = "LayerNorm only"
+    paper: ClassVar[str] = "Houlsby et al. 2019"
+    family: ClassVar[Family] = "freezing"
+    norms: ClassVar[Literal["none", "biases", "all"]] = "all"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        """LayerNorms are counted apart, for this method as for the others."""
+        return 0, 0

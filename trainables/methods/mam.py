@@ -1,0 +1,62 @@
+"""MAM adapter (He et al. 2022, ICLR): a short prefix in attention and a scaled parallel adapter on the feed-forward sub-layer.
+
+    attention over [K; P_K], [V; P_V] (prefix.py),    out = FFN(x) + s (f(x W_down + b_down) W_up + b_up),    f = ReLU
+
+x is the sub-layer's input; the branch is added after the sub-layer's dropout, before the residual. W_down starts as torch's
+linear maps do, W_up and the biases at zero. Defaults are those of the authors' GLUE script (l = 16, R = 16, s = 2) but for its
+MLP, which `mlp` = 800 brings back; their text uses l = 30, R = 512. The script freezes the new head at random values; here it
+is trained.
+Trap: not the identity at the start, because of the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int, require_number
+from trainables.methods.prefix import Prefix
+from trainables.methods.starts import LINEAR_UNIFORM
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAM(Prefix):
+    """`length` and `mlp`: of the prefix; `r`: width of the bottleneck; `scale`: s."""
+
+    title: ClassVar[str] = "MAM adapter"
+    paper: ClassVar[str] = "He et al. 2022"
+    family: ClassVar[Family] = "combination"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.prefix", "ffn.output")
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 64)}
+
+    length: int = 16
+    r: int = 16
+    scale: float = 2.0
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        require_number("scale", self.scale, 0, 100)
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        if site == "attention.prefix":
+            return super().parameters(shape, layer, site)
+        return {
+            "down": Parameter(shape=(shape.width, self.r), start=LINEAR_UNIFORM),
+            "down_bias": Parameter(shape=(self.r,)),
+            "up": Parameter(shape=(self.r, shape.width)),
+            "up_bias": Parameter(shape=(shape.width,)),
+        }
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        return h + self.scale * ((at.x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        weights, prefix = super().counts(shape)
+        d, r, modules = shape.width, self.r, shape.layers
+        return weights + modules * 2 * d * r, prefix + modules * (2 * d * r + r + d)

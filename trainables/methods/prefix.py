@@ -1,0 +1,116 @@
+"""Prefix tuning (Li & Liang 2021, ACL) and P-tuning v2 (Liu et al. 2022, ACL): trained keys and values in every layer.
+
+    attention over [K; P_K], [V; P_V],    P_K, P_V [l, D] per layer, in all heads;    queries come from the text alone
+    with an MLP of width m:    [P_K, P_V] of a layer = tanh(E W + b) W_layer + b_layer,    E [l, D], W [D, m], W_layer [m, 2 D]
+
+Flat (m = 0) starts at N(0, 1); the MLP starts as torch's embeddings and linear maps do. Only the 2 L l D numbers of the flat form
+need to be stored: after training the MLP has done its work. P-tuning v2 is the flat form with dropout on keys and values, drawn
+for each example. Its paper's baseline, prompts under an MLP or LSTM (version 1), is not here.
+Traps: not the identity at the start; flat at N(0, 1) is unstable at large learning rates, the MLP wants smaller ones, version 2
+larger and more than 20 epochs. The positions of the text stay what they are, as in the `adapters` library; peft shifts them by l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int, require_share
+from trainables.methods.starts import LINEAR_UNIFORM, normal, uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Method):
+    """`length`: l; `mlp`: m, 0 for the flat form."""
+
+    title: ClassVar[str] = "Prefix tuning"
+    paper: ClassVar[str] = "Li & Liang 2021"
+    family: ClassVar[Family] = "prompt"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.prefix",)
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "length": choice(10, 20, 40)}
+
+    length: int = 20
+    mlp: int = 0
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("length", self.length, 1, shape.positions if shape else 512, "the most tokens of an example")
+        require_int("mlp", self.mlp, 0, 8192)
+
+    @property
+    def prefix_tokens(self) -> int:
+        return self.length
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        flat = Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False)
+        if not self.mlp:
+            return {"key": flat, "value": flat}
+        bound = self.mlp**-0.5
+        return {
+            "out": Parameter(shape=(self.mlp, 2 * shape.width), start=LINEAR_UNIFORM),
+            "out_bias": Parameter(shape=(2 * shape.width,), start=uniform(-bound, bound)),
+        }
+
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        d, bound = shape.width, shape.width**-0.5
+        if not self.mlp:
+            return {}
+        return {
+            "prompt": Parameter(shape=(self.length, d), start=normal(1), decayed=False),
+            "hidden": Parameter(shape=(d, self.mlp), start=LINEAR_UNIFORM),
+            "hidden_bias": Parameter(shape=(self.mlp,), start=uniform(-bound, bound)),
+        }
+
+    def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
+        if not self.mlp:
+            return p.key, p.value
+        key, value = ((p.prompt @ p.hidden + p.hidden_bias).tanh() @ p.out + p.out_bias).chunk(2, dim=-1)
+        return key, value
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d, m, outputs = shape.width, self.mlp, 2 * shape.layers * shape.width
+        if not m:
+            return outputs * self.length, outputs * self.length
+        weights = self.length * d + d * m + m * outputs
+        return weights, weights + m + outputs
+
+    def stored(self, shape: Shape) -> float:
+        """The prefix replaces the MLP that made it."""
+        trained = Prefix.counts(self, shape)[1]
+        return self.counts(shape)[1] - trained + 2 * shape.layers * self.length * shape.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixMLP(Prefix):
+    """Prefix tuning as first published; rows of its own in tables, since it wants other learning rates."""
+
+    title: ClassVar[str] = "Prefix tuning (MLP)"
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "length": choice(10, 20, 40)}
+
+    mlp: int = 512
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_int("mlp", self.mlp, 1, 8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PTuningV2(Prefix):
+    """`dropout`: share of the keys' and values' numbers that are zero in training."""
+
+    title: ClassVar[str] = "P-tuning v2"
+    paper: ClassVar[str] = "Liu et al. 2022"
+
+    dropout: float = 0.1
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_share("dropout", self.dropout)
+
+    @property
+    def prefix_dropout(self) -> float:
+        return self.dropout

@@ -1,0 +1,55 @@
+"""Prompt tuning (Lester et al. 2021, EMNLP): trained vectors among the word embeddings, nothing else.
+
+    X' = [x_0; P; x_1 ... x_n],    P [l, D]
+
+The vectors stand after the first token, so that the head goes on reading [CLS] or <s> (peft puts them before it and reads the
+first vector instead). They are words to the encoder: positions 1 ... l, the first token's type and the embeddings' LayerNorm and
+dropout apply to them, and the text moves l positions on. `start`: "vocabulary" takes the vectors of l different words, drawn
+with equal probability from all; "normal" is N(0, 1) as in peft, more than ten times a word's length.
+Traps: weak on encoders of base size, wants learning rates up to 0.1 and many epochs; the text may have l tokens fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import Family, Method, Parameter, Shape, Site, Values, require_int, require_one_of
+from trainables.methods.starts import WORDS, normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTuning(Method):
+    """`length`: l; `start`: where the vectors begin."""
+
+    title: ClassVar[str] = "Prompt tuning"
+    paper: ClassVar[str] = "Lester et al. 2021"
+    family: ClassVar[Family] = "prompt"
+    sites: ClassVar[tuple[Site, ...]] = ("embeddings",)
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 1e-2, 3e-2, 1e-1), "length": choice(10, 20, 50)}
+
+    length: int = 20
+    start: Literal["vocabulary", "normal"] = "vocabulary"
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("length", self.length, 1, shape.positions - 1 if shape else 511, "the model's positions but one")
+        require_one_of("start", self.start, ("vocabulary", "normal"))
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.length
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        start = WORDS if self.start == "vocabulary" else normal(1)
+        return {"prompt": Parameter(shape=(self.length, shape.width), start=start, decayed=False)}
+
+    def prompt(self, p: Values) -> Tensor:
+        return p.prompt
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        return self.length * shape.width, self.length * shape.width

@@ -1,0 +1,88 @@
+"""UniPELT (Mao et al. 2022, ACL): prefix, LoRA and adapter in every layer, each behind a gate of its own.
+
+    g = mean over the example's tokens of sigmoid(x w + b),    w [D, 1]: one number per example, layer and part
+    keys, values   [K; g P_K], [V; g P_V] (prefix.py)            x: the layer's input
+    query, value   W x + g (x A) B, a gate for each; g stands in the place of LoRA's alpha / r    x: the layer's input
+    adapter        h + g (f(x W_down + b_down) W_up + b_up), f = ReLU, h the FFN's output after dropout,
+                   x = LN(h + residual) by the frozen LayerNorm, as a Pfeiffer adapter
+
+The adapter's gate reads that x: the paper's text says the FFN's output, its code and the `adapters` library this.
+Starts: gates' w and the adapter's matrices at N(0, 0.02), A as torch's linear maps, B and all biases at zero; all gates open near
+one half. (Their code leaves the prefix's gate to torch's default, a little wider.)
+Trap: the authors average the gates over padding too, so their gates depend on the batch; here over the example's own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int
+from trainables.methods.prefix import Prefix
+from trainables.methods.starts import LINEAR_UNIFORM, normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIGMA = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniPELT(Prefix):
+    """`length` and `mlp`: of the prefix; `r`: width of the adapter; `rank`: of LoRA."""
+
+    title: ClassVar[str] = "UniPELT"
+    paper: ClassVar[str] = "Mao et al. 2022"
+    family: ClassVar[Family] = "combination"
+    sites: ClassVar[tuple[Site, ...]] = ("attention.query", "attention.value", "attention.prefix", "ffn.output")
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48)}
+
+    length: int = 10
+    r: int = 48
+    rank: int = 8
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        for name in ("r", "rank"):
+            require_int(name, getattr(self, name), 1, shape.width if shape else 65536, "the backbone's width")
+
+    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
+        d, r = shape.width, self.r
+        gate = {"gate": Parameter(shape=(d, 1), start=normal(SIGMA), decayed=False), "gate_bias": Parameter(shape=(1,))}
+        if site == "attention.prefix":
+            return gate | super().parameters(shape, layer, site)
+        if site == "ffn.output":
+            return gate | {
+                "down": Parameter(shape=(d, r), start=normal(SIGMA)),
+                "down_bias": Parameter(shape=(r,)),
+                "up": Parameter(shape=(r, d), start=normal(SIGMA)),
+                "up_bias": Parameter(shape=(d,)),
+            }
+        return gate | {
+            "a": Parameter(shape=(d, self.rank), start=LINEAR_UNIFORM),
+            "b": Parameter(shape=(self.rank, d)),
+        }
+
+    def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
+        key, value = super().prefix(p, at)
+        gate = _gate(at.x, p, at)
+        return at.to_examples(key) * gate, at.to_examples(value) * gate
+
+    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+        if at.site != "ffn.output":
+            return h + at.to_tokens(_gate(at.x, p, at)) * (at.x @ p.a @ p.b)
+        x = at.norm(h + at.x)
+        return h + at.to_tokens(_gate(x, p, at)) * ((x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        weights, prefix = super().counts(shape)
+        d, r, layers = shape.width, self.r, shape.layers
+        matrices = layers * (4 * d + 2 * d * r + 2 * 2 * d * self.rank)
+        return weights + matrices, prefix + matrices + layers * (4 + r + d)
+
+
+def _gate(x: Tensor, p: Values, at: At) -> Tensor:
+    """x [K, T, D] -> [b, 1, 1]."""
+    return at.mean_of_examples((x @ p.gate + p.gate_bias).sigmoid())
