@@ -47,7 +47,7 @@ class Masks:
         for k, seed in enumerate(seeds):
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
             sizes = (places * t * d, 2 * e * d, layers * e * heads * n * (n + m))
-            bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
+            bits = random_bits(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
             ends = (sizes[0], sizes[0] + sizes[1])
             if self._hidden is not None:
                 start = rows.starts[k]
@@ -90,7 +90,7 @@ def _fill(room: Any, bits: Any, rate: float) -> None:
         np.multiply(kept, np.float32(scale), out=room)
 
 
-def _draw(number: int, seed: int, device: torch.device) -> Any:
+def random_bits(number: int, seed: int, device: torch.device) -> Any:
     """Random bits of one trial and step, [number]."""
     words = -(-number // LANES)
     if device.type == "cpu":
