@@ -171,8 +171,7 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
     try:
         for settings in _corners(values):
             method = build(entry.name, settings, shape)
-            if shape:
-                method.check_length(shape, space.recipe.max_length)
+            method.check_recipe(space.recipe, shape)
         for name, default in type(method)().settings().items():
             if isinstance(values.get(name), Range) and isinstance(default, int):
                 raise ValueError(f"{name} is a whole number and a range draws fractions; list them: {name}=choice(...)")

@@ -17,7 +17,7 @@ from trainables.methods import METHODS
 from trainables.methods.contract import Values
 from trainables.models import KNOWN_CONFIGS, shape_of
 from trainables.packing import pack
-from trainables.pruning import _columns, _hessian_gradient, mask_for, prunable
+from trainables.pruning import _columns, _hessian_gradient, contenders, mask_for
 from trainables.running import RunningPass, Segment, losses_of
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
@@ -68,9 +68,9 @@ def empty_backbone(name):
 def test_the_closed_formula_counts_the_declared_tensors(method, name):
     backbone, built = empty_backbone(name), build(method, {})
     layout, counts = Layout(built, backbone, 2), count(built, backbone.shape, 2)
-    removed = 0 if not built.prunes else built.removed(2_359_296, 48)
-    trained = sum(e.size for e in layout.entries if e.parameter.trained)
-    assert counts.trained == trained - removed
+    ranked = sum(e.size for e in contenders(layout))
+    removed = ranked - built.mask.kept(ranked) if built.mask and built.phases == 1 else 0
+    assert counts.trained == sum(e.size for e in layout.entries if e.parameter.trained) - removed
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -198,7 +198,7 @@ def test_madapter_is_its_formula(n_mid):
 
 def kept(group, keep):
     """What a mask [1, P] says of the prunable matrices."""
-    return _columns(keep, prunable(group)) > 0
+    return _columns(keep, contenders(group.layout)) > 0
 
 
 @pytest.mark.parametrize("score", ["random", "magnitude", "er", "snip", "grasp"])
@@ -209,7 +209,7 @@ def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, tiny_
     )
     engine.join(trial, make_data())
     group = engine._find(trial.id)[0].group
-    matrices = [group.keep[0, e.start : e.stop] for e in prunable(group)]
+    matrices = [group.keep[0, e.start : e.stop] for e in contenders(group.layout)]
     removed = [int((m == 0).sum()) for m in matrices]
     assert {len(m) for m in matrices} == {32 * 4}
     assert sum(removed) == (8 * 52 if score == "er" else 410)  # ceil(0.4 * 128) each, or ceil(0.4 * 1024) in all
@@ -238,7 +238,7 @@ def test_snip_ranks_by_weight_times_gradient(tiny_bert):
         backbone, group, slot, 24, np.arange(24)
     ):  # one batch of everything: same mean up to scale
         loss.backward()
-    scores = _columns((group.values * group.leaf.grad).abs(), prunable(group))
+    scores = _columns((group.values * group.leaf.grad).abs(), contenders(group.layout))
     reference = scores >= scores.sort().values[len(scores) // 2]
     assert (reference == kept(group, keep)).float().mean() > 0.99
 
@@ -249,7 +249,7 @@ def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
     backbone, group, slot = seated(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
     backbone.module.double()  # single precision drowns the differences
     group = Group(group.layout, backbone, slot.trial.recipe, group.values.double())
-    entries = prunable(group)
+    entries = contenders(group.layout)
     start = group.values.clone()
 
     def gradient():

@@ -309,7 +309,7 @@ def test_each_layer_uses_its_own_share_of_the_one_prototype(share, tiny_bert):
     method = build("propetl", {"r": 4, "share": share})
     _, _, company = seated(tiny_bert, "propetl", {"r": 4, "share": share}, make_data())
     opened = company.group.open(slice(None))
-    masks = [method.mask(opened[f"{layer}.ffn.output.down_scores"]) for layer in range(2)]
+    masks = [method.chosen(opened[f"{layer}.ffn.output.down_scores"]) for layer in range(2)]
     assert [int(m.sum()) for m in masks] == [128 - int((1 - share) * 128)] * 2
     assert set(masks[0].unique().tolist()) <= {0.0, 1.0}
     assert (share == 1.0) == torch.equal(*masks)

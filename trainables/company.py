@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from trainables.backbone import Backbone
+from trainables.dropout import Masks
 from trainables.group import Group
+from trainables.packing import Rows
 from trainables.slot import Slot
 
 
@@ -31,6 +33,11 @@ class Company:
         draws = [slot.method.draws(backbone.shape, slot.random("draws")) for slot in self.slots]
         return _stacked(draws, backbone)
 
+    @property
+    def noise(self) -> int:
+        """The seed of what a trial with a backbone of its own, the only one of its company, draws in the next step."""
+        return self.slots[0].seed("noise")
+
     def rest(self, backbone: Backbone, rows: int) -> dict[str, Tensor]:
         """The same for an evaluation of so many rows."""
         return _stacked([self.slots[0].method.rest(backbone.shape)] * rows, backbone)
@@ -40,6 +47,21 @@ class Company:
         slot = self.slots[0]
         task, recipe = slot.data.task, slot.trial.recipe
         return slot.method, task.outputs, task.regression, recipe.beta1, recipe.beta2, recipe.eps
+
+
+def dropout_of(slots: Sequence[Slot], steps: Sequence[int], rows: Rows, backbone: Backbone) -> Masks:
+    """The dropout of each slot's row, from the trials' streams of these steps."""
+    hidden, attention = backbone.config_dropout
+    rates = [slot.trial.recipe.dropout for slot in slots]
+    return Masks(
+        rows,
+        backbone.shape,
+        [(slot.trial.seed, step) for slot, step in zip(slots, steps, strict=True)],
+        [hidden if rate < 0 else rate for rate in rates],
+        [attention if rate < 0 else rate for rate in rates],
+        [slot.method.prefix_tokens for slot in slots],
+        [slot.method.prefix_dropout for slot in slots],
+    )
 
 
 def _stacked(draws: Sequence[Mapping[str, ArrayLike]], backbone: Backbone) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Masks:
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
             sizes = [places * t * d, 2 * e * d, layers * e * heads * n * (n + m)]
             sizes += [layers * 2 * e * m * d] if prefix[k] else []
-            bits = _draw(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
+            bits = random_bits(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
             ends = np.cumsum(sizes)
             if self._hidden is not None:
                 start = rows.starts[k]
@@ -99,7 +99,7 @@ def _fill(room: Any, bits: Any, rate: float) -> None:
         np.multiply(kept, np.float32(scale), out=room)
 
 
-def _draw(number: int, seed: int, device: torch.device) -> Any:
+def random_bits(number: int, seed: int, device: torch.device) -> Any:
     """Random bits of one trial and step, [number]."""
     words = -(-number // LANES)
     if device.type == "cpu":

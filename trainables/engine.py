@@ -24,14 +24,13 @@ from torch import Tensor
 
 from search_spaces.records import Counts, Progress, TestResult, Trial
 from trainables.backbone import Backbone
-from trainables.company import Company
-from trainables.dropout import Masks
+from trainables.company import Company, dropout_of
 from trainables.evaluation import Question, answer
 from trainables.group import Group, Pace
 from trainables.layout import Layout
 from trainables.methods import METHODS
 from trainables.packing import Rows, pack
-from trainables.pruning import mask_for
+from trainables.pruning import contenders, mask_for, turn
 from trainables.running import RunningPass, Segment, losses_of
 from trainables.slot import Slot
 from trainables.tasks.contract import TaskData
@@ -58,15 +57,16 @@ class Engine:
         """
         method = METHODS[trial.method](**trial.settings)
         method.check(self.backbone.shape)
-        method.check_length(self.backbone.shape, trial.recipe.max_length)
+        method.check_recipe(trial.recipe, self.backbone.shape)
         if self._companies and not (method.shares_backbone and self._companies[0].group.layout.method.shares_backbone):
             raise ValueError(f"{trial.method} and its neighbours cannot share a backbone: give it an engine of its own")
         layout = Layout(method, self.backbone, data.task.outputs)
         row = layout.initial(trial.seed, self.backbone)
         slot = Slot(trial=trial, method=method, data=data, best=row)
         group = Group(layout, self.backbone, trial.recipe, row[None])
-        if method.prunes:
-            group.prune(mask_for(slot, group, self.backbone))
+        if method.mask and method.phases == 1:
+            keep = mask_for(slot, group, self.backbone)
+            group.hold(keep, at=torch.zeros_like(group.values) if method.mask.zeroed else None)
         slot.best = group.values[0].clone()
         self._seat(Company(group, [slot]))
         return slot
@@ -130,15 +130,19 @@ class Engine:
         )
 
     def counts(self, trial_id: str) -> Counts:
-        """Parameters of the trial as they stand in memory, pruned ones not counted."""
+        """Parameters of the trial that move, as they stand in memory: with two phases all that the first one moves.
+
+        Where a mask ranks vectors with matrices, what it keeps of them counts as weights, too.
+        """
         company, place = self._find(trial_id)
         layout, keep = company.group.layout, company.group.keep
         trained = [e for e in layout.entries if e.parameter.trained]
         sizes = {e.name: e.size for e in trained}
-        if keep is not None:
-            sizes = {e.name: int(keep[place, e.start : e.stop].sum()) for e in trained}
-        module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
         matrices = {e.name for e in trained if e.is_matrix}
+        if keep is not None and layout.method.phases == 1:
+            sizes = {e.name: int(keep[place, e.start : e.stop].sum()) for e in trained}
+            matrices |= {e.name for e in contenders(layout)}
+        module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
         return Counts(
             weights=sum(size for n, size in module.items() if n in matrices),
             module=sum(module.values()),
@@ -207,9 +211,11 @@ class Engine:
         segments, start = [], 0
         for company in self._companies:
             stop = start + len(company.slots)
-            segments.append(Segment(company.group, start, stop, drawn=company.drawn(self.backbone)))
+            drawn, noise = company.drawn(self.backbone), company.noise
+            segments.append(Segment(company.group, start, stop, drawn=drawn, noise=noise))
             start = stop
-        logits = RunningPass(self.backbone, segments, rows, self._masks(rows, slots)).logits()
+        masks = dropout_of(slots, [slot.step for slot in slots], rows, self.backbone)
+        logits = RunningPass(self.backbone, segments, rows, masks).logits()
         losses = [
             losses_of(out, rows, s, c.slots[0].data.task.regression)
             for out, s, c in zip(logits, segments, self._companies, strict=True)
@@ -220,19 +226,6 @@ class Engine:
             company.group.collect()
         return [each.detach() for each in losses]
 
-    def _masks(self, rows: Rows, slots: list[Slot]) -> Masks:
-        hidden, attention = self.backbone.config_dropout
-        rates = [slot.trial.recipe.dropout for slot in slots]
-        return Masks(
-            rows,
-            self.backbone.shape,
-            [(slot.trial.seed, slot.step) for slot in slots],
-            [hidden if rate < 0 else rate for rate in rates],
-            [attention if rate < 0 else rate for rate in rates],
-            [slot.method.prefix_tokens for slot in slots],
-            [slot.method.prefix_dropout for slot in slots],
-        )
-
     def _update(self, company: Company) -> None:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, device=self.backbone.device)[:, None]
@@ -242,10 +235,11 @@ class Engine:
             Pace(
                 lr=column([slot.trial.lr * slot.pace() for slot in slots]),
                 share=column([slot.pace() for slot in slots]),
-                step=column([slot.step + 1.0 for slot in slots]),
-                total=column([float(slot.total_steps) for slot in slots]),
+                step=column([slot.step + 1.0 - slot.phase.start for slot in slots]),
+                total=column([float(len(slot.phase)) for slot in slots]),
                 decay=column([slot.trial.recipe.weight_decay for slot in slots]),
                 clip=column([slot.trial.recipe.clip for slot in slots]),
+                noise=company.noise,
             )
         )
 
@@ -257,8 +251,10 @@ class Engine:
             company.group.losses[place] = 0
             slot.epoch += 1
             report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
-            if report.best_epoch == slot.epoch:
+            if report.best_epoch == slot.epoch and slot.epoch > slot.turn:
                 slot.best = company.group.values[place].detach().clone()
+            if slot.epoch == slot.turn and not slot.done:
+                turn(slot, company.group, self.backbone)
 
     def _memory_mib(self) -> float:
         if self.backbone.device.type == "cuda":

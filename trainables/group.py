@@ -26,7 +26,10 @@ CHUNK = 1 << 17
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What one step of G trials needs, all [G, 1]; `step` counts this one, from 1, of `total`. `share`: of the peak lr."""
+    """What one step of G trials needs, all [G, 1]; `step` counts this one, from 1, of `total`. `share`: of the peak lr.
+
+    `noise`: the seed of what a trial with a backbone of its own draws in this step.
+    """
 
     lr: Tensor
     share: Tensor
@@ -34,12 +37,13 @@ class Pace:
     total: Tensor
     decay: Tensor
     clip: Tensor
+    noise: int
 
 
 class Group:
     """G trials with one layout. Rows are in the order in which their trials joined.
 
-    `keep` [G, P], where a method masks: 0 for entries that never move, else 1. `memory` [n, G, P]: what a method's `after_step`
+    `keep` [G, P], where a method masks: False for entries that never move. `memory` [n, G, P]: what a method's `after_step`
     remembers. `losses` [G]: sums over the steps of each trial's epoch so far.
     """
 
@@ -85,15 +89,19 @@ class Group:
         group.losses = torch.cat([g.losses[i] for g, i in pairs])
         return group
 
-    def prune(self, keep: Tensor) -> None:
-        """From now on, what `keep` [G, P] has zeros for is zero."""
+    def hold(self, keep: Tensor, at: Tensor | None = None) -> None:
+        """From now on, what `keep` [G, P] is False for does not move: it stays as it is, or `at` [G, P] if that is given."""
         self.keep = keep
-        self.values.mul_(keep)
+        if at is not None:
+            self.values.copy_(torch.where(keep, self.values, at))
 
-    def open(self, rows: slice | Sequence[int]) -> dict[str, Tensor]:
-        """The tensors of some of the group's rows by name, [G, ...] for matrices and [G, 1, N] for vectors, for one pass."""
+    def open(self, rows: slice | Sequence[int], noise: int | None = None) -> dict[str, Tensor]:
+        """The tensors of some of the group's rows by name, [G, ...] for matrices and [G, 1, N] for vectors, for one pass.
+
+        `noise`: as in `Pace`; None in evaluation.
+        """
         if self.own:
-            return self.own.open()
+            return self.own.open(noise)
         leaf = self.leaf if rows == slice(None) else self.leaf[rows]
         entries = self.layout.entries
         parts = leaf.split([e.size for e in entries], dim=1)
@@ -115,6 +123,8 @@ class Group:
         if self.keep is not None:
             grads.mul_(self.keep)
         grads.mul_((pace.clip / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
+        if self.own:
+            self.own.thin(grads, pace.noise)
         for run in self.layout.runs:
             lr = pace.lr if run.lr is None else run.lr * pace.share
             if self.own:
@@ -166,6 +176,9 @@ class Group:
         value = self.values[0, part].detach()
         value.grad = grads[0, part]
         decay = float(pace.decay) if run.decayed else 0.0
+        if decay and self.keep is not None:  # the kernel would decay what the mask keeps out
+            value.addcmul_(value, self.keep[0, part], value=-float(lr) * decay)
+            decay = 0.0
         adam = torch.optim.AdamW([value], float(lr), (r.beta1, r.beta2), r.eps, decay, fused=True)
         adam.state[value] = {
             "step": pace.step.flatten()[0] - 1,

@@ -17,11 +17,11 @@ from torch import Tensor
 from trainables.backbone import Backbone
 from trainables.methods.contract import HeadReads, Method, Parameter, Shape, Site, Values
 from trainables.methods.starts import FROZEN, WORDS, Start, truncated
-from trainables.methods.weights import WeightMethod
+from trainables.methods.weights import BACKBONE, WeightMethod
 from trainables.seeds import derive
 
 HEAD_START = truncated(0.02)
-BACKBONE, SHARED, EMBEDDINGS = "backbone", "shared", "embeddings"
+SHARED, EMBEDDINGS = "shared", "embeddings"
 
 
 @dataclass(frozen=True)

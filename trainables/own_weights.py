@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from trainables.backbone import Backbone
-from trainables.layout import BACKBONE, Layout
+from trainables.dropout import random_bits
+from trainables.layout import Layout
 from trainables.methods.contract import Values
-from trainables.methods.weights import WeightMethod
+from trainables.methods.weights import BACKBONE, WeightMethod
+from trainables.seeds import derive
+
+# Entries whose gradients are thinned at a time.
+CHUNK = 1 << 22
 
 
 class OwnWeights:
@@ -46,18 +51,22 @@ class OwnWeights:
                     parameter.requires_grad_()
                 self._computed[name][2].append(part)
 
-    def open(self) -> dict[str, Tensor]:
-        """Compute the weights that are computed; returns the head's tensors."""
+    def open(self, noise: int | None) -> dict[str, Tensor]:
+        """Compute the weights that are computed; returns their parts' tensors, and the head's.
+
+        `noise`: the seed of what this training step draws, None in evaluation.
+        """
         self._made = []
-        if self._computed:
-            split = self._leaf.split([e.size for e in self._entries], dim=1)
-            parts = {e.name: part.view(e.stacked(1)) for e, part in zip(self._entries, split, strict=True)}
+        if not self._computed:
+            return self._head
+        parts = self._parts()
         for name, (parameter, frozen, names) in self._computed.items():
             values = Values({part: parts[f"{BACKBONE}.{name}.{part}"] for part in names})
-            weight = self._method.effective(frozen, values).view(frozen.shape)
+            drawn = None if noise is None else self._noise(values, noise, name)
+            weight = self._method.effective(frozen, values, drawn).view(frozen.shape)
             parameter.data = weight.detach()
             self._made.append((parameter, weight))
-        return self._head
+        return {**parts, **self._head}
 
     def close(self) -> None:
         """After the backward pass: hand the gradients of the computed weights on to their parts."""
@@ -73,3 +82,36 @@ class OwnWeights:
         for parameter, _, _ in self._computed.values():
             parameter.grad = None
         self._made = []
+
+    def thin(self, grads: Tensor, noise: int) -> None:
+        """Let the method's share of the gradients [1, P] through, drawn from this seed and divided by the share."""
+        share = self._method.gradient_share
+        if share == 1:
+            return
+        for start in range(0, grads.shape[1], CHUNK):
+            part = grads[0, start : start + CHUNK]
+            bits = torch.as_tensor(random_bits(len(part), derive(noise, start), grads.device))
+            part.mul_((bits < round(share * 65536) - 32768) / share)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the parts of computed weights what the method makes of them after its first phase."""
+        parts = self._parts()
+        for name, (_, _, names) in self._computed.items():
+            values = Values({part: parts[f"{BACKBONE}.{name}.{part}"] for part in names})
+            for part, value in self._method.settled(values).items():
+                values[part].copy_(value)
+
+    def _parts(self) -> dict[str, Tensor]:
+        split = self._leaf.split([e.size for e in self._entries], dim=1)
+        return {e.name: part.view(e.stacked(1)) for e, part in zip(self._entries, split, strict=True)}
+
+    def _noise(self, values: Values, seed: int, name: str) -> Values:
+        """Sixteen random bits for each entry of the noisy parts, as the middle of their interval: never 0 nor 1."""
+
+        def uniform(part: str) -> Tensor:
+            like = values[part]
+            bits = torch.as_tensor(random_bits(like.numel(), derive(seed, name, part), like.device))
+            return bits.to(like.dtype).add_(32768.5).div_(65536).view(like.shape)
+
+        return Values({part: uniform(part) for part in self._method.noisy if part in values})

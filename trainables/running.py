@@ -30,18 +30,22 @@ from trainables.place import Place
 
 @dataclass
 class Segment:
-    """Rows [start, stop) of the pass belong to `rows` of a group; `drawn`: what its method drew for this step."""
+    """Rows [start, stop) of the pass belong to `rows` of a group; `drawn`: what its method drew for this step.
+
+    `noise`: the seed of what own weights draw in it, None in evaluation.
+    """
 
     group: Group
     start: int
     stop: int
     rows: slice | Sequence[int] = field(default_factory=lambda: slice(None))
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
+    noise: int | None = None
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """The group's tensors, opened for this pass."""
-        return self.group.open(self.rows)
+        return self.group.open(self.rows, self.noise)
 
     @cached_property
     def common(self) -> dict[str, Tensor]:
@@ -101,6 +105,8 @@ class RunningPass:
 
     def logits(self) -> list[Tensor]:
         """One [G, E, C] per segment."""
+        for s in self._segments:
+            s.values  # noqa: B018 - computed weights have to be in the encoder before it runs
         hidden, (K, E) = self.backbone.states(self.rows, self), self.rows.first.shape
         first = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.rows.first.reshape(-1)).view(K, E, -1)
         reads = [s.group.layout.method.head_reads for s in self._segments]

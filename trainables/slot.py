@@ -20,7 +20,10 @@ from trainables.tasks.contract import Split, TaskData
 
 @dataclass(kw_only=True)
 class Slot:
-    """`best` is the trial's row of parameters [P] after its best epoch, before the first one its start."""
+    """`best` is the trial's row of parameters [P] after its best epoch, before the first one its start.
+
+    Of a method of two phases only epochs of the second one count: until it begins `best` is the trial's start.
+    """
 
     trial: Trial
     method: Method
@@ -37,8 +40,15 @@ class Slot:
         return math.ceil(len(self.data.train) / self.trial.batch_size)
 
     @property
-    def total_steps(self) -> int:
-        return self.steps_per_epoch * self.trial.recipe.epochs
+    def turn(self) -> int:
+        """The epoch that ends the first of two phases: half of the planned ones, at least one. 0 with one phase."""
+        return max(1, self.trial.recipe.epochs // 2) if self.method.phases == 2 else 0
+
+    @property
+    def phase(self) -> range:
+        """The steps of the phase in which the next step lies."""
+        turn, end = (self.steps_per_epoch * epochs for epochs in (self.turn, self.trial.recipe.epochs))
+        return range(turn) if self.step < turn else range(turn, end)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -51,11 +61,8 @@ class Slot:
         if not self.progress:
             return False
         last = self.progress[-1]
-        return (
-            self.epoch >= self.trial.recipe.epochs
-            or last.diverged
-            or last.epoch - last.best_epoch >= self.trial.recipe.patience
-        )
+        waited = last.epoch - last.best_epoch >= self.trial.recipe.patience
+        return self.epoch >= self.trial.recipe.epochs or last.diverged or (waited and self.epoch > self.turn)
 
     @property
     def end_reason(self) -> str:
@@ -70,22 +77,27 @@ class Slot:
         return self.data.train, order[start : start + self.trial.batch_size]
 
     def pace(self) -> float:
-        """Share of the peak learning rate in the next step: linear warm-up, then linear decay to 0 at the last planned step."""
-        warm = math.ceil(self.trial.recipe.warmup * self.total_steps)
-        if self.step < warm:
-            return (self.step + 1) / warm
-        return (self.total_steps - self.step) / max(1, self.total_steps - warm)
+        """Share of the peak learning rate in the next step: linear warm-up, then linear decay to 0 at the phase's last one."""
+        total, step = len(self.phase), self.step - self.phase.start
+        warm = math.ceil(self.trial.recipe.warmup * total)
+        if step < warm:
+            return (step + 1) / warm
+        return (total - step) / max(1, total - warm)
+
+    def seed(self, use: str) -> int:
+        """The trial's own seed for something that is drawn in the next step."""
+        return derive(self.trial.seed, use, self.step)
 
     def random(self, use: str) -> np.random.Generator:
-        """The trial's own generator for something that is drawn in the next step."""
-        return np.random.default_rng(derive(self.trial.seed, use, self.step))
+        return np.random.default_rng(self.seed(use))
 
     def record(self, score: float, loss: float | None, memory_mib: float) -> Progress:
-        """Close an epoch; returns what to report. The first best epoch wins ties."""
+        """Close an epoch; returns what to report. The first best epoch wins ties; each phase has its own."""
         diverged = loss is None
-        best_epoch, best_score = (
-            (self.progress[-1].best_epoch, self.progress[-1].best_score) if self.progress else (0, 0.0)
-        )
+        best_epoch, best_score = 0, 0.0
+        # What diverges in its first phase has nothing that could be kept.
+        if self.epoch not in (1, self.turn + 1) and not (diverged and self.epoch <= self.turn):
+            best_epoch, best_score = self.progress[-1].best_epoch, self.progress[-1].best_score
         if not diverged and (best_epoch == 0 or score > best_score):
             best_epoch, best_score = self.epoch, score
         now = time.monotonic()

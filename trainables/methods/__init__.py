@@ -5,16 +5,20 @@ from trainables.methods.adapter import Adapter
 from trainables.methods.adapter_drop import AdapterDrop, AdapterDropRobust
 from trainables.methods.adaption_prompt import AdaptionPrompt
 from trainables.methods.bitfit import BitFit, BitFitSmall
+from trainables.methods.child_tuning import ChildTuningD, ChildTuningF
 from trainables.methods.compacter import Compacter, CompacterPlusPlus
 from trainables.methods.contract import Method
+from trainables.methods.diff_pruning import DiffPruning
 from trainables.methods.dora import DoRA
 from trainables.methods.dylora import DyLoRA
+from trainables.methods.fish_mask import FishMask
 from trainables.methods.full import Full
 from trainables.methods.houlsby_variant import HoulsbyVariant
 from trainables.methods.ia3 import IA3
 from trainables.methods.layer_norm import LayerNormOnly
 from trainables.methods.linear_probe import LinearProbe
 from trainables.methods.lora import LoRA
+from trainables.methods.lt_sft import LtSft
 from trainables.methods.madapter import MAdapter
 from trainables.methods.mam import MAM
 from trainables.methods.parallel import Parallel
@@ -25,11 +29,14 @@ from trainables.methods.prompt_tuning import PromptTuning
 from trainables.methods.propetl import ProPETL
 from trainables.methods.rslora import RsLoRA
 from trainables.methods.sparse_adapter import SparseAdapter
+from trainables.methods.threshold_mask import ThresholdMask
+from trainables.methods.top_layers import TopLayers
 from trainables.methods.unipelt import UniPELT
 from trainables.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
+    "top_layers": TopLayers,
     "layer_norm": LayerNormOnly,
     "linear_probe": LinearProbe,
     "adapter": Adapter,
@@ -40,6 +47,8 @@ METHODS: dict[str, type[Method]] = {
     "adapter_drop_robust": AdapterDropRobust,
     "sparse_adapter": SparseAdapter,
     "madapter": MAdapter,
+    "compacter": Compacter,
+    "compacter_pp": CompacterPlusPlus,
     "lora": LoRA,
     "rslora": RsLoRA,
     "dora": DoRA,
@@ -47,9 +56,6 @@ METHODS: dict[str, type[Method]] = {
     "vera": VeRA,
     "adalora": AdaLoRA,
     "dylora": DyLoRA,
-    "compacter": Compacter,
-    "compacter_pp": CompacterPlusPlus,
-    "propetl": ProPETL,
     "ia3": IA3,
     "bitfit": BitFit,
     "bitfit_small": BitFitSmall,
@@ -58,6 +64,13 @@ METHODS: dict[str, type[Method]] = {
     "p_tuning_v2": PTuningV2,
     "prompt_tuning": PromptTuning,
     "adaption_prompt": AdaptionPrompt,
+    "threshold_mask": ThresholdMask,
+    "fish_mask": FishMask,
+    "lt_sft": LtSft,
+    "diff_pruning": DiffPruning,
+    "child_tuning_f": ChildTuningF,
+    "child_tuning_d": ChildTuningD,
     "mam": MAM,
     "unipelt": UniPELT,
+    "propetl": ProPETL,
 }

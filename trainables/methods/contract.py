@@ -9,12 +9,13 @@ l virtual tokens, L layers.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from search_spaces.language import Dimension, Scalar
+from search_spaces.language import Dimension, Recipe, Scalar
 from trainables.methods.starts import ZEROS, Start
 
 if TYPE_CHECKING:
@@ -77,6 +78,23 @@ class Shape:
         """Parameters of the pooler that the classification model uses."""
         return self.width * (self.width + 1) if self.pooler else 0
 
+    @property
+    def encoder(self) -> int:
+        """All parameters that the classification model uses of the backbone."""
+        return self.embeddings + self.layers * self.layer + self.pooling
+
+    @property
+    def maps(self) -> int:
+        """Weights of the linear maps of all encoder layers."""
+        d, f = self.width, self.ffn
+        return self.layers * (4 * d * d + 2 * d * f)
+
+    @property
+    def matrices(self) -> int:
+        """Those of `encoder` that are neither biases nor LayerNorms."""
+        d = self.width
+        return self.embeddings - 2 * d + self.maps + (d * d if self.pooler else 0)
+
     def head(self, outputs: int, reads: HeadReads = "own") -> int:
         """Parameters of the classification head: two linear maps in RoBERTa's own, else one."""
         d = self.width
@@ -107,6 +125,29 @@ class Parameter:
     decayed: bool = True
     lr: float | None = None
     trained: bool = True
+
+
+# How the entries of a mask are ranked; the formulas are in `trainables/pruning.py`.
+Score = Literal["random", "magnitude", "snip", "grasp", "fisher", "batch_fisher", "change"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """A mask over those entries of a trial's row that compete for it: the floor(`keep` * number) best ones go on moving.
+
+    `each`: so many of every parameter instead of all together. `examples`: how many a gradient score sees, 0 for the whole
+    training part. `zeroed`: what is kept out is zero from then on, else it stays at its start.
+    """
+
+    score: Score
+    keep: float
+    each: bool = False
+    examples: int = 0
+    zeroed: bool = False
+
+    def kept(self, number: int) -> int:
+        """floor(keep * number), without the binary rounding that makes 0.29 * 100 a little less than 29."""
+        return math.floor(round(self.keep * number, 6))
 
 
 class Values(dict[str, "Tensor"]):
@@ -176,10 +217,11 @@ class Method(ABC):
     search: ClassVar[Mapping[str, Dimension]] = {}
     # Which parameters of all LayerNorms are trained beside its own.
     norms: ClassVar[Literal["none", "biases", "all"]] = "none"
-    # How a mask is drawn before the first step; see trainables/pruning.py.
-    prunes: ClassVar[bool] = False
     # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/weights.py`.
     shares_backbone: ClassVar[bool] = True
+    # Parts into which the planned epochs are cut. With two, the mask is drawn where the second one begins, which is then a
+    # training of its own: schedule, moments, best epoch and patience start again. With one it is drawn before the first step.
+    phases: ClassVar[Literal[1, 2]] = 1
     # Whether `penalty` adds to its loss.
     penalised: ClassVar[bool] = False
     # Tensors of memory, as large as the parameters, that `after_step` keeps beside Adam's moments.
@@ -188,13 +230,24 @@ class Method(ABC):
     def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
         """Raise ValueError for settings that no backbone, or not this one, allows. `shape` None: not known yet."""
 
-    def check_length(self, shape: Shape, longest: int) -> None:
-        """Raise ValueError where examples of up to `longest` tokens leave no positions for the virtual ones."""
-        if self.virtual_tokens and self.virtual_tokens + longest > shape.positions:
+    def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
+        """Raise ValueError for a recipe that leaves a phase without an epoch, or virtual tokens without positions."""
+        if recipe.epochs < self.phases:
+            raise ValueError(f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each of its phases")
+        if shape and self.virtual_tokens and self.virtual_tokens + recipe.max_length > shape.positions:
             raise ValueError(
-                f"{self.virtual_tokens} virtual tokens and max_length = {longest}: "
+                f"{self.virtual_tokens} virtual tokens and max_length = {recipe.max_length}: "
                 f"together at most {shape.positions}, the positions of the model"
             )
+
+    @property
+    def mask(self) -> Mask | None:
+        """The mask that holds from the first step, or the second phase, to the last."""
+        return None
+
+    def competes(self, name: str, parameter: Parameter) -> bool:
+        """Whether the entries of this parameter compete for a place in the mask; all others are kept."""
+        return len(parameter.shape) > 1 and parameter.decayed and not name.startswith("head.")
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         """What a site of a layer holds; nothing where the method does not act. The embeddings are layer 0."""

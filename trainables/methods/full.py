@@ -24,6 +24,4 @@ class Full(WeightMethod):
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Everything but the head: BERT's pooler is used and trained, RoBERTa's is not part of the model."""
-        d, f = shape.width, shape.ffn
-        weights = shape.embeddings - 2 * d + shape.layers * (4 * d * d + 2 * d * f) + (d * d if shape.pooler else 0)
-        return weights, shape.embeddings + shape.layers * shape.layer + shape.pooling
+        return shape.matrices, shape.encoder

@@ -63,10 +63,10 @@ class ProPETL(Pfeiffer):
 
     def branch(self, h: Tensor, p: Values, at: At) -> Tensor:
         z = at.norm(h + at.x)
-        down, up = p.down * self.mask(p.down_scores), p.up * self.mask(p.up_scores)
+        down, up = p.down * self.chosen(p.down_scores), p.up * self.chosen(p.up_scores)
         return (z @ down + p.down_bias).relu() @ up + p.up_bias
 
-    def mask(self, scores: Tensor) -> Tensor:
+    def chosen(self, scores: Tensor) -> Tensor:
         """[K, ...] of zeros and ones, whose gradient goes to the scores' magnitudes."""
         size = scores.abs()
         removed = int((1 - self.share) * scores[0].numel())

@@ -15,12 +15,11 @@ acts in the forward pass, so neither Adam nor weight decay can revive a weight; 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from trainables.methods.adapter import Adapter
-from trainables.methods.contract import Shape, require_one_of, require_share
+from trainables.methods.contract import Mask, Shape, require_one_of, require_share
 
 SCORES = ("random", "magnitude", "er", "snip", "grasp")
 
@@ -31,7 +30,6 @@ class SparseAdapter(Adapter):
 
     title: ClassVar[str] = "SparseAdapter"
     paper: ClassVar[str] = "He et al. 2022"
-    prunes: ClassVar[bool] = True
 
     sparsity: float = 0.4
     score: Literal["random", "magnitude", "er", "snip", "grasp"] = "snip"
@@ -41,18 +39,16 @@ class SparseAdapter(Adapter):
         require_share("sparsity", self.sparsity)
         require_one_of("score", self.score, SCORES)
 
+    @property
+    def mask(self) -> Mask:
+        """As many as are not removed, zeros elsewhere; gradients see 320 examples, as released."""
+        each = self.score == "er"
+        score = "random" if self.score == "er" else self.score
+        return Mask(score=score, keep=1 - self.sparsity, each=each, examples=320, zeroed=True)
+
     def counts(self, shape: Shape) -> tuple[int, int]:
+        """All matrices have one size, so "er" rounds in each."""
         dense, with_biases = super().counts(shape)
-        removed = self.removed(dense, matrices=4 * shape.layers)
-        return dense - removed, with_biases - removed
-
-    def removed(self, weights: int, matrices: int) -> int:
-        """How many of `weights` are masked; all `matrices` have one size, so "er" rounds up in each."""
-        if self.score == "er":
-            return matrices * exact_share(self.sparsity, weights // matrices)
-        return exact_share(self.sparsity, weights)
-
-
-def exact_share(share: float, number: int) -> int:
-    """ceil(share * number), without the binary rounding that makes 0.07 * 100 a little more than 7."""
-    return math.ceil(round(share * number, 6))
+        matrices = 4 * shape.layers if self.mask.each else 1
+        kept = matrices * self.mask.kept(dense // matrices)
+        return kept, with_biases - dense + kept

@@ -1,0 +1,65 @@
+"""Threshold mask: the pretrained weights stay as they are, and a learned mask selects which of them are used (Zhao et al. 2020).
+
+    W' = W * 1[m > tau],    m real scores of W's shape, dL/dm = W * dL/dW' (the step function passes gradients straight through)
+
+Acts on query, key, value, attention output, intermediate and output of the layers from `lowest` on, and on BERT's pooler;
+biases, LayerNorms and embeddings are untouched. tau = 0.01, m ~ U(-0.02, u) with u so that a share `masked` is out at the
+start. The head is trained. Traps: a large share breaks the model before the first step; weight decay would drag scores below
+tau, so there is none; learning rates lie far above full fine-tuning's; one bit per score has to be stored, but training takes
+the memory of all scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import Family, Parameter, Shape, Values, require_int, require_number
+from trainables.methods.starts import uniform
+from trainables.methods.weights import POOLER, WeightMethod, layer_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TAU, LOW = 0.01, -0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdMask(WeightMethod):
+    """`masked`: share of the weights that is out at the start; `lowest`: the first layer, from 0, that is masked."""
+
+    title: ClassVar[str] = "Threshold mask"
+    paper: ClassVar[str] = "Zhao et al. 2020"
+    family: ClassVar[Family] = "mask"
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-4, 1e-3, 3e-3, 3e-2), "masked": choice(0.02, 0.05)}
+
+    masked: float = 0.05
+    lowest: int = 0
+
+    def check(self, shape: Shape | None) -> None:
+        require_number("masked", self.masked, 0.001, 0.9)
+        require_int("lowest", self.lowest, 0, shape.layers - 1 if shape else 1023, "the backbone's last layer")
+
+    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
+        layer = layer_of(name)
+        chosen = name.startswith(POOLER) if layer is None else layer >= self.lowest
+        high = (TAU - LOW) / self.masked + LOW
+        return (
+            {"score": Parameter(shape=size, start=uniform(LOW, high), decayed=False)}
+            if chosen and len(size) > 1
+            else {}
+        )
+
+    def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
+        used = (p.score > TAU).to(weight.dtype)
+        return weight * (p.score - p.score.detach() + used)
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d = shape.width
+        scores = shape.maps // shape.layers * (shape.layers - self.lowest) + (d * d if shape.pooler else 0)
+        return scores, scores
+
+    def stored(self, shape: Shape) -> float:
+        """A bit per score."""
+        return self.counts(shape)[1] / 32

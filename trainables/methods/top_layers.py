@@ -1,0 +1,41 @@
+"""Variable fine-tuning: only the k highest layers of the encoder and the head are updated (Houlsby et al. 2019, 3.2).
+
+    y = head(pooler(layer_L(... layer_(L-k+1)(h))));    layers, pooler and head trained, the layers below and the embeddings not
+
+All weights, biases and LayerNorms of those layers are trained, and BERT's pooler, which lies above them. k = L still freezes
+the embeddings, so it is not full fine-tuning. Trap: the frozen lower part needs no gradient, but its dropout stays on in
+training, as for every method here.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from search_spaces.language import Dimension, choice
+from trainables.methods.contract import Family, Parameter, Shape, require_int
+from trainables.methods.starts import FROZEN
+from trainables.methods.weights import POOLER, WeightMethod, layer_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopLayers(WeightMethod):
+    """`k`: how many layers, from the top."""
+
+    title: ClassVar[str] = "Top layers"
+    paper: ClassVar[str] = "Houlsby et al. 2019"
+    family: ClassVar[Family] = "freezing"
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "k": choice(1, 2, 3, 5)}
+
+    k: int = 2
+
+    def check(self, shape: Shape | None) -> None:
+        require_int("k", self.k, 1, shape.layers if shape else 1024, "the backbone's layers")
+
+    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
+        layer = layer_of(name)
+        trained = name.startswith(POOLER) if layer is None else layer >= shape.layers - self.k
+        return {"": Parameter(shape=size, start=FROZEN)} if trained else {}
+
+    def counts(self, shape: Shape) -> tuple[int, int]:
+        d = shape.width
+        matrices = shape.maps // shape.layers * self.k + (d * d if shape.pooler else 0)
+        return matrices, shape.layer * self.k + shape.pooling
