@@ -20,6 +20,7 @@ from orchestrator.run import command_of, parser
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method, own_search
 from search_spaces.loading import load, names
 from trainables.methods import METHODS
+from trainables.models import KNOWN_CONFIGS, shape_of
 
 ROOT = Path(__file__).parent.parent
 # The published sizes of the two encoders with their poolers.
@@ -303,3 +304,16 @@ def test_the_list_of_methods_tells_everything_about_each():
         line = next(line for line in text.split("\n") if line.split()[:1] == [name])
         assert all(part in line for part in (kind.family, kind.paper, "shared" if kind.shares_backbone else "its own"))
     assert "2,419,202 (2.21 %)" in text
+
+
+def test_the_space_of_all_methods_has_all_of_them():
+    assert {entry.name for entry in load("glue_all_methods").methods} == set(METHODS)
+
+
+def test_the_space_of_small_budgets_keeps_its_promise():
+    bert = shape_of(KNOWN_CONFIGS["bert-base-uncased"])
+    space = replace(load("glue_small_budget"), tasks=("agreement",))
+    plan = make_plan(space, Overrides(), None)
+    for entry in plan.space.methods[1:]:
+        most = plan.counts(entry, bert)[1]
+        assert most.module < most.total / 1000
