@@ -1,4 +1,4 @@
-"""Every method of the field on four GLUE tasks with an equal budget per cell, each over the ranges that its own file recommends."""
+"""Every method of the field on four GLUE tasks with an equal budget per cell, over the ranges that each recommends."""
 
 from search_spaces.language import Budget, Recipe, Space, choice, own_search
 
