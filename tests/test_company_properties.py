@@ -17,6 +17,9 @@ KINDS = (
     ("adapter", {"r": 4}),
     ("madapter", {"r": 2, "n_mid": 2}),
     ("sparse_adapter", {"r": 4, "score": "magnitude"}),
+    ("p_tuning_v2", {"length": 3}),
+    ("prompt_tuning", {"length": 2}),
+    ("unipelt", {"length": 5, "r": 2, "rank": 2}),
 )
 
 residents = st.lists(

@@ -127,6 +127,9 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
 
             plain = PlainEncoder(tiny_bert, v, factors=factors, prefix=prefix)
             assert torch.allclose(both[k][0, e], plain.logits(ids), atol=1e-5)
+    short = rows.longest[1]
+    columns = torch.stack([masks.attention(i)[4:, :, :short, L : L + 4] for i in range(2)])
+    assert (columns == 0).float().mean().item() == pytest.approx(0.3, abs=0.1)
     drawn = torch.stack([masks.prefix(i)[:, 4:] for i in range(2)])[..., :4, :]
     assert drawn.unique().tolist() == [0.0, 2.0]
     assert (drawn == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
