@@ -354,6 +354,15 @@ def test_wrong_settings_are_refused_with_the_reason(method, settings, message):
         build(method, settings, BERT)
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].family in FAMILIES])
+def test_what_is_worth_searching_is_allowed_and_has_four_learning_rates(method):
+    own = dict(METHODS[method].search)
+    assert len(own.pop("lr").values) == 4
+    for name, dimension in own.items():
+        for value in dimension.values:
+            build(method, {name: value}, BERT).check_length(BERT, 128)
+
+
 def test_virtual_tokens_and_text_must_fit_the_positions(tiny_bert):
     engine = Engine(Backbone.load(tiny_bert, CPU))
     engine.join(make_trial("prompt_tuning", length=12), make_data())  # 12 + 128 = 140
