@@ -19,6 +19,9 @@ KINDS = (
     ("sparse_adapter", {"r": 4, "score": "magnitude"}),
     ("houlsby_variant", {"r": 4, "variant": "batch_norm"}),
     ("adapter_drop_robust", {"r": 2}),
+    ("p_tuning_v2", {"length": 3}),
+    ("prompt_tuning", {"length": 2}),
+    ("unipelt", {"length": 5, "r": 2, "rank": 2}),
 )
 
 residents = st.lists(

@@ -52,6 +52,19 @@ def test_a_row_draws_the_same_beside_a_longer_neighbour(tiny_bert):
     assert torch.equal(beside.attention(1)[9:, :, :n, :n], alone.attention(1))
 
 
+def test_a_row_with_a_prefix_draws_the_same_beside_a_longer_prefix(tiny_bert):
+    data = make_data(low=3, high=30)
+    order = np.argsort(np.diff(data.train.offsets))
+    short, long = (data.train, order[:4]), (data.train, order[-9:])
+    alone, rows = masks(tiny_bert, [short], [(5, 3)], prefixes=[3], prefix=0.2)
+    beside, both = masks(tiny_bert, [long, short], [(6, 0), (5, 3)], prefixes=[7, 3], prefix=0.2)
+    n, L = rows.longest[0], max(both.longest)
+    assert torch.equal(beside.attention(1)[9:, :, :n, :n], alone.attention(1)[..., :n])
+    assert torch.equal(beside.attention(1)[9:, :, :n, L : L + 3], alone.attention(1)[..., n:])
+    assert torch.equal(beside.prefix(1)[:, 9:, :3], alone.prefix(1))
+    assert alone.prefix(1).unique().tolist() == pytest.approx([0.0, 1.25])
+
+
 def test_a_rate_of_zero_changes_nothing(tiny_bert):
     drawn, _ = masks(tiny_bert, [(make_data().train, np.arange(4))], [(1, 0)], 0.0, 0.0)
     assert drawn.hidden(0) is None

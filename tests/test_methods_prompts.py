@@ -128,6 +128,9 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
 
             plain = PlainEncoder(tiny_bert, v, factors=factors, prefix=prefix)
             assert torch.allclose(both[k][0, e], plain.logits(ids), atol=1e-5)
+    short = rows.longest[1]
+    columns = torch.stack([masks.attention(i)[4:, :, :short, L : L + 4] for i in range(2)])
+    assert (columns == 0).float().mean().item() == pytest.approx(0.3, abs=0.1)
     drawn = torch.stack([masks.prefix(i)[:, 4:] for i in range(2)])[..., :4, :]
     assert drawn.unique().tolist() == [0.0, 2.0]
     assert (drawn == 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
@@ -350,6 +353,15 @@ def test_heads_of_the_probes_count_as_published():
 def test_wrong_settings_are_refused_with_the_reason(method, settings, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
         build(method, settings, BERT)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].family in FAMILIES])
+def test_what_is_worth_searching_is_allowed_and_has_four_learning_rates(method):
+    own = dict(METHODS[method].search)
+    assert len(own.pop("lr").values) == 4
+    for name, dimension in own.items():
+        for value in dimension.values:
+            build(method, {name: value}, BERT).check_length(BERT, 128)
 
 
 def test_virtual_tokens_and_text_must_fit_the_positions(tiny_bert):
