@@ -9,7 +9,8 @@ from conftest import make_data, make_trial
 from method_settings import SMALL
 from test_methods import BERT, CPU, ROBERTA
 
-from search_spaces.language import Recipe
+from orchestrator.plan import Overrides, make_plan
+from search_spaces.language import Recipe, Space, choice, method
 from trainables import checkpoint
 from trainables.backbone import Backbone
 from trainables.counting import build, count
@@ -19,6 +20,7 @@ from trainables.methods.contract import Values
 from trainables.packing import pack
 from trainables.pruning import _highest, contenders
 from trainables.running import RunningPass, Segment, losses_of
+from trainables.seeds import permutation
 
 MASKS = ("fish_mask", "child_tuning_d", "lt_sft", "diff_pruning")
 PART = ("top_layers", "threshold_mask", *MASKS, "child_tuning_f")
@@ -203,8 +205,6 @@ def test_child_tuning_d_sums_squares_of_clipped_batch_gradients(tiny_bert):
     """Oracle: a plain model on the same batches, dropout at 0."""
     recipe, data = Recipe(epochs=2, dropout=0.0, clip=0.05), make_data(train=24)
     seat = Seat(tiny_bert, "child_tuning_d", data, recipe=recipe)
-    from trainables.seeds import permutation
-
     order, fisher = permutation(24, seat.trial.seed, "scoring"), {}
     for start in (0, 8, 16):
         net, losses = plain(tiny_bert, seat, order[start : start + 8])
@@ -257,9 +257,9 @@ def test_a_mask_decays_what_it_keeps_as_the_kernel_does(tiny_bert):
     assert not torch.allclose(full.group.values, full.start * (1 - 0.5 * 1e-2), atol=1e-6)
 
 
-def test_scoring_leaves_no_gradient_behind(tiny_bert):
-    for method in ("fish_mask", "child_tuning_d"):
-        assert not Seat(tiny_bert, method, make_data(), **SMALL[method]).group.leaf.grad.any()
+@pytest.mark.parametrize("name", ["fish_mask", "child_tuning_d"])
+def test_scoring_leaves_no_gradient_behind(name, tiny_bert):
+    assert not Seat(tiny_bert, name, make_data(), **SMALL[name]).group.leaf.grad.any()
 
 
 def test_child_tuning_f_uses_a_fresh_share_of_the_gradients_scaled_up(tiny_bert):
@@ -465,3 +465,20 @@ def test_a_cut_is_exact_and_the_later_of_equal_scores_stays(number):
     expected = torch.zeros(6, dtype=torch.bool)
     expected[order] = True
     assert torch.equal(_highest(scores, number), expected)
+
+
+def test_a_plan_of_one_epoch_is_refused_for_methods_of_two_phases():
+    def plan(epochs):
+        space = Space(
+            name="made-up",
+            models=("roberta-base",),
+            tasks=("agreement",),
+            methods=(method("lt_sft"),),
+            search={"lr": choice(1e-5), "batch_size": choice(8)},
+            recipe=Recipe(epochs=epochs),
+        )
+        return make_plan(space, Overrides(), None)
+
+    assert plan(2).trials
+    with pytest.raises(ValueError, match="method 'lt_sft' on roberta-base: epochs = 1: must be at least 2"):
+        plan(1)
