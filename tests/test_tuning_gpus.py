@@ -17,36 +17,26 @@ from pathlib import Path
 root, gpus, per_gpu = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
 import ray
-from ray import tune
+from dataclasses import replace
 from search_spaces.records import Trial
-from trainables.trainable import REPORT
+from trainables.trainable import TrialTrainable
 from orchestrator import tuning
 from orchestrator.cluster import share
-from fakes import curve, end_of, make_space, open_sweep
+from fakes import curve, make_space, open_sweep, report
 
-class Fake(tune.Trainable):
-    def setup(self, config):
-        self.epoch = 0
-    def step(self):
-        trial = Trial.from_json(json.loads(self.config["trial"]))
-        began = time.time()
-        time.sleep(0.05)
-        self.epoch += 1
-        if trial.cell.task == "t" and trial.lr == 1e-5 and trial.cell.method == "full":
-            raise RuntimeError("no luck today")
-        points = curve(trial)
-        outcome, test = end_of(trial, points[self.epoch - 1]) if self.epoch == len(points) else (None, None)
-        note = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time(), "id": trial.id}
-        with open(self.config["checkpoints"] + "/notes", "a") as file:
-            file.write(json.dumps(note) + "\\n")
-        end = {"outcome": outcome and outcome.to_json(), "test": test and test.to_json()}
-        content = {"progress": points[self.epoch - 1].to_json(), **end}
-        return {REPORT: json.dumps(content), "done": outcome is not None}
-    def reset_config(self, config):
-        self.epoch = 0
-        return True
-    def save_checkpoint(self, folder): ...
-    def load_checkpoint(self, checkpoint): ...
+class Fake(TrialTrainable):
+    def _train(self, job, registry):
+        trial = Trial.from_json(job["trial"])
+        for progress in curve(trial):
+            began = time.time()
+            time.sleep(0.05)
+            if trial.cell.task == "t" and trial.lr == 1e-5 and trial.cell.method == "full":
+                raise RuntimeError("no luck today")
+            note = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time(), "id": trial.id}
+            with open(job["checkpoints"] + "/notes", "a") as file:
+                file.write(json.dumps(note) + "\\n")
+            if not ray.get(registry.report.remote([report(trial, progress)]))[trial.id]:
+                return
 
 tuning.TrialTrainable = Fake
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
@@ -54,7 +44,9 @@ ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_t
 sweep = open_sweep(make_space(), root)
 data = {("m", task): root for task in ("t", "u")}
 places = tuning.Places(sources={"m": "m"}, data=data, checkpoints=root)
-tuning.run(sweep, places, share(gpus, per_gpu, 4), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
+# Two trials share a GPU, but each trains in its own process: no lane is needed to see where Ray puts them.
+part = share(gpus, per_gpu, 4)
+tuning.run(sweep, places, replace(part, per_device=1), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
 states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))
 """
