@@ -99,20 +99,18 @@ class Clerk:
     def _assign(self) -> Jobs:
         """Trials for the places that have none, as far as there are any; None for places that are not needed any more."""
         jobs: Jobs = {}
-        for place in list(self._idle):
-            trial = self._next(place)
+        # Places that ask again, because their process died, go on with the trial they had; they come first.
+        self._idle.sort(key=lambda place: place not in self._at)
+        while self._idle:
+            place = self._idle[0]
+            trial = self._kept(self._at[place]) if place in self._at else self._sweep.suggest()
             if trial == "wait":
                 break
-            self._idle.remove(place)
+            self._idle.pop(0)
+            if isinstance(trial, Trial):
+                self._at[place] = trial
             jobs[place] = self._describe(trial) if isinstance(trial, Trial) else None
         return jobs
 
-    def _next(self, place: str) -> Trial | str:
-        """A place that asks again, because its process died, goes on with the trial it had."""
-        if place in self._at:
-            trial = self._at[place]
-            return "finished" if self._sweep.draining or self._sweep.entry(trial.id).outcome else trial
-        trial_or_why = self._sweep.suggest()
-        if isinstance(trial_or_why, Trial):
-            self._at[place] = trial_or_why
-        return trial_or_why
+    def _kept(self, trial: Trial) -> Trial | None:
+        return None if self._sweep.draining or self._sweep.entry(trial.id).outcome else trial

@@ -9,7 +9,7 @@ from fakes import curve, drive, make_space, open_sweep, report, result
 
 from orchestrator.clerk import Clerk
 from orchestrator.ledger import Ledger, read
-from search_spaces.language import Budget
+from search_spaces.language import Budget, method
 from search_spaces.records import Trial
 from trainables.desk import Desk
 
@@ -72,6 +72,15 @@ def test_a_place_that_asks_again_after_its_process_died_goes_on_with_its_trial(t
     records = read(tmp_path / "desk" / "sweep")
     started = [r["id"] for r in records if r["event"] == "started"]
     assert len(started) == len(set(started))
+
+
+def test_a_place_that_comes_back_for_its_trial_does_not_queue_behind_those_that_wait(tmp_path):
+    sweep = open_sweep(make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, in_flight=1)), tmp_path)
+    clerk = clerk_of(sweep)
+    first, _ = clerk.serve(["a", "b", "c"], [])
+    assert list(first) == ["a"]
+    again, _ = clerk.serve(["a"], [])
+    assert again == first
 
 
 def test_what_came_in_together_is_written_at_once_and_before_it_is_answered(tmp_path, monkeypatch):

@@ -52,6 +52,13 @@ class LaneHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         threading.Thread(target=self._train, name="lane", daemon=True).start()
 
+    @staticmethod
+    def open(gpu: bool, ahead: int) -> Any:
+        """The lane of this process; loads torch."""
+        from trainables.lane import open_lane
+
+        return open_lane(gpu, ahead)
+
     async def where(self) -> tuple[int, str]:
         """This process's id and its GPU, "" without one."""
         return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -104,9 +111,7 @@ class LaneHost:
 
     def _train(self) -> None:
         try:
-            from trainables.lane import open_lane
-
-            lane = open_lane(self._gpu, AHEAD)
+            lane = self.open(self._gpu, AHEAD)
             while True:
                 self._answer(lane, wait=not lane.busy)
                 lane.turn()
@@ -152,6 +157,8 @@ class LaneHost:
 
 class Registry(Desk):
     """The desk of a sweep. Says where a trial's lane is, and starts it where there is none."""
+
+    host = LaneHost
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +210,7 @@ class Registry(Desk):
         # An actor without logical GPUs sees all of the node's: which one is its own has to be said.
         variables = {"CUDA_VISIBLE_DEVICES": gpu}
         return (
-            ray.remote(LaneHost)
+            ray.remote(self.host)
             .options(
                 num_cpus=0,
                 max_concurrency=1000,
@@ -235,11 +242,11 @@ class Remote:
                 ray.get(self._registry.died.remote(key, generation))
 
 
-def open_registry(name: str) -> Any:
+def open_registry(name: str, kind: type[Registry] = Registry) -> Any:
     """Start the registry of a sweep under this name; it lives as long as the caller holds it."""
     # Every place and every lane may have a call waiting there.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
-    return ray.remote(Registry).options(**options).remote()
+    return ray.remote(kind).options(**options).remote()
 
 
 def find_registry(name: str) -> Any:
