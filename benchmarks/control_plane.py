@@ -80,7 +80,9 @@ def _measured(records: list[dict[str, Any]], marks: Marks) -> dict[str, Any]:
     """From the ledger, whose times are the driver's clock when a batch was written."""
     times = sorted(r["time"] for r in records if r["event"] == "progress")
     started = {r["id"]: r["time"] for r in records if r["event"] == "started"}
-    first = {r["id"]: r["progress"]["seconds"] for r in records if r["event"] == "progress" and r["progress"]["epoch"] == 1}
+    first = {
+        r["id"]: r["progress"]["seconds"] for r in records if r["event"] == "progress" and r["progress"]["epoch"] == 1
+    }
     warm = list(started)[len(started) // 2 :]
     middle = times[len(times) // 10 : -len(times) // 10]
     return {
@@ -167,7 +169,10 @@ def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
         sizes = {"trials": 6, "cells": 2, "slots": 4} if smoke else {"trials": 51, "cells": 20, "slots": 16}
         runs.append(apart("lanes", epochs=4, seconds=CHAIN, **sizes))
     windows = {
-        window: {name: measure.Spread.of([r["per_trial"][window][name] for r in runs]) for name in runs[0]["per_trial"][window]}
+        window: {
+            name: measure.Spread.of([r["per_trial"][window][name] for r in runs])
+            for name in runs[0]["per_trial"][window]
+        }
         for window in runs[0]["per_trial"]
     }
     starts = [sorted(r["start_ms"]) for r in runs]
@@ -201,7 +206,9 @@ def _print(results: dict[str, Any]) -> None:
     rows += [[name, str(v)] for name, v in results["per trial"].items() if isinstance(v, measure.Spread)]
     measure.print_table(["what", "measured"], rows)
     costs = [
-        [window, name, str(v)] for window, each in results["per trial"]["ms_per_trial"].items() for name, v in each.items()
+        [window, name, str(v)]
+        for window, each in results["per trial"]["ms_per_trial"].items()
+        for name, v in each.items()
     ]
     measure.print_table(["at trial", "thread", "ms per trial"], costs)
 

@@ -53,7 +53,13 @@ class FakeResident:
         best, best_epoch = (last.best_score, last.best_epoch) if last and last.best_score >= score else (score, epoch)
         self._points.append(
             Progress(
-                epoch=epoch, score=score, loss=1.0, best_score=best, best_epoch=best_epoch, seconds=self._began, memory_mib=9.0
+                epoch=epoch,
+                score=score,
+                loss=1.0,
+                best_score=best,
+                best_epoch=best_epoch,
+                seconds=self._began,
+                memory_mib=9.0,
             )
         )
 

@@ -75,7 +75,9 @@ def test_a_place_that_asks_again_after_its_process_died_goes_on_with_its_trial(t
 
 
 def test_a_place_that_comes_back_for_its_trial_does_not_queue_behind_those_that_wait(tmp_path):
-    sweep = open_sweep(make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, in_flight=1)), tmp_path)
+    sweep = open_sweep(
+        make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, in_flight=1)), tmp_path
+    )
     clerk = clerk_of(sweep)
     first, _ = clerk.serve(["a", "b", "c"], [])
     assert list(first) == ["a"]

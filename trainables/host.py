@@ -1,9 +1,9 @@
 """Lanes that trials share: an actor per device, the registry that owns them, and the trial's end of the line.
 
-The registry is the sweep's desk too. It belongs to the driver, so that lanes die with it, however it ends. A lane's actor holds no logical resource: the
-trials that use it do. When a lane dies, each of its trials asks the registry for the next one and goes on from its last
-checkpoint; Tune hears nothing of it. A trial that was there both times when lanes died gets a lane of its own, so that one
-that breaks its lane breaks nobody else's.
+The registry is the sweep's desk too. It belongs to the driver, so that lanes die with it, however it ends. A lane's actor
+holds no logical resource: the trials that use it do. When a lane dies, each of its trials asks the registry for the next one
+and goes on from its last checkpoint; Tune hears nothing of it. A trial that was there both times when lanes died gets a lane of
+its own, so that one that breaks its lane breaks nobody else's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ray
@@ -93,11 +94,11 @@ class LaneHost:
         """Deliver the reports there are, as long as there are any."""
         while not self._outbox.empty():
             reports = [self._outbox.get() for _ in range(self._outbox.qsize())]
-            verdicts = await self._desk.report.remote(reports)
-            await self._in_thread(lambda lane, verdicts=verdicts: self._hear(lane, verdicts))
+            verdicts: Mapping[str, bool] = await self._desk.report.remote(reports)
+            await self._in_thread(partial(self._hear, verdicts))
         self._mail = None
 
-    def _hear(self, lane: Any, verdicts: Mapping[str, bool]) -> None:
+    def _hear(self, verdicts: Mapping[str, bool], lane: Any) -> None:
         for trial_id, goes_on in verdicts.items():
             if not goes_on:
                 self._leave(lane, trial_id)
