@@ -2,7 +2,7 @@
 
 Where trials share a device this is a light proxy: the lane is an actor of its own (`trainables/host.py`), found through the
 registry, and found again when it dies. A trial that has its device to itself trains in this very process, in a lane of its
-own; only then is torch loaded. Epochs go to the desk and not through Tune, which needs about ten milliseconds for each.
+own; only then is torch loaded. Epochs go to the desk and not through Tune, which takes results one at a time.
 Actors are reused from trial to trial, so everything costly happens lazily in `step`. Tune's own checkpoints stay empty: the
 lane writes one per epoch under the trial's id, where a resumed sweep finds it whatever Tune remembers.
 """
