@@ -28,7 +28,9 @@ from benchmarks import measure
 Marks = list[tuple[float, dict[str, float]]]
 # First and last trial of each window whose cost is compared.
 WINDOWS = {"10": (10, 40), "100": (100, 200), "1000": (900, 1000)}
-CHAIN = 0.02  # seconds of an epoch of all residents of a lane
+EPOCH_SECONDS = 0.02  # of all residents of a lane
+# Ray's workers are nicer than everybody else by default: on a busy machine they would be starved, and that measured.
+NICE = {"RAY_worker_niceness": "0"}
 
 
 def cpu_of_threads() -> dict[str, float]:
@@ -47,7 +49,8 @@ def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float) -> d
     marks: Marks = []
     with cluster(0, 1, None) as (_, temporary):
         # Not before: Ray reads its token when it is imported.
-        from benchmarks.fake_lane import make_space, make_sweep, registry
+        from benchmarks.fake_lane import registry
+        from benchmarks.fake_sweep import make_space, make_sweep
         from orchestrator import tuning
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells)
@@ -138,7 +141,12 @@ def apart(arm: str, **sizes: float) -> Any:
     """Run an arm in a fresh process; returns what it measured."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [sys.executable, "-m", "benchmarks.control_plane", "--arm", arm, "--sizes", json.dumps(sizes)]
-        environment = {**os.environ, "CONTROL_PLANE_OUT": file.name, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        environment = {
+            **os.environ,
+            "CONTROL_PLANE_OUT": file.name,
+            **NICE,
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.load(file)
@@ -149,7 +157,7 @@ def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
     trials, epochs, slots = (8, 10, 4) if smoke else (96, 100, 48)
     found: dict[str, list[Any]] = {"lanes": [], "reports": [], "mlflow": []}
     for _ in range(rounds):
-        found["lanes"].append(apart("lanes", trials=trials, epochs=epochs, slots=slots, cells=2, seconds=CHAIN))
+        found["lanes"].append(apart("lanes", trials=trials, epochs=epochs, slots=slots, cells=2, seconds=EPOCH_SECONDS))
         found["reports"].append(apart("reports", trials=4 if smoke else 16, epochs=20 if smoke else 60))
         found["mlflow"].append(apart("mlflow", points=40 if smoke else 400))
     rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("lanes", "reports")}
@@ -167,7 +175,7 @@ def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
     runs = []
     for _ in range(rounds):
         sizes = {"trials": 6, "cells": 2, "slots": 4} if smoke else {"trials": 51, "cells": 20, "slots": 16}
-        runs.append(apart("lanes", epochs=4, seconds=CHAIN, **sizes))
+        runs.append(apart("lanes", epochs=4, seconds=EPOCH_SECONDS, **sizes))
     windows = {
         window: {
             name: measure.Spread.of([r["per_trial"][window][name] for r in runs])

@@ -1,26 +1,17 @@
-"""A sweep whose trials train nothing: lanes with closed-form curves, for everything around them to be measured.
+"""Lanes whose residents train nothing but have closed-form curves, for everything around them to be measured.
 
-The lanes' processes, the desk, Ray Tune, ledger and tracking store are the real ones; only the engine is missing.
+Their processes and the desk are the real ones; only the engine is missing.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import Ledger
-from orchestrator.library import Library
-from orchestrator.sweep import Sweep
-from search_spaces.language import Budget, Cell, Recipe, Space, choice, log_uniform, method
-from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
+from search_spaces.records import Outcome, Progress, TestResult, Trial
 from trainables.host import LaneHost, Registry
-from trainables.lane import Job
-from trainables.resident import Report
 from trainables.seeds import derive
-
-COUNTS = Counts(weights=1, module=2, trained=3, total=100)
 
 
 class FakeResident:
@@ -63,7 +54,9 @@ class FakeResident:
             )
         )
 
-    def take(self) -> Report:
+    def take(self) -> Any:
+        from trainables.resident import Report  # brings torch, which the registry's process does not need
+
         self._reported += 1
         point = self._points[self._reported - 1]
         if self._reported < self.trial.recipe.epochs:
@@ -85,7 +78,7 @@ class FakeLane:
         self.residents: dict[str, FakeResident] = {}
         self.failures: dict[str, Exception] = {}
 
-    def enter(self, job: Job) -> None:
+    def enter(self, job: Any) -> None:
         self.residents[job.trial.id] = FakeResident(job.trial)
 
     def leave(self, trial_id: str) -> None:
@@ -118,43 +111,3 @@ def registry(epoch_seconds: float) -> type[Registry]:
     """A registry whose lanes are fakes."""
     host = type("Host", (FakeHost,), {"seconds": epoch_seconds})
     return type("FakeRegistry", (Registry,), {"host": host})
-
-
-def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1) -> Space:
-    """`trials` of each cell, searched with TPE over three dimensions, and one final."""
-    return Space(
-        name="fake",
-        models=("m",),
-        tasks=tuple(f"t{i}" for i in range(cells)),
-        methods=(method("adapter", r=choice(8, 16, 32), lr=log_uniform(1e-5, 1e-2)),),
-        search={"lr": choice(1e-5, 1e-4), "batch_size": choice(8, 16)},
-        recipe=Recipe(epochs=epochs, patience=epochs),
-        budget=Budget(trials=trials, final_seeds=1, in_flight=in_flight),
-    )
-
-
-def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -> Sweep:
-    return Sweep(
-        space, Ledger.open(folder), Library(folder.parent, folder), _maker(space), lambda trial: COUNTS, notify
-    )
-
-
-def _maker(space: Space) -> Any:
-    def make(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
-        entry = space.entry(cell.method)
-        values = {**space.values_of(entry), **hyperparameters}
-        settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
-        return Trial(
-            cell=cell,
-            method=entry.name,
-            settings=settings,
-            lr=values["lr"],
-            batch_size=values["batch_size"],
-            seed=seed,
-            phase=phase,
-            recipe=space.recipe,
-            weights="w",
-            split="s",
-        )
-
-    return make

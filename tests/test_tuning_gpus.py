@@ -83,3 +83,50 @@ def test_a_trial_without_an_error_file_has_an_unknown_reason(tmp_path):
     assert reason_of(SimpleNamespace(error_file=None)) == "unknown"
     (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\n  line\nValueError: lr is odd\n\n", encoding="utf-8")
     assert reason_of(SimpleNamespace(error_file=str(tmp_path / "error.txt"))) == "ValueError: lr is odd"
+
+
+class Wanting:
+    """A clerk that wants so many places and has a trial in those that are named."""
+
+    def __init__(self, wanted, trials):
+        self.number, self.trials, self.failed = wanted, dict(trials), []
+
+    def wanted(self):
+        return self.number
+
+    def vacate(self, place):
+        return self.trials.pop(place, "")
+
+    def fail(self, trial_id, reason):
+        self.failed.append((trial_id, reason))
+
+
+def test_places_are_opened_as_wanted_up_to_the_slots_and_the_search_ends_with_the_last(monkeypatch):
+    from orchestrator.tuning import PlaceSearcher
+
+    clerk = Wanting(5, {})
+    searcher = PlaceSearcher(clerk, 3, {"registry": "r"})
+    opened = [searcher.suggest(f"p{i}") for i in range(5)]
+    assert opened == [{"registry": "r", "place": f"p{i}"} for i in range(3)] + [None, None]
+    clerk.number = 0
+    searcher.on_trial_complete("p0")
+    searcher.on_trial_complete("p1")
+    assert searcher.suggest("p5") is None, "a place is still open"
+    searcher.on_trial_complete("p2")
+    assert searcher.suggest("p5") == "FINISHED"
+
+
+def test_a_failed_place_fails_its_trial_and_too_many_without_one_end_the_run(monkeypatch):
+    from orchestrator import tuning
+
+    ended = []
+    monkeypatch.setattr(tuning, "end_tune_run", lambda: ended.append(True))
+    clerk = Wanting(9, {"p0": "trial"})
+    searcher = tuning.PlaceSearcher(clerk, 9, {})
+    searcher.reasons["p0"] = "no luck"
+    for i in range(4):
+        searcher.suggest(f"p{i}")
+        assert ended == []
+        searcher.on_trial_complete(f"p{i}", error=True)
+    assert clerk.failed == [("trial", "no luck")]
+    assert ended == [True]
