@@ -32,7 +32,7 @@ class Entry:
         return bool(self.outcome and self.outcome.state == "FAILED" and self.outcome.reason != "diverged")
 
     def best_at(self, epoch: int) -> float | None:
-        return next((p.best_score for p in self.curve if p.epoch == epoch), None)
+        return self.curve[epoch - 1].best_score if epoch <= len(self.curve) else None
 
 
 class CellSearch:
@@ -52,6 +52,10 @@ class CellSearch:
         self.search: list[Entry] = []
         self.finals: list[Entry] = []
         self._told = 0
+        # What follows is remembered so that an ask or a decision costs no more late in a search than early: how many
+        # entries have ended without a gap, and the scores of those at each rung, None for the ones that did not get there.
+        self._ended = 0
+        self._rungs: dict[int, list[float | None]] = {epoch: [] for epoch in self.bracket.rungs}
         self._winner: Entry | None = None
 
     @property
@@ -59,12 +63,28 @@ class CellSearch:
         return self.search + self.finals
 
     @property
+    def ended(self) -> int:
+        """How many entries of the search, from the first on, have all ended."""
+        ended = self._ended
+        while ended < len(self.search) and self.search[ended].outcome:
+            ended += 1
+        self._ended = ended  # at once: the display looks from another thread
+        return ended
+
+    @property
     def live(self) -> int:
-        return sum(entry.outcome is None for entry in self.entries)
+        return sum(entry.outcome is None for entry in self.search[self.ended :] + self.finals)
+
+    @property
+    def room(self) -> int:
+        """How many trials may be asked for now, before anything else ends."""
+        if self.winner is not None:
+            return self.budget.final_seeds - len(self.finals)
+        return min(self.study.limit, self.ended + self.budget.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
-        return len(self.search) >= self.study.limit and all(entry.outcome for entry in self.search)
+        return len(self.search) >= self.study.limit and self.ended == len(self.search)
 
     @property
     def finished(self) -> bool:
@@ -82,15 +102,11 @@ class CellSearch:
 
     def next(self) -> Entry | None:
         """The next trial to run, entered as asked; None when the cell has to wait or has nothing left."""
-        winner = self.winner
-        if winner is not None:
-            if len(self.finals) >= self.budget.final_seeds:
-                return None
-            return self._final(winner)
-        number = len(self.search)
-        if number >= self.study.limit or not self._may_ask(number):
+        if self.room <= 0:
             return None
-        self._tell(number)
+        if self.winner is not None:
+            return self._final(self.winner)
+        self._tell(len(self.search))
         return self._enter(self.study.ask())
 
     def replay(self, trial: Trial) -> Entry:
@@ -113,17 +129,21 @@ class CellSearch:
         for entry in self.finals if self.finals else self.search:
             if entry.failed:
                 entry.outcome = None
+        self._ended = 0
 
     def stops(self, entry: Entry, progress: Progress) -> bool:
         """Whether ASHA ends this trial at this epoch. Finals are never stopped."""
-        if entry.trial.phase == "final":
+        if entry.trial.phase == "final" or progress.epoch not in self._rungs:
             return False
-        judges = self.search[: max(0, entry.number - self.budget.in_flight + 1)]
-        others = [score for e in judges if (score := e.best_at(progress.epoch)) is not None]
-        return self.bracket.stops(progress.epoch, progress.best_score, others)
+        judges = max(0, entry.number - self.budget.in_flight + 1)
+        return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))
 
-    def _may_ask(self, number: int) -> bool:
-        return all(entry.outcome for entry in self.search[: max(0, number - self.budget.in_flight + 1)])
+    def _scores(self, epoch: int, judges: int) -> list[float]:
+        """What the first `judges` entries of the search had at this rung."""
+        known = self._rungs[epoch]
+        known += [entry.best_at(epoch) for entry in self.search[len(known) : self.ended]]
+        late = [entry.best_at(epoch) for entry in self.search[len(known) : judges]]
+        return [score for score in known[:judges] + late if score is not None]
 
     def _tell(self, number: int) -> None:
         """Tell the study, in order, about the trials that the proposal of `number` may know."""

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from orchestrator.sweep import Sweep
+from search_spaces.language import Cell
 
 
 class Keeper:
@@ -13,12 +14,18 @@ class Keeper:
 
     def __init__(self, sweep: Sweep, folder: Path):
         self._sweep, self._folder = sweep, folder
+        found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
+        self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def ended(self, trial_id: str) -> None:
         """Call after the trial's end is durable. Its cell's former best may go with it."""
-        for entry in self._sweep.cells[self._sweep.entry(trial_id).trial.cell].entries:
-            if self._disposable(entry.trial.id):
-                shutil.rmtree(self._folder / entry.trial.id, ignore_errors=True)
+        cell = self._sweep.entry(trial_id).trial.cell
+        for candidate in {trial_id, self._best.get(cell, trial_id)}:
+            if self._disposable(candidate):
+                shutil.rmtree(self._folder / candidate, ignore_errors=True)
+        best = self._sweep.best_of(cell)
+        if best:
+            self._best[cell] = best.trial.id
 
     def tidy(self) -> None:
         """Remove what an earlier driver left: checkpoints of ended trials that are not the best of their cell."""

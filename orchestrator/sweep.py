@@ -1,13 +1,15 @@
-"""The state of a sweep: what runs next, what each report means, what is left. Knows no framework and no clock.
+"""The state of a sweep: what runs next, what each report means, what is left. Knows no framework, no thread and no clock.
 
-Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone.
+Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone. Nothing that is
+done per trial or per report looks at all trials.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -39,13 +41,34 @@ class Sweep:
         self.space, self._ledger, self._library, self._count, self._notify = space, ledger, library, count, notify
         self.cells = {cell: CellSearch(cell, space, make) for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, Entry]] = {}
+        self._best: dict[Cell, Entry] = {}
+        self._failed = self._ended = 0
+        self._decided: list[dict[str, Any]] = []
+        self._depth = 0
         self.draining = ""
         self._waiting: list[tuple[CellSearch, Entry]] = []
         self._announced: set[Cell] = set()
         self._replay(ledger.records)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is decided inside becomes durable at its end, with one write for all of it; act on it only then."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+        if not self._depth:
+            decided, self._decided = self._decided, []
+            if decided:
+                self._notify(self._ledger.append(*decided))
+
     def suggest(self) -> Trial | Literal["wait", "finished"]:
         """The next trial to start. "wait": nothing can start before something running reports."""
+        with self.together():
+            return self._suggest()
+
+    def _suggest(self) -> Trial | Literal["wait", "finished"]:
         while not self.draining and not self.broken:
             found = self._waiting.pop(0) if self._waiting else self._ask()
             if found is None:
@@ -68,29 +91,26 @@ class Sweep:
         search, entry = self._by_id[trial_id]
         if entry.outcome:
             return False
-        if progress.epoch > len(entry.curve):
-            assert progress.epoch == len(entry.curve) + 1, "epochs are reported in order"
-            stop = ended is None and search.stops(entry, progress)
-            entry.curve.append(progress)
-            decision = "stop" if stop else "continue"
-            self._append({"event": "progress", "id": trial_id, "progress": progress.to_json(), "decision": decision})
-            if stop:
+        with self.together():
+            if progress.epoch > len(entry.curve) and self._stops(search, entry, progress, ended):
                 ended = stopped(entry.curve)
-        if ended:
-            self._end(search, entry, ended, test)
+            if ended:
+                self._end(search, entry, ended, test)
         return ended is None
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial that could not be trained to its end by any number of retries."""
         search, entry = self._by_id[trial_id]
         if not entry.outcome:
-            self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)
+            with self.together():
+                self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)
 
     def drain(self, reason: str) -> None:
         """Start nothing new; what runs may finish its epoch."""
         if not self.draining:
             self.draining = reason
-            self._append({"event": "interrupted", "reason": reason})
+            with self.together():
+                self._append({"event": "interrupted", "reason": reason})
 
     def requeue(self) -> None:
         """Hand out again what was started and has not ended: whoever ran it is gone."""
@@ -99,11 +119,22 @@ class Sweep:
     def close(self) -> None:
         """Record that every cell is finished."""
         if self.finished:
-            self._append({"event": "finished"})
+            with self.together():
+                self._append({"event": "finished"})
 
     @property
     def finished(self) -> bool:
         return all(search.finished for search in self.cells.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will be started any more."""
+        return bool(self.draining or self.broken) or self.finished
+
+    @property
+    def startable(self) -> int:
+        """How many trials may run now: what has been asked for and has not ended, and what may be asked for."""
+        return sum(search.live + max(0, search.room) for search in self.cells.values())
 
     @property
     def failures(self) -> list[Entry]:
@@ -113,19 +144,13 @@ class Sweep:
     @property
     def broken(self) -> str:
         """Why the sweep should not go on; empty while it may."""
-        failed, ended = len(self.failures), sum(e.outcome is not None for _, e in self._by_id.values())
-        if failed >= FAILED_AT_ONCE and failed > FAILED_SHARE * ended:
-            return f"{failed} of {ended} trials failed"
+        if self._failed >= FAILED_AT_ONCE and self._failed > FAILED_SHARE * self._ended:
+            return f"{self._failed} of {self._ended} trials failed"
         return ""
 
     def best_of(self, cell: Cell) -> Entry | None:
         """The entry whose checkpoint is worth keeping: the best final, before there is one the best finished trial."""
-        search = self.cells[cell]
-        for entries in (search.finals, search.search):
-            done = [e for e in entries if e.outcome and e.outcome.state == "DONE" and not e.cached]
-            if done:
-                return max(done, key=lambda e: e.outcome.best_score if e.outcome else 0.0)
-        return None
+        return self._best.get(cell)
 
     def entry(self, trial_id: str) -> Entry:
         return self._by_id[trial_id][1]
@@ -186,9 +211,18 @@ class Sweep:
             content = {"predictions": list(test.predictions), "labels": list(test.labels)}
             write_atomic(self._ledger.folder / name, json.dumps(content))
             outcome = replace(outcome, predictions=name)
-        entry.outcome = outcome
+        self._close_entry(entry, outcome)
         self._append({"event": "ended", "id": entry.trial.id, "outcome": outcome.to_json(), "cached": entry.cached})
         self._announce(search)
+
+    def _close_entry(self, entry: Entry, outcome: Outcome) -> None:
+        """Enter how a trial ended, also in what is counted over all of them."""
+        entry.outcome = outcome
+        self._ended += 1
+        self._failed += entry.failed
+        best = self._best.get(entry.trial.cell)
+        if outcome.state == "DONE" and not entry.cached and (best is None or _rank(entry) > _rank(best)):
+            self._best[entry.trial.cell] = entry
 
     def _announce(self, search: CellSearch) -> None:
         winner = search.winner
@@ -196,8 +230,18 @@ class Sweep:
             self._announced.add(search.cell)
             self._append({"event": "winner", "cell": vars(search.cell), "id": winner.trial.id})
 
+    def _stops(self, search: CellSearch, entry: Entry, progress: Progress, ended: Outcome | None) -> bool:
+        """Enter a new epoch; whether ASHA ends the trial with it."""
+        assert progress.epoch == len(entry.curve) + 1, "epochs are reported in order"
+        stop = ended is None and search.stops(entry, progress)
+        entry.curve.append(progress)
+        decision = "stop" if stop else "continue"
+        self._append({"event": "progress", "id": entry.trial.id, "progress": progress.to_json(), "decision": decision})
+        return stop
+
     def _append(self, event: dict[str, Any]) -> None:
-        self._notify(self._ledger.append(event))
+        assert self._depth, "decisions are written together"
+        self._decided.append(event)
 
     def _replay(self, records: Sequence[dict[str, Any]]) -> None:
         for record in records:
@@ -207,14 +251,17 @@ class Sweep:
                 self.entry(record["id"]).curve.append(Progress.from_json(record["progress"]))
             elif record["event"] == "ended":
                 entry = self.entry(record["id"])
-                entry.outcome, entry.cached = Outcome.from_json(record["outcome"]), record["cached"]
+                entry.cached = record["cached"]
+                self._close_entry(entry, Outcome.from_json(record["outcome"]))
             elif record["event"] == "winner":
                 self._announced.add(Cell(**record["cell"]))
         for search in self.cells.values():
             search.reopen_failed()
         self.requeue()
-        for search in self.cells.values():
-            self._announce(search)
+        self._ended, self._failed = len(self._by_id) - len(self._waiting), len(self.failures)
+        with self.together():
+            for search in self.cells.values():
+                self._announce(search)
 
     def _replay_asked(self, record: dict[str, Any]) -> None:
         trial = Trial.from_json(record["trial"])
@@ -225,6 +272,11 @@ class Sweep:
             )
         search = self.cells[trial.cell]
         self._enter(search, search.replay(trial))
+
+
+def _rank(entry: Entry) -> tuple[bool, float]:
+    assert entry.outcome is not None
+    return entry.trial.phase == "final", entry.outcome.best_score
 
 
 def stopped(curve: Sequence[Progress]) -> Outcome:

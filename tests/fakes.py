@@ -78,6 +78,13 @@ def end_of(trial: Trial, last: Progress) -> tuple[Outcome, TestResult | None]:
     return outcome, test
 
 
+def report(trial: Trial, progress: Progress) -> dict:
+    """What a lane hands in after this epoch."""
+    outcome, test = end_of(trial, progress) if progress.epoch == trial.recipe.epochs else (None, None)
+    ends = {"outcome": outcome and outcome.to_json(), "test": test and test.to_json()}
+    return {"id": trial.id, "progress": progress.to_json(), **ends}
+
+
 class Died(Exception):
     """The driver was killed."""
 

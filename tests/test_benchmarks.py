@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, measure, padding
+from benchmarks import control_plane, gpu, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.operators import ENCODER, LIMIT, count, count_fused
@@ -114,6 +114,36 @@ def test_saved_bytes_count_a_storage_once_and_not_what_was_there_before():
     assert saved_bytes(lambda: (weight * x).sin().sin()) == 2 * 400
     # exp keeps its result and square its argument: the same storage.
     assert saved_bytes(lambda: (weight * x).exp().square()) == 400
+
+
+def test_a_sweep_is_split_into_start_compute_and_control_by_hand():
+    def progress(time, seconds):
+        return {"event": "progress", "id": "a", "time": time, "progress": {"seconds": seconds}}
+
+    records = [
+        {"event": "started", "id": "a", "time": 10.0},
+        progress(13.0, 1.0),
+        progress(16.0, 2.0),
+        {"event": "ended", "id": "a", "time": 16.5},
+    ]
+    assert sweep_split.split(records) == pytest.approx({"start": 2.0, "compute": 3.0, "control": 1.5, "wall": 6.5})
+
+
+def test_cost_per_trial_is_the_difference_of_two_ends_divided_by_the_trials_between():
+    marks = [(float(i), {"clerk": 0.002 * i, "all": 0.01 * i}) for i in range(1, 60)]
+    found = control_plane._window(marks, 10, 40)
+    assert found == pytest.approx({"wall": 1000.0, "clerk": 2.0, "all": 10.0})
+
+
+@pytest.mark.slow
+def test_the_control_plane_is_measured_end_to_end(tmp_path):
+    path = tmp_path / "control.json"
+    command = [sys.executable, "-m", "benchmarks.control_plane", "--smoke", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text())["results"]
+    assert found["C9"]["results_per_second"]["lanes"]["median"] > 0
+    assert found["per trial"]["start_ms_median"]["median"] > 0
 
 
 def test_the_engine_needs_no_ray_optuna_or_mlflow():

@@ -1,10 +1,10 @@
 """Lanes as Ray actors: shared by the trials of a device, replaced when they die, and no trial trained twice or charged for it."""
 
-import json
 import os
 import signal
 import threading
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def holders():
-    """Actors that each hold half a logical GPU of four, as Tune's trials do, and a registry for their lanes."""
+    """Actors that each hold half a logical GPU of four, as Tune's places do, and a registry for their lanes."""
     from orchestrator.cluster import cluster
 
     with cluster(4, 2, None) as (share, _):
@@ -58,63 +58,87 @@ def holders():
         registry = open_registry("test")
 
         class Holder:
-            def enter(self, job):
-                self.remote = Remote(job, "test")
-                return self.remote._gpu, self.remote._key, self.remote.where
+            def train(self, job):
+                self.remote = Remote(job, ray.get_actor("test", namespace="lanes"))
+                self.remote.train()
 
-            def next(self):
-                return json.loads(self.remote.next())
+            def gpu(self):
+                return ray.get_runtime_context().get_accelerator_ids()["GPU"][0]
 
-            def leave(self):
-                self.remote.leave()
-
-        make = ray.remote(Holder).options(num_cpus=0, num_gpus=share.gpu).remote
+        make = ray.remote(Holder).options(num_cpus=0, num_gpus=share.gpu, max_concurrency=2).remote
         yield ray, [make() for _ in range(8)], registry
 
 
-def rest(ray, holder):
-    reports = [ray.get(holder.next.remote())]
-    while reports[-1]["outcome"] is None:
-        reports.append(ray.get(holder.next.remote()))
-    return [r["progress"]["loss"] for r in reports]
+class Driver:
+    """Takes reports from the desk and lets every trial go on, to its end."""
+
+    def __init__(self, ray, registry):
+        self._ray, self._registry, self._verdicts = ray, registry, {}
+        self.losses = defaultdict(dict)
+
+    def turn(self):
+        _, reports = self._ray.get(self._registry.take.remote({}, self._verdicts, 0.1))
+        for report in reports:
+            known = self.losses[report["id"]].setdefault(report["progress"]["epoch"], report["progress"]["loss"])
+            assert known == report["progress"]["loss"], "an epoch was trained to another end"
+        self._verdicts = {report["id"]: report["outcome"] is None for report in reports}
+
+    def until(self, found):
+        while not found():
+            self.turn()
+
+    def finish(self, training):
+        self.until(lambda: len(self._ray.wait(training, num_returns=len(training), timeout=0)[0]) == len(training))
+        self._ray.get(training)
+
+
+def lanes_of(ray, registry, jobs, gpus):
+    """Process and GPU of each trial's lane."""
+    node = ray.get_runtime_context().get_node_id()
+    found = ray.get([registry.find.remote(job["id"], node, gpu) for job, gpu in zip(jobs, gpus, strict=True)])
+    return ray.get([host.where.remote() for _, _, host in found])
 
 
 def test_each_trial_is_on_its_own_device_and_residents_of_a_device_share_one_process(jobs, holders):
-    ray, actors, _ = holders
-    found = ray.get([a.enter.remote(jobs(i, "pinned")) for i, a in enumerate(actors)])
-    gpus = [gpu for gpu, _, _ in found]
+    ray, actors, registry = holders
+    made = [jobs(i, "pinned") for i in range(8)]
+    gpus = ray.get([a.gpu.remote() for a in actors])
     assert sorted(gpus) == ["0", "0", "1", "1", "2", "2", "3", "3"]
-    assert [where[1] for _, _, where in found] == gpus, "a lane sees another GPU than its trials"
-    processes = {gpu: {where[0] for g, _, where in found if g == gpu} for gpu in gpus}
+    training = [a.train.remote(job) for a, job in zip(actors, made, strict=True)]
+    driver = Driver(ray, registry)
+    driver.until(lambda: len(driver.losses) == 8)
+    where = lanes_of(ray, registry, made, gpus)
+    assert [gpu for _, gpu in where] == gpus, "a lane sees another GPU than its trials"
+    processes = {gpu: {pid for pid, g in where if g == gpu} for gpu in gpus}
     assert all(len(pids) == 1 for pids in processes.values())
     assert len(set.union(*processes.values())) == 4
-    curves = [rest(ray, a) for a in actors]
-    assert len({tuple(c) for c in curves}) == 8
-    ray.get([a.leave.remote() for a in actors])
+    driver.finish(training)
+    curves = [tuple(driver.losses[job["id"]].values()) for job in made]
+    assert {len(c) for c in curves} == {3}
+    assert len(set(curves)) == 8
 
 
 def test_a_lane_that_dies_is_replaced_and_at_the_second_death_its_trials_get_their_own(jobs, holders):
-    ray, actors, _ = holders
-    pair = actors[:2]
-    ray.get([a.enter.remote(jobs(i, "steady")) for i, a in enumerate(pair)])
-    steady = [rest(ray, a) for a in pair]
-    ray.get([a.leave.remote() for a in pair])
-    where = [w for _, _, w in ray.get([a.enter.remote(jobs(i, "dying")) for i, a in enumerate(pair)])]
-    assert where[0] == where[1]
-    losses = [[], []]
+    ray, actors, registry = holders
+    gpus = ray.get([a.gpu.remote() for a in actors])
+    pair = [i for i, gpu in enumerate(gpus) if gpu == "0"]
+    steady, driver = [jobs(i, "steady") for i in pair], Driver(ray, registry)
+    driver.finish([actors[i].train.remote(job) for i, job in zip(pair, steady, strict=True)])
+    reference = [driver.losses[job["id"]] for job in steady]
+    for job in steady:
+        ray.get(registry.left.remote(job["id"]))
+    dying, driver = [jobs(i, "dying") for i in pair], Driver(ray, registry)
+    training = [actors[i].train.remote(job) for i, job in zip(pair, dying, strict=True)]
+    driver.until(lambda: len(driver.losses) == 2)
     for _ in range(2):
-        for i, a in enumerate(pair):
-            losses[i].append(ray.get(a.next.remote())["progress"]["loss"])
+        where = lanes_of(ray, registry, dying, ["0", "0"])
+        assert where[0] == where[1]
         os.kill(where[0][0], signal.SIGKILL)
-        time.sleep(0.5)
-        asked = [a.next.remote() for a in pair]
-        for i, report in enumerate(ray.get(asked)):
-            losses[i].append(report["progress"]["loss"])
-        where = [w for _, _, w in ray.get([a.enter.remote(jobs(i, "dying")) for i, a in enumerate(pair)])]
+        time.sleep(1.0)  # both of them find it dead
+    where = lanes_of(ray, registry, dying, ["0", "0"])
     assert where[0] != where[1], "two deaths, and they still sit together"
-    for i in range(2):
-        assert set(losses[i]) <= set(steady[i])
-        assert rest(ray, pair[i]) == steady[i]
+    driver.finish(training)
+    assert [driver.losses[job["id"]] for job in dying] == reference
 
 
 SPACE = """

@@ -1,6 +1,5 @@
 """A lane: its residents train together, each as if alone, and what goes wrong with one is nobody else's business."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -171,11 +170,12 @@ def test_a_model_with_other_files_is_refused_and_nothing_is_left(job):
     assert not lane.residents
 
 
-def test_a_lane_of_its_own_hands_out_one_epoch_at_a_time_as_text(job, tmp_path):
+def test_a_lane_of_its_own_hands_out_one_epoch_at_a_time(job, tmp_path):
     each = job(1)
     record = {"trial": each.trial.to_json(), "source": each.source, "data": "-", "checkpoints": str(tmp_path / "own")}
     own = Own(Lane(torch.device("cpu")), record)
-    reports = [json.loads(own.next()) for _ in range(3)]
+    reports = [own.next() for _ in range(3)]
+    assert {r["id"] for r in reports} == {each.trial.id}
     assert [r["progress"]["epoch"] for r in reports] == [1, 2, 3]
     assert [bool(r["outcome"]) for r in reports] == [False, False, True]
     own.leave()

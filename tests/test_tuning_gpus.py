@@ -17,36 +17,26 @@ from pathlib import Path
 root, gpus, per_gpu = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
 import ray
-from ray import tune
+from dataclasses import replace
 from search_spaces.records import Trial
-from trainables.trainable import REPORT
+from trainables.trainable import TrialTrainable
 from orchestrator import tuning
 from orchestrator.cluster import share
-from fakes import curve, end_of, make_space, open_sweep
+from fakes import curve, make_space, open_sweep, report
 
-class Fake(tune.Trainable):
-    def setup(self, config):
-        self.epoch = 0
-    def step(self):
-        trial = Trial.from_json(json.loads(self.config["trial"]))
-        began = time.time()
-        time.sleep(0.05)
-        self.epoch += 1
-        if trial.cell.task == "t" and trial.lr == 1e-5 and trial.cell.method == "full":
-            raise RuntimeError("no luck today")
-        points = curve(trial)
-        outcome, test = end_of(trial, points[self.epoch - 1]) if self.epoch == len(points) else (None, None)
-        note = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time(), "id": trial.id}
-        with open(self.config["checkpoints"] + "/notes", "a") as file:
-            file.write(json.dumps(note) + "\\n")
-        end = {"outcome": outcome and outcome.to_json(), "test": test and test.to_json()}
-        content = {"progress": points[self.epoch - 1].to_json(), **end}
-        return {REPORT: json.dumps(content), "done": outcome is not None}
-    def reset_config(self, config):
-        self.epoch = 0
-        return True
-    def save_checkpoint(self, folder): ...
-    def load_checkpoint(self, checkpoint): ...
+class Fake(TrialTrainable):
+    def _train(self, job, registry):
+        trial = Trial.from_json(job["trial"])
+        for progress in curve(trial):
+            began = time.time()
+            time.sleep(0.05)
+            if trial.cell.task == "t" and trial.lr == 1e-5 and trial.cell.method == "full":
+                raise RuntimeError("no luck today")
+            note = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time(), "id": trial.id}
+            with open(job["checkpoints"] + "/notes", "a") as file:
+                file.write(json.dumps(note) + "\\n")
+            if not ray.get(registry.report.remote([report(trial, progress)]))[trial.id]:
+                return
 
 tuning.TrialTrainable = Fake
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
@@ -54,7 +44,9 @@ ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_t
 sweep = open_sweep(make_space(), root)
 data = {("m", task): root for task in ("t", "u")}
 places = tuning.Places(sources={"m": "m"}, data=data, checkpoints=root)
-tuning.run(sweep, places, share(gpus, per_gpu, 4), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
+# Two trials share a GPU, but each trains in its own process: no lane is needed to see where Ray puts them.
+part = share(gpus, per_gpu, 4)
+tuning.run(sweep, places, replace(part, per_device=1), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
 states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))
 """
@@ -91,3 +83,50 @@ def test_a_trial_without_an_error_file_has_an_unknown_reason(tmp_path):
     assert reason_of(SimpleNamespace(error_file=None)) == "unknown"
     (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\n  line\nValueError: lr is odd\n\n", encoding="utf-8")
     assert reason_of(SimpleNamespace(error_file=str(tmp_path / "error.txt"))) == "ValueError: lr is odd"
+
+
+class Wanting:
+    """A clerk that wants so many places and has a trial in those that are named."""
+
+    def __init__(self, wanted, trials):
+        self.number, self.trials, self.failed = wanted, dict(trials), []
+
+    def wanted(self):
+        return self.number
+
+    def vacate(self, place):
+        return self.trials.pop(place, "")
+
+    def fail(self, trial_id, reason):
+        self.failed.append((trial_id, reason))
+
+
+def test_places_are_opened_as_wanted_up_to_the_slots_and_the_search_ends_with_the_last(monkeypatch):
+    from orchestrator.tuning import PlaceSearcher
+
+    clerk = Wanting(5, {})
+    searcher = PlaceSearcher(clerk, 3, {"registry": "r"})
+    opened = [searcher.suggest(f"p{i}") for i in range(5)]
+    assert opened == [{"registry": "r", "place": f"p{i}"} for i in range(3)] + [None, None]
+    clerk.number = 0
+    searcher.on_trial_complete("p0")
+    searcher.on_trial_complete("p1")
+    assert searcher.suggest("p5") is None, "a place is still open"
+    searcher.on_trial_complete("p2")
+    assert searcher.suggest("p5") == "FINISHED"
+
+
+def test_a_failed_place_fails_its_trial_and_too_many_without_one_end_the_run(monkeypatch):
+    from orchestrator import tuning
+
+    ended = []
+    monkeypatch.setattr(tuning, "end_tune_run", lambda: ended.append(True))
+    clerk = Wanting(9, {"p0": "trial"})
+    searcher = tuning.PlaceSearcher(clerk, 9, {})
+    searcher.reasons["p0"] = "no luck"
+    for i in range(4):
+        searcher.suggest(f"p{i}")
+        assert ended == []
+        searcher.on_trial_complete(f"p{i}", error=True)
+    assert clerk.failed == [("trial", "no luck")]
+    assert ended == [True]

@@ -1,29 +1,33 @@
 """Lanes that trials share: an actor per device, the registry that owns them, and the trial's end of the line.
 
-The registry belongs to the driver, so that lanes die with it, however it ends. A lane's actor holds no logical resource: the
-trials that use it do. When a lane dies, each of its trials asks the registry for the next one and goes on from its last
-checkpoint; Tune hears nothing of it. A trial that was there both times when lanes died gets a lane of its own, so that one
-that breaks its lane breaks nobody else's.
+The registry is the sweep's desk too. It belongs to the driver, so that lanes die with it, however it ends. A lane's actor
+holds no logical resource: the trials that use it do. When a lane dies, each of its trials asks the registry for the next one
+and goes on from its last checkpoint; Tune hears nothing of it. A trial that was there both times when lanes died gets a lane of
+its own, so that one that breaks its lane breaks nobody else's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainables.desk import Desk
+
 log = logging.getLogger(__name__)
+
+Settle = Callable[[Any, Exception | None], None]
 
 NAMESPACE = "lanes"
 # Epochs that residents train before they are asked for, so that the way to the driver and back costs nothing.
@@ -35,41 +39,71 @@ ROOM_SECONDS = 5.0
 
 
 class LaneHost:
-    """One lane in a process of its own: a thread trains, the actor's loop takes calls."""
+    """One lane in a process of its own: a thread trains, the actor's loop takes calls and sends reports to the desk.
 
-    def __init__(self, gpu: bool):
-        self._gpu = gpu
-        self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Callable[[Any, Exception | None], None]]] = (
-            queue.SimpleQueue()
-        )
-        self._waiting: dict[str, Callable[[Any, Exception | None], None]] = {}
+    All residents' epochs that are there travel in one message, and the next one waits for its answer.
+    """
+
+    def __init__(self, gpu: bool, desk: Any):
+        self._gpu, self._desk = gpu, desk
+        self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Settle]] = queue.SimpleQueue()
+        self._training: dict[str, Settle] = {}
+        self._outbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._mail: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         threading.Thread(target=self._train, name="lane", daemon=True).start()
 
-    async def enter(self, job: dict[str, Any]) -> tuple[int, str] | None:
-        """Seat a trial; returns where: this process's id and its GPU, "" without one. None: there is no room now."""
+    @staticmethod
+    def open(gpu: bool, ahead: int) -> Any:
+        """The lane of this process; loads torch."""
+        from trainables.lane import open_lane
 
-        def seat(lane: Any) -> bool:
+        return open_lane(gpu, ahead)
+
+    async def where(self) -> tuple[int, str]:
+        """This process's id and its GPU, "" without one."""
+        return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+    async def train(self, job: dict[str, Any]) -> bool:
+        """Seat a trial and wait until it is over. False: its place was taken, or not given, for want of memory."""
+        self._loop = asyncio.get_running_loop()
+        future, settle = _future()
+        self._training[job["id"]] = settle
+
+        def seat(lane: Any) -> None:
             try:
                 lane.enter(_job(job))
+                lane.ask(job["id"])
             except Exception as error:
-                if not _crowded(lane, error):
-                    raise
-                return False
-            return True
+                self._settle(lane, job["id"], error)
 
-        seated = await self._in_thread(seat)
-        return (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")) if seated else None
+        self._calls.put((seat, lambda value, error: None))
+        over: bool = await future
+        return over
 
     async def leave(self, trial_id: str) -> None:
-        self._waiting.pop(trial_id, None)
-        await self._in_thread(lambda lane: lane.leave(trial_id))
+        await self._in_thread(lambda lane: self._leave(lane, trial_id))
 
-    async def next(self, trial_id: str) -> str:
-        """The next epoch's report as JSON text, once there is one; "" when the trial lost its place for want of memory."""
-        future, settle = _future()
-        self._waiting[trial_id] = settle
-        await self._in_thread(lambda lane: lane.ask(trial_id))
-        return await future
+    def _leave(self, lane: Any, trial_id: str) -> None:
+        lane.leave(trial_id)
+        settle = self._training.pop(trial_id, None)
+        if settle:
+            settle(True, None)
+
+    async def _send(self) -> None:
+        """Deliver the reports there are, as long as there are any."""
+        while not self._outbox.empty():
+            reports = [self._outbox.get() for _ in range(self._outbox.qsize())]
+            verdicts: Mapping[str, bool] = await self._desk.report.remote(reports)
+            await self._in_thread(partial(self._hear, verdicts))
+        self._mail = None
+
+    def _hear(self, verdicts: Mapping[str, bool], lane: Any) -> None:
+        for trial_id, goes_on in verdicts.items():
+            if not goes_on:
+                self._leave(lane, trial_id)
+            elif trial_id in lane.residents:
+                lane.ask(trial_id)
 
     async def _in_thread(self, call: Callable[[Any], Any]) -> Any:
         future, settle = _future()
@@ -78,16 +112,14 @@ class LaneHost:
 
     def _train(self) -> None:
         try:
-            from trainables.lane import open_lane
-
-            lane = open_lane(self._gpu, AHEAD)
+            lane = self.open(self._gpu, AHEAD)
             while True:
                 self._answer(lane, wait=not lane.busy)
                 lane.turn()
-                self._deliver(lane)
+                self._collect(lane)
         except Exception as error:  # without its lane this process is of no use; nobody must wait for it
             while True:
-                for settle in [self._waiting.pop(trial_id) for trial_id in list(self._waiting)]:
+                for settle in [self._training.pop(trial_id) for trial_id in list(self._training)]:
                     settle(None, error)
                 self._calls.get()[1](None, error)
 
@@ -101,21 +133,36 @@ class LaneHost:
             except Exception as error:  # goes to the caller, whose trial it concerns
                 settle(None, error)
 
-    def _deliver(self, lane: Any) -> None:
-        for trial_id, settle in list(self._waiting.items()):
-            if trial_id in lane.failures:
-                self._waiting.pop(trial_id, None)
-                error = lane.failures[trial_id]
-                settle("", None) if _crowded(lane, error) else settle(None, error)
-            elif trial_id in lane.residents and lane.residents[trial_id].ready:
-                self._waiting.pop(trial_id, None)
-                settle(json.dumps(lane.residents[trial_id].take().to_json()), None)
+    def _collect(self, lane: Any) -> None:
+        """Put what the residents have finished into the outbox, and end the wait of those who were evicted."""
+        for trial_id, error in list(lane.failures.items()):
+            self._settle(lane, trial_id, error)
+        for trial_id, resident in lane.residents.items():
+            if resident.ready:
+                self._outbox.put({"id": trial_id, **resident.take().to_json()})
+        if not self._outbox.empty():
+            assert self._loop, "residents come through the loop"
+            self._loop.call_soon_threadsafe(self._mail_if_idle)
+
+    def _mail_if_idle(self) -> None:
+        if self._mail is None:
+            self._mail = asyncio.get_running_loop().create_task(self._send())
+
+    def _settle(self, lane: Any, trial_id: str, error: Exception) -> None:
+        """Tell whoever waits for this trial what ended it: an error of its own, or the others' need of memory."""
+        lane.failures.pop(trial_id, None)
+        settle = self._training.pop(trial_id, None)
+        if settle:
+            settle(False, None) if _crowded(lane, error) else settle(None, error)
 
 
-class Registry:
-    """Says where a trial's lane is, and starts it where there is none."""
+class Registry(Desk):
+    """The desk of a sweep. Says where a trial's lane is, and starts it where there is none."""
+
+    host = LaneHost
 
     def __init__(self) -> None:
+        super().__init__()
         self._hosts: dict[str, Any] = {}
         self._homes: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
@@ -164,67 +211,47 @@ class Registry:
         # An actor without logical GPUs sees all of the node's: which one is its own has to be said.
         variables = {"CUDA_VISIBLE_DEVICES": gpu}
         return (
-            ray.remote(LaneHost)
+            ray.remote(self.host)
             .options(
                 num_cpus=0,
                 max_concurrency=1000,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                 runtime_env={"env_vars": variables},
             )
-            .remote(bool(gpu))
+            .remote(bool(gpu), ray.get_runtime_context().current_actor)
         )
 
 
 class Remote:
-    """A resident of a lane in another process; `where` is that process's id and GPU."""
+    """A trial that a lane in another process trains."""
 
-    def __init__(self, job: dict[str, Any], registry: str):
-        self._job, self._trial_id = job, str(job["id"])
-        self._registry = ray.get_actor(registry, namespace=NAMESPACE)
+    def __init__(self, job: dict[str, Any], registry: Any):
+        self._job, self._registry = job, registry
         context = ray.get_runtime_context()
         self._node = context.get_node_id()
         self._gpu = (context.get_accelerator_ids().get("GPU") or [""])[0]
-        self._key, self._generation = "", 0
-        self._host: Any = None
-        self._enter()
 
-    def next(self) -> str:
-        """The next epoch's report as JSON text; a lane that died meanwhile is replaced."""
+    def train(self) -> None:
+        """Wait until the trial is over; a lane that dies meanwhile is replaced. Raises what made the trial fail."""
         while True:
+            key, generation, host = ray.get(self._registry.find.remote(self._job["id"], self._node, self._gpu))
             try:
-                text: str = ray.get(self._host.next.remote(self._trial_id))
+                if ray.get(host.train.remote(self._job)):
+                    return
+                time.sleep(ROOM_SECONDS)
             except RayActorError:
-                self._enter(dead=True)
-                continue
-            if text:
-                return text
-            time.sleep(ROOM_SECONDS)
-            self._enter()
-
-    def leave(self) -> None:
-        self._registry.left.remote(self._trial_id)
-
-    def _enter(self, dead: bool = False) -> None:
-        while True:
-            if dead:
-                ray.get(self._registry.died.remote(self._key, self._generation))
-            asked: Any = self._registry.find.remote(self._trial_id, self._node, self._gpu)
-            self._key, self._generation, self._host = ray.get(asked)
-            try:
-                where: tuple[int, str] | None = ray.get(self._host.enter.remote(self._job))
-            except RayActorError:
-                dead = True
-                continue
-            if where:
-                self.where = where
-                return
-            dead = False
-            time.sleep(ROOM_SECONDS)
+                ray.get(self._registry.died.remote(key, generation))
 
 
-def open_registry(name: str) -> Any:
+def open_registry(name: str, kind: type[Registry] = Registry) -> Any:
     """Start the registry of a sweep under this name; it lives as long as the caller holds it."""
-    return ray.remote(Registry).options(name=name, namespace=NAMESPACE, num_cpus=0).remote()
+    # Every place and every lane may have a call waiting there.
+    options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
+    return ray.remote(kind).options(**options).remote()
+
+
+def find_registry(name: str) -> Any:
+    return ray.get_actor(name, namespace=NAMESPACE)
 
 
 def _crowded(lane: Any, error: Exception) -> bool:
@@ -238,7 +265,7 @@ def _job(record: dict[str, Any]) -> Any:
     return Job.from_json(record)
 
 
-def _future() -> tuple[asyncio.Future[Any], Callable[[Any, Exception | None], None]]:
+def _future() -> tuple[asyncio.Future[Any], Settle]:
     """A future of the running loop, and what settles it from any thread; settling it twice changes nothing."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()

@@ -10,7 +10,6 @@ Knows nothing of Ray or threads; `trainables/host.py` gives it both.
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -162,15 +161,15 @@ class Own:
         self._lane, self._job = lane, Job.from_json(job)
         lane.enter(self._job)
 
-    def next(self) -> str:
-        """The next epoch's report as JSON text."""
+    def next(self) -> dict[str, Any]:
+        """The next epoch's report, with the trial's id."""
         lane, trial_id = self._lane, self._job.trial.id
         lane.ask(trial_id)
         while not lane.residents[trial_id].ready:
             lane.turn()
             if trial_id in lane.failures:
                 raise lane.failures[trial_id]
-        return json.dumps(lane.residents[trial_id].take().to_json())
+        return {"id": trial_id, **lane.residents[trial_id].take().to_json()}
 
     def leave(self) -> None:
         self._lane.leave(self._job.trial.id)

@@ -1,58 +1,43 @@
-"""The Ray Tune side of a trial: one `step()` is one epoch. Loads torch only where a trial has its device to itself.
+"""The Ray Tune side of a trial: a place that gets one trial from the sweep's desk, and whose only `step()` is all of it.
 
-Such a trial trains in this very process, in a lane of its own. Where trials share a device, this is a light proxy: the lane is
-an actor of its own (`trainables/host.py`), found through the registry, and found again when it dies. Actors are reused from
-trial to trial, so everything costly happens lazily in `step`. Tune's own checkpoints stay empty: the lane writes one per
-epoch under the trial's id, where a resumed sweep finds it whatever Tune remembers.
+Where trials share a device this is a light proxy: the lane is an actor of its own (`trainables/host.py`), found through the
+registry, and found again when it dies. A trial that has its device to itself trains in this very process, in a lane of its
+own; only then is torch loaded. Epochs go to the desk and not through Tune, which takes results one at a time.
+Actors are reused from trial to trial, so everything costly happens lazily in `step`. Tune's own checkpoints stay empty: the
+lane writes one per epoch under the trial's id, where a resumed sweep finds it whatever Tune remembers.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
+
+from trainables.host import Remote, find_registry
 
 if TYPE_CHECKING:
     from trainables.lane import Lane
 
-REPORT = "report"
-
-
-class Place(Protocol):
-    """Where a trial is trained."""
-
-    def next(self) -> str:
-        """The next epoch's report as JSON text."""
-
-    def leave(self) -> None: ...
-
 
 class TrialTrainable(tune.Trainable):
-    """config: trial (JSON text), source, data, checkpoints (paths as text), registry (the name of its actor, or "")."""
+    """config: place (its name), registry (the name of its actor), shared (whether trials share devices)."""
 
-    _place: Place | None = None
     _lane: Lane | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._place = None
+        return None
 
     def step(self) -> dict[str, Any]:
-        if self._place is None:
-            self._place = self._enter()
-        text = self._place.next()
-        # One text instead of nested dicts: Tune flattens and copies every key of a result, predictions included.
-        return {REPORT: text, "done": json.loads(text)["outcome"] is not None}
+        registry = find_registry(self.config["registry"])
+        job = ray.get(registry.job.remote(self.config["place"]))
+        if job is not None:
+            Remote(job, registry).train() if self.config["shared"] else self._train(job, registry)
+        return {"trial": job and job["id"], "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
         return True
-
-    def cleanup(self) -> None:
-        place, self._place = self._place, None
-        if place is not None:
-            place.leave()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         return None
@@ -60,14 +45,15 @@ class TrialTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         return None
 
-    def _enter(self) -> Place:
-        job = {**self.config, "trial": json.loads(self.config["trial"])}
-        if self.config["registry"]:
-            from trainables.host import Remote
-
-            return Remote(job, self.config["registry"])
+    def _train(self, job: dict[str, Any], registry: Any) -> None:
+        """Train in this process, epoch by epoch, as long as the driver wants the trial to go on."""
         from trainables.lane import Own, open_lane
 
         if self._lane is None:
             self._lane = open_lane(bool(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
-        return Own(self._lane, job)
+        own = Own(self._lane, job)
+        try:
+            while ray.get(registry.report.remote([own.next()]))[job["id"]]:
+                pass
+        finally:
+            own.leave()

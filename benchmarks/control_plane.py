@@ -1,0 +1,225 @@
+"""What the driver costs: results accepted per second, milliseconds per trial, and the way from 'suggested' to the first step.
+
+    python -m benchmarks.control_plane [--rounds 3] [--json FILE]
+
+C9: the results of many short trials through one message per lane, against one `tune.report` per result; MLflow in batches
+against single calls. Lanes, desk, Ray Tune, ledger (synced) and MLflow (sqlite) are real, only the trials are closed-form curves
+(`benchmarks/fake_lane.py`). Arms run one after the other in each round, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+
+Marks = list[tuple[float, dict[str, float]]]
+# First and last trial of each window whose cost is compared.
+WINDOWS = {"10": (10, 40), "100": (100, 200), "1000": (900, 1000)}
+EPOCH_SECONDS = 0.02  # of all residents of a lane
+# Ray's workers are nicer than everybody else by default: on a busy machine they would be starved, and that measured.
+NICE = {"RAY_worker_niceness": "0"}
+
+
+def cpu_of_threads() -> dict[str, float]:
+    """CPU seconds of this process by thread; Ray's own threads are what is left of "all"."""
+    named = {t.name: time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in threading.enumerate() if t.ident}
+    kept = {name: seconds for name, seconds in named.items() if name in ("MainThread", "clerk", "tracking")}
+    return {**kept, "all": time.process_time()}
+
+
+def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float) -> dict[str, Any]:
+    """A sweep of fake trials through two lanes, with ledger and MLflow on."""
+    from orchestrator.cluster import Share, cluster
+    from orchestrator.tracking import Tracker
+
+    root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
+    marks: Marks = []
+    with cluster(0, 1, None) as (_, temporary):
+        # Not before: Ray reads its token when it is imported.
+        from benchmarks.fake_lane import registry
+        from benchmarks.fake_sweep import make_space, make_sweep
+        from orchestrator import tuning
+
+        space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells)
+        manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
+        tracker: list[Tracker] = []
+        sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+        first = sweep._ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
+        tracker.append(Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first))
+        tracker[0].start()
+        tracker[0].drain(60)
+        tuning.open_registry = functools.partial(tuning.open_registry, kind=registry(seconds))
+        places = tuning.Places(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+        part = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
+
+        def ended(trial_id: str) -> None:
+            marks.append((time.perf_counter(), cpu_of_threads()))
+
+        drain = tuning.Drain(lambda: None)
+        tuning.run(sweep, places, part, temporary, drain, ended, lambda: None)
+        assert sweep.finished
+        accepted = time.perf_counter()
+        assert tracker[0].drain(300)
+        delivered = time.perf_counter()
+        tracker[0].close()
+    with closing(sweep._ledger):
+        return {**_measured(sweep._ledger.records, marks), "mlflow_seconds_after": delivered - accepted}
+
+
+def _measured(records: list[dict[str, Any]], marks: Marks) -> dict[str, Any]:
+    """From the ledger, whose times are the driver's clock when a batch was written."""
+    times = sorted(r["time"] for r in records if r["event"] == "progress")
+    started = {r["id"]: r["time"] for r in records if r["event"] == "started"}
+    first = {
+        r["id"]: r["progress"]["seconds"] for r in records if r["event"] == "progress" and r["progress"]["epoch"] == 1
+    }
+    warm = list(started)[len(started) // 2 :]
+    middle = times[len(times) // 10 : -len(times) // 10]
+    return {
+        "results": len(times),
+        "trials": len(marks),
+        "results_per_second": len(middle) / (middle[-1] - middle[0]),
+        "start_ms": [1e3 * (first[i] - started[i]) for i in warm if i in first],
+        "per_trial": {name: _window(marks, *window) for name, window in WINDOWS.items() if window[1] <= len(marks)},
+    }
+
+
+def _window(marks: Marks, begin: int, end: int) -> dict[str, float]:
+    """Milliseconds per trial between two ends: wall, and CPU of the driver by thread."""
+    (wall, cpu), (wall_after, cpu_after) = marks[begin - 1], marks[end - 1]
+    spent = {name: 1e3 * (cpu_after[name] - cpu[name]) / (end - begin) for name in cpu_after if name in cpu}
+    return {"wall": 1e3 * (wall_after - wall) / (end - begin), **spent}
+
+
+def reports(trials: int, epochs: int) -> dict[str, Any]:
+    """The same results one by one: each is a result of Ray Tune's, entered and synced before its trial goes on."""
+    from orchestrator.cluster import cluster
+
+    root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
+    with cluster(0, 1, None) as (_, temporary):
+        from benchmarks.per_report import run_reports
+
+        return {"results_per_second": run_reports(root, temporary, trials, epochs)}
+
+
+def mlflow_calls(points: int) -> dict[str, float]:
+    """Seconds per metric of one batch, and of as many single calls, on sqlite."""
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+    folder = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    run = client.create_run(client.create_experiment("x", artifact_location=folder.as_uri())).info.run_id
+    metrics = [Metric(f"m{i % 4}", float(i), 1, i) for i in range(points)]
+    client.log_batch(run, metrics[:4])
+    began = time.perf_counter()
+    for i, metric in enumerate(metrics):
+        client.log_metric(run, "single" + metric.key, metric.value, step=i)
+    single = (time.perf_counter() - began) / points
+    began = time.perf_counter()
+    client.log_batch(run, metrics)
+    return {"single": single, "batch": (time.perf_counter() - began) / points}
+
+
+ARMS: dict[str, Callable[..., Any]] = {"lanes": lanes, "reports": reports, "mlflow": mlflow_calls}
+
+
+def apart(arm: str, **sizes: float) -> Any:
+    """Run an arm in a fresh process; returns what it measured."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        command = [sys.executable, "-m", "benchmarks.control_plane", "--arm", arm, "--sizes", json.dumps(sizes)]
+        environment = {
+            **os.environ,
+            "CONTROL_PLANE_OUT": file.name,
+            **NICE,
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.load(file)
+
+
+def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
+    """C9: many residents with long curves, so that results and not trials are the load."""
+    trials, epochs, slots = (8, 10, 4) if smoke else (96, 100, 48)
+    found: dict[str, list[Any]] = {"lanes": [], "reports": [], "mlflow": []}
+    for _ in range(rounds):
+        found["lanes"].append(apart("lanes", trials=trials, epochs=epochs, slots=slots, cells=2, seconds=EPOCH_SECONDS))
+        found["reports"].append(apart("reports", trials=4 if smoke else 16, epochs=20 if smoke else 60))
+        found["mlflow"].append(apart("mlflow", points=40 if smoke else 400))
+    rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("lanes", "reports")}
+    single, batch = ([each[name] for each in found["mlflow"]] for name in ("single", "batch"))
+    return {
+        "results_per_second": {arm: measure.Spread.of(values) for arm, values in rates.items()},
+        "lanes_against_reports": measure.ratio(rates["lanes"], rates["reports"]),
+        "mlflow_batch_against_single": measure.ratio(single, batch),
+        "mlflow_seconds_after_last_result": measure.Spread.of([e["mlflow_seconds_after"] for e in found["lanes"]]),
+    }
+
+
+def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
+    """Short trials: what one costs the driver, early and late, and how long it takes to its first step."""
+    runs = []
+    for _ in range(rounds):
+        sizes = {"trials": 6, "cells": 2, "slots": 4} if smoke else {"trials": 51, "cells": 20, "slots": 16}
+        runs.append(apart("lanes", epochs=4, seconds=EPOCH_SECONDS, **sizes))
+    windows = {
+        window: {
+            name: measure.Spread.of([r["per_trial"][window][name] for r in runs])
+            for name in runs[0]["per_trial"][window]
+        }
+        for window in runs[0]["per_trial"]
+    }
+    starts = [sorted(r["start_ms"]) for r in runs]
+    return {
+        "ms_per_trial": windows,
+        "start_ms_median": measure.Spread.of([statistics.median(s) for s in starts]),
+        "start_ms_95th": measure.Spread.of([s[int(0.95 * len(s))] for s in starts]),
+    }
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="a few trials, to show that it runs")
+    parser.add_argument("--arm", choices=sorted(ARMS), help="run one arm in this process (internal)")
+    parser.add_argument("--sizes", type=json.loads, default={})
+    arguments = parser.parse_args()
+    if arguments.arm:
+        Path(os.environ["CONTROL_PLANE_OUT"]).write_text(json.dumps(ARMS[arguments.arm](**arguments.sizes)))
+        return
+    rounds = 1 if arguments.smoke else arguments.rounds
+    flags = measure.conditions(clock="wall for rates and starts, CPU time by thread for costs")
+    results = {"C9": throughput(rounds, arguments.smoke), "per trial": cost_per_trial(rounds, arguments.smoke)}
+    _print(results)
+    measure.write(arguments.json, "control_plane", flags, results)
+
+
+def _print(results: dict[str, Any]) -> None:
+    rows = [[name, str(value)] for name, value in results["C9"].items() if isinstance(value, measure.Spread)]
+    rows += [[f"results per second, {arm}", str(v)] for arm, v in results["C9"]["results_per_second"].items()]
+    rows += [[name, str(v)] for name, v in results["per trial"].items() if isinstance(v, measure.Spread)]
+    measure.print_table(["what", "measured"], rows)
+    costs = [
+        [window, name, str(v)]
+        for window, each in results["per trial"]["ms_per_trial"].items()
+        for name, v in each.items()
+    ]
+    measure.print_table(["at trial", "thread", "ms per trial"], costs)
+
+
+if __name__ == "__main__":
+    main()

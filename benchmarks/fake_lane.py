@@ -1,0 +1,113 @@
+"""Lanes whose residents train nothing but have closed-form curves, for everything around them to be measured.
+
+Their processes and the desk are the real ones; only the engine is missing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from search_spaces.records import Outcome, Progress, TestResult, Trial
+from trainables.host import LaneHost, Registry
+from trainables.seeds import derive
+
+
+class FakeResident:
+    """A trial whose scores rise along a curve of its own. `Progress.seconds` tells when it began, on the machine's clock."""
+
+    def __init__(self, trial: Trial):
+        self.trial = trial
+        self._draw = random.Random(derive(trial.seed, trial.id, "curve"))
+        self._top, self._speed = 50 + 40 * self._draw.random(), 0.2 + self._draw.random()
+        self._points: list[Progress] = []
+        self._asked = self._reported = 0
+        self._began = 0.0
+
+    def ask(self) -> None:
+        self._asked += 1
+
+    def wants(self, ahead: int) -> bool:
+        return len(self._points) < min(self.trial.recipe.epochs, self._asked + ahead)
+
+    @property
+    def ready(self) -> bool:
+        return self._reported < min(self._asked, len(self._points))
+
+    def train(self) -> None:
+        """An epoch, at once."""
+        self._began = self._began or time.time()
+        epoch = len(self._points) + 1
+        score = self._top * (1 - (1 + self._speed) ** -epoch) + self._draw.random()
+        last = self._points[-1] if self._points else None
+        best, best_epoch = (last.best_score, last.best_epoch) if last and last.best_score >= score else (score, epoch)
+        self._points.append(
+            Progress(
+                epoch=epoch,
+                score=score,
+                loss=1.0,
+                best_score=best,
+                best_epoch=best_epoch,
+                seconds=self._began,
+                memory_mib=9.0,
+            )
+        )
+
+    def take(self) -> Any:
+        from trainables.resident import Report  # brings torch, which the registry's process does not need
+
+        self._reported += 1
+        point = self._points[self._reported - 1]
+        if self._reported < self.trial.recipe.epochs:
+            return Report(progress=point)
+        outcome = Outcome(
+            state="DONE", reason="epochs", epochs=point.epoch, best_epoch=point.best_epoch, best_score=point.best_score
+        )
+        if self.trial.phase == "search":
+            return Report(progress=point, outcome=outcome)
+        test = TestResult(metrics={"accuracy": point.best_score}, predictions=(0.0,), labels=(0.0,), collapsed=False)
+        return Report(progress=point, outcome=outcome, test=test)
+
+
+class FakeLane:
+    """All residents that want to train do an epoch in one turn, which takes `seconds`."""
+
+    def __init__(self, ahead: int, seconds: float):
+        self._ahead, self._seconds = ahead, seconds
+        self.residents: dict[str, FakeResident] = {}
+        self.failures: dict[str, Exception] = {}
+
+    def enter(self, job: Any) -> None:
+        self.residents[job.trial.id] = FakeResident(job.trial)
+
+    def leave(self, trial_id: str) -> None:
+        self.residents.pop(trial_id, None)
+
+    def ask(self, trial_id: str) -> None:
+        self.residents[trial_id].ask()
+
+    @property
+    def busy(self) -> bool:
+        return any(r.wants(self._ahead) for r in self.residents.values())
+
+    def turn(self) -> None:
+        waiting = [r for r in self.residents.values() if r.wants(self._ahead)]
+        for resident in waiting:
+            resident.train()
+        if waiting:
+            time.sleep(self._seconds)
+
+
+class FakeHost(LaneHost):
+    seconds = 0.0
+
+    @classmethod
+    def open(cls, gpu: bool, ahead: int) -> Any:
+        return FakeLane(ahead, cls.seconds)
+
+
+def registry(epoch_seconds: float) -> type[Registry]:
+    """A registry whose lanes are fakes."""
+    host = type("Host", (FakeHost,), {"seconds": epoch_seconds})
+    return type("FakeRegistry", (Registry,), {"host": host})

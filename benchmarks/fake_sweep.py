@@ -1,0 +1,54 @@
+"""A sweep over closed-form trials (`benchmarks/fake_lane.py`), with a real ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger import Ledger
+from orchestrator.library import Library
+from orchestrator.sweep import Sweep
+from search_spaces.language import Budget, Cell, Recipe, Space, choice, log_uniform, method
+from search_spaces.records import Counts, Trial
+
+COUNTS = Counts(weights=1, module=2, trained=3, total=100)
+
+
+def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1) -> Space:
+    """`trials` of each cell, searched with TPE over three dimensions, and one final."""
+    return Space(
+        name="fake",
+        models=("m",),
+        tasks=tuple(f"t{i}" for i in range(cells)),
+        methods=(method("adapter", r=choice(8, 16, 32), lr=log_uniform(1e-5, 1e-2)),),
+        search={"lr": choice(1e-5, 1e-4), "batch_size": choice(8, 16)},
+        recipe=Recipe(epochs=epochs, patience=epochs),
+        budget=Budget(trials=trials, final_seeds=1, in_flight=in_flight),
+    )
+
+
+def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -> Sweep:
+    return Sweep(
+        space, Ledger.open(folder), Library(folder.parent, folder), _maker(space), lambda trial: COUNTS, notify
+    )
+
+
+def _maker(space: Space) -> Any:
+    def make(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
+        entry = space.entry(cell.method)
+        values = {**space.values_of(entry), **hyperparameters}
+        settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
+        return Trial(
+            cell=cell,
+            method=entry.name,
+            settings=settings,
+            lr=values["lr"],
+            batch_size=values["batch_size"],
+            seed=seed,
+            phase=phase,
+            recipe=space.recipe,
+            weights="w",
+            split="s",
+        )
+
+    return make
