@@ -17,11 +17,15 @@ from conftest import make_data, make_trial
 from peft.tuners.adalora.layer import RankAllocator
 from test_methods import RATES, SMALL
 
+from benchmarks.arms import Fused, make_trials
+from benchmarks.arms import make_data as make_step_data
+from benchmarks.operators import count
 from search_spaces.language import Recipe
 from trainables import checkpoint
 from trainables.backbone import Backbone
 from trainables.company import Company
-from trainables.counting import build, count
+from trainables.counting import build
+from trainables.counting import count as count_parameters
 from trainables.engine import Engine
 from trainables.group import Group
 from trainables.layout import Layout
@@ -63,7 +67,7 @@ EXPECTED = [
 def test_counts_on_base_encoders_are_the_published_ones(method, settings, weights, module):
     for name in ("bert-base-uncased", "roberta-base"):
         shape = shape_of(KNOWN_CONFIGS[name])
-        counts = count(build(method, settings, shape), shape, 2)
+        counts = count_parameters(build(method, settings, shape), shape, 2)
         assert (counts.weights, counts.module) == (weights, module)
         assert counts.trained == module + shape.head(2)
 
@@ -455,6 +459,26 @@ def test_adalora_trains_down_to_its_target_and_stays_there(tiny_bert):
     assert sorted(active, reverse=True) == active
 
 
+def test_scores_stay_with_their_trial_when_others_come_and_go(tiny_bert):
+    engine, data = Engine(Backbone.load(tiny_bert, CPU)), make_data()
+    trials = [make_trial("adalora", r=6, target=2, seed=seed) for seed in (1, 2, 3)]
+    for trial in trials[:2]:
+        engine.join(trial, data)
+    for _ in range(3):
+        engine.step()
+    before = [engine.state(trial.id)[1]["memory"].clone() for trial in trials[:2]]
+    assert all(each.any() for each in before)
+    assert not torch.equal(*before)
+    engine.join(trials[2], data)
+    engine.seat_only([trials[1].id])
+    engine.seat_only([trial.id for trial in trials])
+    for trial, each in zip(trials[:2], before, strict=True):
+        assert torch.equal(engine.state(trial.id)[1]["memory"], each)
+    assert not engine.state(trials[2].id)[1]["memory"].any()
+    engine.leave(trials[0].id)
+    assert torch.equal(engine.state(trials[1].id)[1]["memory"], before[1])
+
+
 def values_of(engine, trial_id):
     company, place = engine._find(trial_id)
     row = company.group.values[place]
@@ -536,3 +560,13 @@ def test_dylora_draws_one_rank_per_step_and_trial_evenly_and_rests_at_all(tiny_b
     shares = torch.bincount(ranks.flatten(), minlength=5)[1:] / ranks.numel()
     assert (shares - 0.25).abs().max() < 0.06
     assert company.rest(engine.backbone, 3)["scales"].tolist() == [[[2.0] * 4]] * 3
+
+
+@pytest.mark.parametrize("method", FAMILY)
+def test_operators_of_a_step_do_not_grow_with_the_trials(method, tiny_bert):
+    data = make_step_data([10] * 32, vocabulary=200)
+    numbers = []
+    for K in (1, 3):
+        trials = make_trials(K, r=8, method=method)
+        numbers.append(count(Fused(Backbone.load(tiny_bert, CPU), trials, data).step))
+    assert numbers[0] == numbers[1]
