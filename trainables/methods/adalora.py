@@ -69,8 +69,9 @@ class AdaLoRA(LoRA):
         return h.baddbmm(at.x @ p.down * p.singular, p.up, alpha=self.scale)
 
     def penalty(self, everything: Mapping[str, Values]) -> Tensor:
-        maps = [p for p in everything.values() if "singular" in p]
-        distances = [_from_orthogonal(rows) for p in maps for rows in (p.down.mT, p.up)]
+        factors = [rows for p in everything.values() if "singular" in p for rows in (p.down.mT, p.up)]
+        identity = factors[0].new_ones(self.r).diag()
+        distances = [(rows @ rows.mT - identity).norm(dim=(1, 2)) for rows in factors]
         return sum(distances[1:], distances[0]) * (self.gamma / len(distances))
 
     def after_step(self, everything: Mapping[str, StepValues], step: Tensor, total: Tensor) -> None:
@@ -98,12 +99,6 @@ class AdaLoRA(LoRA):
 
     def stored(self, shape: Shape) -> float:
         return self.counts(shape)[1] * self.target / self.r
-
-
-def _from_orthogonal(rows: Tensor) -> Tensor:
-    """||rows rows^T - I||_F [K] of rows [K, r, n]."""
-    products = rows @ rows.mT
-    return (products - products.new_ones(rows.shape[1]).diag()).norm(dim=(1, 2))
 
 
 def _scores(v: StepValues, rate: Tensor) -> Tensor:
