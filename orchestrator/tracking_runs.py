@@ -141,6 +141,10 @@ class Runs:
         edit.end = self._now
         self._open.discard(edit.run.key)
 
+    def _on_saved(self, record: Mapping[str, Any]) -> None:
+        values = {keys.SAVED_BYTES: record["bytes"], keys.COUNTS + "stored": record["stored"]}
+        self._log(self._trial_edit(record["id"]), values, step=0)
+
     def _on_winner(self, record: Mapping[str, Any]) -> None:
         self._edit(self._cell_run(Cell(**record["cell"]))).tags[keys.WINNER] = record["id"]
 
