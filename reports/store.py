@@ -171,9 +171,14 @@ def _manifest(client: Any, run: Any) -> Manifest:
 
 
 def _seconds(client: Any, runs: list[Any]) -> dict[str, tuple[float, int]]:
-    """Training seconds and number of epochs of each run: a search returns only the last value of a metric."""
+    """Training seconds and number of epochs of each run.
+
+    A trial that has ended carries both; of others the history is read, since a search returns only a metric's last value.
+    """
 
     def one(run: Any) -> tuple[float, int]:
+        if keys.TOTAL_SECONDS in run.data.metrics:
+            return run.data.metrics[keys.TOTAL_SECONDS], int(run.data.metrics.get(keys.EPOCHS, 0))
         # An epoch that was sent twice counts once.
         epochs = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, keys.SECONDS)}
         return sum(epochs.values()), len(epochs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pandas as pd
 
 from reports.markdown import MISSING, Markup, paragraphs, plural
@@ -66,8 +68,9 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
 
 
+@lru_cache(maxsize=2)
 def rows(sweep: Sweep) -> pd.DataFrame:
-    """One row per cell: numbers of trials, epochs and hours, search and finals apart."""
+    """One row per cell, not to be changed: numbers of trials, epochs and hours, search and finals apart."""
     groups = by_cell(sweep.manifest, sweep.trials)
     return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
 

@@ -33,7 +33,7 @@ def text(sweep: Sweep) -> str:
         "*Hours*: training time of all trials of the cell, search and finals, stopped and failed ones included. "
         "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
         "that the optimiser moves. *Stored*: numbers that must be kept beside the encoder to use the result, pruned "
-        "ones included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
+        "weights and their mask included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
         "besides. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
         "included; *epoch*: mean over the finals, evaluation included. Trials that share a device wait for each "
         "other, so that times compare only within one sweep.",

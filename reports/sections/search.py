@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
 
 import pandas as pd
@@ -59,6 +60,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["model", "task", "method", "tries", "expected_best"])
 
 
+@lru_cache(maxsize=2)
 def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
     """E[best of k] of every cell in which a try has ended with a score."""
     search = sweep.trials[(sweep.trials["phase"] == "search") & sweep.trials["state"].isin(END_STATES)]
