@@ -10,14 +10,15 @@ multi-case study (seeds read, examples are cases), and its estimator is used her
 s^2 is the variance of the scores over the S seeds as measured. c is the covariance of two *different* seeds' scores over the
 choice of examples, c_ab that of a seed of a and a seed of b: means of the off-diagonal entries of the covariance matrix of all
 runs' scores, from a paired bootstrap of the metric over examples (`reports/resampling.py`). What examples do to one seed alone
-is in s^2 already, and would be counted twice by adding a seed's whole bootstrap variance. Seeds of two methods
-are taken as independent, although they bear the same numbers: what they share would make differences smaller.
+is in s^2 already, and would be counted twice by adding a seed's whole bootstrap variance. Half of that part is also a floor of
+s^2: scores of three seeds that err on different examples may agree by luck, and the bootstrap knows better. Seeds of two
+methods are taken as independent, although they bear the same numbers: what they share would make differences smaller.
 
 Quantiles are Student's t. Satterthwaite's degrees of freedom, (A + c)^2 / (A^2 / (S - 1)) for A = s^2 / S, trust an s^2 that is
-small by luck, and intervals of 3 seeds then hold the truth in 92 to 95 % of cases, depending on the true A / c. With A weighted by
-1 + 4 / (S - 1) in that formula it is 94 to 96 % for 3 and for 5 seeds whatever A / c (numerical integration), and 93 to 96 % for 2.
-Weight and floor were chosen by simulation. Resampling seeds as well (the two-level bootstrap) is what this replaces: where seeds
-matter, its 95 % intervals of 3 seeds held the truth in 90 to 93 % of simulations.
+small by luck: intervals of 3 seeds then hold the truth in 92 to 95 % of cases, depending on the true A / c. With A weighted by
+1 + 2 / (S - 1) in that formula it is 94 to 96 % for 3 seeds, 95 % for 5 and 91 to 96 % for 2, whatever A / c (numerically). The
+weight was chosen for that. Resampling seeds as well (the two-level bootstrap) is what this replaces: where seeds matter, its 95
+% intervals of 3 seeds held the truth in 90 to 93 % of simulations, those of 2 in 85.
 
 Which method is best is chosen by the same data, so every pair of a column counts as a comparison, not only those with the best:
 Holm's correction over all of them keeps the chance of even one false "better" in a column at 5 %. Columns are not corrected for
@@ -39,6 +40,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+FLOOR = 0.5  # of the variance that examples cause in one seed alone: s^2 is taken to be at least that
 CAUTION = 2.0  # how much more a variance over seeds weighs among the degrees of freedom, over its own
 
 Array = np.ndarray
@@ -127,9 +129,11 @@ class Column:
         return {pair: estimate for pair, estimate in found.items() if estimate is not None}
 
     def _seeds(self, method: int) -> tuple[float, int]:
-        """s^2 / S and its degrees of freedom."""
+        """s^2 / S, with its floor, and its degrees of freedom."""
         number = len(self._scores[method])
-        return float(self._scores[method].var(ddof=1)) / number, number - 1
+        block = self._block(method, method)
+        alone = float(np.trace(block)) / number - _off_diagonal(block)
+        return max(float(self._scores[method].var(ddof=1)), FLOOR * alone) / number, number - 1
 
     def _shared(self, one: int, other: int) -> float:
         """c of one method, or c_ab of two."""

@@ -161,6 +161,11 @@ def test_with_equal_covariances_the_variance_is_that_of_crossed_random_effects()
     assert column.mean(0).degrees == pytest.approx((7 / 6) ** 2 / (2 / 9))
 
 
+def test_equal_scores_of_seeds_that_err_on_different_examples_are_not_certainty():
+    covariance = np.full((2, 2), 0.5) + 0.8 * np.eye(2)
+    assert Column([[80.0, 80.0]], covariance).mean(0).error == pytest.approx(math.sqrt(0.4 / 2 + 0.5))
+
+
 def test_a_single_seed_has_no_interval_and_no_spread_at_all_proves_nothing():
     column = Column([[80.0], [81.0, 82.0], [83.0, 83.0], [84.0, 84.0]])
     assert column.mean(0) is None

@@ -20,7 +20,7 @@ from reports.commands import cell_command
 from reports.expected import expected_best, outlook
 from reports.markdown import Markup, escape
 from reports.section import Section, results_basis
-from reports.sections import SECTIONS, cost, differences, results, search, trace
+from reports.sections import SECTIONS, cost, differences, results, search, trace, winners
 from reports.standings import average_standings, standings
 from reports.store import read
 from reports.table import Table
@@ -100,6 +100,16 @@ def test_a_search_that_has_seen_the_test_split_is_refused(tmp_path):
         build(uri, "sweep-1", tmp_path / "out")
 
 
+def test_a_winner_that_is_not_the_best_on_validation_is_named(tmp_path, sweep):
+    uri = new_store(tmp_path)
+    tried = [FakeTrial(cell=CELL, name="a", scores=(80.0,)), FakeTrial(cell=CELL, name="b", scores=(70.0,))]
+    write_bulk(uri, record(), tried, {CELL: "b"})
+    assert "**Not the best on the validation split:** the winners of minilm/mrpc/adapter." in winners.text(
+        read(uri, "sweep-1")
+    )
+    assert "Not the best" not in winners.text(sweep)
+
+
 def test_every_table_with_scores_names_split_rule_seeds_and_tries(uri, sweep, tmp_path):
     shown = {name: section for name, section in SECTIONS.items() if section.basis is not None}
     assert set(shown) == {"results", "differences", "winners", "search"}
@@ -129,12 +139,12 @@ def test_methods_alike_are_tied_and_a_worse_one_is_not(sweep):
 
 def test_intervals_cover_examples_only_where_predictions_give_the_scores(tmp_path, sweep):
     assert all(standing.with_examples for standing in standings(sweep).values())
-    trials, winners = honest_trials()
+    trials, chosen = honest_trials()
     # One final's predictions are of another run.
     wrong = next(place for place, trial in enumerate(trials) if trial.cell == CELL and trial.phase == "final")
     trials[wrong] = replace(trials[wrong], test={"accuracy": trials[wrong].test["accuracy"] - 5})
     uri = new_store(tmp_path)
-    write_bulk(uri, record(), trials, winners)
+    write_bulk(uri, record(), trials, chosen)
     found = standings(read(uri, "sweep-1"))
     assert {str(where): standing.with_examples for where, standing in found.items()} == {
         f"minilm/{task}/{method}": task == "stsb" for task in ("mrpc", "stsb") for method in METHODS

@@ -6,7 +6,7 @@ import pandas as pd
 
 from reports.cells import configuration, winner_row
 from reports.edges import Edge, as_number, edge
-from reports.markdown import MISSING, Markup, paragraphs, plural, points
+from reports.markdown import MISSING, Markup, escape, paragraphs, plural, points
 from reports.section import Section, caption, search_basis
 from reports.store import Sweep
 from reports.table import Table
@@ -30,6 +30,7 @@ def text(sweep: Sweep) -> str:
         "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
         tables(sweep)["winners"].markdown(),
         advice,
+        _otherwise(sweep),
     )
 
 
@@ -42,6 +43,27 @@ def tables(sweep: Sweep) -> dict[str, Table]:
 def rows(sweep: Sweep) -> pd.DataFrame:
     """One row per cell; hyperparameters as one text and the flags as another."""
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
+
+
+def _otherwise(sweep: Sweep) -> str:
+    """A warning where a winner is not what the rule of selection gives."""
+    cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
+    if not cells:
+        return ""
+    return (
+        f"**Not the best on the validation split:** the winners of {escape(', '.join(cells))}. They were chosen by something "
+        "else, or their search was not over."
+    )
+
+
+def _beaten(sweep: Sweep, cell: Cell) -> bool:
+    winner = winner_row(sweep, cell)
+    return winner is not None and bool((_done(sweep, cell)["best_score"] > winner["best_score"]).any())
+
+
+def _done(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+    trials = sweep.trials
+    return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")]
 
 
 def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -67,9 +89,7 @@ def _value(value: str) -> str:
 
 
 def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
-    trials = sweep.trials
-    same = (trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")
-    return int((same & (trials["best_score"] == winner["best_score"])).sum()) - 1
+    return int((_done(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
 def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
