@@ -7,7 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,10 @@ def drive(plan: Plan, settings: Settings) -> int:
             tracker.put(records)
             log_records(records)
 
-        notify(ledger.append({"event": "sweep", "format": FORMAT, "manifest": manifest}))
+        def record(event: Mapping[str, Any]) -> None:
+            notify(ledger.append(event))
+
+        record({"event": "sweep", "format": FORMAT, "manifest": manifest})
         sweep = Sweep(plan.space, ledger, Library(out, folder), maker(plan, prepared), counter(plan, prepared), notify)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
@@ -97,7 +100,7 @@ def drive(plan: Plan, settings: Settings) -> int:
             redact(uri),
             settings.command,
         )
-        code = _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console)
+        code = _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console, record)
         if sweep.finished:
             sweep.close()
         delivered = tracker.drain(DELIVERY)
@@ -200,8 +203,15 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
         write_atomic(folder / "splits" / f"{name}.json", json.dumps(indices))
 
 
-def _run(sweep: Sweep, prepared: Prepared, settings: Settings, folder: Path, console: Console) -> int:
-    keeper = Keeper(sweep, folder / "checkpoints")
+def _run(
+    sweep: Sweep,
+    prepared: Prepared,
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    record: Callable[[Mapping[str, Any]], None],
+) -> int:
+    keeper = Keeper(sweep, folder / "checkpoints", record)
     keeper.tidy()
     per_device = settings.per_device or trials_per_device(sweep.space, prepared.tokens.values(), settings.gpus)
     with cluster(settings.gpus, per_device, settings.address) as (part, temporary), watched():

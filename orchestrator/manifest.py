@@ -23,7 +23,7 @@ from trainables.methods import METHODS
 from trainables.models import Model
 from trainables.tasks.contract import Loaded
 
-PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn")
+PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 
 
 def sweep_id(space: Space) -> str:

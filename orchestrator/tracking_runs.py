@@ -73,6 +73,7 @@ class Runs:
         self.born: dict[Key, Run] = {}
         self._sweep: Run | None = None
         self._trials: dict[str, Run] = {}
+        self._seconds: dict[str, dict[int, float]] = {}
         self._open: set[Key] = set()
         self._edits: dict[Key, Edit] = {}
         self._now = 0
@@ -121,6 +122,8 @@ class Runs:
             keys.SECONDS: progress.seconds,
             keys.MEMORY: progress.memory_mib,
         }
+        # An epoch that was trained again after a crash counts once.
+        self._seconds.setdefault(record["id"], {})[progress.epoch] = progress.seconds
         edit = self._trial_edit(record["id"])
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
@@ -134,12 +137,17 @@ class Runs:
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),
         }
-        self._log(edit, _final_values(outcome), step=0)
+        total = sum(self._seconds.get(record["id"], {}).values())
+        self._log(edit, {**_final_values(outcome), keys.TOTAL_SECONDS: total}, step=0)
         if outcome.predictions:
             edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
         edit.status = "FINISHED" if outcome.state in ("DONE", "STOPPED") else "FAILED"
         edit.end = self._now
         self._open.discard(edit.run.key)
+
+    def _on_saved(self, record: Mapping[str, Any]) -> None:
+        values = {keys.SAVED_BYTES: record["bytes"], keys.COUNTS + "stored": record["stored"]}
+        self._log(self._trial_edit(record["id"]), values, step=0)
 
     def _on_winner(self, record: Mapping[str, Any]) -> None:
         self._edit(self._cell_run(Cell(**record["cell"]))).tags[keys.WINNER] = record["id"]

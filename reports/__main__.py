@@ -1,4 +1,6 @@
-"""Command line: `python -m reports` writes the report of a sweep from its tracking store alone."""
+"""Command line: `python -m reports` writes the report of a sweep from its tracking store alone, `python -m reports compare A B`
+shows two sweeps side by side.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,18 @@ from pathlib import Path
 
 from reports.address import StoreError, redact
 
+COMPARE = "compare"
 OK, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 2, 4, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 written, 2 bad input, 4 no such store, 130 interrupted."""
-    options = _parser().parse_args(arguments)
-    uri = options.tracking_uri or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    comparing = words[:1] == [COMPARE]
+    options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)
+    options.tracking_uri = options.tracking_uri or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
     try:
-        from reports.build import build  # --help needs neither pandas nor matplotlib
-        from reports.store import find
-
-        print(build(uri, find(uri, options.space, options.sweep), options.out))
+        print(_compare(options) if comparing else _build(options))
     except ValueError as error:
         return _fail(error, BAD_INPUT)
     except (StoreError, OSError) as error:
@@ -30,8 +32,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
+def _build(options: argparse.Namespace) -> Path:
+    from reports.build import build  # --help needs neither pandas nor matplotlib
+    from reports.store import find
+
+    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
+
+
+def _compare(options: argparse.Namespace) -> Path:
+    from reports import compare
+    from reports.store import Sweep, find, read
+
+    def sweep(name: str) -> Sweep:
+        """`name`: a sweep of the store, the address of a store (its newest sweep), or ADDRESS#sweep."""
+        uri, _, known = name.partition("#") if "://" in name else (options.tracking_uri, "", name)
+        return read(uri, find(uri, sweep=known))
+
+    return compare.write(sweep(options.a), sweep(options.b), options.out)
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m reports {COMPARE}", description="Show two sweeps side by side.")
+    for letter in ("a", "b"):
+        parser.add_argument(
+            letter, metavar=letter.upper(), help="a sweep's id, or the address of another store, or ADDRESS#id"
+        )
+    parser.add_argument("--tracking-uri", default="", help="where sweeps given by id are (default: runs/mlflow.db)")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Write the report of a sweep.")
+    parser = argparse.ArgumentParser(
+        prog="python -m reports",
+        description="Write the report of a sweep.",
+        epilog=f"{COMPARE} A B: two sweeps side by side",
+    )
     parser.add_argument(
         "--tracking-uri", default="", help="sqlite:////absolute/mlflow.db or http://host (default: runs/mlflow.db)"
     )

@@ -1,4 +1,4 @@
-"""Builds the report of one sweep: summary.md, figures and CSV tables, new as a whole or not at all."""
+"""Builds the report of one sweep: summary.md, figures, tables as CSV and LaTeX, new as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reports import figures, spreadsheet
 from reports.markdown import paragraphs
+from reports.section import Section
 from reports.sections import SECTIONS
 from reports.store import Sweep, read
 
@@ -30,15 +31,28 @@ def build(tracking_uri: str, sweep: str, out: Path) -> Path:
 
 
 def render(sweep: Sweep, folder: Path) -> None:
-    """Write all files of the report into an empty folder."""
+    """Write all files of the report into an empty folder.
+
+    Raises ValueError for results that were selected on the split that they report.
+    """
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     figures.write(sweep, folder / "figures")
     for name, section in SECTIONS.items():
-        if section.rows is not None:
-            spreadsheet.write(section.rows(sweep), folder / "tables" / f"{name}.csv")
+        _write_tables(name, section, sweep, folder / "tables")
     texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
     (folder / SUMMARY).write_text(paragraphs(*texts) + "\n", encoding="utf-8", newline="\n")
+
+
+def _write_tables(name: str, section: Section, sweep: Sweep, folder: Path) -> None:
+    """Write one section's CSV and LaTeX; raises ValueError for results selected on the split that they report."""
+    if section.basis is not None:
+        section.basis(sweep).check(name)
+    if section.rows is not None:
+        spreadsheet.write(section.rows(sweep), folder / f"{name}.csv")
+    for table_name, table in (section.tables(sweep) if section.tables else {}).items():
+        path = folder / f"{table_name}.tex"
+        path.write_text(table.latex(table_name), encoding="utf-8", newline="\n")
 
 
 def _replace(scratch: Path, out: Path) -> None:

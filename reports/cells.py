@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -33,7 +34,8 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """One cell. `scores` holds the test score of each final that has one (percent points), in the order of seeds.
+    """One cell. `scores` holds the test score of each final that has one (percent points), in the order of seeds, `runs` and
+    `trials` their ids in MLflow and in the ledger.
 
     `planned` finals were asked for, `running` have not ended, `failed` ended without a score. `collapsed` and
     `diverged` count finals whose scores are among `scores` all the same. `mixed`: they differ in configuration.
@@ -42,6 +44,8 @@ class CellResult:
     cell: Cell
     progress: Progress
     scores: tuple[float, ...]
+    runs: tuple[str, ...]
+    trials: tuple[str, ...]
     planned: int
     running: int
     failed: int
@@ -64,9 +68,25 @@ class CellResult:
         return self.progress in ("complete", "no winner")
 
 
-def collect(sweep: Sweep) -> dict[Cell, CellResult]:
-    """The result of every cell that the manifest promises, those without any run included."""
+@lru_cache(maxsize=2)
+def collect(sweep: Sweep) -> Mapping[Cell, CellResult]:
+    """The result of every cell that the manifest promises, those without any run included.
+
+    Raises ValueError when a search trial has a score on the test split: what was selected may then have been selected there.
+    """
+    check_selection(sweep.trials)
     return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}
+
+
+def check_selection(trials: pd.DataFrame) -> None:
+    """Raise ValueError when the search of any cell has seen the split that its finals report."""
+    scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]
+    seen = trials[(trials["phase"] != "final") & trials[scored].notna().any(axis=1)]
+    if len(seen):
+        raise ValueError(
+            f"trial {seen['trial'].iloc[0]} of {seen['cell'].iloc[0]} belongs to the search and has a score on the test split "
+            f"({len(seen)} such trials): results selected on the split that they report are refused"
+        )
 
 
 def test_scores(finals: pd.DataFrame, metric: str) -> pd.Series:
@@ -89,12 +109,16 @@ test_scores.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 def final_values(finals: pd.DataFrame, metric: str) -> tuple[float, ...]:
     """The finals' values of one test metric in the order of their seeds; those without a value left out."""
+    return tuple(float(value) for value in _by_seed(finals, metric))
+
+
+def _by_seed(finals: pd.DataFrame, metric: str) -> pd.Series:
     values = test_scores(finals, metric)[finals["state"] == "DONE"]
-    seeds = (
-        pd.to_numeric(finals.loc[values.index, PARAM + "seed"], errors="coerce") if PARAM + "seed" in finals else None
-    )
-    ordered = values if seeds is None else values.loc[seeds.sort_values(kind="stable").index]
-    return tuple(float(value) for value in ordered if math.isfinite(value))
+    values = values[values.map(math.isfinite)]
+    if PARAM + "seed" not in finals:
+        return values
+    seeds = pd.to_numeric(finals.loc[values.index, PARAM + "seed"], errors="coerce")
+    return values.loc[seeds.sort_values(kind="stable").index]
 
 
 def winner_row(sweep: Sweep, cell: Cell) -> pd.Series | None:
@@ -112,12 +136,15 @@ def configuration(row: pd.Series) -> dict[str, str]:
 
 def _result(sweep: Sweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
     finals = rows[rows["phase"] == "final"]
-    scores = final_values(finals, sweep.manifest.tasks[cell.task].score)
+    found = _by_seed(finals, sweep.manifest.tasks[cell.task].score)
+    scores = tuple(float(value) for value in found)
     running = int((~finals["state"].isin(END_STATES)).sum())
     return CellResult(
         cell=cell,
         progress=_progress(sweep, cell, rows, finals),
         scores=scores,
+        runs=tuple(finals.loc[found.index, "run_id"]),
+        trials=tuple(finals.loc[found.index, "trial"]),
         planned=sweep.manifest.budget.final_seeds,
         running=running,
         failed=len(finals) - running - len(scores),

@@ -27,11 +27,13 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """A task: sizes in examples; `majority` is the score of a constant prediction on the test split, percent
-    points; `notes` what a reader must know about the data."""
+    """A task: sizes in examples; `split` is the fingerprint of texts, labels and split; `majority` is the score of a constant
+    prediction on the test split, percent points; `notes` what a reader must know about the data.
+    """
 
     title: str
     score: str
+    split: str
     metrics: tuple[str, ...]
     train: int
     validation: int
@@ -139,6 +141,7 @@ def _task(name: str, facts: Mapping[str, Any]) -> TaskFacts:
     return TaskFacts(
         title=str(facts.get("title") or name),
         score=str(facts["score"]),
+        split=str(facts.get("split", "")),
         metrics=tuple(str(metric) for metric in facts.get("metrics", (facts["score"],))),
         train=int(facts["train"]),
         validation=int(facts["validation"]),

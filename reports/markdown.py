@@ -1,4 +1,4 @@
-"""Writes Markdown: tables, lists and numbers, with every foreign text escaped.
+"""Writes Markdown: lists, numbers and text, with every foreign text escaped.
 
 Titles, reasons and tags come from a store that others may write to; only `Markup` reaches a table cell as it is.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 MISSING = "–"
 LONGEST = 300  # characters of a foreign text; an error message may hold megabytes
@@ -34,21 +34,6 @@ def plain_text(text: object) -> str:
     spaced = _SPACES.sub(" ", str(text)[: 4 * LONGEST]).strip()
     visible = "".join(sign for sign in spaced if unicodedata.category(sign) not in ("Cc", "Cf", "Cs"))
     return visible if len(visible) <= LONGEST else visible[: LONGEST - 1] + "…"
-
-
-def table(header: Sequence[object], rows: Iterable[Sequence[object]], align: str) -> str:
-    """A table; `align` has one letter per column, l or r. Cells that are no Markup are escaped."""
-    assert len(header) == len(align), "one letter per column"
-    rules = [{"l": ":---", "r": "---:"}[letter] for letter in align]
-    lines = [_line(header), "| " + " | ".join(rules) + " |"]
-    for row in rows:
-        assert len(row) == len(header), "as many cells as columns"
-        lines.append(_line(row))
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(escape(cell) for cell in cells) + " |"
 
 
 def bullets(items: Iterable[object]) -> str:

@@ -1,18 +1,91 @@
-"""What a section of the report is: text for the summary, rows for a CSV file, or both."""
+"""What a section of the report is: text for the summary, rows for a CSV file, tables for a paper, and where its numbers come
+from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
+from reports.markdown import Markup
 from reports.store import Sweep
+from reports.table import Table
+
+Split = Literal["test", "validation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """Where the scores of a section come from.
+
+    `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
+    not be the same split, or the search itself, whose scores are its own maxima. `rule`, `seeds` and `tries` are told to the
+    reader.
+    """
+
+    split: Split
+    selected_on: Split
+    describes: Literal["results", "search"]
+    rule: str
+    seeds: str
+    tries: str
+
+    def check(self, section: str) -> None:
+        """Raise ValueError for results that were selected on the split that they report."""
+        if self.describes == "results" and self.split == self.selected_on:
+            raise ValueError(
+                f"section {section!r} reports scores of the {self.split} split, on which its configurations were "
+                "selected: refused"
+            )
+
+    @property
+    def caption(self) -> str:
+        """One line of plain text, which stands under the section's heading and in the captions of its tables."""
+        warning = "" if self.describes == "results" else " These are maxima of the search, optimistic, and no results."
+        return f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}.{warning}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the table of its CSV file."""
+    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file; `tables` its
+    tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
+    """
 
     text: Callable[[Sweep], str] | None = None
     rows: Callable[[Sweep], pd.DataFrame] | None = None
+    tables: Callable[[Sweep], Mapping[str, Table]] | None = None
+    basis: Callable[[Sweep], Basis] | None = None
+
+
+def results_basis(sweep: Sweep) -> Basis:
+    """That of everything that is measured with finals."""
+    budget = sweep.manifest.budget
+    return Basis(
+        split="test",
+        selected_on="validation",
+        describes="results",
+        rule="per cell, the configuration with the best epoch's score on the validation split",
+        seeds=f"{budget.final_seeds} per cell, not used in the search",
+        tries=f"up to {budget.trials} configurations per cell",
+    )
+
+
+def search_basis(sweep: Sweep) -> Basis:
+    """That of everything that shows the search itself."""
+    budget = sweep.manifest.budget
+    return Basis(
+        split="validation",
+        selected_on="validation",
+        describes="search",
+        rule="the best epoch of each trial, the best trial of each cell",
+        seeds="one, the same for every trial",
+        tries=f"up to {budget.trials} configurations per cell",
+    )
+
+
+def caption(basis: Basis) -> Markup:
+    """The basis as a paragraph."""
+    return Markup(f"*{basis.caption}*")

@@ -10,7 +10,7 @@ import pandas as pd
 # A cell that starts with one of these is a formula, or can become one, in spreadsheet programs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Counts, which pandas turns into decimal numbers as soon as one is missing.
-_WHOLE = ("weights", "module", "trained", "total", "epochs", "best_epoch", "ties")
+_WHOLE = ("weights", "module", "trained", "total", "stored", "bytes", "saved_bytes", "epochs", "best_epoch", "ties")
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports import address
@@ -24,6 +25,8 @@ from reports.manifest import Manifest, parse
 from reports.trials import trial_table
 from search_spaces import keys
 from search_spaces.loading import nearest
+
+log = logging.getLogger(__name__)
 
 PAGE = 1000
 _QUIET = {  # a missing server is an answer within seconds, and a reader reports nothing to anyone
@@ -35,16 +38,26 @@ _QUIET = {  # a missing server is an answer within seconds, and a reader reports
 
 
 @dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What one final answered on the test split, beside the truth: class indices or values, one per example, [n] each."""
+
+    predicted: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared and cached by identity
 class Sweep:
     """One sweep, read completely.
 
     `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`. `winners` maps a cell
-    ("model/task/label") to a trial id. `tracking_uri` and `command` carry no credentials.
+    ("model/task/label") to a trial id. `predictions` maps the run id of a final to what it answered, where that was kept.
+    `tracking_uri` and `command` carry no credentials.
     """
 
     manifest: Manifest
     trials: pd.DataFrame
     winners: Mapping[str, str]
+    predictions: Mapping[str, Predictions]
     run_id: str
     command: str
     tracking_uri: str
@@ -85,10 +98,12 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
         seconds = _seconds(client, trials)
+        predictions = _predictions(client, trials)
     return Sweep(
         manifest=manifest,
         trials=trial_table(manifest, trials, seconds),
         winners=_winners(cells),
+        predictions=predictions,
         run_id=run.info.run_id,
         command=redact(run.data.tags.get(keys.COMMAND) or manifest.command),
         tracking_uri=redact(tracking_uri),
@@ -156,15 +171,51 @@ def _manifest(client: Any, run: Any) -> Manifest:
 
 
 def _seconds(client: Any, runs: list[Any]) -> dict[str, tuple[float, int]]:
-    """Training seconds and number of epochs of each run: a search returns only the last value of a metric."""
+    """Training seconds and number of epochs of each run.
+
+    A trial that has ended carries both; of others the history is read, since a search returns only a metric's last value.
+    """
 
     def one(run: Any) -> tuple[float, int]:
+        if keys.TOTAL_SECONDS in run.data.metrics:
+            return run.data.metrics[keys.TOTAL_SECONDS], int(run.data.metrics.get(keys.EPOCHS, 0))
         # An epoch that was sent twice counts once.
         epochs = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, keys.SECONDS)}
         return sum(epochs.values()), len(epochs)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         return {run.info.run_id: spent for run, spent in zip(runs, pool.map(one, runs), strict=True)}
+
+
+def _predictions(client: Any, runs: list[Any]) -> dict[str, Predictions]:
+    """The answers of the finals that are done; a file that is missing or damaged is left out, and the report says so."""
+    from mlflow.exceptions import MlflowException
+
+    def one(run: Any) -> Predictions | None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = client.download_artifacts(run.info.run_id, keys.PREDICTIONS_FILE, folder)
+                return parse_predictions(Path(path).read_text(encoding="utf-8"))
+            except (MlflowException, OSError, ValueError) as error:
+                log.info("no predictions of run %s: %s", run.info.run_id, redact(str(error)).splitlines()[0][:200])
+                return None
+
+    done = [run for run in runs if (run.data.tags.get(keys.PHASE), run.data.tags.get(keys.STATE)) == ("final", "DONE")]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = zip(done, pool.map(one, done), strict=True)
+        return {run.info.run_id: answers for run, answers in found if answers is not None}
+
+
+def parse_predictions(text: str) -> Predictions:
+    """Check and convert the JSON of a final's predictions; raises ValueError for anything else."""
+    try:
+        record = json.loads(text)
+        predicted, labels = (np.asarray(record[name], dtype=float) for name in ("predictions", "labels"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{keys.PREDICTIONS_FILE}: {error!r}") from None
+    if predicted.ndim != 1 or predicted.shape != labels.shape or not np.isfinite([predicted, labels]).all():
+        raise ValueError(f"{keys.PREDICTIONS_FILE}: needs as many finite predictions as labels")
+    return Predictions(predicted=predicted, labels=labels)
 
 
 def _winners(cells: list[Any]) -> dict[str, str]:

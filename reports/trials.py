@@ -2,8 +2,9 @@
 
 Columns: run_id, cell ("model/task/label"), model, task, method (label), trial, phase, state, reason; cached, collapsed,
 diverged (truth values); best_score (percent points, validation split), best_epoch, epochs, seconds (summed over epochs),
-memory_mib; weights, module, trained, total (parameters); hyperparameters as `param.*` (texts, as MLflow keeps them);
-scores on the test split as `test.*` (percent points, finals only). What is missing is NaN.
+memory_mib (peak), saved_bytes (of what a final keeps); weights, module, trained, total, stored (parameters); hyperparameters as
+`param.*` (texts, as MLflow keeps them); scores on the test split as `test.*` (percent points, finals only). What is missing is
+NaN.
 """
 
 from __future__ import annotations
@@ -21,10 +22,21 @@ from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 
 PARAM = "param."  # prefix of the columns with hyperparameters
-COUNTS = ("weights", "module", "trained", "total")
+COUNTS = ("weights", "module", "trained", "total", "stored")
 _BASE = (
     *("run_id", "started", "cell", "model", "task", "method", "trial", "phase", "state", "reason"),
-    *("cached", "collapsed", "diverged", "best_score", "best_epoch", "epochs", "seconds", "memory_mib", *COUNTS),
+    *(
+        "cached",
+        "collapsed",
+        "diverged",
+        "best_score",
+        "best_epoch",
+        "epochs",
+        "seconds",
+        "memory_mib",
+        "saved_bytes",
+        *COUNTS,
+    ),
 )
 
 
@@ -80,7 +92,7 @@ def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
         "seconds": seconds,
         "epochs": metrics.get(keys.EPOCHS, epochs),
     }
-    for name in (keys.BEST_SCORE, keys.BEST_EPOCH, keys.MEMORY):
+    for name in (keys.BEST_SCORE, keys.BEST_EPOCH, keys.MEMORY, keys.SAVED_BYTES):
         row[name] = metrics.get(name, float("nan"))
     row |= {name: metrics.get(keys.COUNTS + name, float("nan")) for name in COUNTS}
     row |= {PARAM + name: value for name, value in run.data.params.items()}

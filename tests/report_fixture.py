@@ -51,6 +51,8 @@ class FakeTrial:
     test: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[int, int, int] | None = (1_000_000, 1_010_000, 1_020_000)  # weights, module, trained
     tags: Mapping[str, str] = field(default_factory=dict)
+    predictions: Mapping[str, list[float]] | None = None  # of a final: "predictions" and "labels"
+    measured: Mapping[str, float] = field(default_factory=dict)  # further metrics
 
 
 def final(cell: str, seed: int, score: float | None, **more: Any) -> FakeTrial:
@@ -122,29 +124,36 @@ def write_sweep(
     for trial in trials:
         if trial.cell not in cells:
             won = {keys.WINNER: (winners or {})[trial.cell]} if trial.cell in (winners or {}) else {}
-            tags = {**shared, **_place(trial.cell), keys.KIND: "cell", keys.PARENT: sweep, **won}
+            tags = {**shared, **place(trial.cell), keys.KIND: "cell", keys.PARENT: sweep, **won}
             cells[trial.cell] = client.create_run(experiment, tags=tags).info.run_id
         _write_trial(client, experiment, {**shared, keys.PARENT: cells[trial.cell]}, trial)
 
 
 def _write_trial(client: MlflowClient, experiment: str, shared: Mapping[str, str], trial: FakeTrial) -> None:
+    tags, params, points = trial_record(trial)
+    run = client.create_run(experiment, tags={**shared, **tags}).info.run_id
+    metrics = [Metric(name, value, 0, step) for name, value, step in points]
+    client.log_batch(run, metrics=metrics, params=[Param(name, value) for name, value in params.items()])
+    if trial.predictions is not None:
+        client.log_text(run, json.dumps(trial.predictions), keys.PREDICTIONS_FILE)
+
+
+def trial_record(trial: FakeTrial) -> tuple[dict[str, str], dict[str, str], list[tuple[str, float, int]]]:
+    """Tags, parameters and points (name, value, step) of a trial's run; what all runs of the sweep share left out."""
     tags = {
-        **shared,
-        **_place(trial.cell),
+        **place(trial.cell),
         keys.KIND: "trial",
         keys.TRIAL: trial.name,
         keys.PHASE: trial.phase,
         keys.STATE: trial.state,
         **trial.tags,
     }
-    run = client.create_run(experiment, tags=tags).info.run_id
-    metrics = []
+    points = []
     for epoch, score in enumerate(trial.scores, start=1):
-        metrics += [Metric(keys.SCORE, score, 0, epoch), Metric(keys.SECONDS, 36.0, 0, epoch)]
+        points += [(keys.SCORE, score, epoch), (keys.SECONDS, 36.0, epoch)]
     if trial.state != "RUNNING":
-        metrics += [Metric(name, value, 0, 0) for name, value in _end(trial).items()]
-    params = [Param(name, str(value)) for name, value in {**trial.params, "seed": trial.seed}.items()]
-    client.log_batch(run, metrics=metrics, params=params)
+        points += [(name, value, 0) for name, value in {**_end(trial), **trial.measured}.items()]
+    return tags, {name: str(value) for name, value in {**trial.params, "seed": trial.seed}.items()}, points
 
 
 def _end(trial: FakeTrial) -> dict[str, float]:
@@ -152,7 +161,7 @@ def _end(trial: FakeTrial) -> dict[str, float]:
     if trial.scores:
         best = max(trial.scores)
         values |= {keys.BEST_SCORE: best, keys.BEST_EPOCH: trial.scores.index(best) + 1}
-    values[keys.EPOCHS] = len(trial.scores)
+    values |= {keys.EPOCHS: len(trial.scores), keys.TOTAL_SECONDS: 36.0 * len(trial.scores)}
     if trial.counts is not None:
         total = TOTALS[trial.cell.split("/")[0]]
         numbers = (*trial.counts, total)
@@ -163,7 +172,7 @@ def _end(trial: FakeTrial) -> dict[str, float]:
     return values
 
 
-def _place(cell: str) -> dict[str, str]:
+def place(cell: str) -> dict[str, str]:
     model, task, method = cell.split("/")
     return {keys.CELL: cell, keys.MODEL: model, keys.TASK: task, keys.METHOD: method}
 

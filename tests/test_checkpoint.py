@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_data, make_trial
 from fakes import Trial, curve, end_of, make_space, open_sweep
+from safetensors.torch import save_file
 
 from orchestrator.keeping import Keeper
 from search_spaces.language import Recipe
@@ -87,6 +88,26 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
     found = checkpoint.read(folder, trial)
     assert found is not None
     assert found.epoch == 1
+
+
+def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
+    sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
+    folder, events = tmp_path / "checkpoints", []
+    keeper = Keeper(sweep, folder, events.append)
+    first, second = sweep.suggest(), sweep.suggest()
+    for trial in (first, second):
+        (folder / trial.id).mkdir(parents=True)
+        save_file({"best": torch.zeros(250), "keep": torch.ones(3, 2)}, folder / trial.id / "state.safetensors")
+    size = (folder / first.id / "state.safetensors").stat().st_size
+    keeper.ended(first.id)
+    assert events == []  # it has not ended
+    points = curve(first)
+    for point in points[:-1]:
+        assert sweep.record(first.id, point)
+    sweep.record(first.id, points[-1], *end_of(first, points[-1]))
+    keeper.ended(first.id)
+    assert events == [{"event": "saved", "id": first.id, "bytes": size, "stored": 256}]
+    assert size > 4 * 256
 
 
 def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_path):

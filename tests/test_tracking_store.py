@@ -129,13 +129,14 @@ def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
         *[("params.trained", 0, 20.0, end), ("params.weights", 0, 10.0, end)],
         *[("score", 1, 60.0, first), ("score", 2, 65.5, second)],
         *[("seconds", 1, 2.5, first), ("seconds", 2, 2.5, second)],
+        ("total_seconds", 0, 5.0, end),
     ]
 
 
 def test_a_failed_trial_has_no_best_score(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     trial = content(uri)["trial", FULL, FAILING.id]
-    assert {name for name, *_ in trial["points"]} == {"score", "seconds", "memory_mib", "epochs"}
+    assert {name for name, *_ in trial["points"]} == {"score", "seconds", "memory_mib", "epochs", "total_seconds"}
     assert (trial["tags"][keys.STATE], trial["tags"][keys.REASON]) == ("FAILED", "diverged")
     assert trial["tags"][keys.DIVERGED] == "true"
 
@@ -144,6 +145,7 @@ def test_a_final_has_its_test_scores_and_its_predictions(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     run = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == FINAL.id)
     assert (run.data.metrics["test.accuracy"], run.data.metrics["test.f1/macro"]) == (64.25, 60.0)
+    assert (run.data.metrics["saved_bytes"], run.data.metrics["params.stored"]) == (4321, 1050)
     assert (run.data.tags[keys.PHASE], run.data.tags[keys.CACHED]) == ("final", "true")
     path = client(uri).download_artifacts(run.info.run_id, "predictions.json", str(tmp_path))
     with open(path) as file:

@@ -87,6 +87,7 @@ WHOLE = (
         metrics={"accuracy": 64.25, "f1/macro": 60.0},
         predictions=f"predictions/{FINAL.id}.json",
     ),
+    {"event": "saved", "id": FINAL.id, "bytes": 4321, "stored": 1050},
     FINISHED,
 )
 

@@ -1,15 +1,30 @@
 """The sections of the report in their order: one file and one line each. A section's CSV has its name."""
 
 from reports.section import Section
-from reports.sections import budget, efficiency, overview, paper, reproduce, results, trials, winners
+from reports.sections import (
+    budget,
+    cost,
+    differences,
+    efficiency,
+    overview,
+    paper,
+    results,
+    search,
+    trace,
+    trials,
+    winners,
+)
 
 SECTIONS: dict[str, Section] = {
     "overview": overview.SECTION,
     "results": results.SECTION,
+    "differences": differences.SECTION,
     "efficiency": efficiency.SECTION,
+    "cost": cost.SECTION,
     "paper": paper.SECTION,
     "winners": winners.SECTION,
+    "search": search.SECTION,
     "budget": budget.SECTION,
-    "reproduce": reproduce.SECTION,
+    "trace": trace.SECTION,
     "trials": trials.SECTION,
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pandas as pd
 
-from reports.markdown import MISSING, paragraphs, table
+from reports.markdown import MISSING, Markup, paragraphs, plural
 from reports.section import Section
 from reports.store import Sweep
+from reports.table import Table
 from reports.trials import by_cell
 from search_spaces.language import Cell
 
@@ -23,11 +26,29 @@ HEADER = {
     "search_hours": "Search, h",
     "finals": "Finals",
     "finals_failed": "Finals failed",
+    "finals_collapsed": "Finals collapsed",
     "final_hours": "Finals, h",
 }
 
 
 def text(sweep: Sweep) -> str:
+    budget = sweep.manifest.budget
+    return paragraphs(
+        "## Budget",
+        f"Every cell may try {budget.trials} configurations (fewer where the whole grid is smaller) of at most "
+        f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
+        f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA. *Failed*: ended without a score. *Diverged* "
+        "trials are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. "
+        "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
+        "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
+        "hours on the clock.",
+        tables(sweep)["budget"].markdown(),
+        _uneven(rows(sweep)),
+        _reasons(sweep),
+    )
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
     spent = rows(sweep)
     manifest = sweep.manifest
     lines: list[list[object]] = [
@@ -40,20 +61,16 @@ def text(sweep: Sweep) -> str:
         for row in spent.to_dict("records")
     ]
     lines.append(["All", "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
-    return paragraphs(
-        "## Budget",
-        f"Every cell may try {manifest.budget.trials} configurations (fewer where the whole grid is smaller) and re-trains its "
-        f"winner on {manifest.budget.final_seeds} seeds. *Stopped*: by ASHA. *Failed*: ended without a score. *Diverged* trials "
-        "are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. Hours are training "
-        "time summed over trials; trials that share a device run at the same time, so they can exceed the hours on the clock.",
-        table(["Model", "Task", "Method", *HEADER.values()], lines, "lll" + "r" * len(HEADER)),
-        _uneven(spent),
-        _reasons(sweep),
+    told = Markup(
+        f"What each cell spent; the budget is {manifest.budget.trials} configurations per cell for every method."
     )
+    header = ["Model", "Task", "Method", *HEADER.values()]
+    return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
 
 
+@lru_cache(maxsize=2)
 def rows(sweep: Sweep) -> pd.DataFrame:
-    """One row per cell: numbers of trials, epochs and hours, search and finals apart."""
+    """One row per cell, not to be changed: numbers of trials, epochs and hours, search and finals apart."""
     groups = by_cell(sweep.manifest, sweep.trials)
     return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
 
@@ -77,6 +94,7 @@ def _spent(sweep: Sweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
         "search_hours": float(_fresh(search)["seconds"].sum()) / 3600,
         "finals": int((finals["state"] == "DONE").sum()),
         "finals_failed": int(finals["state"].isin(("FAILED", "INVALID")).sum()),
+        "finals_collapsed": int(finals["collapsed"].sum()),
         "final_hours": float(_fresh(finals)["seconds"].sum()) / 3600,
     }
 
@@ -110,7 +128,8 @@ def _reasons(sweep: Sweep) -> str:
     counted = failed.groupby(["cell", "state", "reason"], sort=False).size().sort_values(ascending=False, kind="stable")
     lines = [(cell, state, reason or MISSING, str(n)) for (cell, state, reason), n in counted.head(20).items()]
     rest = f"{len(counted) - 20} more reasons stand in the table of trials." if len(counted) > 20 else ""
-    return paragraphs("Failures:", table(("Cell", "State", "Reason", "Trials"), lines, "lllr"), rest)
+    shown = Table(header=("Cell", "State", "Reason", "Trials"), rows=lines, align="lllr")
+    return paragraphs("Failures:", shown.markdown(), rest)
 
 
-SECTION = Section(text=text, rows=rows)
+SECTION = Section(text=text, rows=rows, tables=tables)

@@ -6,9 +6,10 @@ from collections import Counter
 
 from reports.cells import collect
 from reports.manifest import Manifest, TaskFacts
-from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points, table
+from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
 from reports.section import Section
 from reports.store import Sweep
+from reports.table import Table
 
 # Metrics that are a share of right answers: one test example moves them by the same step.
 _SHARES = ("accuracy",)
@@ -23,7 +24,7 @@ def text(sweep: Sweep) -> str:
         _what(manifest),
         "## How the numbers were selected",
         bullets(_selection(manifest)),
-        _data(manifest),
+        _data(sweep),
         "## Environment",
         bullets(_environment(sweep)),
     )
@@ -80,7 +81,8 @@ def _selection(manifest: Manifest) -> list[Markup]:
     ]
 
 
-def _data(manifest: Manifest) -> str:
+def tables(sweep: Sweep) -> dict[str, Table]:
+    manifest = sweep.manifest
     header = (
         "Task",
         "Score",
@@ -98,12 +100,16 @@ def _data(manifest: Manifest) -> str:
         )
         for task in manifest.tasks.values()
     ]
+    return {"tasks": Table(header=header, rows=rows, align="llrrrrrl", caption=Markup("Tasks; sizes in examples."))}
+
+
+def _data(sweep: Sweep) -> str:
     return paragraphs(
-        table(header, rows, "llrrrrrl"),
+        tables(sweep)["tasks"].markdown(),
         "Sizes in examples, scores in percent points, higher is better. *One test example* is the smallest step between "
         "two accuracies of one run; differences of that size mean nothing. *Constant prediction* is the test score of "
         "always answering the majority class (or the mean).",
-        bullets(f"{task.title}: {note}" for task in manifest.tasks.values() for note in task.notes),
+        bullets(f"{task.title}: {note}" for task in sweep.manifest.tasks.values() for note in task.notes),
     )
 
 
@@ -119,12 +125,14 @@ def _environment(sweep: Sweep) -> list[Markup]:
         f"{facts.title}: {count(facts.total)} parameters, {facts.source or name}, weights {facts.weights or 'unknown'}"
         for name, facts in manifest.models.items()
     )
+    data = ", ".join(f"{task.title} {task.split or 'unknown'}" for task in manifest.tasks.values())
     return [
         Markup(f"Device: {escape(manifest.device or 'unknown')}"),
         Markup(f"Versions: {escape(versions or 'unknown')}"),
         Markup(f"Code: commit {escape(manifest.commit or 'unknown')}{changed}"),
         Markup(f"Encoders: {escape(models)}"),
+        Markup(f"Data (fingerprints of texts, labels and split): {escape(data)}"),
     ]
 
 
-SECTION = Section(text=text)
+SECTION = Section(text=text, tables=tables)

@@ -14,9 +14,10 @@ from typing import Any
 
 from reports.cells import collect
 from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, escape, paragraphs, points, table
+from reports.markdown import MISSING, Markup, escape, paragraphs, points
 from reports.section import Section
 from reports.store import Sweep
+from reports.table import Table
 from search_spaces.language import Cell
 
 FILE = Path(__file__).parent.parent / "paper_tables.json"
@@ -47,9 +48,18 @@ def text(sweep: Sweep) -> str:
         f"{facts()['source']}. Transcribed, not measured here.",
         _warning(sweep.manifest),
     ]
-    for paper_table in facts()["tables"]:
-        parts += [f"Table {paper_table['table']} of the paper, {paper_table['model']}:", _table(sweep, paper_table)]
+    shown = tables(sweep)
+    for printed in facts()["tables"]:
+        name = f"paper_{printed['table']}"
+        parts += [f"Table {printed['table']} of the paper, {printed['model']}:", shown[name].markdown()]
     return paragraphs(*parts)
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    """The paper's tables by their numbers; none when the sweep does not repeat it."""
+    if sweep.manifest.paper != facts()["paper"]:
+        return {}
+    return {f"paper_{printed['table']}": _table(sweep, printed) for printed in facts()["tables"]}
 
 
 def _warning(manifest: Manifest) -> str:
@@ -67,7 +77,7 @@ def _warning(manifest: Manifest) -> str:
     return warning
 
 
-def _table(sweep: Sweep, paper_table: Mapping[str, Any]) -> str:
+def _table(sweep: Sweep, paper_table: Mapping[str, Any]) -> Table:
     """The paper's rows, each followed by ours where this sweep used the same encoder."""
     with_share = any(row["nominal_percent"] is not None for row in paper_table["rows"])
     measured = _measured(sweep, paper_table["encoder"]) if with_share else {}
@@ -79,7 +89,8 @@ def _table(sweep: Sweep, paper_table: Mapping[str, Any]) -> str:
         lines.append([row["title"], *share, *cells, points(fmean(means))])
         lines += measured.get(row["method"], [])
     header = ["Method", *(["#P"] if with_share else []), *TASKS.values(), "Average"]
-    return table(header, lines, "l" + "r" * (len(header) - 1))
+    told = Markup(f"Table {paper_table['table']} of the paper, {paper_table['model']}: transcribed, not measured here.")
+    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=told)
 
 
 def _score(score: Mapping[str, float | None]) -> str:
@@ -104,4 +115,4 @@ def _measured(sweep: Sweep, encoder: str) -> dict[str, list[list[object]]]:
     return found
 
 
-SECTION = Section(text=text)
+SECTION = Section(text=text, tables=tables)

@@ -9,11 +9,12 @@ import pandas as pd
 
 from reports.cells import CellResult, collect, final_values
 from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points, table
-from reports.section import Section
+from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points
+from reports.section import Section, caption, results_basis
 from reports.sections.paper import nominal_percent
+from reports.standings import Standing, average_standings, standings
 from reports.store import Sweep
-from reports.ties import within_noise
+from reports.table import Table
 from reports.trials import by_cell
 from search_spaces.language import Cell
 
@@ -29,17 +30,27 @@ MARKS = {
 
 
 def text(sweep: Sweep) -> str:
+    shown = tables(sweep)
     results = collect(sweep)
-    parts = ["## Results on the test split", _legend(sweep.manifest)]
-    for model, facts in sweep.manifest.models.items():
+    parts = ["## Results on the test split", caption(results_basis(sweep)), _legend(sweep)]
+    for number, (model, facts) in enumerate(sweep.manifest.models.items(), start=1):
         parts += [
             f"### {escape(facts.title)}",
-            _scores(sweep.manifest, model, results),
+            shown[f"results_{number}"].markdown(),
             bullets(_footnotes(sweep.manifest, model, results)),
             f"Trainable parameters on {escape(facts.title)}, {count(facts.total)} of which are 100 %:",
-            _parameters(sweep.manifest, model, results),
+            shown[f"parameters_{number}"].markdown(),
         ]
     return paragraphs(*parts, _counting(sweep.manifest))
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    """Two per model, in the manifest's order: scores, and parameters."""
+    found = {}
+    for number, model in enumerate(sweep.manifest.models, start=1):
+        found[f"results_{number}"] = _scores(sweep, model)
+        found[f"parameters_{number}"] = _parameters(sweep.manifest, model, collect(sweep))
+    return found
 
 
 def rows(sweep: Sweep) -> pd.DataFrame:
@@ -49,7 +60,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
     groups = by_cell(sweep.manifest, finals)
     return pd.DataFrame(
         [
-            _csv_row(sweep.manifest, result, metric, final_values(groups[cell], metric))
+            _csv_row(sweep, result, metric, final_values(groups[cell], metric))
             for cell, result in results.items()
             for metric in dict.fromkeys(
                 (sweep.manifest.tasks[cell.task].score, *sweep.manifest.tasks[cell.task].metrics)
@@ -58,32 +69,19 @@ def rows(sweep: Sweep) -> pd.DataFrame:
     )
 
 
-def best_of(column: Sequence[CellResult]) -> list[CellResult]:
-    """The results with the highest mean as printed; several when they are equal there."""
-    means = [points(result.mean) for result in column if result.mean is not None]
-    top = max(means, key=float, default="")
-    return [result for result in column if result.mean is not None and points(result.mean) == top]
-
-
-def tied(result: CellResult, column: Sequence[CellResult]) -> bool:
-    """Whether the result's difference from the best of its column is within noise; False for the best itself."""
-    best = best_of(column)
-    return bool(best) and result not in best and within_noise(best[0].scores, result.scores) is True
-
-
 def average(results: Sequence[CellResult]) -> float | None:
     """Mean over tasks of the means over seeds; None unless every task has one."""
     means = [result.mean for result in results if result.mean is not None]
     return fmean(means) if len(means) == len(results) else None
 
 
-def _legend(manifest: Manifest) -> str:
-    n = manifest.budget.final_seeds
+def _legend(sweep: Sweep) -> str:
+    n = sweep.manifest.budget.final_seeds
     spread = "mean ± sample standard deviation (n − 1)" if n > 1 else "one run, standard deviation n/a,"
     ties = (
-        "≈: not distinguishable from the column's best, because the 95 % Welch interval of the difference over seeds contains "
-        f"zero. With n = {n} the power is low: ≈ says *cannot tell*, not *equal*. The interval covers the variation between "
-        "seeds only, not the choice of test examples, and is not corrected for the number of comparisons."
+        f"≈: tied with the column's best, which these {n} seeds and these test examples cannot tell apart from it "
+        "(how it is tested: next section). ≈ says *cannot tell*, not *equal*: the last row of each table says how "
+        "small a difference to the best could have been seen."
         if n > 1
         else "With a single seed no difference between methods can be judged."
     )
@@ -94,37 +92,61 @@ def _legend(manifest: Manifest) -> str:
     )
 
 
-def _scores(manifest: Manifest, model: str, results: Results) -> str:
-    tasks = list(manifest.tasks)
-    columns = {task: [results[Cell(model=model, task=task, method=m)] for m in manifest.methods] for task in tasks}
-    averages = [average([columns[task][row] for task in tasks]) for row in range(len(manifest.methods))]
-    top = max((points(value) for value in averages if value is not None), key=float, default="")
+def _scores(sweep: Sweep, model: str) -> Table:
+    manifest, results, judged = sweep.manifest, collect(sweep), standings(sweep)
+    averages = average_standings(sweep, model)
     lines: list[list[object]] = []
-    for row, label in enumerate(manifest.methods):
-        cells = [_score(manifest, columns[task][row], columns[task]) for task in tasks]
-        mean = points(averages[row])
-        lines.append([manifest.methods[label].title, *cells, Markup(f"**{mean}**") if mean == top else mean])
-    constants = [manifest.tasks[task].majority for task in tasks]
+    for label, method in manifest.methods.items():
+        cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
+        shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
+        lines.append([method.title, *shown, _average(averages.get(label))])
+    constants = [task.majority for task in manifest.tasks.values()]
     known = [value for value in constants if value is not None]
-    lines.append(
-        [
-            Markup("*Constant prediction*"),
-            *(points(value) for value in constants),
-            points(fmean(known) if len(known) == len(tasks) else None),
-        ]
+    mean = fmean(known) if len(known) == len(constants) else None
+    lines.append([Markup("*Constant prediction*"), *map(points, constants), points(mean)])
+    columns = [[s for cell, s in judged.items() if (cell.model, cell.task) == (model, task)] for task in manifest.tasks]
+    if any(s.smallest for column in columns for s in column):
+        seen = [smallest_seen(column) for column in (*columns, list(averages.values()))]
+        lines.append([Markup("*Smallest visible difference*"), *seen])
+    header = ["Method", *(f"{task.title} ({task.score})" for task in manifest.tasks.values()), "Average"]
+    told = f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
+    return Table(
+        header=header,
+        rows=lines,
+        align="l" + "r" * (len(header) - 1),
+        caption=Markup(f"{told} {results_basis(sweep).caption}"),
     )
-    header = ["Method", *(f"{manifest.tasks[task].title} ({manifest.tasks[task].score})" for task in tasks), "Average"]
-    return table(header, lines, "l" + "r" * (len(tasks) + 1))
 
 
-def _score(manifest: Manifest, result: CellResult, column: Sequence[CellResult]) -> Markup:
+def visible(difference: float | None) -> str:
+    """A difference in percent points; scores have only a hundred of them."""
+    return "> 100" if difference is not None and difference > 100 else points(difference)
+
+
+def smallest_seen(column: Sequence[Standing]) -> str:
+    """The smallest differences to the best that would have counted in this column, as a span over its methods."""
+    found = sorted(standing.smallest for standing in column if standing.smallest is not None)
+    if not found:
+        return MISSING
+    low, high = visible(found[0]), visible(found[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def _average(standing: Standing | None) -> Markup:
+    if standing is None:
+        return Markup(MISSING)
+    shown = points(standing.value)
+    return Markup((f"**{shown}**" if standing.best else shown) + (" ≈" if standing.tied else ""))
+
+
+def _score(manifest: Manifest, result: CellResult, standing: Standing | None) -> Markup:
     marks = "".join(MARKS[name] for name in _flags(manifest, result))
-    if result.mean is None:
+    if result.mean is None or standing is None:
         return Markup(f"{MISSING} {marks}".strip())
     shown = points(result.mean) + (f" ± {points(result.std)}" if result.std is not None else " (std n/a)")
-    shown = f"**{shown}**" if result in best_of(column) else shown
+    shown = f"**{shown}**" if standing.best else shown
     number = f"n = {len(result.scores)}" if len(result.scores) != result.planned else ""
-    return Markup(" ".join(part for part in (shown, "≈" if tied(result, column) else "", marks, number) if part))
+    return Markup(" ".join(part for part in (shown, "≈" if standing.tied else "", marks, number) if part))
 
 
 def _flags(manifest: Manifest, result: CellResult) -> list[str]:
@@ -171,7 +193,7 @@ def _note(name: str, result: CellResult) -> str:
     }[name]
 
 
-def _parameters(manifest: Manifest, model: str, results: Results) -> str:
+def _parameters(manifest: Manifest, model: str, results: Results) -> Table:
     header = ["Method", "Module weights", "With biases", "Everything trained"]
     nominal = {label: nominal_percent(manifest, label) for label in manifest.methods}
     if any(nominal.values()):
@@ -186,7 +208,9 @@ def _parameters(manifest: Manifest, model: str, results: Results) -> str:
         ways = [sorted({getattr(one, way) for one in counts}) for way in ("weights", "module", "trained")]
         cells = [_span(values, manifest.models[model].total) for values in ways]
         lines.append([manifest.methods[label].title, *cells, *([nominal[label] or MISSING] if len(header) > 4 else [])])
-    return table(header, lines, "l" + "r" * (len(header) - 1))
+    facts = manifest.models[model]
+    told = f"Trainable parameters on {escape(facts.title)}; {count(facts.total)} are 100 %."
+    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=Markup(told))
 
 
 def _span(values: Sequence[int], total: int) -> str:
@@ -213,23 +237,32 @@ def _counting(manifest: Manifest) -> str:
     return told
 
 
-def _csv_row(manifest: Manifest, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
-    task = manifest.tasks[result.cell.task]
-    counts = result.counts
-    total = manifest.models[result.cell.model].total
+def _csv_row(sweep: Sweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
+    manifest, cell, counts = sweep.manifest, result.cell, result.counts
+    task, basis = manifest.tasks[cell.task], results_basis(sweep)
     is_score = metric == task.score
+    standing = standings(sweep).get(cell) if is_score else None
+    total = manifest.models[cell.model].total
     return {
-        "model": result.cell.model,
-        "task": result.cell.task,
-        "method": result.cell.method,
-        "title": manifest.methods[result.cell.method].title,
+        "model": cell.model,
+        "task": cell.task,
+        "method": cell.method,
+        "title": manifest.methods[cell.method].title,
         "metric": metric,
         "is_score": is_score,
+        "split": basis.split,
+        "selected_on": basis.selected_on,
+        "tries": manifest.planned_trials(cell.method),
         "progress": result.progress,
         "n": len(values),
         "planned": result.planned,
         "mean": fmean(values) if values else None,
         "std": pd.Series(values, dtype=float).std(ddof=1) if len(values) > 1 else None,
+        "low": standing.interval[0] if standing and standing.interval else None,
+        "high": standing.interval[1] if standing and standing.interval else None,
+        "covers_examples": standing.with_examples if standing and standing.interval else None,
+        "best": standing.best if standing else None,
+        "tied": standing.tied if standing else None,
         "constant_prediction": task.majority if is_score else None,
         "collapsed": result.collapsed,
         "diverged": result.diverged,
@@ -242,4 +275,4 @@ def _csv_row(manifest: Manifest, result: CellResult, metric: str, values: Sequen
     }
 
 
-SECTION = Section(text=text, rows=rows)
+SECTION = Section(text=text, rows=rows, tables=tables, basis=results_basis)

@@ -6,35 +6,64 @@ import pandas as pd
 
 from reports.cells import configuration, winner_row
 from reports.edges import Edge, as_number, edge
-from reports.markdown import MISSING, paragraphs, points, table
-from reports.section import Section
+from reports.markdown import MISSING, Markup, escape, paragraphs, plural, points
+from reports.section import Section, caption, search_basis
 from reports.store import Sweep
+from reports.table import Table
 from search_spaces.language import Cell
+
+HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
 
 
 def text(sweep: Sweep) -> str:
-    header = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
-    lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
-    flagged = sum(bool(line[-1]) for line in lines)
+    flagged = int((rows(sweep)["at_edge"].fillna("") != "").sum())
     advice = (
-        f"{flagged} winners sit at the edge of a searched range: the best value may lie outside. Widen the range there before "
-        "drawing conclusions about the method."
+        f"{plural(flagged, 'winner')} {'sits' if flagged == 1 else 'sit'} at the edge of a searched range: the best "
+        "value may lie outside. Widen the range there before drawing conclusions about the method."
         if flagged
-        else ""
+        else "No winner sits at the edge of a searched range."
     )
     return paragraphs(
         "## Winners of the search",
-        "Validation score (percent points) of the best epoch, from the one search seed: selected as a maximum, so it is "
-        "optimistic and no result. *Tied*: other trials of the cell with the same validation score. *At the edge*: the "
-        "lowest or highest of three or more values, or within 5 % of the end of a range.",
-        table(header, lines, "llllrrrl"),
-        advice.replace("1 winners sit", "1 winner sits"),
+        caption(search_basis(sweep)),
+        "*Validation*: the score that won, at its best epoch. *Tied*: other trials of the cell with the same score. "
+        "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
+        tables(sweep)["winners"].markdown(),
+        advice,
+        _otherwise(sweep),
     )
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
+    told = Markup(f"Winning configurations. {search_basis(sweep).caption}")
+    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=told)}
 
 
 def rows(sweep: Sweep) -> pd.DataFrame:
     """One row per cell; hyperparameters as one text and the flags as another."""
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
+
+
+def _otherwise(sweep: Sweep) -> str:
+    """A warning where a winner is not what the rule of selection gives."""
+    cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
+    if not cells:
+        return ""
+    return (
+        f"**Not the best on the validation split:** the winners of {escape(', '.join(cells))}. They were chosen by something "
+        "else, or their search was not over."
+    )
+
+
+def _beaten(sweep: Sweep, cell: Cell) -> bool:
+    winner = winner_row(sweep, cell)
+    return winner is not None and bool((_done(sweep, cell)["best_score"] > winner["best_score"]).any())
+
+
+def _done(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+    trials = sweep.trials
+    return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")]
 
 
 def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -60,9 +89,7 @@ def _value(value: str) -> str:
 
 
 def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
-    trials = sweep.trials
-    same = (trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")
-    return int((same & (trials["best_score"] == winner["best_score"])).sum()) - 1
+    return int((_done(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
 def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
@@ -88,7 +115,7 @@ def _csv_row(sweep: Sweep, cell: Cell) -> dict[str, object]:
     row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
     winner = winner_row(sweep, cell)
     if winner is None:
-        return {**row, "trial": sweep.winners.get(str(cell), "")}
+        return {**row, "trial": sweep.winners.get(str(cell), ""), "at_edge": ""}
     return {
         **row,
         "trial": winner["trial"],
@@ -102,4 +129,4 @@ def _csv_row(sweep: Sweep, cell: Cell) -> dict[str, object]:
     }
 
 
-SECTION = Section(text=text, rows=rows)
+SECTION = Section(text=text, rows=rows, tables=tables, basis=search_basis)

@@ -1,0 +1,44 @@
+"""The command that makes one cell again, from the command that made its sweep. Knows options, not what they do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from search_spaces.language import Cell
+
+NARROWED = ("--models", "--tasks", "--methods", "--report")
+
+
+def cell_command(command: str, cell: Cell) -> str:
+    """The sweep's command for this cell alone, "" when it is not known. Its report goes to a folder of its own.
+
+    A cell is searched in the same way whatever stands beside it, and a trial found under the same --out is not trained again.
+    """
+    words = shlex.split(command)
+    if not words:
+        return ""
+    report = _value(words, "--report") or "reports"
+    only = ("--models", cell.model, "--tasks", cell.task, "--methods", cell.method, "--report", f"{report}-one-cell")
+    return shlex.join([*_without(words, NARROWED), *only])
+
+
+def _value(words: Sequence[str], option: str) -> str:
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == option:
+            return after
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return ""
+
+
+def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in options:
+            skip = True
+        elif word.partition("=")[0] not in options:
+            kept.append(word)
+    return kept

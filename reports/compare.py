@@ -1,0 +1,240 @@
+"""Two sweeps side by side: what differs in their setup, and in each cell that both promise, whether the scores differ.
+
+Scores are compared only on the same test data (by fingerprint), paired over its examples; seeds are drawn again in each sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from reports import spreadsheet
+from reports.cells import CellResult, collect, configuration, winner_row
+from reports.intervals import LEVEL, Column, Estimate, holm
+from reports.manifest import Manifest
+from reports.markdown import MISSING, Markup, escape, fence, paragraphs, plural, points
+from reports.section import results_basis
+from reports.sections import budget
+from reports.standings import covariance_of, generator_of
+from reports.store import Sweep
+from reports.table import Table
+from search_spaces.language import Cell, Dimension, Range
+
+NAME = "compare"
+HEADER = (
+    "Model",
+    "Task",
+    "Method",
+    "A",
+    "B",
+    "B − A [95 %]",
+    "p, corrected",
+    "Verdict",
+    "Configuration",
+    "A, h",
+    "B, h",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One cell in both sweeps. `difference`: B minus A, None where it cannot be judged; `why` says so. `p_value` is corrected."""
+
+    cell: Cell
+    a: CellResult | None
+    b: CellResult | None
+    difference: Estimate | None
+    p_value: float | None
+    why: str
+
+    @property
+    def verdict(self) -> str:
+        if self.difference is None or self.p_value is None:
+            return self.why
+        if self.p_value >= 1 - LEVEL:
+            return "tied"
+        return "B is better" if self.difference.value > 0 else "A is better"
+
+
+def write(a: Sweep, b: Sweep, out: Path) -> Path:
+    """Write compare.md, compare.csv and compare.tex into the folder `out`; returns the path of the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    shown = table(a, b)
+    spreadsheet.write(rows(a, b), out / f"{NAME}.csv")
+    (out / f"{NAME}.tex").write_text(shown.latex(NAME), encoding="utf-8", newline="\n")
+    (out / f"{NAME}.md").write_text(text(a, b, shown) + "\n", encoding="utf-8", newline="\n")
+    return out / f"{NAME}.md"
+
+
+def text(a: Sweep, b: Sweep, shown: Table) -> str:
+    changed = setup_differences(a.manifest, b.manifest)
+    setup = Table(header=("What", "A", "B"), rows=[(name, *values) for name, values in changed.items()], align="lll")
+    return paragraphs(
+        f"# {escape(a.manifest.sweep)} (A) against {escape(b.manifest.sweep)} (B)",
+        *(_head(letter, sweep) for letter, sweep in (("A", a), ("B", b))),
+        "## What differs in the setup",
+        setup.markdown() if changed else "Nothing that is recorded.",
+        "## Scores",
+        f"A: {results_basis(a).caption}",
+        f"B: {results_basis(b).caption}",
+        "Mean ± sample standard deviation of the finals on the test split, percent points. Differences (95 % "
+        "intervals, each of one comparison) cover other seeds and, where predictions of both are in the store, "
+        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: it cannot be told.",
+        shown.markdown(),
+    )
+
+
+def table(a: Sweep, b: Sweep) -> Table:
+    lines = [
+        (
+            *_titles(a, b, pair.cell),
+            *(_score(pair.a), _score(pair.b), _shown(pair.difference)),
+            *(MISSING if pair.p_value is None else f"{pair.p_value:.3f}", pair.verdict),
+            _configurations(a, b, pair.cell),
+            *(_hours(sweep, pair.cell) for sweep in (a, b)),
+        )
+        for pair in pairs(a, b)
+    ]
+    told = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_basis(b).caption}"
+    return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(told))
+
+
+def rows(a: Sweep, b: Sweep) -> pd.DataFrame:
+    """One row per cell of either sweep; scores in percent points."""
+    return pd.DataFrame(
+        {
+            **vars(pair.cell),
+            **{f"mean_{letter}": result.mean if result else None for letter, result in (("a", pair.a), ("b", pair.b))},
+            **{f"std_{letter}": result.std if result else None for letter, result in (("a", pair.a), ("b", pair.b))},
+            **{f"n_{letter}": len(result.scores) if result else 0 for letter, result in (("a", pair.a), ("b", pair.b))},
+            "difference": pair.difference.value if pair.difference else None,
+            "half_width": pair.difference.half if pair.difference else None,
+            "p_corrected": pair.p_value,
+            "verdict": pair.verdict,
+        }
+        for pair in pairs(a, b)
+    )
+
+
+def pairs(a: Sweep, b: Sweep) -> list[Pair]:
+    """Every cell of either sweep, A's order first, judged together."""
+    cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
+    judged = {cell: _difference(a, b, cell) for cell in cells}
+    known = {cell: found for cell, found in judged.items() if isinstance(found, Estimate)}
+    corrected = dict(zip(known, holm([each.p_value for each in known.values()]), strict=True))
+    return [
+        Pair(
+            cell=cell,
+            a=collect(a).get(cell),
+            b=collect(b).get(cell),
+            difference=known.get(cell),
+            p_value=corrected.get(cell),
+            why=found if isinstance(found, str) else "",
+        )
+        for cell, found in judged.items()
+    ]
+
+
+def setup_differences(a: Manifest, b: Manifest) -> dict[str, tuple[str, str]]:
+    """What is recorded of both and differs, by name; "–" where one lacks it."""
+    one, other = _facts(a), _facts(b)
+    names = dict.fromkeys([*one, *other])
+    found = {name: (one.get(name, MISSING), other.get(name, MISSING)) for name in names}
+    return {name: values for name, values in found.items() if values[0] != values[1]}
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    """Everything that is recorded, flat."""
+    facts: dict[str, object] = {"space": manifest.space, "seed": manifest.seed, "stamp": "; ".join(manifest.stamp)}
+    facts |= {"commit": manifest.commit, "uncommitted changes": manifest.dirty, "device": manifest.device}
+    facts |= {f"version of {name}": version for name, version in manifest.versions.items()}
+    facts |= {f"recipe: {name}": value for name, value in asdict(manifest.recipe).items()}
+    facts |= {f"budget: {name}": value for name, value in asdict(manifest.budget).items()}
+    facts |= {f"encoder {name}": model.weights for name, model in manifest.models.items()}
+    facts |= {f"data of {name}": task.split for name, task in manifest.tasks.items()}
+    facts |= {
+        f"method {label}: {k}": v for label, m in manifest.methods.items() for k, v in _settings(m.fixed, m.searched)
+    }
+    return {name: str(value) for name, value in facts.items()}
+
+
+def _settings(fixed: Mapping[str, object], searched: Mapping[str, Dimension]) -> list[tuple[str, object]]:
+    return [*fixed.items(), *((name, f"searched: {_range(dimension)}") for name, dimension in searched.items())]
+
+
+def _range(dimension: Dimension) -> str:
+    if isinstance(dimension, Range):
+        return f"{dimension.low:g} to {dimension.high:g}" + (", in logarithms" if dimension.log else "")
+    return ", ".join(str(value) for value in dimension.values)
+
+
+def _difference(a: Sweep, b: Sweep, cell: Cell) -> Estimate | str:
+    """B minus A, or why that cannot be judged."""
+    one, other = collect(a).get(cell), collect(b).get(cell)
+    if one is None or other is None:
+        return "only in B" if one is None else "only in A"
+    if _identity(a.manifest, cell) != _identity(b.manifest, cell):
+        return "other data, metric or encoder"
+    if not one.scores or not other.scores:
+        return "no result yet"
+    shared = set(one.trials) & set(other.trials)
+    if shared:
+        return f"{plural(len(shared), 'final')} in common"
+    scores = [*other.scores, *one.scores]
+    answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
+    metric = a.manifest.tasks[cell.task].score
+    column = Column([other.scores, one.scores], covariance_of(metric, scores, answers, generator_of(a, cell.task)))
+    return column.difference(0, 1) or "a single seed"
+
+
+def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
+    task = manifest.tasks[cell.task]
+    return task.split, task.score, manifest.models[cell.model].weights
+
+
+def _head(letter: str, sweep: Sweep) -> str:
+    done = sum(result.ended for result in collect(sweep).values())
+    told = f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
+    return paragraphs(told, fence(sweep.command or "unknown"))
+
+
+def _titles(a: Sweep, b: Sweep, cell: Cell) -> tuple[str, str, str]:
+    manifest = a.manifest if cell in a.manifest.cells else b.manifest
+    return manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title
+
+
+def _score(result: CellResult | None) -> str:
+    if result is None or result.mean is None:
+        return MISSING
+    return (
+        points(result.mean)
+        + (f" ± {points(result.std)}" if result.std is not None else "")
+        + f" (n = {len(result.scores)})"
+    )
+
+
+def _shown(difference: Estimate | None) -> str:
+    if difference is None:
+        return MISSING
+    low, high = difference.value - difference.half, difference.value + difference.half
+    return f"{difference.value:+.2f} [{points(low)}, {points(high)}]"
+
+
+def _configurations(a: Sweep, b: Sweep, cell: Cell) -> str:
+    winners = [winner_row(sweep, cell) for sweep in (a, b)]
+    one, other = (None if winner is None else configuration(winner) for winner in winners)
+    if one is None or other is None:
+        return MISSING
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    return ", ".join(f"{name}: {one.get(name, MISSING)} / {other.get(name, MISSING)}" for name in names) or "the same"
+
+
+def _hours(sweep: Sweep, cell: Cell) -> str:
+    spent = budget.rows(sweep).set_index(["model", "task", "method"])
+    key = (cell.model, cell.task, cell.method)
+    if key not in spent.index:
+        return MISSING
+    return f"{float(spent.loc[key, 'search_hours'] + spent.loc[key, 'final_hours']):.3g}"

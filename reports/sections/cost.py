@@ -1,0 +1,109 @@
+"""What each method costs: hours, hours per point gained, parameters, memory, time of an epoch, size on disk."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from reports.cells import CellResult, collect
+from reports.markdown import MISSING, Markup, count, paragraphs, points
+from reports.section import Section
+from reports.sections import budget
+from reports.store import Sweep
+from reports.table import Table
+from reports.trials import by_cell
+
+HEADER = {
+    "hours": "Hours",
+    "gained": "Points gained",
+    "hours_per_point": "Hours per point",
+    "trained": "Trained",
+    "stored": "Stored",
+    "total": "Encoder",
+    "bytes": "Saved, bytes",
+    "memory_mib": "Peak memory, MiB",
+    "seconds_per_epoch": "Epoch, s",
+}
+
+
+def text(sweep: Sweep) -> str:
+    return paragraphs(
+        "## Cost",
+        "*Hours*: training time of all trials of the cell, search and finals, stopped and failed ones included. "
+        "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
+        "that the optimiser moves. *Stored*: numbers that must be kept beside the encoder to use the result, pruned "
+        "weights and their mask included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
+        "besides. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
+        "included; *epoch*: mean over the finals, evaluation included. Trials that share a device wait for each "
+        "other, so that times compare only within one sweep.",
+        tables(sweep)["cost"].markdown(),
+    )
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    manifest = sweep.manifest
+    lines = [
+        (
+            *(manifest.models[row["model"]].title, manifest.tasks[row["task"]].title),
+            manifest.methods[row["method"]].title,
+            *(_number(name, row[name]) for name in HEADER),
+        )
+        for row in rows(sweep).to_dict("records")
+    ]
+    told = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
+    header = ("Model", "Task", "Method", *HEADER.values())
+    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per cell; what is not known is missing."""
+    spent = budget.rows(sweep).set_index(["model", "task", "method"])
+    groups = by_cell(sweep.manifest, sweep.trials)
+    found = []
+    for cell, result in collect(sweep).items():
+        key = (cell.model, cell.task, cell.method)
+        hours = float(spent.loc[key, "search_hours"] + spent.loc[key, "final_hours"])
+        gained = _gained(sweep, result)
+        found.append(
+            {
+                **dict(zip(("model", "task", "method"), key, strict=True)),
+                "hours": hours,
+                "gained": gained,
+                "hours_per_point": hours / gained if gained is not None and gained > 0 else None,
+                "trained": result.counts.trained if result.counts else None,
+                "total": sweep.manifest.models[cell.model].total,
+                **_measured(groups[cell]),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _gained(sweep: Sweep, result: CellResult) -> float | None:
+    majority = sweep.manifest.tasks[result.cell.task].majority
+    return None if majority is None or result.mean is None else result.mean - majority
+
+
+def _measured(trials: pd.DataFrame) -> dict[str, float]:
+    """Of one cell: what was measured while it ran."""
+    finals = trials[trials["phase"] == "final"]
+    epochs = finals["epochs"].sum()
+    return {
+        "stored": finals["stored"].max(),
+        "bytes": finals["saved_bytes"].max(),
+        "memory_mib": trials["memory_mib"].max(),
+        "seconds_per_epoch": float(finals["seconds"].sum() / epochs) if epochs else math.nan,
+    }
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return MISSING
+    if name == "gained":
+        return points(value)
+    if name in ("hours", "hours_per_point", "seconds_per_epoch"):
+        return f"{value:.3g}"
+    return count(value)
+
+
+SECTION = Section(text=text, rows=rows, tables=tables)

@@ -1,0 +1,110 @@
+"""Which differences to the best of a column are real: intervals, corrected tests, and what could have been seen at all."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from reports.markdown import MISSING, Markup, escape, paragraphs, points
+from reports.section import Section, caption, results_basis
+from reports.sections.results import visible
+from reports.standings import Standing, average_standings, standings
+from reports.store import Sweep
+from reports.table import Table
+
+AVERAGE = "average"
+NONE = (None, None)
+HEADER = (
+    *("Model", "Task", "Method", "Mean [95 %]", "Behind the best by [95 %]", "p, corrected", "Verdict"),
+    "Smallest visible difference",
+)
+
+
+def text(sweep: Sweep) -> str:
+    judged = _all(sweep)
+    if not any(standing.behind for _, standing in judged):
+        return ""
+    seeds_alone = sorted({where[1] for where, standing in judged if standing.behind and not standing.with_examples})
+    missing = (
+        f"**Seeds alone:** {escape(', '.join(seeds_alone))} lack predictions of some finals in the store, so that their "
+        "intervals do not cover another choice of test examples. "
+        if seeds_alone
+        else ""
+    )
+    return paragraphs(
+        "## Which differences are real",
+        caption(results_basis(sweep)),
+        "Would the best still be ahead with other seeds and other test examples? Intervals (95 %) cover both: the "
+        "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
+        "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
+        "interval of a mean and that of a difference are each of one comparison; *p* is corrected for all pairs of "
+        "the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; *tied*: it cannot "
+        "be told. *Smallest visible difference*: what would have counted as a difference beside this spread with "
+        f"the strictest correction. {missing}".strip(),
+        tables(sweep)["differences"].markdown(),
+    )
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    judged = _all(sweep)
+    manifest = sweep.manifest
+    names = {AVERAGE: "Average", **{name: task.title for name, task in manifest.tasks.items()}}
+    lines = [
+        (
+            *(manifest.models[model].title, names[task], manifest.methods[method].title),
+            _shown(standing.value, standing.interval),
+            _shown(standing.behind.value if standing.behind else None, standing.behind_interval),
+            *(_p_value(standing), _verdict(standing), visible(standing.smallest)),
+        )
+        for (model, task, method), standing in judged
+    ]
+    told = Markup(f"Differences to the best of each column, in percent points. {results_basis(sweep).caption}")
+    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=told)}
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per method and column, the average over tasks among them (task "average"); percent points."""
+    columns = ("model", "task", "method", "value", "low", "high", "behind", "behind_low", "behind_high")
+    more = ("p_corrected", "comparisons", "verdict", "smallest_visible", "found_in_4_of_5", "covers_examples")
+    found = [
+        (
+            *(*where, standing.value, *(standing.interval or NONE)),
+            *(standing.behind.value if standing.behind else None, *(standing.behind_interval or NONE)),
+            *(standing.p_value, standing.comparisons, _verdict(standing), standing.smallest),
+            standing.behind.detectable(standing.comparisons) if standing.behind else None,
+            standing.with_examples,
+        )
+        for where, standing in _all(sweep)
+    ]
+    return pd.DataFrame(found, columns=[*columns, *more])
+
+
+def _all(sweep: Sweep) -> list[tuple[tuple[str, str, str], Standing]]:
+    """Model, task and method of every standing, in table order; averages after the tasks where there are several."""
+    judged = standings(sweep)
+    found = []
+    for model in sweep.manifest.models:
+        found += [
+            ((model, c.task, c.method), judged[c]) for c in sweep.manifest.cells if c in judged and c.model == model
+        ]
+        if len(sweep.manifest.tasks) > 1:
+            found += [((model, AVERAGE, m), standing) for m, standing in average_standings(sweep, model).items()]
+    return found
+
+
+def _shown(value: float | None, interval: tuple[float, float] | None) -> str:
+    return points(value) + (f" [{points(interval[0])}, {points(interval[1])}]" if interval else "")
+
+
+def _p_value(standing: Standing) -> str:
+    if standing.p_value is None:
+        return MISSING
+    return "< 0.001" if standing.p_value < 0.001 else f"{standing.p_value:.3f}"
+
+
+def _verdict(standing: Standing) -> str:
+    if standing.best:
+        return "best"
+    return "cannot be judged" if standing.p_value is None else "tied" if standing.tied else "worse"
+
+
+SECTION = Section(text=text, rows=rows, tables=tables, basis=results_basis)

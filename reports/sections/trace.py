@@ -1,0 +1,112 @@
+"""Where every number comes from: commands, exact configurations, the store, and the runs behind each cell of each table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pandas as pd
+
+from reports.cells import configuration, winner_row
+from reports.commands import cell_command
+from reports.markdown import MISSING, Markup, escape, fence, paragraphs
+from reports.section import Section
+from reports.store import Sweep
+from reports.table import Table
+from reports.trials import PARAM
+from search_spaces.language import Cell
+
+
+def text(sweep: Sweep) -> str:
+    rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
+    shown = tables(sweep)
+    commands = [cell_command(sweep.command, cell) for cell in sweep.manifest.cells]
+    return paragraphs(
+        "## How to reproduce",
+        "The sweep (the same command continues it when it was interrupted):",
+        fence(sweep.command or "unknown"),
+        "This report, from the tracking store alone:",
+        fence(shlex.join(rebuild)),
+        f"The sweep's run in MLflow: {escape(sweep.run_id)}. A trial's id is the hash of all that decides its "
+        "result. All trials, with their hyperparameters, stand in tables/trials.csv; for each cell, "
+        "tables/trace.csv has all of this in one row.",
+        "Configuration of each cell's winner, and of its finals, beside the recipe that all share (see the top):",
+        shown["configurations"].markdown() if shown["configurations"].rows else "No cell has a winner yet.",
+        "The runs behind each cell:",
+        shown["runs"].markdown() if shown["runs"].rows else "No trial has run yet.",
+        "One cell again, from the same code, data and encoder; with the same `--out` its trials are found by their "
+        "ids and read, with a fresh one they are trained:",
+        fence("\n".join(command or "unknown" for command in commands)),
+    )
+
+
+def tables(sweep: Sweep) -> dict[str, Table]:
+    runs = [line for cell in sweep.manifest.cells for line in _runs(sweep, cell)]
+    winners = [(cell, winner_row(sweep, cell)) for cell in sweep.manifest.cells]
+    known = [(str(cell), _configured(winner)) for cell, winner in winners if winner is not None]
+    return {
+        "configurations": Table(
+            header=("Cell", "Configuration"), rows=known, align="ll", caption=Markup("Configuration of each cell.")
+        ),
+        "runs": Table(
+            header=("Cell", "What", "Seed", "Trial", "MLflow run"),
+            rows=runs,
+            align="llrll",
+            caption=Markup("The runs behind each cell."),
+        ),
+    }
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per cell: its exact configuration, the runs and trials behind it, and the command that makes it again."""
+    return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
+
+
+def _row(sweep: Sweep, cell: Cell) -> dict[str, object]:
+    manifest = sweep.manifest
+    winner, finals = winner_row(sweep, cell), _finals(sweep, cell)
+    seeds = finals[PARAM + "seed"] if PARAM + "seed" in finals else pd.Series(dtype=str)
+    return {
+        "model": cell.model,
+        "task": cell.task,
+        "method": cell.method,
+        "kind": manifest.methods[cell.method].name,
+        "configuration": "" if winner is None else json.dumps(configuration(winner), sort_keys=True),
+        "recipe": json.dumps(vars(manifest.recipe), sort_keys=True),
+        "winner_trial": sweep.winners.get(str(cell), ""),
+        "winner_run": "" if winner is None else winner["run_id"],
+        "final_trials": " ".join(finals["trial"]),
+        "final_runs": " ".join(finals["run_id"]),
+        "final_seeds": " ".join(str(seed) for seed in seeds if not pd.isna(seed)),
+        "encoder_fingerprint": manifest.models[cell.model].weights,
+        "data_fingerprint": manifest.tasks[cell.task].split,
+        "commit": manifest.commit,
+        "dirty": manifest.dirty,
+        "device": manifest.device,
+        "command": cell_command(sweep.command, cell),
+    }
+
+
+def _finals(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+    trials = sweep.trials
+    return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "final")]
+
+
+def _configured(winner: pd.Series) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in sorted(configuration(winner).items()))
+
+
+def _runs(sweep: Sweep, cell: Cell) -> list[tuple[object, ...]]:
+    winner = winner_row(sweep, cell)
+    found = [] if winner is None else [_run(cell, "winner", winner)]
+    return found + [
+        _run(cell, f"final, {str(row['state']).lower()}", row) for _, row in _finals(sweep, cell).iterrows()
+    ]
+
+
+def _run(cell: Cell, what: str, row: pd.Series) -> tuple[object, ...]:
+    seed = row.get(PARAM + "seed")
+    return str(cell), what, MISSING if pd.isna(seed) else str(seed), row["trial"], row["run_id"]
+
+
+SECTION = Section(text=text, rows=rows, tables=tables)
