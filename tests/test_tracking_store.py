@@ -265,7 +265,7 @@ def test_a_request_carried_out_late_is_put_aside_when_the_sweep_finishes(uri, tm
     link.deliver(RECORDS[8:])
     found = content(uri)
     assert len(found) == 6
-    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 15
+    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 16
 
 
 def test_orphans_of_a_killed_driver_go_on_in_their_own_runs(uri, tmp_path):
@@ -321,7 +321,7 @@ def test_a_run_deleted_by_hand_is_written_again(uri, tmp_path):
     victim = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == SEARCHED.id)
     client(uri).delete_run(victim.info.run_id)
     deliver(uri, tmp_path, RECORDS)
-    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 15
+    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 16
 
 
 def test_a_deleted_experiment_is_restored(uri, tmp_path):
