@@ -65,8 +65,9 @@ class Progress:
     """What a trial reports at the end of an epoch.
 
     `score` is the task's score on the validation split in percent points, `best_score` and `best_epoch` the best so
-    far (first best on ties), `loss` the mean training loss of the epoch, `seconds` of this epoch, `memory_mib` the peak
-    so far. `diverged`: a loss of this epoch was not finite (`loss` is None then).
+    far (first best on ties; a method of two phases starts anew with the second), `loss` the mean training loss of the
+    epoch, `seconds` of this epoch, `memory_mib` the peak so far. `diverged`: a loss of this epoch was not finite (`loss`
+    is None then).
     """
 
     epoch: int
