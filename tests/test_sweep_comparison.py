@@ -1,0 +1,134 @@
+"""Both sides of the whole-sweep comparison train the same trials, parameters and rungs; and all of their processes count."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.tune.schedulers import ASHAScheduler
+
+from benchmarks import process_tree
+from benchmarks.sweep_comparison import Measured, ratios
+from benchmarks.sweep_setting import Setting
+from benchmarks.tune_and_trainer import network_of, tokenise
+from orchestrator.cell import CellSearch
+from search_spaces.loading import load
+from search_spaces.records import Outcome
+from trainables.counting import build, count
+from trainables.tasks.loading import load as load_task
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def setting(tiny_bert):
+    return Setting(model=str(tiny_bert.path), task="agreement", r=4, train_examples=40, test_examples=40)
+
+
+def test_our_command_gets_the_setting_as_a_space_file(setting, tmp_path):
+    assert load(str(setting.write_space(tmp_path))).cells == setting.space().cells
+    assert Setting.read_json(setting.write_json(tmp_path)) == (setting, setting.trials())
+
+
+def test_the_peer_gets_the_trials_that_our_cell_asks_for_whatever_they_score(setting):
+    space, asked = setting.space(), []
+    cell = CellSearch(space.cells[0], space, lambda cell, parameters, seed, phase: asked.append((parameters, seed)))
+    for number in range(space.budget.trials):
+        entry = cell.next()
+        entry.outcome = Outcome(state="DONE", reason="epochs", epochs=1, best_epoch=1, best_score=float(number % 4))
+    assert [{**parameters, "seed": seed} for parameters, seed in asked] == setting.trials()
+    assert len({(t["lr"], t["batch_size"]) for t in setting.trials()}) == 6
+
+
+def test_rungs_are_those_of_rays_halving(setting):
+    cell = CellSearch(setting.space().cells[0], setting.space(), lambda *_: None)
+    theirs = ASHAScheduler(max_t=setting.epochs, grace_period=setting.grace, reduction_factor=setting.reduction)
+    rungs = [milestone for milestone, _ in theirs._brackets[0]._rungs]
+    assert cell.bracket.rungs == sorted(r for r in rungs if r < setting.epochs)
+
+
+def test_the_peer_trains_as_many_parameters(setting, tiny_bert):
+    ours = count(build("adapter", {"r": setting.r}, tiny_bert.shape), tiny_bert.shape, 2)
+    network = network_of(setting, tiny_bert, 2)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == ours.trained
+
+
+def test_the_peer_pads_to_128_at_once_or_not_at_all(setting, tiny_bert):
+    from transformers import AutoTokenizer
+
+    loaded = load_task("agreement", data_dir=None, folder=Path(), train_examples=40, test_examples=40)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert.path)
+    lengths = {
+        padding: {len(e["input_ids"]) for e in tokenise(loaded.train, tokenizer, setting, padding)}
+        for padding in ("longest", "128")
+    }
+    assert lengths["128"] == {128}
+    assert max(lengths["longest"]) < 128
+
+
+def test_a_grandchild_that_nobody_waits_for_is_counted(tmp_path):
+    burn = "import time\nwhile time.process_time() < 1.5: pass"
+    start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {burn!r}]); time.sleep(0.7)"
+    middle = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {start!r}]); time.sleep(3.5); print(7)"
+    )
+    usage = process_tree.run([sys.executable, "-c", middle], os.environ, tmp_path / "log")
+    assert usage.output == "7\n"
+    assert sum(usage.cpu.values()) > 1.2
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["ray::TrialTrainable.train()"], "ray::TrialTrainable"),
+        (["/x/python", "-m", "reports", "--out", "y"], "reports"),
+        (["/x/python", "-u", "/y/log_monitor.py", "--z"], "log_monitor.py"),
+        (["/x/gcs_server", "--log_dir=1"], "gcs_server"),
+    ],
+)
+def test_processes_are_named_by_what_they_run(words, name):
+    assert process_tree.label(words) == name
+
+
+def test_ratios_per_epoch_count_what_was_trained():
+    def sweep(makespan, epochs):
+        return Measured(
+            makespan=makespan,
+            start=1,
+            search=makespan - 3,
+            finals=1,
+            end=1,
+            cpu=2 * makespan,
+            search_epochs=epochs - 1,
+            epochs=epochs,
+            best_score=0,
+            test_scores=[],
+            cpu_by_process={},
+        )
+
+    found = ratios({"ours": [sweep(10, 5), sweep(20, 5)], "128": [sweep(40, 10), sweep(80, 10)]})
+    (peer,) = found.values()
+    assert (peer["makespan"].median, peer["makespan per epoch"].median) == (4, 2)
+    assert peer["trials"].low == pytest.approx(78 / 18)
+
+
+@pytest.mark.slow
+def test_both_sides_run_from_a_cold_process(tmp_path):
+    path = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.sweep_comparison", "--smoke", "--rounds", "1", "--json", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rounds = json.loads(path.read_text())["results"]["agreement"]["rounds"]
+    for (found,) in rounds.values():
+        parts = [found[name] for name in ("start", "search", "finals", "end")]
+        assert sum(parts) == pytest.approx(found["makespan"])
+        assert min(parts) > 0
+        assert 3 <= found["search_epochs"] <= 4
+        assert found["epochs"] == found["search_epochs"] + 2
+        assert found["cpu"] > 1
