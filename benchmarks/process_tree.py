@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 PERIOD = 0.5  # seconds
@@ -21,23 +22,32 @@ PERIOD = 0.5  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Wall-clock start and end in seconds since the epoch, CPU seconds by name, and what it printed."""
+    """Wall-clock start and end in seconds since the epoch, CPU seconds by name, the sum at each look, and what it printed."""
 
     start: float
     end: float
     cpu: Mapping[str, float]
+    looks: Sequence[tuple[float, float]]
     output: str
+
+    def cpu_between(self, start: float, end: float) -> float:
+        """CPU seconds of the whole tree between two moments."""
+        times, sums = zip(*self.looks, strict=True)
+        before, after = np.interp([start, end], times, sums)
+        return float(after - before)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Usage:
     """Run the command to its end; raises RuntimeError with the end of its log when it fails."""
     seen: dict[psutil.Process, tuple[str, float]] = {}
+    looks: list[tuple[float, float]] = []
     output, start = log.with_suffix(".out"), time.time()
     with log.open("wb") as errors, output.open("wb") as printed:
         process = subprocess.Popen(command, env=dict(environment), stdout=printed, stderr=errors)
         root = psutil.Process(process.pid)
         while process.poll() is None:
             _look(root, seen)
+            looks.append((time.time(), sum(seconds for _, seconds in seen.values())))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PERIOD)
         end = time.time()
@@ -46,7 +56,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Us
     cpu: Counter[str] = Counter()
     for name, seconds in seen.values():
         cpu[name] += seconds
-    return Usage(start=start, end=end, cpu=dict(cpu.most_common()), output=output.read_text(encoding="utf-8"))
+    printed_text = output.read_text(encoding="utf-8")
+    return Usage(start=start, end=end, cpu=dict(cpu.most_common()), looks=looks, output=printed_text)
 
 
 def _look(root: psutil.Process, seen: dict[psutil.Process, tuple[str, float]]) -> None:

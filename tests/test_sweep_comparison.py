@@ -77,6 +77,9 @@ def test_a_grandchild_that_nobody_waits_for_is_counted(tmp_path):
     usage = process_tree.run([sys.executable, "-c", middle], os.environ, tmp_path / "log")
     assert usage.output == "7\n"
     assert sum(usage.cpu.values()) > 1.2
+    half = (usage.start + usage.end) / 2
+    whole = usage.cpu_between(usage.start, half) + usage.cpu_between(half, usage.end)
+    assert 1.2 < whole <= sum(usage.cpu.values())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,7 @@ def test_ratios_per_epoch_count_what_was_trained():
             finals=1,
             end=1,
             cpu=2 * makespan,
+            trials_cpu=2 * makespan - 8,
             search_epochs=epochs - 1,
             epochs=epochs,
             best_score=0,
@@ -110,8 +114,10 @@ def test_ratios_per_epoch_count_what_was_trained():
 
     found = ratios({"ours": [sweep(10, 5), sweep(20, 5)], "128": [sweep(40, 10), sweep(80, 10)]})
     (peer,) = found.values()
-    assert (peer["makespan"].median, peer["makespan per epoch"].median) == (4, 2)
+    assert (peer["makespan"].median, peer["cpu"].median) == (4, 4)
     assert peer["trials"].low == pytest.approx(78 / 18)
+    assert peer["trials per epoch"].low == pytest.approx(78 / 10 / (18 / 5))
+    assert peer["trials' cpu per epoch"].median == pytest.approx((72 / 12 + 152 / 32) / 4)
 
 
 @pytest.mark.slow
