@@ -31,11 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS, PEERS = "ours", {"longest": "Tune + Trainer, longest", "128": "Tune + Trainer, 128"}
 # Ray gives way to everything else on the machine, which on a shared one would measure the others.
 NICENESS = {"RAY_worker_niceness": "0"}
-PEER_FLAGS = (
-    "tune.Tuner, ASHAScheduler(time_attr=epoch), reuse_actors, 1 CPU and 1 torch thread per trial, Trainer with "
-    "adamw_torch_fused, linear schedule with warm-up, max_grad_norm 1, eval_strategy=epoch (batches of 32), save_strategy=no, "
-    "logging_strategy=no, report_to=none, dataloader_num_workers=0, no grouping by length, sdpa; tokenised once; "
-    "Tune's loggers and snapshots off"
+PEER_TRIAL = (
+    "Trainer with adamw_torch_fused, linear schedule with warm-up, max_grad_norm 1, eval_strategy=epoch (batches of 32), "
+    "save_strategy=no, logging_strategy=no, report_to=none, dataloader_num_workers=0, no grouping by length; tokenised once"
+)
+PEER_SWEEP = (
+    "tune.Tuner, ASHAScheduler(time_attr=epoch), reuse_actors, 1 CPU and 1 torch thread per trial, Tune's loggers and snapshots "
+    "off"
 )
 
 
@@ -287,10 +289,10 @@ def conditions(setting: Setting, arguments: argparse.Namespace) -> dict[str, str
         malloc=" ".join(f"{n}={value}" for n, value in {**measure.MALLOC, **NICENESS}.items()) + ", both arms",
         clock="wall-clock of the whole command from a cold process; CPU seconds of its tree of processes, seen twice a second",
     )
-    peer = PEER_FLAGS if setting.method == "adapter" else f"{PEER_FLAGS}; LoRA by peft on query and value"
+    method = "peft's LoRA on query and value" if setting.method == "lora" else "Houlsby adapters as nn.Modules"
     return {
         **flags,
-        "peer": peer,
+        "peer": f"{PEER_SWEEP}; {PEER_TRIAL}; {method}",
         "ours": "python -m orchestrator.run --gpus 0, tracking and report included",
         "setting": str(replace(setting, task="each", model="random" if arguments.smoke else setting.model)),
         "trials": " ".join(f"({t['lr']:g}, {t['batch_size']}, seed {t['seed']})" for t in setting.trials()),

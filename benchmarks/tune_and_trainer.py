@@ -24,6 +24,7 @@ from trainables.tasks.loading import load
 from trainables.tasks.metrics import evaluate
 
 Examples = list[dict[str, Any]]
+Splits = tuple[Any, dict[str, Examples]]
 PADDINGS = ("longest", "128")
 EVALUATION_BATCH = 32
 FLAGS = {
@@ -35,16 +36,28 @@ FLAGS = {
 }
 
 
-def tokenise(texts: Texts, tokenizer: Any, setting: Setting, padding: str) -> Examples:
-    """Every example once, for all trials; to 128 tokens already here where that is asked for."""
+def read_splits(loaded: Loaded, model: Model, setting: Setting, padding: str) -> Splits:
+    """The tokenizer, and every example tokenised once for all trials."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model.path)
+    parts = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
+    kind = float if loaded.task.regression else int
+    return tokenizer, {
+        name: tokenise(texts, tokenizer, setting.max_length, padding, kind) for name, texts in parts.items()
+    }
+
+
+def tokenise(texts: Texts, tokenizer: Any, max_length: int, padding: str, kind: type) -> Examples:
+    """Examples with their labels as `kind`; padded to `max_length` already here where that is asked for."""
     encoded = tokenizer(
         texts.first,
         texts.second,
         truncation=True,
-        max_length=setting.max_length,
+        max_length=max_length,
         padding="max_length" if padding == "128" else False,
     )
-    return [{**{k: v[i] for k, v in encoded.items()}, "label": label} for i, label in enumerate(texts.labels)]
+    return [{**{k: v[i] for k, v in encoded.items()}, "label": kind(label)} for i, label in enumerate(texts.labels)]
 
 
 def network_of(setting: Setting, model: Model, outputs: int) -> Any:
@@ -64,20 +77,15 @@ def network_of(setting: Setting, model: Model, outputs: int) -> Any:
     return network
 
 
-def train(config: dict[str, Any], setting: Setting, model: Model, task: Task, splits: Any, padding: str) -> None:
-    """One trial in its own process: config holds lr, batch_size, seed, and whether it is a final."""
-    import torch
-    from ray import tune
-    from transformers import DataCollatorWithPadding, Trainer, default_data_collator, set_seed
+def trainer_of(config: dict[str, Any], setting: Setting, model: Model, task: Task, splits: Splits, padding: str) -> Any:
+    """The Trainer of one trial: config holds lr, batch_size and seed."""
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, default_data_collator, set_seed
     from transformers.utils import logging
 
-    torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     set_seed(config["seed"])
     tokenizer, examples = splits
-    if task.regression is False:
-        examples = {name: [{**e, "label": int(e["label"])} for e in part] for name, part in examples.items()}
     trainer = Trainer(
         model=network_of(setting, model, task.outputs),
         args=arguments_of(config, setting),
@@ -86,11 +94,21 @@ def train(config: dict[str, Any], setting: Setting, model: Model, task: Task, sp
         data_collator=default_data_collator if padding == "128" else DataCollatorWithPadding(tokenizer),
         compute_metrics=scorer(task),
     )
-    report = reporter()
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def train(config: dict[str, Any], splits: Splits, trainer_for: Callable[[dict[str, Any], Splits], Any]) -> None:
+    """One trial in its own process; a final is tested after its last epoch."""
+    import torch
+    from ray import tune
+
+    torch.set_num_threads(1)
+    trainer, report = trainer_for(config, splits), reporter()
     trainer.add_callback(report)
     trainer.train()
     if config["final"]:
-        test = trainer.predict(examples["test"]).metrics["test_score"]
+        test = trainer.predict(splits[1]["test"]).metrics["test_score"]
         tune.report({**report.last, "time": time.time(), "test": test})
 
 
@@ -181,12 +199,9 @@ def sweep(setting: Setting, trials: list[dict[str, Any]], loaded: Loaded, paddin
     """Search, then the winner on fresh seeds."""
     import ray
     from ray import tune
-    from transformers import AutoTokenizer
 
     model = resolve(setting.model)
-    tokenizer = AutoTokenizer.from_pretrained(model.path)
-    parts = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
-    examples = {name: tokenise(texts, tokenizer, setting, padding) for name, texts in parts.items()}
+    splits = read_splits(loaded, model, setting, padding)
     ray.init(
         address="local",
         num_cpus=setting.slots,
@@ -196,10 +211,10 @@ def sweep(setting: Setting, trials: list[dict[str, Any]], loaded: Loaded, paddin
         logging_level="error",
     )
 
-    def trial(config: dict[str, Any], splits: Any) -> None:
-        train(config["trial"], setting, model, loaded.task, splits, padding)
+    def trial(config: dict[str, Any], splits: Splits) -> None:
+        train(config["trial"], splits, lambda one, of: trainer_of(one, setting, model, loaded.task, of, padding))
 
-    trainable = tune.with_parameters(trial, splits=(tokenizer, examples))
+    trainable = tune.with_parameters(trial, splits=splits)
     searched = run_trials(trainable, [{**t, "final": False} for t in trials], setting, "search", out)
     winner = max(searched, key=lambda metrics: metrics["score"])["config"]["trial"]
     seeds = range(setting.seed + 1, setting.seed + 1 + setting.finals)

@@ -12,7 +12,7 @@ from ray.tune.schedulers import ASHAScheduler
 from benchmarks import process_tree
 from benchmarks.sweep_comparison import Measured, ratios
 from benchmarks.sweep_setting import Setting
-from benchmarks.tune_and_trainer import network_of, tokenise
+from benchmarks.tune_and_trainer import PADDINGS, network_of, read_splits
 from orchestrator.cell import CellSearch
 from search_spaces.loading import load
 from search_spaces.records import Outcome
@@ -56,14 +56,11 @@ def test_the_peer_trains_as_many_parameters(setting, tiny_bert):
 
 
 def test_the_peer_pads_to_128_at_once_or_not_at_all(setting, tiny_bert):
-    from transformers import AutoTokenizer
-
     loaded = load_task("agreement", data_dir=None, folder=Path(), train_examples=40, test_examples=40)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert.path)
-    lengths = {
-        padding: {len(e["input_ids"]) for e in tokenise(loaded.train, tokenizer, setting, padding)}
-        for padding in ("longest", "128")
-    }
+    lengths = {}
+    for padding in PADDINGS:
+        _, examples = read_splits(loaded, tiny_bert, setting, padding)
+        lengths[padding] = {len(example["input_ids"]) for example in examples["train"]}
     assert lengths["128"] == {128}
     assert max(lengths["longest"]) < 128
 
