@@ -37,11 +37,14 @@ from trainables.tasks.tokens import prepare, read
 
 
 class Bottleneck(nn.Module):
-    """A Houlsby adapter as anybody would write it."""
+    """A Houlsby adapter as anybody would write it, near the identity at its start."""
 
     def __init__(self, width: int, r: int):
         super().__init__()
         self.down, self.up = nn.Linear(width, r), nn.Linear(r, width)
+        for linear in (self.down, self.up):
+            nn.init.normal_(linear.weight, std=1e-2)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.up(torch.relu(self.down(h)))
@@ -51,21 +54,25 @@ def plain_model(model: Model, trial: Trial, outputs: int) -> nn.Module:
     """A Hugging Face classifier, with adapters after both sub-layers' dropout when the method asks for them, at our start."""
     transformers_logging.set_verbosity_error()
     network: Any = AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=outputs)
-    base = getattr(network, model.family)
     if trial.method == "adapter":
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad = "LayerNorm" in name or "classifier" in name
-        adapters = []
-        for layer in base.encoder.layer:
-            for output in (layer.attention.output, layer.output):
-                adapters.append(Bottleneck(model.shape.width, int(trial.settings["r"])))
-                output.dropout = nn.Sequential(output.dropout, adapters[-1])
-        _copy_adapters(adapters, _start(model, trial, outputs))
+        _copy_adapters(insert_adapters(network, model, int(trial.settings["r"])), _start(model, trial, outputs))
     _copy_head(network, model, _start(model, trial, outputs))
     for module in network.modules():
         if isinstance(module, nn.Dropout) and trial.recipe.dropout >= 0:
             module.p = trial.recipe.dropout
     return network
+
+
+def insert_adapters(network: Any, model: Model, r: int) -> list[Bottleneck]:
+    """Adapters of width `r` after both sub-layers' dropout; LayerNorms and head are trained with them, the rest is frozen."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = "LayerNorm" in name or "classifier" in name
+    adapters = []
+    for layer in getattr(network, model.family).encoder.layer:
+        for output in (layer.attention.output, layer.output):
+            adapters.append(Bottleneck(model.shape.width, r))
+            output.dropout = nn.Sequential(output.dropout, adapters[-1])
+    return adapters
 
 
 def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[float]]:
