@@ -171,19 +171,27 @@ def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
     assert all(torch.equal(p, before[n]) for n, p in shared.module.named_parameters())
 
 
+def at_odd_address(tensor):
+    """A copy as it comes out of a file: not on a boundary of 64 bytes, on which the last bits of products depend."""
+    room = torch.empty(tensor.numel() + 10)
+    return room[10:].view(tensor.shape).copy_(tensor)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
-    trial, data = make_trial(method, lr=1e-3, recipe=RECIPE, **SMALL[method]), make_data()
-    undisturbed = train(tiny_bert, [trial], data)[0]
+    trial, data = make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method]), make_data()
     engine = Engine(backbone(tiny_bert))
-    engine.join(trial, data)
+    undisturbed = engine.join(trial, data)
     while not engine.step():
         pass
     slot, tensors = engine.state(trial.id)
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    tensors, progress = {name: at_odd_address(tensor) for name, tensor in tensors.items()}, list(slot.progress)
     fresh = Engine(backbone(tiny_bert))
-    resumed = fresh.restore(trial, data, tensors, slot.epoch, slot.progress)
-    while not resumed.done:
-        fresh.step()
+    resumed = fresh.restore(trial, data, tensors, slot.epoch, progress)
+    for each, its in ((engine, undisturbed), (fresh, resumed)):
+        while not its.done:
+            each.step()
     assert losses(resumed) == losses(undisturbed)
-    assert torch.equal(resumed.best, undisturbed.best)
+    after = fresh.state(trial.id)[1]
+    for name, tensor in engine.state(trial.id)[1].items():
+        assert torch.equal(after[name], tensor), name
