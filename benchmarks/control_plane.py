@@ -40,10 +40,9 @@ def cpu_of_threads() -> dict[str, float]:
     return {**kept, "all": time.process_time()}
 
 
-def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float) -> dict[str, Any]:
+def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float, grace: int = 2) -> dict[str, Any]:
     """A sweep of fake trials through two lanes, with ledger and MLflow on."""
     from orchestrator.cluster import Share, cluster
-    from orchestrator.tracking import Tracker
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     marks: Marks = []
@@ -53,14 +52,10 @@ def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float) -> d
         from benchmarks.fake_sweep import make_space, make_sweep
         from orchestrator import tuning
 
-        space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells)
-        manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
-        tracker: list[Tracker] = []
+        space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
+        tracker: list[Any] = []
         sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
-        first = sweep._ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
-        tracker.append(Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first))
-        tracker[0].start()
-        tracker[0].drain(60)
+        tracker.append(_tracker(root, sweep))
         tuning.open_registry = functools.partial(tuning.open_registry, kind=registry(seconds))
         places = tuning.Places(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
         part = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
@@ -104,6 +99,52 @@ def _window(marks: Marks, begin: int, end: int) -> dict[str, float]:
     return {"wall": 1e3 * (wall_after - wall) / (end - begin), **spent}
 
 
+def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
+    """The driver's part alone, without Ray: results entered `batch` at a time, with the ledger synced and MLflow on."""
+    from benchmarks.fake_lane import FakeResident
+    from benchmarks.fake_sweep import make_space, make_sweep
+    from orchestrator.clerk import Clerk
+    from search_spaces.records import Trial
+
+    root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
+    tracker: list[Any] = []
+    space = make_space(trials, epochs, in_flight=trials, grace=epochs)
+    sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+    tracker.append(_tracker(root, sweep))
+    clerk = Clerk(
+        sweep, lambda jobs, verdicts: ([], []), lambda trial: {"trial": trial.to_json()}, lambda trial_id: None
+    )
+    jobs, _ = clerk.serve([f"p{i}" for i in range(trials)], [])
+    residents = [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
+    epochs_of = [[_epoch(resident) for resident in residents] for _ in range(epochs)]
+    messages = [each[i : i + batch] for each in epochs_of for i in range(0, trials, batch)]
+    wall, cpu, number = time.perf_counter(), time.thread_time(), trials * epochs
+    for message in messages:
+        clerk.serve([], message)
+    wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+    assert tracker[0].drain(300)
+    tracker[0].close()
+    return {"results_per_second": number / wall, "cpu_ms_per_result": 1e3 * cpu / number}
+
+
+def _epoch(resident: Any) -> dict[str, Any]:
+    resident.ask()
+    resident.train()
+    return {"id": resident.trial.id, **resident.take().to_json()}
+
+
+def _tracker(root: Path, sweep: Any) -> Any:
+    """MLflow's writer, connected."""
+    from orchestrator.tracking import Tracker
+
+    manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
+    first = sweep._ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
+    tracker = Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first)
+    tracker.start()
+    assert tracker.drain(120)
+    return tracker
+
+
 def reports(trials: int, epochs: int) -> dict[str, Any]:
     """The same results one by one: each is a result of Ray Tune's, entered and synced before its trial goes on."""
     from orchestrator.cluster import cluster
@@ -134,7 +175,7 @@ def mlflow_calls(points: int) -> dict[str, float]:
     return {"single": single, "batch": (time.perf_counter() - began) / points}
 
 
-ARMS: dict[str, Callable[..., Any]] = {"lanes": lanes, "reports": reports, "mlflow": mlflow_calls}
+ARMS: dict[str, Callable[..., Any]] = {"lanes": lanes, "accept": accept, "reports": reports, "mlflow": mlflow_calls}
 
 
 def apart(arm: str, **sizes: float) -> Any:
@@ -154,16 +195,29 @@ def apart(arm: str, **sizes: float) -> Any:
 
 def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
     """C9: many residents with long curves, so that results and not trials are the load."""
-    trials, epochs, slots = (8, 10, 4) if smoke else (96, 100, 48)
+    trials, epochs, slots = (8, 10, 4) if smoke else (32, 200, 32)
+    sizes = {"trials": trials, "epochs": epochs, "grace": epochs, "slots": slots, "cells": 2, "seconds": EPOCH_SECONDS}
     found: dict[str, list[Any]] = {"lanes": [], "reports": [], "mlflow": []}
     for _ in range(rounds):
-        found["lanes"].append(apart("lanes", trials=trials, epochs=epochs, slots=slots, cells=2, seconds=EPOCH_SECONDS))
+        found["lanes"].append(apart("lanes", **sizes))
         found["reports"].append(apart("reports", trials=4 if smoke else 16, epochs=20 if smoke else 60))
         found["mlflow"].append(apart("mlflow", points=40 if smoke else 400))
+    alone = {
+        batch: [
+            apart("accept", trials=8 if smoke else 64, epochs=4 if smoke else 60, batch=batch) for _ in range(rounds)
+        ]
+        for batch in (1, 64)
+    }
+    accepted = {batch: [each["results_per_second"] for each in runs] for batch, runs in alone.items()}
     rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("lanes", "reports")}
     single, batch = ([each[name] for each in found["mlflow"]] for name in ("single", "batch"))
     return {
         "results_per_second": {arm: measure.Spread.of(values) for arm, values in rates.items()},
+        "driver_alone": {
+            str(batch): {name: measure.Spread.of([each[name] for each in runs]) for name in runs[0]}
+            for batch, runs in alone.items()
+        },
+        "driver_alone_batch_against_single": measure.ratio(accepted[64], accepted[1]),
         "lanes_against_reports": measure.ratio(rates["lanes"], rates["reports"]),
         "mlflow_batch_against_single": measure.ratio(single, batch),
         "mlflow_seconds_after_last_result": measure.Spread.of([e["mlflow_seconds_after"] for e in found["lanes"]]),
@@ -211,6 +265,8 @@ def main() -> None:
 def _print(results: dict[str, Any]) -> None:
     rows = [[name, str(value)] for name, value in results["C9"].items() if isinstance(value, measure.Spread)]
     rows += [[f"results per second, {arm}", str(v)] for arm, v in results["C9"]["results_per_second"].items()]
+    for batch, each in results["C9"]["driver_alone"].items():
+        rows += [[f"driver alone, {batch} at a time, {name}", str(v)] for name, v in each.items()]
     rows += [[name, str(v)] for name, v in results["per trial"].items() if isinstance(v, measure.Spread)]
     measure.print_table(["what", "measured"], rows)
     costs = [

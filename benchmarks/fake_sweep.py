@@ -14,8 +14,8 @@ from search_spaces.records import Counts, Trial
 COUNTS = Counts(weights=1, module=2, trained=3, total=100)
 
 
-def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1) -> Space:
-    """`trials` of each cell, searched with TPE over three dimensions, and one final."""
+def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1, grace: int = 2) -> Space:
+    """`trials` of each cell, searched with TPE over three dimensions, and one final. `grace`: epochs before ASHA looks."""
     return Space(
         name="fake",
         models=("m",),
@@ -23,7 +23,7 @@ def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1) -> Spac
         methods=(method("adapter", r=choice(8, 16, 32), lr=log_uniform(1e-5, 1e-2)),),
         search={"lr": choice(1e-5, 1e-4), "batch_size": choice(8, 16)},
         recipe=Recipe(epochs=epochs, patience=epochs),
-        budget=Budget(trials=trials, final_seeds=1, in_flight=in_flight),
+        budget=Budget(trials=trials, final_seeds=1, in_flight=in_flight, grace=grace),
     )
 
 

@@ -95,7 +95,7 @@ class Recording(FIFOScheduler):
 
 def run_reports(root: Path, temporary: Path, trials: int, epochs: int) -> float:
     """Results per second, from when half of them are in: places are open then."""
-    sweep, times = make_sweep(make_space(trials, epochs, in_flight=SLOTS), root / "sweep"), list[float]()
+    sweep, times = make_sweep(make_space(trials, epochs, in_flight=SLOTS, grace=epochs), root / "sweep"), list[float]()
     tuner = tune.Tuner(
         tune.with_resources(Reporting, tune.PlacementGroupFactory([{"CPU": 2 / SLOTS}])),
         tune_config=tune.TuneConfig(

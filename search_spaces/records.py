@@ -80,7 +80,7 @@ class Progress:
     diverged: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # flat; one of these per report, and `asdict` copies deeply
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Progress:
