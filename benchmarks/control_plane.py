@@ -127,6 +127,46 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     return {"results_per_second": number / wall, "cpu_ms_per_result": 1e3 * cpu / number}
 
 
+def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
+    """CPU milliseconds per trial of 4 epochs in the driver's own code, early and late, and how much of it is Optuna's."""
+    from benchmarks.fake_lane import FakeResident
+    from benchmarks.fake_sweep import make_space, make_sweep
+    from orchestrator.clerk import Clerk
+    from orchestrator.study import Study
+    from search_spaces.records import Trial
+
+    spent = {"all": 0.0, "optuna": 0.0}
+    real = Study.ask
+
+    def ask(self: Study) -> Any:
+        began = time.thread_time()
+        try:
+            return real(self)
+        finally:
+            spent["optuna"] += time.thread_time() - began
+
+    Study.ask = ask  # type: ignore[method-assign]
+    root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
+    sweep = make_sweep(make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4), root / "sweep")
+    marks: Marks = []
+    clerk = Clerk(
+        sweep,
+        lambda jobs, verdicts: ([], []),
+        lambda trial: {"trial": trial.to_json()},
+        lambda trial_id: marks.append((0.0, dict(spent))),
+    )
+    live: list[Any] = []
+    while not sweep.finished:
+        messages = [_epoch(resident) for resident in live]
+        asked = [f"p{len(marks)}-{i}" for i in range(slots - len(live))]
+        began = time.thread_time()
+        jobs, verdicts = clerk.serve(asked, messages)
+        spent["all"] += time.thread_time() - began
+        live = [r for r in live if verdicts[r.trial.id]]
+        live += [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
+    return {name: _window(marks, *window) for name, window in WINDOWS.items() if window[1] <= len(marks)}
+
+
 def _epoch(resident: Any) -> dict[str, Any]:
     resident.ask()
     resident.train()
@@ -175,7 +215,13 @@ def mlflow_calls(points: int) -> dict[str, float]:
     return {"single": single, "batch": (time.perf_counter() - began) / points}
 
 
-ARMS: dict[str, Callable[..., Any]] = {"lanes": lanes, "accept": accept, "reports": reports, "mlflow": mlflow_calls}
+ARMS: dict[str, Callable[..., Any]] = {
+    "lanes": lanes,
+    "accept": accept,
+    "decide": decide,
+    "reports": reports,
+    "mlflow": mlflow_calls,
+}
 
 
 def apart(arm: str, **sizes: float) -> Any:
@@ -240,6 +286,10 @@ def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
     starts = [sorted(r["start_ms"]) for r in runs]
     return {
         "ms_per_trial": windows,
+        "decisions_ms_per_trial": {
+            f"{cells} cells": apart("decide", trials=trials, cells=cells, slots=16)
+            for cells, trials in ({2: 24} if smoke else {20: 51, 1: 1010}).items()
+        },
         "start_ms_median": measure.Spread.of([statistics.median(s) for s in starts]),
         "start_ms_95th": measure.Spread.of([s[int(0.95 * len(s))] for s in starts]),
     }
@@ -273,6 +323,13 @@ def _print(results: dict[str, Any]) -> None:
         [window, name, str(v)]
         for window, each in results["per trial"]["ms_per_trial"].items()
         for name, v in each.items()
+    ]
+    costs += [
+        [window, f"decisions of a sweep of {cells}: {name}", measure.short(ms)]
+        for cells, windows in results["per trial"]["decisions_ms_per_trial"].items()
+        for window, each in windows.items()
+        for name, ms in each.items()
+        if name != "wall"
     ]
     measure.print_table(["at trial", "thread", "ms per trial"], costs)
 

@@ -135,6 +135,12 @@ def test_cost_per_trial_is_the_difference_of_two_ends_divided_by_the_trials_betw
     assert found == pytest.approx({"wall": 1000.0, "clerk": 2.0, "all": 10.0})
 
 
+def test_a_sweep_without_ray_is_measured_from_its_tenth_trial_on():
+    found = control_plane.decide(trials=24, cells=2, slots=4)
+    assert list(found) == ["10"]
+    assert 0 < found["10"]["optuna"] < found["10"]["all"]
+
+
 @pytest.mark.slow
 def test_the_control_plane_is_measured_end_to_end(tmp_path):
     path = tmp_path / "control.json"
