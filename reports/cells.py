@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -64,6 +65,7 @@ class CellResult:
         return self.progress in ("complete", "no winner")
 
 
+@lru_cache(maxsize=1)
 def collect(sweep: Sweep) -> dict[Cell, CellResult]:
     """The result of every cell that the manifest promises, those without any run included."""
     return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}

@@ -10,7 +10,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import address
+from reports import address, histories
 from reports.address import StoreError, redact
 from reports.manifest import Manifest, parse
 from reports.trials import trial_table
@@ -34,16 +33,18 @@ _QUIET = {  # a missing server is an answer within seconds, and a reader reports
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # one sweep is itself alone, so that what is computed of it can be kept
 class Sweep:
     """One sweep, read completely.
 
-    `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`. `winners` maps a cell
-    ("model/task/label") to a trial id. `tracking_uri` and `command` carry no credentials.
+    `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`; `epochs` one row per
+    run and epoch, as in `reports/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `tracking_uri`
+    and `command` carry no credentials.
     """
 
     manifest: Manifest
     trials: pd.DataFrame
+    epochs: pd.DataFrame
     winners: Mapping[str, str]
     run_id: str
     command: str
@@ -84,10 +85,11 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
         experiments = [run.info.experiment_id]
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
-        seconds = _seconds(client, trials)
+        epochs = histories.epochs(tracking_uri, client, trials, sweep)
     return Sweep(
         manifest=manifest,
-        trials=trial_table(manifest, trials, seconds),
+        trials=trial_table(manifest, trials, _seconds(trials, epochs)),
+        epochs=epochs,
         winners=_winners(cells),
         run_id=run.info.run_id,
         command=redact(run.data.tags.get(keys.COMMAND) or manifest.command),
@@ -155,16 +157,11 @@ def _manifest(client: Any, run: Any) -> Manifest:
             raise StoreError(f"sweep {_sweep_id(run)!r}: {error}") from None
 
 
-def _seconds(client: Any, runs: list[Any]) -> dict[str, tuple[float, int]]:
-    """Training seconds and number of epochs of each run: a search returns only the last value of a metric."""
-
-    def one(run: Any) -> tuple[float, int]:
-        # An epoch that was sent twice counts once.
-        epochs = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, keys.SECONDS)}
-        return sum(epochs.values()), len(epochs)
-
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        return {run.info.run_id: spent for run, spent in zip(runs, pool.map(one, runs), strict=True)}
+def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, int]]:
+    """Training seconds and number of epochs of each run."""
+    timed = epochs.dropna(subset="seconds").groupby("run_id")["seconds"].agg(["sum", "size"])
+    spent = {str(run): (float(total), int(number)) for run, total, number in timed.itertuples()}
+    return {run.info.run_id: spent.get(run.info.run_id, (0.0, 0)) for run in runs}
 
 
 def _winners(cells: list[Any]) -> dict[str, str]:

@@ -122,7 +122,7 @@ def write_sweep(
     for trial in trials:
         if trial.cell not in cells:
             won = {keys.WINNER: (winners or {})[trial.cell]} if trial.cell in (winners or {}) else {}
-            tags = {**shared, **_place(trial.cell), keys.KIND: "cell", keys.PARENT: sweep, **won}
+            tags = {**shared, **place(trial.cell), keys.KIND: "cell", keys.PARENT: sweep, **won}
             cells[trial.cell] = client.create_run(experiment, tags=tags).info.run_id
         _write_trial(client, experiment, {**shared, keys.PARENT: cells[trial.cell]}, trial)
 
@@ -130,7 +130,7 @@ def write_sweep(
 def _write_trial(client: MlflowClient, experiment: str, shared: Mapping[str, str], trial: FakeTrial) -> None:
     tags = {
         **shared,
-        **_place(trial.cell),
+        **place(trial.cell),
         keys.KIND: "trial",
         keys.TRIAL: trial.name,
         keys.PHASE: trial.phase,
@@ -142,12 +142,12 @@ def _write_trial(client: MlflowClient, experiment: str, shared: Mapping[str, str
     for epoch, score in enumerate(trial.scores, start=1):
         metrics += [Metric(keys.SCORE, score, 0, epoch), Metric(keys.SECONDS, 36.0, 0, epoch)]
     if trial.state != "RUNNING":
-        metrics += [Metric(name, value, 0, 0) for name, value in _end(trial).items()]
+        metrics += [Metric(name, value, 0, 0) for name, value in end(trial).items()]
     params = [Param(name, str(value)) for name, value in {**trial.params, "seed": trial.seed}.items()]
     client.log_batch(run, metrics=metrics, params=params)
 
 
-def _end(trial: FakeTrial) -> dict[str, float]:
+def end(trial: FakeTrial) -> dict[str, float]:
     values: dict[str, float] = {keys.TEST + name: value for name, value in trial.test.items()}
     if trial.scores:
         best = max(trial.scores)
@@ -163,7 +163,7 @@ def _end(trial: FakeTrial) -> dict[str, float]:
     return values
 
 
-def _place(cell: str) -> dict[str, str]:
+def place(cell: str) -> dict[str, str]:
     model, task, method = cell.split("/")
     return {keys.CELL: cell, keys.MODEL: model, keys.TASK: task, keys.METHOD: method}
 
