@@ -146,7 +146,7 @@ def _boxes_hit(lines: Array, boxes: Array) -> Array:
     points = lines[:, None, :2] + along * (lines[:, None, 2:] - lines[:, None, :2])
     inside = (points[:, :, None] >= boxes[None, None, :, :2]) & (points[:, :, None] <= boxes[None, None, :, 2:])
     at_start = ((lines[0, :2] >= boxes[:, :2]) & (lines[0, :2] <= boxes[:, 2:])).all(-1)
-    return (inside.all(-1).any(1) & ~at_start[None]).sum(1)
+    return (inside.all(-1).any(1) & np.logical_not(at_start)).sum(1)
 
 
 def _crossings(lines: Array, others: Array) -> Array:

@@ -34,7 +34,7 @@ def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
     kinds = ("efficiency", "tries", "search", "curves")
     figures = {f"figures/{k}_{m}.{e}" for k in kinds for m in ("minilm", "bert-base-uncased") for e in ("png", "svg")}
     tables = {f"tables/{name}.csv" for name in ("results", "winners", "budget", "trials")}
-    assert set(found) == {"summary.md"} | figures | tables
+    assert set(found) == {"summary.md", "summary.html"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
 
