@@ -13,7 +13,8 @@ from scipy import stats
 from reports.cells import CellResult
 
 LEVEL = 0.95
-NAME = "95 % t interval over final seeds"
+SHORT = "95 % t interval"
+NAME = f"{SHORT} over final seeds"
 
 
 def interval_of(result: CellResult) -> tuple[float, float] | None:

@@ -185,6 +185,7 @@ def test_rows_of_the_efficiency_figure_are_the_finals(known):
     waiting = efficiency.rows(known, collect(known), "bert-base-uncased", "stsb")
     assert list(waiting["method"]) == ["full"]
     assert math.isnan(waiting["low"].iloc[0])
+    assert not waiting["front"].any()
 
 
 def test_series_are_rows_of_one_method_that_differ_in_one_number():

@@ -27,7 +27,8 @@ FIGURES: dict[str, Callable[[Sweep, Mapping[Cell, CellResult]], list[Sheet]]] = 
 
 # The salt keeps the SVG's ids from changing from build to build; a foreign title with dollar signs is no mathematics.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "reports", "text.parse_math": False}
-_DPI = 200
+_DPI = 160
+_FAST: Any = {"compress_level": 3}  # a tenth larger than the default and twice as fast
 
 
 def write(sweep: Sweep, folder: Path) -> list[Path]:
@@ -38,7 +39,7 @@ def write(sweep: Sweep, folder: Path) -> list[Path]:
         for sheet in (sheet for kind in FIGURES.values() for sheet in kind(sweep, results)):
             figure = sheet.draw()
             # Without a date the same numbers give the same bytes.
-            figure.savefig(folder / f"{sheet.name}.png", dpi=_DPI, metadata={"Software": None})
+            figure.savefig(folder / f"{sheet.name}.png", dpi=_DPI, metadata={"Software": None}, pil_kwargs=_FAST)
             figure.savefig(folder / f"{sheet.name}.svg", metadata={"Date": None, "Creator": None})
             files += [folder / f"{sheet.name}.png", folder / f"{sheet.name}.svg"]
     return files

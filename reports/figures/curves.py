@@ -15,7 +15,7 @@ from reports.cells import CellResult
 from reports.families import look
 from reports.figures.canvas import GREY, INK, PALE
 from reports.figures.cellgrid import Kind, draw_cells, sheets_of
-from reports.figures.tiles import Tile, joined, linear_scale
+from reports.figures.tiles import Tile, linear_scale
 from reports.markdown import plural
 from reports.sheet import Page, Sheet
 from reports.store import Sweep
@@ -44,7 +44,7 @@ def sheets(sweep: Sweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
 
 
 def rows(sweep: Sweep) -> pd.DataFrame:
-    """One row per trial and epoch with a score: cell, task, run_id, phase, state, epoch, score (percent points)."""
+    """One row per trial and epoch with a score (percent points), trial by trial."""
     trials = sweep.trials[["run_id", "cell", "task", "phase", "state"]]
     return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
 
@@ -81,13 +81,15 @@ def _counted(own: pd.DataFrame) -> str:
 def _draw(sweep: Sweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
     search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
-    stopped = search[search["state"] == "STOPPED"].groupby("run_id", sort=False).tail(1)
+    stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")
     tile.plot(stopped["epoch"], stopped["score"], linestyle="none", marker="o", color=GREY, markersize=1.7, zorder=2)
     colour = look(sweep.manifest.methods[cell.method].family).colour
     tile.plot(*_lines(finals), color=colour, linewidth=1.1, zorder=3, solid_capstyle="round")
 
 
 def _lines(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and scores of all trials, with a gap after each."""
-    trials = [rows for _, rows in table.groupby("run_id", sort=False)]
-    return joined([rows["epoch"] for rows in trials]), joined([rows["score"] for rows in trials])
+    """Epochs and scores of all trials, with a gap between them; the rows of a trial stand together."""
+    runs = table["run_id"].to_numpy()
+    ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
+    epochs, scores = (table[name].to_numpy(dtype=float) for name in ("epoch", "score"))
+    return np.insert(epochs, ends, np.nan), np.insert(scores, ends, np.nan)

@@ -64,8 +64,10 @@ def rows(sweep: Sweep, results: Results, model: str, task: str) -> pd.DataFrame:
     cells = [results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
     shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
     found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
-    above = partial(_above, shown)
-    return found.assign(front=found.index.isin(bands.front(list(found["trained"]), list(found["mean"]), above)))
+    judged = found[found["low"].notna()]
+    above = partial(_above, [shown[position] for position in judged.index])
+    members = judged.index[bands.front(list(judged["trained"]), list(judged["mean"]), above)]
+    return found.assign(front=found.index.isin(members))
 
 
 _COLUMNS = ["method", "title", "family", "trained", "mean", "low", "high", "n", "planned"]
@@ -238,7 +240,7 @@ def _front_boxes(axes: Axes, table: pd.DataFrame, half: float) -> list[labels.Bo
     members = table[table["front"]].sort_values("trained")
     corners = axes.transData.transform(members[["trained", "mean"]].to_numpy())
     right = axes.get_window_extent().x1
-    ends = [*corners[1:, 0], right]
+    ends = [*corners[1:, 0], right][: len(corners)]
     flat = [(x, y - half, end, y + half) for (x, y), end in zip(corners, ends, strict=True)]
     rises = [(x - half, low, x + half, y) for (x, y), (_, low) in zip(corners[1:], corners[:-1], strict=True)]
     return flat + rises

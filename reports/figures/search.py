@@ -68,9 +68,30 @@ def draw(sweep: Sweep, results: Mapping[Cell, CellResult], page: Page) -> Figure
         legend=_legend(batches),
         horizontal=_scale(*_span(sweep, table)),
         counted=_counted,
-        draw=partial(_draw, sweep, batches, limits),
+        draw=partial(_draw, sweep),
     )
-    return draw_cells(sweep, results, page, kind, table, limits)
+    return draw_cells(sweep, results, page, kind, _placed(table, batches, limits, _step(kind.horizontal)), limits)
+
+
+def _step(scale: Scale) -> float:
+    """Factor between trials of one rate, which stand beside each other by their batch size."""
+    return (scale.high / scale.low) ** 0.03
+
+
+def _placed(
+    table: pd.DataFrame, batches: Sequence[float], limits: Mapping[str, tuple[float, float]], step: float
+) -> pd.DataFrame:
+    """The rows with the place of each mark: x, y, whether its score is below the axis, the number of its batch size."""
+    places = table["batch_size"].map({size: place for place, size in enumerate(batches)}).fillna(0).astype(int)
+    floor = table["task"].map({task: low for task, (low, _) in limits.items()})
+    x = table["lr"] * step ** (places - (len(batches) - 1) / 2)
+    return table.assign(
+        place=places,
+        x=x,
+        y=table["score"].clip(lower=floor),
+        low=table["score"] < floor,
+        room=step ** (1 + len(batches) / 2),
+    )
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -111,32 +132,15 @@ def _scale(low: float, high: float) -> Scale:
     )
 
 
-def _draw(
-    sweep: Sweep,
-    batches: Sequence[float],
-    limits: Mapping[str, tuple[float, float]],
-    tile: Tile,
-    cell: Cell,
-    own: pd.DataFrame,
-) -> None:
-    # Trials of one rate stand beside each other by their batch size.
-    step = (tile.x.high / tile.x.low) ** 0.03
-    _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), step ** (1 + len(batches) / 2))
-    floor = limits[cell.task][0]
-    places = own["batch_size"].map({size: place for place, size in enumerate(batches)}).fillna(0).astype(int)
-    shown = own.assign(
-        place=places,
-        x=own["lr"] * step ** (places - (len(batches) - 1) / 2),
-        y=own["score"].clip(floor),
-        low=own["score"] < floor,
-    )
-    for (place, stopped, low), points in shown.groupby(["place", "stopped", "low"]):
+def _draw(sweep: Sweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["room"].iloc[0])
+    for (place, stopped, low), points in own.groupby(["place", "stopped", "low"]):
         marker, colour = _LOOKS[place % len(_LOOKS)]
         tile.plot(
             points["x"], points["y"], linestyle="none", marker=_BELOW if low else marker, color=colour, markersize=4,
             markerfacecolor=PAPER if stopped and not low else colour, markeredgewidth=0.6, zorder=2, cut=False,
         )  # fmt: skip
-    won, ring = shown[shown["winner"]], {"marker": "o", "markersize": 8.5, "markerfacecolor": "none", "zorder": 3}
+    won, ring = own[own["winner"]], {"marker": "o", "markersize": 8.5, "markerfacecolor": "none", "zorder": 3}
     tile.plot(won["x"], won["y"], color=INK, markeredgewidth=0.8, linestyle="none", cut=False, **ring)
 
 

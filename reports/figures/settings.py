@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,11 +59,12 @@ def _differ(manifest: Manifest, setting: object, labels: list[str]) -> bool:
 def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
     ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
     facts = manifest.methods[ranked[0]]
-    shared = os.path.commonpath([manifest.methods[label].title for label in labels]).split(" (")[0].strip()
+    # Titles of rows are "Method (label)".
+    names = {manifest.methods[label].title.split(" (")[0] for label in labels}
     others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
     told = ", ".join(f"{one} {value}" for one, value in others.items())
     return Series(
-        title=(shared or facts.name) + (f" ({told})" if told else ""),
+        title=(names.pop() if len(names) == 1 else facts.name) + (f" ({told})" if told else ""),
         family=facts.family,
         setting=setting,
         labels=tuple(ranked),
@@ -131,7 +131,7 @@ def _wide(tables: Mapping[str, pd.DataFrame]) -> bool:
 def _counted(table: pd.DataFrame) -> str:
     seeds = sorted(set(table["n"]))
     return (
-        f"n = {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} final seeds, band: {bands.NAME[:13]}"
+        f"n = {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} final seeds, band: {bands.SHORT}"
         if seeds
         else ""
     )
