@@ -139,12 +139,12 @@ def _emphasised(cell: Token) -> bool:
 
 def _number_headings(tokens: Sequence[Token], reader: MarkdownIt) -> tuple[tuple[str, str], ...]:
     """Ids for the sections, and what a list of contents says of them."""
-    found = []
+    found: list[tuple[str, str]] = []
     for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
             token.attrs["id"] = f"section-{len(found) + 1}"
-            inline = tokens[position + 1].children or []
-            found.append((str(token.attrs["id"]), reader.renderer.renderInline(inline, reader.options, {})))
+            text = reader.renderer.render(tokens[position + 1 : position + 2], reader.options, {})
+            found.append((str(token.attrs["id"]), text))
     return tuple(found)
 
 
