@@ -11,6 +11,7 @@ import pandas as pd
 from reports.expected import Outlook, expected_best, outlook
 from reports.markdown import MISSING, Markup, bullets, escape, paragraphs, points
 from reports.section import Section, caption, search_basis
+from reports.sections.efficiency import images
 from reports.store import Sweep
 from reports.table import Table
 from search_spaces.language import Cell
@@ -20,17 +21,17 @@ HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "A
 
 
 def text(sweep: Sweep) -> str:
-    found = curves(sweep)
-    if not found:
-        return ""
+    manifest = sweep.manifest
     return paragraphs(
         "## Would more search change the order?",
         caption(search_basis(sweep)),
-        "Expected best validation score after that many tries, over all orders of the tries made (tries counted as "
-        "interchangeable). A try that ASHA stopped counts with its best epoch so far; one that failed counts with "
-        "the lowest score of its task.",
+        "Expected best validation score after that many tries: the mean over all orders of the tries made, drawn without "
+        "repetition and counted as interchangeable. A curve that still rises at its end says that a larger budget would "
+        "have helped; a marker: the whole budget is used. A try that ASHA stopped counts with its best epoch so far; one "
+        "that failed counts with the lowest score of its task.",
         tables(sweep)["search"].markdown(),
-        bullets(Markup(_told(sweep, model, task)) for model in sweep.manifest.models for task in sweep.manifest.tasks),
+        bullets(Markup(_told(sweep, model, task)) for model in manifest.models for task in manifest.tasks),
+        *images(sweep, "tries"),
     )
 
 
