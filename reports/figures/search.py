@@ -55,7 +55,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
 
 def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
     values = trials[PARAM + name] if PARAM + name in trials else pd.Series(math.nan, index=trials.index)
-    return pd.to_numeric(values, errors="coerce")
+    return pd.to_numeric(values, errors="coerce").astype(float)  # without rows texts would stay texts
 
 
 def draw(sweep: Sweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
@@ -83,7 +83,7 @@ def _placed(
 ) -> pd.DataFrame:
     """The rows with the place of each mark: x, y, whether its score is below the axis, the number of its batch size."""
     places = table["batch_size"].map({size: place for place, size in enumerate(batches)}).fillna(0).astype(int)
-    floor = table["task"].map({task: low for task, (low, _) in limits.items()})
+    floor = table["task"].map({task: low for task, (low, _) in limits.items()}).astype(float)
     x = table["lr"] * step ** (places - (len(batches) - 1) / 2)
     return table.assign(
         place=places,
