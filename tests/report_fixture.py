@@ -161,7 +161,7 @@ def end(trial: FakeTrial) -> dict[str, float]:
     if trial.scores:
         best = max(trial.scores)
         values |= {keys.BEST_SCORE: best, keys.BEST_EPOCH: trial.scores.index(best) + 1}
-    values |= {keys.EPOCHS: len(trial.scores), keys.TOTAL_SECONDS: 36.0 * len(trial.scores)}
+    values |= {keys.EPOCHS: len(trial.scores)}
     if trial.counts is not None:
         total = TOTALS[trial.cell.split("/")[0]]
         numbers = (*trial.counts, total)

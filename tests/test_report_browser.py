@@ -11,6 +11,7 @@ pytestmark = pytest.mark.skipif(
 )
 FIRST = "[...document.querySelectorAll('h3 ~ div table')][0]"
 COLUMN = f"[...{FIRST}.tBodies[0].rows].map(row => row.cells[{{}}].textContent)"
+FOOT = ("Constant prediction", "Smallest visible difference")
 SCORES = f"[...{FIRST}.rows].slice(1).map(row => row.cells[0].textContent)"
 
 
@@ -53,7 +54,7 @@ def test_the_policy_is_in_force_and_its_refusals_are_heard(shown):
 
 
 def test_a_column_sorts_by_its_means_down_up_and_back_with_missing_ones_last(shown):
-    assert shown.ask(SCORES) == ["Fine-tuning", "Adapter", "MAdapter", "Constant prediction"]
+    assert shown.ask(SCORES) == ["Fine-tuning", "Adapter", "MAdapter", *FOOT]
     header = f"{FIRST}.tHead.rows[0].cells[1]"
     states = []
     for _ in range(3):
@@ -61,9 +62,9 @@ def test_a_column_sorts_by_its_means_down_up_and_back_with_missing_ones_last(sho
         states.append((shown.ask(f"{header}.getAttribute('aria-sort')"), shown.ask(SCORES)))
     # MRPC: 85.00, 86.50 and 80.20.
     assert states == [
-        ("descending", ["Adapter", "Fine-tuning", "MAdapter", "Constant prediction"]),
-        ("ascending", ["MAdapter", "Fine-tuning", "Adapter", "Constant prediction"]),
-        ("none", ["Fine-tuning", "Adapter", "MAdapter", "Constant prediction"]),
+        ("descending", ["Adapter", "Fine-tuning", "MAdapter", *FOOT]),
+        ("ascending", ["MAdapter", "Fine-tuning", "Adapter", *FOOT]),
+        ("none", ["Fine-tuning", "Adapter", "MAdapter", *FOOT]),
     ]
     second = "[...document.querySelectorAll('h3 ~ div table')].find(one => one.textContent.includes('(std n/a)'))"
     for expected in ("descending", "ascending"):

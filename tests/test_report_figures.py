@@ -1,7 +1,7 @@
 """Figures: their numbers against a second formula, and that nothing in them overlaps, is cut off or shown twice."""
 
 import math
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise
 from statistics import fmean
 
 import matplotlib as mpl
@@ -12,11 +12,12 @@ from matplotlib.text import Text
 from report_fixture import KNOWN, FakeTrial, known_store, manifest
 from scipy import stats
 
-from reports import bands, labels
+from reports import labels
 from reports.cells import collect
 from reports.families import FAMILIES, look, ordered
 from reports.figures import FIGURES, STYLE, curves, efficiency, search, settings, tries
 from reports.figures.canvas import WIDTH, fitted, width_of
+from reports.sections import results
 from reports.store import read
 from search_spaces.language import Cell
 
@@ -105,7 +106,7 @@ def test_every_figure_says_its_unit_and_its_n():
     for name, figure in drawn(in_memory(*made_up(4))):
         shown = " ".join(text for text, _ in texts(figure))
         assert "percent points" in shown, name
-        assert any(word in shown for word in ("n = 3 final seeds", "n = 12 scored tries", "12 trials")), name
+        assert any(word in shown for word in ("n = 3 final seeds", "n = 12 tries", "12 trials")), name
 
 
 def test_families_differ_in_marker_and_have_contrast_on_white_and_on_black():
@@ -140,18 +141,7 @@ def test_methods_stand_by_family_and_then_by_size():
     assert look("a family of one's own").marker not in {known.marker for known in FAMILIES.values()}
 
 
-def test_expected_best_is_the_mean_over_all_orders_of_the_tries():
-    scores = [70.0, 81.5, 60.0, 81.5, 77.0]
-    orders = list(permutations(scores))
-    expected = [fmean(max(order[:n]) for order in orders) for n in range(1, 6)]
-    assert tries.expected_best(scores) == pytest.approx(expected)
-    assert tries.expected_best([]) == []
-    many = tries.expected_best([float(i) for i in range(3000)])
-    assert many[0] == pytest.approx(1499.5)
-    assert many[-1] == pytest.approx(2999)
-
-
-def test_tries_leave_out_what_has_no_score_and_failed(known):
+def test_budget_curves_are_of_the_tries_that_ended(known):
     table = tries.rows(known, "minilm", "mrpc", ["adapter"])
     # Best epochs 70, 81, 50 (stopped) and 80.
     assert table["expected"].iloc[0] == pytest.approx(fmean((70, 81, 50, 80)))
@@ -160,19 +150,24 @@ def test_tries_leave_out_what_has_no_score_and_failed(known):
     assert tries.rows(known, "bert-base-uncased", "stsb", ["madapter"]).empty
 
 
-def test_bands_are_students_intervals(known):
-    scores = KNOWN["minilm/mrpc/full"]
-    expected = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
-    found = collect(known)[Cell(model="minilm", task="mrpc", method="full")]
-    assert bands.interval_of(found) == pytest.approx((expected.low, expected.high))
-    assert bands.interval_of(collect(known)[Cell(model="bert-base-uncased", task="stsb", method="full")]) is None
+def test_without_predictions_bands_are_students_intervals(known):
+    expected = stats.ttest_1samp(KNOWN["minilm/mrpc/full"], 0).confidence_interval(0.95)
+    row = efficiency.rows(known, collect(known), "minilm", "mrpc").set_index("method").loc["full"]
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
 
 
-def test_the_front_rises_only_where_the_intervals_are_apart():
-    better = {(1, 0), (3, 0), (3, 1), (3, 2)}  # 2 is ahead of 1, but not beyond noise
-    assert bands.front([1, 2, 3, 4], [80, 82, 82.5, 85], lambda i, j: (i, j) in better) == [0, 1, 3]
-    assert bands.front([4, 3, 2, 1], [85, 82.5, 82, 80], lambda i, j: (3 - i, 3 - j) in better) == [3, 2, 0]
-    assert bands.front([1, 2], [80, 90], lambda i, j: False) == [0]
+def test_figures_and_tables_show_the_same_intervals(known):
+    table = results.rows(known).set_index(["model", "task", "method"])
+    for where in (("minilm", "mrpc"), ("minilm", "stsb"), ("bert-base-uncased", "mrpc")):
+        for row in efficiency.rows(known, collect(known), *where).itertuples():
+            assert (row.low, row.high) == tuple(table.loc[(*where, row.method), ["low", "high"]])
+
+
+def test_the_front_rises_only_where_a_difference_is_real():
+    better = {("b", "a"), ("d", "a"), ("d", "b"), ("d", "c")}  # c is ahead of b, but not beyond noise
+    assert efficiency.front("abcd", [1, 2, 3, 4], [80, 82, 82.5, 85], better) == ["a", "b", "d"]
+    assert efficiency.front("dcba", [4, 3, 2, 1], [85, 82.5, 82, 80], better) == ["a", "b", "d"]
+    assert efficiency.front("ab", [1, 2], [80, 90], set()) == ["a"]
 
 
 def test_rows_of_the_efficiency_figure_are_the_finals(known):

@@ -144,6 +144,8 @@ def test_the_same_store_gives_the_same_page(known, tmp_path):
         ("−1.5", -1.5),
         ("1e-05", 1e-5),
         ("12 of 20", 12),
+        ("< 0.001", 0.001),
+        ("> 100", 100),
         ("–", None),
         ("", None),
         ("lr 0.0001, r 32", None),

@@ -1,11 +1,11 @@
 """Parameter efficiency: test score of each method's finals against the parameters that it trains.
 
-Families by colour and marker, every method named beside its mark, the Pareto front only where the intervals say so.
+Families by colour and marker, every method named beside its mark, the Pareto front only where the differences are real.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from reports import bands, labels
+from reports import labels
 from reports.cells import CellResult
 from reports.families import look, present
 from reports.figures.canvas import (
@@ -37,6 +37,7 @@ from reports.figures.canvas import (
 )  # fmt: skip
 from reports.figures.settings import series
 from reports.sheet import Page, Sheet, pages
+from reports.standings import better, covered, standings
 from reports.store import Sweep
 from search_spaces.language import Cell
 
@@ -65,22 +66,33 @@ def rows(sweep: Sweep, results: Results, model: str, task: str) -> pd.DataFrame:
     shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
     found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
     judged = found[found["low"].notna()]
-    above = partial(_above, [shown[position] for position in judged.index])
-    members = judged.index[bands.front(list(judged["trained"]), list(judged["mean"]), above)]
-    return found.assign(front=found.index.isin(members))
+    members = front(*(list(judged[name]) for name in ("method", "trained", "mean")), better(sweep, model, task))
+    return found.assign(front=found["method"].isin(members))
 
 
 _COLUMNS = ["method", "title", "family", "trained", "mean", "low", "high", "n", "planned"]
 
 
-def _above(shown: list[CellResult], first: int, second: int) -> bool:
-    return bands.clearly_above(shown[first], shown[second])
+def front(
+    methods: Sequence[str], sizes: Sequence[float], means: Sequence[float], above: Collection[tuple[str, str]]
+) -> list[str]:
+    """The methods that the Pareto front runs through, from the smallest to the largest.
+
+    `above`: pairs of methods, the first better than the second beyond noise. The front starts at the smallest method and
+    rises only to one that is above the last it reached: where that cannot be told, nothing says that more parameters buy
+    a better score.
+    """
+    found: list[str] = []
+    for _, _, method in sorted(zip(sizes, (-mean for mean in means), methods, strict=True)):
+        if not found or (method, found[-1]) in above:
+            found.append(method)
+    return found
 
 
 def _row(sweep: Sweep, result: CellResult) -> tuple[object, ...]:
     facts = sweep.manifest.methods[result.cell.method]
     assert result.counts is not None
-    interval = bands.interval_of(result) or (float("nan"), float("nan"))
+    interval = standings(sweep)[result.cell].interval or (float("nan"), float("nan"))
     numbers = (result.counts.trained, result.mean, *interval, len(result.scores), result.planned)
     return result.cell.method, facts.title, facts.family, *numbers
 
@@ -198,7 +210,7 @@ def _legend(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
         for name in present(sweep.manifest)
     ]
     if drawn["low"].notna().any():
-        marks.append(Line2D([], [], marker="|", linestyle="none", color=GREY, markersize=8, label=bands.NAME))
+        marks.append(Line2D([], [], marker="|", linestyle="none", color=GREY, markersize=8, label=covered(sweep)))
     if drawn["low"].isna().any():
         hollow = {"marker": "o", "linestyle": "none", "color": GREY, "markerfacecolor": PAPER, "markersize": 5}
         marks.append(Line2D([], [], label="hollow: one final, no interval", **hollow))  # type: ignore[arg-type]
@@ -210,7 +222,7 @@ def _legend(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
                 color=INK,
                 linewidth=0.9,
                 linestyle=(0, (4, 2)),
-                label="Pareto front: rises where intervals are apart",
+                label="Pareto front: rises where a difference is real",
             )
         )
     return marks

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from reports import bands
 from reports.cells import CellResult
 from reports.families import look
 from reports.figures.canvas import PAPER, Frame, emptied, head, note_of, place_of, score_axis, sheet, short, title_of
 from reports.manifest import Manifest
 from reports.sheet import Page, Sheet, file_name, pages
+from reports.standings import covered, standings
 from reports.store import Sweep
 from search_spaces.language import Cell
 
@@ -96,9 +96,10 @@ def rows(sweep: Sweep, results: Results, model: str, task: str, setting: str) ->
     found = []
     for one in series(sweep.manifest):
         for label, value in zip(one.labels, one.values, strict=True):
-            result = results[Cell(model=model, task=task, method=label)]
+            cell = Cell(model=model, task=task, method=label)
+            result = results[cell]
             if one.setting == setting and result.mean is not None:
-                interval = bands.interval_of(result) or (float("nan"), float("nan"))
+                interval = standings(sweep)[cell].interval or (float("nan"), float("nan"))
                 found.append((one.title, one.family, label, value, result.mean, *interval, len(result.scores)))
     return pd.DataFrame(found, columns=_COLUMNS)
 
@@ -114,7 +115,7 @@ def draw(sweep: Sweep, results: Results, page: Page, setting: str) -> Figure:
     figure, axes = sheet(title, note_of(manifest, results), len(tables), frame, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
-        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table))
+        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(sweep, table))
         if table.empty:
             emptied(panel, "no final has finished")
         else:
@@ -128,13 +129,10 @@ def _wide(tables: Mapping[str, pd.DataFrame]) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 4)
 
 
-def _counted(table: pd.DataFrame) -> str:
+def _counted(sweep: Sweep, table: pd.DataFrame) -> str:
     seeds = sorted(set(table["n"]))
-    return (
-        f"n = {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} final seeds, band: {bands.SHORT}"
-        if seeds
-        else ""
-    )
+    number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}" if seeds else ""
+    return f"n = {number} final seeds, band: {covered(sweep)}" if seeds else ""
 
 
 def _styles(found: list[Series]) -> dict[str, Line2D]:

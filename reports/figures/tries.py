@@ -1,7 +1,6 @@
 """Budget curve: the best validation score that a search of n configurations can be expected to find.
 
-Expected maximum of n draws without replacement from the tries of a cell (Dodge et al. 2019, "Show Your Work", draw with
-replacement). The order of the tries is ignored, so that luck in the order does not count.
+The curves are those of `reports/expected.py`, which the section beside the figure has in numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports import labels
 from reports.cells import CellResult
+from reports.expected import curves
 from reports.families import look, ordered, present
 from reports.figures.canvas import (
     INK,
@@ -59,41 +59,15 @@ def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
 
 
 def rows(sweep: Sweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
-    """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget).
-
-    Tries that ended without a score are left out; one that ASHA stopped counts with its best epoch so far.
-    """
+    """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget)."""
     manifest = sweep.manifest
     found = []
     for label in order:
         facts = manifest.methods[label]
-        expected = expected_best(scores_of(sweep, Cell(model=model, task=task, method=label)))
+        expected = curves(sweep).get(Cell(model=model, task=task, method=label), [])
         planned = manifest.planned_trials(label)
         found += [(label, facts.title, facts.family, n, value, planned) for n, value in enumerate(expected, start=1)]
     return pd.DataFrame(found, columns=COLUMNS)
-
-
-def expected_best(scores: Sequence[float]) -> list[float]:
-    """Expected maximum of n = 1 ... N draws without replacement from N scores.
-
-    The i-th smallest is the maximum of n draws with probability C(i - 1, n - 1) / C(N, n).
-    """
-    ranked = np.sort(np.asarray(scores, dtype=float))
-    chances = np.full(len(ranked), 1 / len(ranked)) if len(ranked) else ranked
-    found = []
-    for n in range(1, len(ranked) + 1):
-        found.append(float(chances @ ranked))
-        # From n to n + 1: C(i - 1, n) / C(i - 1, n - 1) = (i - n) / n, C(N, n) / C(N, n + 1) = (n + 1) / (N - n).
-        factors = (np.arange(1, len(ranked) + 1) - n) / n * (n + 1) / max(len(ranked) - n, 1)
-        chances = chances * factors.clip(0)
-    return found
-
-
-def scores_of(sweep: Sweep, cell: Cell) -> list[float]:
-    """Best validation score of each of the cell's search trials that ended with one."""
-    trials = sweep.trials
-    mine = (trials["cell"] == str(cell)) & (trials["phase"] == "search") & trials["state"].isin(("DONE", "STOPPED"))
-    return trials.loc[mine, "best_score"].dropna().tolist()
 
 
 def draw(sweep: Sweep, results: Results, page: Page) -> Figure:
@@ -127,7 +101,7 @@ def _counted(own: pd.DataFrame) -> str:
         return ""
     tried = own.groupby("method")["n"].max()
     low, high = tried.min(), tried.max()
-    return f"n = {low if low == high else f'{low} to {high}'} scored tries per method, 1 seed each"
+    return f"n = {low if low == high else f'{low} to {high}'} tries per method, 1 seed each"
 
 
 def _legend(by_family: bool) -> list[Line2D]:

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 
 from reports.page import vector
 
-_NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.-])")
+_NUMBER = re.compile(r"(?:[<>] )?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.-])")
 _FIGURE = re.compile(r"figures/([^/]+)\.png")
 _SIDES = {"text-align:right": "right", "text-align:left": "left"}
 
@@ -40,7 +40,7 @@ def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
 def number_in(text: str) -> float | None:
     """The number that a cell begins with, by which it is sorted: 1,020,000 of "1,020,000 (2.1 %)", 86.5 of "86.50 ± 0.50 ≈"."""
     found = _NUMBER.match(text)
-    return float(found[0].replace(",", "").replace("−", "-")) if found else None
+    return float(found[1].replace(",", "").replace("−", "-")) if found else None
 
 
 def _with_figures(tokens: Sequence[Token], figures: Mapping[str, str]) -> list[Token]:

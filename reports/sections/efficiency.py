@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reports import bands
 from reports.cells import collect
 from reports.figures import FIGURES
 from reports.markdown import Markup, escape, paragraphs, plural
-from reports.section import Section
+from reports.section import Section, caption, results_basis
+from reports.standings import covered
 from reports.store import Sweep
 
 
@@ -14,10 +14,11 @@ def text(sweep: Sweep) -> str:
     settings = images(sweep, "settings")
     return paragraphs(
         "## Parameter efficiency",
+        caption(results_basis(sweep)),
         "Mean test score of the finals against the number of trained parameters (logarithmic axis). Colour and marker: the "
-        f"method's family. Vertical lines: {bands.NAME}, cut where they leave the panel; hollow: one final, no interval. The "
-        "dashed Pareto front starts at the smallest method and rises only to a method that is better beyond noise than the "
-        "front so far (grey: its interval), so a method above the line is not established as better than it.",
+        f"method's family. Vertical lines: {covered(sweep)}, cut where they leave the panel; hollow: one final, no interval. The "
+        "dashed Pareto front starts at the smallest method and rises only to a method whose difference to the front so "
+        "far is real (grey: its interval), so a method above the line is not established as better than it.",
         _missing(sweep),
         *images(sweep, "efficiency"),
         "Score against a setting, for rows of one method that differ in it alone:" if settings else "",
@@ -41,4 +42,4 @@ def _missing(sweep: Sweep) -> str:
     return f"{plural(len(left), 'cell')} without a result: {escape(named)}{more}." if left else ""
 
 
-SECTION = Section(text=text)
+SECTION = Section(text=text, basis=results_basis)
