@@ -46,7 +46,7 @@ def expected_best(scores: Sequence[float]) -> list[float]:
     ranks = np.arange(1, len(ranked) + 1)
     chances = np.full(len(ranked), 1 / max(len(ranked), 1))
     found = []
-    for k in ranks:
+    for k in range(1, len(ranked) + 1):
         found.append(float(chances @ ranked))
         # From k to k + 1: C(j - 1, k) / C(j - 1, k - 1) = (j - k) / k, C(N, k) / C(N, k + 1) = (k + 1) / (N - k).
         chances = chances * ((ranks - k) / k * (k + 1) / max(len(ranked) - k, 1)).clip(0)

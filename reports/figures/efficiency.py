@@ -66,7 +66,7 @@ def rows(sweep: Sweep, results: Results, model: str, task: str) -> pd.DataFrame:
     shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
     found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
     judged = found[found["low"].notna()]
-    members = front(*(list(judged[name]) for name in ("method", "trained", "mean")), better(sweep, model, task))
+    members = front(list(judged["method"]), list(judged["trained"]), list(judged["mean"]), better(sweep, model, task))
     return found.assign(front=found["method"].isin(members))
 
 
