@@ -73,7 +73,6 @@ class Runs:
         self.born: dict[Key, Run] = {}
         self._sweep: Run | None = None
         self._trials: dict[str, Run] = {}
-        self._seconds: dict[str, dict[int, float]] = {}
         self._open: set[Key] = set()
         self._edits: dict[Key, Edit] = {}
         self._now = 0
@@ -122,8 +121,6 @@ class Runs:
             keys.SECONDS: progress.seconds,
             keys.MEMORY: progress.memory_mib,
         }
-        # An epoch that was trained again after a crash counts once.
-        self._seconds.setdefault(record["id"], {})[progress.epoch] = progress.seconds
         edit = self._trial_edit(record["id"])
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
@@ -137,8 +134,7 @@ class Runs:
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),
         }
-        total = sum(self._seconds.get(record["id"], {}).values())
-        self._log(edit, {**_final_values(outcome), keys.TOTAL_SECONDS: total}, step=0)
+        self._log(edit, _final_values(outcome), step=0)
         if outcome.predictions:
             edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
         edit.status = "FINISHED" if outcome.state in ("DONE", "STOPPED") else "FAILED"

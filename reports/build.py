@@ -1,4 +1,4 @@
-"""Builds the report of one sweep: summary.md, figures, tables as CSV and LaTeX, new as a whole or not at all."""
+"""Builds the report of one sweep: summary.md, summary.html, figures, tables as CSV and LaTeX, new as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from reports import figures, spreadsheet
 from reports.markdown import paragraphs
+from reports.page.build import page
 from reports.section import Section
 from reports.sections import SECTIONS
 from reports.store import Sweep, read
 
 SUMMARY = "summary.md"
+PAGE = "summary.html"
 
 
 def build(tracking_uri: str, sweep: str, out: Path) -> Path:
@@ -41,7 +43,10 @@ def render(sweep: Sweep, folder: Path) -> None:
     for name, section in SECTIONS.items():
         _write_tables(name, section, sweep, folder / "tables")
     texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
-    (folder / SUMMARY).write_text(paragraphs(*texts) + "\n", encoding="utf-8", newline="\n")
+    text = paragraphs(*texts) + "\n"
+    (folder / SUMMARY).write_text(text, encoding="utf-8", newline="\n")
+    drawings = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "figures").glob("*.svg"))}
+    (folder / PAGE).write_text(page(sweep.manifest.title, text, drawings), encoding="utf-8", newline="\n")
 
 
 def _write_tables(name: str, section: Section, sweep: Sweep, folder: Path) -> None:

@@ -4,26 +4,53 @@
 
 The mean over all subsets of k of the N tries. After Dodge et al. 2019 ("Show Your Work"), who draw with replacement, which
 understates the end of the curve (Tang et al. 2020, "Showing Your Work Doesn't Always Work"); exact where a grid was enumerated.
-Tries are taken as interchangeable, although TPE learns from earlier ones. Pure numbers.
+Tries are taken as interchangeable, although TPE learns from earlier ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, comb
+from functools import lru_cache
+from math import ceil
+
+import numpy as np
+
+from reports.store import Sweep
+from search_spaces.language import Cell
+from search_spaces.records import END_STATES
 
 ROUNDING = 1e-9  # a lead that is equal to a gain is none
 
 
+@lru_cache(maxsize=2)
+def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
+    """E[best of k] of every cell in which a try has ended with a score, percent points of the validation split.
+
+    A try that ASHA stopped counts with its best epoch, one without a score with the lowest of its model and task.
+    """
+    search = sweep.trials[(sweep.trials["phase"] == "search") & sweep.trials["state"].isin(END_STATES)]
+    lowest = search.groupby(["model", "task"])["best_score"].min()
+    found = {}
+    for name, tries in search.groupby("cell", sort=False):
+        model, task, method = str(name).split("/", 2)
+        if tries["best_score"].notna().any():
+            scores = tries["best_score"].fillna(lowest[model, task])
+            found[Cell(model=model, task=task, method=method)] = expected_best([float(score) for score in scores])
+    return found
+
+
 def expected_best(scores: Sequence[float]) -> list[float]:
     """E[best of k] for k = 1 ... N, in the unit of the scores; the last one is the best of all."""
-    ordered = sorted(scores)
-    number = len(ordered)
-    return [
-        sum(value * comb(rank - 1, k - 1) for rank, value in enumerate(ordered, start=1)) / comb(number, k)
-        for k in range(1, number + 1)
-    ]
+    ranked = np.sort(np.asarray(scores, dtype=float))
+    ranks = np.arange(1, len(ranked) + 1)
+    chances = np.full(len(ranked), 1 / max(len(ranked), 1))
+    found = []
+    for k in range(1, len(ranked) + 1):
+        found.append(float(chances @ ranked))
+        # From k to k + 1: C(j - 1, k) / C(j - 1, k - 1) = (j - k) / k, C(N, k) / C(N, k + 1) = (k + 1) / (N - k).
+        chances = chances * ((ranks - k) / k * (k + 1) / max(len(ranked) - k, 1)).clip(0)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import fmean
 
 import numpy as np
@@ -75,6 +75,11 @@ class _Judged:
     pairs: Mapping[tuple[str, str], Estimate]
     with_examples: bool
 
+    @cached_property
+    def corrected(self) -> dict[tuple[str, str], float]:
+        """p of every pair, corrected for all of them."""
+        return dict(zip(self.pairs, holm([pair.p_value for pair in self.pairs.values()]), strict=True))
+
 
 @lru_cache(maxsize=2)
 def standings(sweep: Sweep) -> Mapping[Cell, Standing]:
@@ -85,6 +90,22 @@ def standings(sweep: Sweep) -> Mapping[Cell, Standing]:
             judged = _column(sweep, model, task)
             found |= {Cell(model=model, task=task, method=name): s for name, s in _stand(judged).items()}
     return found
+
+
+def better(sweep: Sweep, model: str, task: str) -> set[tuple[str, str]]:
+    """Pairs of methods (the better one, the other) whose difference is real, corrected for all pairs of the column."""
+    judged = _column(sweep, model, task)
+    real = [pair for pair, p_value in judged.corrected.items() if p_value < 1 - LEVEL]
+    return {(one, other) if judged.pairs[one, other].value > 0 else (other, one) for one, other in real}
+
+
+def covered(sweep: Sweep) -> str:
+    """What the intervals of this sweep's means cover, for captions."""
+    known = {standing.with_examples for standing in standings(sweep).values() if standing.mean}
+    examples = (
+        " and test examples" if known == {True} else ", in some tasks over test examples too" if True in known else ""
+    )
+    return f"95 % interval over seeds{examples}"
 
 
 def average_standings(sweep: Sweep, model: str) -> dict[str, Standing]:
@@ -130,7 +151,6 @@ def _stand(judged: _Judged) -> dict[str, Standing]:
     values = judged.values
     top = max((float(points(value)) for value in values.values()), default=0.0)
     best = [label for label, value in values.items() if float(points(value)) == top]
-    corrected = dict(zip(judged.pairs, holm([pair.p_value for pair in judged.pairs.values()]), strict=True))
 
     def one(label: str) -> Standing:
         pair = next((p for p in ((best[0], label), (label, best[0])) if p in judged.pairs and label not in best), None)
@@ -140,7 +160,7 @@ def _stand(judged: _Judged) -> dict[str, Standing]:
             best=label in best,
             mean=judged.means[label],
             behind=-estimate if estimate and pair and pair[0] == label else estimate,
-            p_value=corrected[pair] if pair else None,
+            p_value=judged.corrected[pair] if pair else None,
             comparisons=len(judged.pairs),
             with_examples=judged.with_examples,
         )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import address
+from reports import address, histories
 from reports.address import StoreError, redact
 from reports.manifest import Manifest, parse
 from reports.trials import trial_table
@@ -49,13 +49,14 @@ class Predictions:
 class Sweep:
     """One sweep, read completely.
 
-    `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`. `winners` maps a cell
-    ("model/task/label") to a trial id. `predictions` maps the run id of a final to what it answered, where that was kept.
-    `tracking_uri` and `command` carry no credentials.
+    `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`; `epochs` one row per
+    run and epoch, as in `reports/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `predictions`
+    maps the run id of a final to what it answered, where that was kept. `tracking_uri` and `command` carry no credentials.
     """
 
     manifest: Manifest
     trials: pd.DataFrame
+    epochs: pd.DataFrame
     winners: Mapping[str, str]
     predictions: Mapping[str, Predictions]
     run_id: str
@@ -97,11 +98,12 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
         experiments = [run.info.experiment_id]
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
-        seconds = _seconds(client, trials)
+        epochs = histories.epochs(tracking_uri, client, trials, sweep)
         predictions = _predictions(client, trials)
     return Sweep(
         manifest=manifest,
-        trials=trial_table(manifest, trials, seconds),
+        trials=trial_table(manifest, trials, _seconds(trials, epochs)),
+        epochs=epochs,
         winners=_winners(cells),
         predictions=predictions,
         run_id=run.info.run_id,
@@ -170,21 +172,11 @@ def _manifest(client: Any, run: Any) -> Manifest:
             raise StoreError(f"sweep {_sweep_id(run)!r}: {error}") from None
 
 
-def _seconds(client: Any, runs: list[Any]) -> dict[str, tuple[float, int]]:
-    """Training seconds and number of epochs of each run.
-
-    A trial that has ended carries both; of others the history is read, since a search returns only a metric's last value.
-    """
-
-    def one(run: Any) -> tuple[float, int]:
-        if keys.TOTAL_SECONDS in run.data.metrics:
-            return run.data.metrics[keys.TOTAL_SECONDS], int(run.data.metrics.get(keys.EPOCHS, 0))
-        # An epoch that was sent twice counts once.
-        epochs = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, keys.SECONDS)}
-        return sum(epochs.values()), len(epochs)
-
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        return {run.info.run_id: spent for run, spent in zip(runs, pool.map(one, runs), strict=True)}
+def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, int]]:
+    """Training seconds and number of epochs of each run."""
+    timed = epochs.dropna(subset="seconds").groupby("run_id")["seconds"].agg(["sum", "size"])
+    spent = {str(run): (float(total), int(number)) for run, total, number in timed.itertuples()}
+    return {run.info.run_id: spent.get(run.info.run_id, (0.0, 0)) for run in runs}
 
 
 def _predictions(client: Any, runs: list[Any]) -> dict[str, Predictions]:

@@ -30,7 +30,6 @@ WINNER = "peft.winner"  # trial id of the cell's winner, on the cell's run
 SCORE, LOSS, SECONDS, MEMORY = "score", "loss", "seconds", "memory_mib"
 # Metrics of trials, written once at the end.
 BEST_SCORE, BEST_EPOCH, EPOCHS = "best_score", "best_epoch", "epochs"
-TOTAL_SECONDS = "total_seconds"  # sum of `seconds` over all epochs
 COUNTS = "params."  # + weights, module, trained, total; stored: numbers in the file that keeps a trial's best epoch
 SAVED_BYTES = "saved_bytes"  # size of that file
 TEST = "test."  # + metric name, percent points; finals only

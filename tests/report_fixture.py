@@ -152,16 +152,16 @@ def trial_record(trial: FakeTrial) -> tuple[dict[str, str], dict[str, str], list
     for epoch, score in enumerate(trial.scores, start=1):
         points += [(keys.SCORE, score, epoch), (keys.SECONDS, 36.0, epoch)]
     if trial.state != "RUNNING":
-        points += [(name, value, 0) for name, value in {**_end(trial), **trial.measured}.items()]
+        points += [(name, value, 0) for name, value in {**end(trial), **trial.measured}.items()]
     return tags, {name: str(value) for name, value in {**trial.params, "seed": trial.seed}.items()}, points
 
 
-def _end(trial: FakeTrial) -> dict[str, float]:
+def end(trial: FakeTrial) -> dict[str, float]:
     values: dict[str, float] = {keys.TEST + name: value for name, value in trial.test.items()}
     if trial.scores:
         best = max(trial.scores)
         values |= {keys.BEST_SCORE: best, keys.BEST_EPOCH: trial.scores.index(best) + 1}
-    values |= {keys.EPOCHS: len(trial.scores), keys.TOTAL_SECONDS: 36.0 * len(trial.scores)}
+    values |= {keys.EPOCHS: len(trial.scores)}
     if trial.counts is not None:
         total = TOTALS[trial.cell.split("/")[0]]
         numbers = (*trial.counts, total)

@@ -2,21 +2,15 @@
 
 import re
 import time
-from itertools import combinations
 
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from report_bulk import answered, write_bulk
 from report_fixture import FakeTrial, final, known_store, manifest, new_store, write_sweep
 
 from reports import build as build_module
-from reports import labels
 from reports.__main__ import main
 from reports.build import build
-from reports.cells import collect
-from reports.points import panels
 from reports.section import Section
 from reports.sections import SECTIONS
 from reports.sections.paper import facts
@@ -39,13 +33,14 @@ def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
     assert main(["--tracking-uri", known_store(), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "summary.md")
     found = files(tmp_path / "out")
-    figures = {f"figures/efficiency_{m}.{e}" for m in ("minilm", "bert-base-uncased") for e in ("png", "svg")}
+    kinds = ("efficiency", "tries", "search", "curves")
+    figures = {f"figures/{k}_{m}.{e}" for k in kinds for m in ("minilm", "bert-base-uncased") for e in ("png", "svg")}
     tidy = ("results", "differences", "cost", "winners", "search", "budget", "trace", "trials")
     per_model = [f"{name}_{number}" for name in ("results", "parameters") for number in (1, 2)]
     shown = ("tasks", "differences", "cost", "winners", "search", "budget", "configurations", "runs")
     papers = [f"paper_{number}" for number in (1, 2, 3)]
     tables = {f"tables/{name}.csv" for name in tidy} | {f"tables/{name}.tex" for name in (*per_model, *shown, *papers)}
-    assert set(found) == {"summary.md"} | figures | tables
+    assert set(found) == {"summary.md", "summary.html"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
 
@@ -145,37 +140,6 @@ def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(tmp_pat
 def test_transcribed_rows_recompute_the_papers_averages(table, method, average):
     row = next(row for row in facts()["tables"][table]["rows"] if row["method"] == method)
     assert sum(score["mean"] for score in row["scores"].values()) / 4 == pytest.approx(average)
-
-
-def test_labels_in_a_crowded_panel_overlap_neither_each_other_nor_what_must_stay_free():
-    figure = Figure(figsize=(4, 3))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1))
-    marks = [labels.Mark(x=0.5 + 0.01 * i, y=0.5 + 0.005 * i, text=f"Method {i}") for i in range(8)]
-    left, bottom = axes.transData.transform((0.5, 0.3))
-    right, top = axes.transData.transform((0.6, 0.7))
-    bars = (left, bottom, right, top)
-    boxes = labels.annotate(axes, marks, [bars], 8.0)
-    frame = axes.get_window_extent()
-    assert len(boxes) == 8
-    assert all(labels.overlap(one, other) == 0 for one, other in combinations([bars, *boxes], 2))
-    assert all(frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1 for box in boxes)
-
-
-def test_a_label_stands_nearer_to_its_own_mark_than_to_another():
-    own, rival, frame = (100.0, 100.0), (130.0, 100.0), (0.0, 0.0, 400.0, 400.0)
-    box = labels.place(own, (16.0, 10.0), frame, [(125.0, 95.0, 135.0, 105.0)], [rival], 1.0)
-    assert not labels.ambiguous(own, box, [rival])
-    assert labels.ambiguous(own, (112.0, 95.0, 124.0, 105.0), [rival])
-
-
-def test_points_of_the_figure_keep_the_splits_apart():
-    sweep = read(known_store(), "sweep-1")
-    panel = panels(sweep, "minilm", collect(sweep))[0]
-    assert sorted(point.score for point in panel.search["adapter"]) == [50.0, 70.0, 80.0, 81.0]
-    assert [point.stopped for point in panel.search["adapter"]].count(True) == 1
-    assert panel.finals["adapter"].mean == 86.5
-    assert panel.finals["adapter"].trained == 1_000_000
 
 
 def test_results_of_the_csv_are_those_of_the_summary(tmp_path):

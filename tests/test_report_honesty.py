@@ -17,11 +17,11 @@ from reports.__main__ import main
 from reports.build import build
 from reports.cells import collect
 from reports.commands import cell_command
-from reports.expected import expected_best, outlook
+from reports.expected import curves, expected_best, outlook
 from reports.markdown import Markup, escape
 from reports.section import Section, results_basis
-from reports.sections import SECTIONS, cost, differences, results, search, trace, winners
-from reports.standings import average_standings, standings
+from reports.sections import SECTIONS, cost, differences, results, trace, winners
+from reports.standings import average_standings, better, covered, standings
 from reports.store import read
 from reports.table import Table
 from search_spaces import keys
@@ -112,12 +112,13 @@ def test_a_winner_that_is_not_the_best_on_validation_is_named(tmp_path, sweep):
 
 def test_every_table_with_scores_names_split_rule_seeds_and_tries(uri, sweep, tmp_path):
     shown = {name: section for name, section in SECTIONS.items() if section.basis is not None}
-    assert set(shown) == {"results", "differences", "winners", "search"}
+    assert set(shown) == {"results", "differences", "efficiency", "winners", "search", "views"}
     for section in shown.values():
         told = section.basis(sweep).caption
         assert all(word in told for word in ("split", "Selected:", "Seeds:", "Tries:"))
         assert told in section.text(sweep)
-        assert all(told in table.caption for name, table in section.tables(sweep).items() if "parameters" not in name)
+        tables = section.tables(sweep) if section.tables else {}
+        assert all(told in table.caption for name, table in tables.items() if "parameters" not in name)
     table = results.rows(sweep)
     assert set(table["split"]) == {"test"}
     assert set(table["selected_on"]) == {"validation"}
@@ -152,6 +153,16 @@ def test_intervals_cover_examples_only_where_predictions_give_the_scores(tmp_pat
     assert "**Seeds alone:** average, mrpc lack predictions" in differences.text(read(uri, "sweep-1"))
 
 
+def test_only_real_differences_make_one_method_better(sweep):
+    found = better(sweep, "minilm", "mrpc")
+    assert found == {("adapter", "full"), ("madapter", "full")}
+    judged = standings(sweep)
+    best = next(method for method in METHODS if judged[cell("mrpc", method)].best)
+    worse = {m for m in METHODS if judged[cell("mrpc", m)].p_value is not None and not judged[cell("mrpc", m)].tied}
+    assert {other for one, other in found if one == best} == worse
+    assert covered(sweep) == "95 % interval over seeds and test examples"
+
+
 def test_the_same_store_gives_the_same_intervals(uri, sweep):
     pd.testing.assert_frame_equal(differences.rows(sweep), differences.rows(read(uri, "sweep-1")))
 
@@ -172,16 +183,21 @@ def test_the_expected_best_is_the_mean_over_all_subsets(scores):
     assert expected_best(scores) == pytest.approx(expected)
 
 
+def test_the_expected_best_of_thousands_of_tries_stays_exact():
+    many = expected_best([float(i) for i in range(3000)])  # E = k (N + 1) / (k + 1) - 1 of 0 ... N - 1
+    assert many == pytest.approx([k * 3001 / (k + 1) - 1 for k in range(1, 3001)])
+
+
 @pytest.mark.parametrize(
-    ("curves", "settled"),
+    ("found", "settled"),
     [
         ({"a": [1.0, 2.0, 5.0, 6.0], "b": [1.0, 2.0, 3.0, 4.0]}, False),  # b gained 2 where a leads by 2
         ({"a": [1.0, 5.0, 6.0, 7.0], "b": [1.0, 2.0, 3.0, 4.0]}, True),
         ({"a": [1.0, 2.0, 8.0, 9.0], "b": [1.0, 3.0, 3.0, 3.0]}, False),  # b was ahead after half the tries
     ],
 )
-def test_a_lead_counts_as_settled_only_beyond_what_others_still_gained(curves, settled):
-    assert outlook(curves).settled is settled
+def test_a_lead_counts_as_settled_only_beyond_what_others_still_gained(found, settled):
+    assert outlook(found).settled is settled
 
 
 def test_with_one_try_nothing_is_said_about_more():
@@ -196,7 +212,7 @@ def test_failed_tries_count_with_the_lowest_score_of_the_task(tmp_path):
         FakeTrial(cell="minilm/mrpc/full", name="b", scores=(60.0,)),
     ]
     write_sweep(uri, record(), [failed, *others])
-    assert search.curves(read(uri, "sweep-1"))[cell("mrpc", "adapter")] == pytest.approx([70.0, 80.0])
+    assert curves(read(uri, "sweep-1"))[cell("mrpc", "adapter")] == pytest.approx([70.0, 80.0])
 
 
 def test_costs_are_hours_points_parameters_memory_seconds_and_bytes(sweep):

@@ -10,7 +10,7 @@ from report_fixture import FakeTrial, final, manifest, new_store, write_sweep
 
 from reports import markdown, spreadsheet
 from reports.build import build
-from reports.figures import figure_name
+from reports.sheet import file_name
 from reports.table import Table
 from search_spaces import keys
 
@@ -91,9 +91,7 @@ def test_a_sweep_full_of_hostile_text_gives_whole_tables(tmp_path):
 
 
 def test_models_given_as_directories_or_hub_ids_get_safe_figure_names_of_their_own():
-    names = [
-        figure_name(model) for model in ("minilm", "./my models/encoder", "owner/encoder", "../encoder", "a" * 300)
-    ]
-    assert names[0] == "efficiency_minilm"
+    names = [file_name(model) for model in ("minilm", "./my models/encoder", "owner/encoder", "../encoder", "a" * 300)]
+    assert names[0] == "minilm"
     assert len(set(names)) == 5
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name) for name in names)

@@ -129,14 +129,13 @@ def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
         *[("params.trained", 0, 20.0, end), ("params.weights", 0, 10.0, end)],
         *[("score", 1, 60.0, first), ("score", 2, 65.5, second)],
         *[("seconds", 1, 2.5, first), ("seconds", 2, 2.5, second)],
-        ("total_seconds", 0, 5.0, end),
     ]
 
 
 def test_a_failed_trial_has_no_best_score(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     trial = content(uri)["trial", FULL, FAILING.id]
-    assert {name for name, *_ in trial["points"]} == {"score", "seconds", "memory_mib", "epochs", "total_seconds"}
+    assert {name for name, *_ in trial["points"]} == {"score", "seconds", "memory_mib", "epochs"}
     assert (trial["tags"][keys.STATE], trial["tags"][keys.REASON]) == ("FAILED", "diverged")
     assert trial["tags"][keys.DIVERGED] == "true"
 
@@ -265,7 +264,7 @@ def test_a_request_carried_out_late_is_put_aside_when_the_sweep_finishes(uri, tm
     link.deliver(RECORDS[8:])
     found = content(uri)
     assert len(found) == 6
-    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 16
+    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 15
 
 
 def test_orphans_of_a_killed_driver_go_on_in_their_own_runs(uri, tmp_path):
@@ -321,7 +320,7 @@ def test_a_run_deleted_by_hand_is_written_again(uri, tmp_path):
     victim = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == SEARCHED.id)
     client(uri).delete_run(victim.info.run_id)
     deliver(uri, tmp_path, RECORDS)
-    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 16
+    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 15
 
 
 def test_a_deleted_experiment_is_restored(uri, tmp_path):

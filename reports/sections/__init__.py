@@ -12,6 +12,7 @@ from reports.sections import (
     search,
     trace,
     trials,
+    views,
     winners,
 )
 
@@ -24,6 +25,7 @@ SECTIONS: dict[str, Section] = {
     "paper": paper.SECTION,
     "winners": winners.SECTION,
     "search": search.SECTION,
+    "views": views.SECTION,
     "budget": budget.SECTION,
     "trace": trace.SECTION,
     "trials": trials.SECTION,

@@ -60,7 +60,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
         ]
         for row in spent.to_dict("records")
     ]
-    lines.append(["All", "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
+    lines.append([Markup("*All*"), "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
     told = Markup(
         f"What each cell spent; the budget is {manifest.budget.trials} configurations per cell for every method."
     )

@@ -1,30 +1,45 @@
-"""Score against trained parameters: refers to the figure of each model, which `reports/figures.py` draws."""
+"""Score against trained parameters, and against settings in which rows of one method differ: refers to the figures."""
 
 from __future__ import annotations
 
-from reports.figures import figure_name
-from reports.markdown import Markup, escape, paragraphs
-from reports.section import Section
+from reports.cells import collect
+from reports.figures import FIGURES
+from reports.markdown import Markup, escape, paragraphs, plural
+from reports.section import Section, caption, results_basis
+from reports.standings import covered
 from reports.store import Sweep
 
 
 def text(sweep: Sweep) -> str:
-    figures = []
-    for model, facts in sweep.manifest.models.items():
-        name = figure_name(model)
-        title = escape(facts.title)
-        figures.append(
-            Markup(
-                f"![Scores on {title} against trained parameters](figures/{name}.png)\n\n[As SVG](figures/{name}.svg)"
-            )
-        )
+    settings = images(sweep, "settings")
     return paragraphs(
         "## Parameter efficiency",
-        "Score against the number of trained parameters (logarithmic axis). Upper panels: every trial of the search at its best "
-        "epoch on the validation split, hollow when ASHA stopped it. Lower panels: finals on the test split, mean ± sample "
-        "standard deviation. The splits differ, so upper and lower panels must not be compared point by point.",
-        *figures,
+        caption(results_basis(sweep)),
+        "Mean test score of the finals against the number of trained parameters (logarithmic axis). Colour and marker: the "
+        f"method's family. Vertical lines: {covered(sweep)}, cut where they leave the panel; hollow: one final, no interval. The "
+        "dashed Pareto front starts at the smallest method and rises only to a method whose difference to the front so "
+        "far is real (grey: its interval), so a method above the line is not established as better than it.",
+        _missing(sweep),
+        *images(sweep, "efficiency"),
+        "Score against a setting, for rows of one method that differ in it alone:" if settings else "",
+        *settings,
     )
 
 
-SECTION = Section(text=text)
+def images(sweep: Sweep, kind: str) -> list[Markup]:
+    """The figures of one kind; each leads to its SVG file."""
+    return [
+        Markup(f"[![{escape(sheet.alt)}](figures/{sheet.name}.png)](figures/{sheet.name}.svg)")
+        for sheet in FIGURES[kind](sweep, collect(sweep))
+    ]
+
+
+def _missing(sweep: Sweep) -> str:
+    """Cells that no figure of results can show."""
+    left = [result for result in collect(sweep).values() if result.mean is None]
+    named = "; ".join(f"{result.cell} ({result.progress})" for result in left[:12])
+    more = f"; {len(left) - 12} more" if len(left) > 12 else ""
+    return f"{plural(len(left), 'cell')} without a result: {escape(named)}{more}." if left else ""
+
+
+SECTION = Section(text=text, basis=results_basis)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
 from math import ceil
 
 import pandas as pd
 
-from reports.expected import Outlook, expected_best, outlook
+from reports.expected import Outlook, curves, outlook
 from reports.markdown import MISSING, Markup, bullets, escape, paragraphs, points
 from reports.section import Section, caption, search_basis
+from reports.sections.efficiency import images
 from reports.store import Sweep
 from reports.table import Table
-from search_spaces.language import Cell
-from search_spaces.records import END_STATES
 
 HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "All", "Gain of the second half")
 
 
 def text(sweep: Sweep) -> str:
-    found = curves(sweep)
-    if not found:
-        return ""
     return paragraphs(
         "## Would more search change the order?",
         caption(search_basis(sweep)),
-        "Expected best validation score after that many tries, over all orders of the tries made (tries counted as "
-        "interchangeable). A try that ASHA stopped counts with its best epoch so far; one that failed counts with "
-        "the lowest score of its task.",
-        tables(sweep)["search"].markdown(),
-        bullets(Markup(_told(sweep, model, task)) for model in sweep.manifest.models for task in sweep.manifest.tasks),
+        "Expected best validation score after that many tries: the mean over all orders of the tries made, drawn without "
+        "repetition and counted as interchangeable. A curve that still rises at its end says that a larger budget would "
+        "have helped; a marker: the whole budget is used. A try that ASHA stopped counts with its best epoch so far; one "
+        "that failed counts with the lowest score of its task.",
+        *(_numbers(sweep) if curves(sweep) else ()),
+        *images(sweep, "tries"),
     )
+
+
+def _numbers(sweep: Sweep) -> tuple[str, str]:
+    columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
+    return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
 
 
 def tables(sweep: Sweep) -> dict[str, Table]:
@@ -58,20 +58,6 @@ def rows(sweep: Sweep) -> pd.DataFrame:
         for k, value in enumerate(curve, start=1)
     ]
     return pd.DataFrame(found, columns=["model", "task", "method", "tries", "expected_best"])
-
-
-@lru_cache(maxsize=2)
-def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
-    """E[best of k] of every cell in which a try has ended with a score."""
-    search = sweep.trials[(sweep.trials["phase"] == "search") & sweep.trials["state"].isin(END_STATES)]
-    lowest = search.groupby(["model", "task"])["best_score"].min()
-    found = {}
-    for name, tries in search.groupby("cell", sort=False):
-        model, task, method = str(name).split("/", 2)
-        if tries["best_score"].notna().any():
-            scores = tries["best_score"].fillna(lowest[model, task])
-            found[Cell(model=model, task=task, method=method)] = expected_best([float(score) for score in scores])
-    return found
 
 
 def _told(sweep: Sweep, model: str, task: str) -> str:

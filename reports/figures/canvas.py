@@ -1,0 +1,218 @@
+"""The sheet of paper under every figure: panels in a grid, titles, axes, a legend that takes the room it needs.
+
+Everything is measured in inches on a sheet as wide as a page's text, so that type has its printed size. Nothing is left
+to an automatic layout: that is slow with a hundred panels, and panels of two figures should align.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from reports.cells import CellResult
+from reports.manifest import Manifest
+from reports.markdown import plain_text
+from search_spaces.language import Cell
+
+WIDTH = 7.2  # inches
+TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
+# The only colours beside those of the families. The page for a screen replaces each of them in the dark.
+INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"
+_HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # of the sheet, of a panel, of the legend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """How panels share a sheet, in inches: `height` of a panel, the gaps between them, the room right of each."""
+
+    columns: int
+    height: float
+    gap_x: float = 0.14
+    gap_y: float = 0.1
+    left: float = 0.56
+    right: float = 0.08
+
+
+Rectangle = tuple[float, float, float, float]  # left, bottom, width, height in inches
+
+
+def paper(
+    title: str, note: str, number: int, frame: Frame, legend: Sequence[Line2D], labels: tuple[str, str]
+) -> tuple[Figure, list[Rectangle]]:
+    """A sheet with its words and the places of `number` panels, row by row. `labels` name the two axes."""
+    rows = -(-number // frame.columns)
+    lines = _flowed(legend)
+    foot = 0.45 + _LINE * len(lines)
+    top = _HEAD if note else _HEAD - 0.14
+    row = frame.height + _PANEL_HEAD + frame.gap_y
+    total = top + rows * row + foot - frame.gap_y
+    figure = Figure(figsize=(WIDTH, total), dpi=100)
+    FigureCanvasAgg(figure)
+    width = (WIDTH - frame.left - frame.right - (frame.columns - 1) * frame.gap_x) / frame.columns
+    places = []
+    for position in range(number):
+        down, column = divmod(position, frame.columns)
+        bottom = total - top - down * row - _PANEL_HEAD - frame.height
+        places.append((frame.left + column * (width + frame.gap_x), bottom, width, frame.height))
+    _words(figure, title, note, labels, frame, foot)
+    for number_of_line, line in enumerate(reversed(lines)):
+        _write_legend(figure, line, 0.09 + _LINE * number_of_line)
+    return figure, places
+
+
+def sheet(
+    title: str, note: str, number: int, frame: Frame, legend: Sequence[Line2D], labels: tuple[str, str]
+) -> tuple[Figure, list[Axes]]:
+    """As `paper`, with empty axes in the places."""
+    figure, places = paper(title, note, number, frame, legend, labels)
+    total = figure.get_figheight()
+    axes = [
+        figure.add_axes((left / WIDTH, bottom / total, width / WIDTH, height / total))
+        for left, bottom, width, height in places
+    ]
+    for panel in axes:
+        _quiet(panel)
+    return figure, axes
+
+
+def place_of(axes: Axes) -> Rectangle:
+    left, bottom, width, height = axes.get_position().bounds
+    total = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
+    return left * WIDTH, bottom * total, width * WIDTH, height * total
+
+
+def head(figure: Figure, place: Rectangle, title: str, note: str = "") -> None:
+    """Title of a panel and, below it, a remark: both cut to the panel's width."""
+    left, bottom, width, height = place
+    for text, size, colour, above in ((title, TEXT, INK, 0.155), (note, SMALL, GREY, 0.04)):
+        if text:
+            write(figure, left, bottom + height + above, fitted(text, width, size), size, colour, va="bottom")
+
+
+def write(figure: Figure, x: float, y: float, text: str, size: float = TEXT, colour: str = INK, **style: Any) -> None:
+    """A line of text on the sheet, in inches from its lower left corner."""
+    figure.text(x, y, text, transform=figure.dpi_scale_trans, fontsize=size, color=colour, **style)
+
+
+def empty(figure: Figure, place: Rectangle, text: str) -> None:
+    """Say why a panel shows nothing."""
+    left, bottom, width, height = place
+    shown = fitted(text, width - 0.1, SMALL)
+    write(figure, left + width / 2, bottom + height / 2, shown, SMALL, GREY, ha="center", va="center")
+
+
+def emptied(axes: Axes, text: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    empty(axes.get_figure(root=True), place_of(axes), text)  # type: ignore[arg-type]
+
+
+def fitted(text: str, inches: float, size: float) -> str:
+    """The text, cut until it is no wider."""
+    shown = text
+    while shown and width_of(shown, size) > inches:
+        text = text[:-1]
+        shown = text.rstrip() + "…" if text else ""
+    return shown
+
+
+@cache
+def width_of(text: str, size: float) -> float:
+    """Inches that a line of text takes; a pixel image's letters are up to 3 % wider than the font's own."""
+    width, _, _ = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return 1.03 * width / 72
+
+
+def short(text: str, longest: int = 40) -> str:
+    """Foreign text for a figure: one short line."""
+    plain = plain_text(text)
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def title_of(manifest: Manifest, model: str, what: str) -> str:
+    return f"{what}: {short(manifest.models[model].title)}, {short(manifest.title)}"
+
+
+def note_of(manifest: Manifest, results: Mapping[Cell, CellResult]) -> str:
+    """What a reader must know before the numbers: that they are preliminary, or of a reduced budget."""
+    left = sum(not result.ended for result in results.values())
+    so_far = f"so far: {len(results) - left} of {len(results)} cells complete" if left else ""
+    reduced = "reduced budget, not a result of the full protocol" if manifest.stamp else ""
+    return "; ".join(part for part in (so_far, reduced) if part)
+
+
+def score_axis(axes: Axes, low: float, high: float, number: int, numbered: bool) -> None:
+    """A vertical axis of scores with at most that many ticks, written or not."""
+    pad = 0.06 * max(high - low, 0.2)
+    axes.set_ylim(low - pad, high + pad)
+    axes.yaxis.set_major_locator(MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(labelleft=numbered)
+
+
+def magnitude(number: float, _position: object = None) -> str:
+    """1000000 as 1M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"
+
+
+MAGNITUDE = FuncFormatter(magnitude)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.grid(color=FAINT, linewidth=0.5)
+    axes.tick_params(labelsize=SMALL, length=2, width=0.5, color=GREY, labelcolor=INK, pad=2)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)
+
+
+def _words(figure: Figure, title: str, note: str, labels: tuple[str, str], frame: Frame, foot: float) -> None:
+    height = figure.get_figheight()
+    write(figure, 0.06, height - 0.07, fitted(title, WIDTH - 0.1, TITLE), TITLE, va="top")
+    write(figure, 0.06, height - 0.235, fitted(note, WIDTH - 0.1, TEXT), TEXT, GREY, va="top")
+    write(figure, (frame.left + WIDTH - frame.right) / 2, foot - 0.3, labels[0], ha="center", va="top")
+    vertical = fitted(labels[1], height - 0.6, TEXT)
+    write(figure, 0.06, (foot + height - _PANEL_HEAD - 0.3) / 2, vertical, va="center", rotation=90)
+
+
+def _flowed(legend: Sequence[Line2D]) -> list[list[Line2D]]:
+    """The entries in lines that fit the sheet."""
+    lines: list[list[Line2D]] = []
+    used = WIDTH
+    for entry in legend:
+        if used + _width_of_entry(entry) > WIDTH - 0.2:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(entry)
+        used += _width_of_entry(entry)
+    return lines
+
+
+def _width_of_entry(entry: Line2D) -> float:
+    return width_of(str(entry.get_label()), TEXT) + 0.46
+
+
+def _write_legend(figure: Figure, line: Sequence[Line2D], height: float) -> None:
+    """One centred line of the legend: each sign with its text, `height` inches above the sheet's edge."""
+    x = (WIDTH - sum(map(_width_of_entry, line))) / 2
+    for entry in line:
+        sign = Line2D([x + 0.04, x + 0.16, x + 0.28], [height] * 3, markevery=[1], transform=figure.dpi_scale_trans)
+        sign.update_from(entry)
+        sign.set_transform(figure.dpi_scale_trans)
+        figure.add_artist(sign)
+        write(figure, x + 0.33, height - 0.003, str(entry.get_label()), va="center")
+        x += _width_of_entry(entry)

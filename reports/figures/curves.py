@@ -1,0 +1,95 @@
+"""Learning curves: validation score after each epoch, of every trial of the search and of every final."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports.cells import CellResult
+from reports.families import look
+from reports.figures.canvas import GREY, INK, PALE
+from reports.figures.cellgrid import Kind, draw_cells, sheets_of
+from reports.figures.tiles import Tile, linear_scale
+from reports.markdown import plural
+from reports.sheet import Page, Sheet
+from reports.store import Sweep
+from search_spaces.language import Cell
+
+COLUMNS = ["cell", "task", "run_id", "phase", "state", "epoch", "score"]
+LEGEND = (
+    Line2D([], [], color=PALE, linewidth=0.8, label="trial of the search"),
+    Line2D(
+        [],
+        [],
+        color=PALE,
+        linewidth=0.8,
+        marker="o",
+        markeredgecolor=GREY,
+        markerfacecolor=GREY,
+        markersize=2.2,
+        label="stopped by ASHA",
+    ),
+    Line2D([], [], color=INK, linewidth=1.4, label="final, one line per seed"),
+)
+
+
+def sheets(sweep: Sweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
+    return sheets_of(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, results, page))
+
+
+def rows(sweep: Sweep) -> pd.DataFrame:
+    """One row per trial and epoch with a score (percent points), trial by trial."""
+    trials = sweep.trials[["run_id", "cell", "task", "phase", "state"]]
+    return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
+
+
+def draw(sweep: Sweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
+    table = rows(sweep)
+    last = max(int(table["epoch"].max()), 2) if len(table) else 2
+    kind = Kind(
+        title="Learning curves",
+        labels=("epoch", "validation score, percent points"),
+        legend=LEGEND,
+        horizontal=linear_scale(1 - 0.04 * last, last * 1.03, MaxNLocator(4, integer=True).tick_values(1, last)),
+        counted=_counted,
+        draw=partial(_draw, sweep),
+    )
+    limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
+    return draw_cells(sweep, results, page, kind, table, limits)
+
+
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """All but the lowest fifth of the scores, and in any case every cell's best: a first epoch is often far below."""
+    if table.empty:
+        return 0.0, 1.0
+    worst_cell = table.groupby("cell")["score"].max().min()
+    return min(float(table["score"].quantile(0.2)), float(worst_cell)), float(table["score"].max())
+
+
+def _counted(own: pd.DataFrame) -> str:
+    number = own.groupby("phase")["run_id"].nunique()
+    found = [plural(int(number.get("search", 0)), "trial"), plural(int(number.get("final", 0)), "final")]
+    return ", ".join(text for text in found if not text.startswith("0 "))
+
+
+def _draw(sweep: Sweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
+    tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
+    stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")
+    tile.plot(stopped["epoch"], stopped["score"], linestyle="none", marker="o", color=GREY, markersize=1.7, zorder=2)
+    colour = look(sweep.manifest.methods[cell.method].family).colour
+    tile.plot(*_lines(finals), color=colour, linewidth=1.1, zorder=3, solid_capstyle="round")
+
+
+def _lines(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and scores of all trials, with a gap between them; the rows of a trial stand together."""
+    runs = table["run_id"].to_numpy()
+    ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
+    epochs, scores = (table[name].to_numpy(dtype=float) for name in ("epoch", "score"))
+    return np.insert(epochs, ends, np.nan), np.insert(scores, ends, np.nan)

@@ -1,0 +1,181 @@
+"""Bottleneck, depth and their like: test score against a setting in which rows of one method differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from reports.cells import CellResult
+from reports.families import look
+from reports.figures.canvas import PAPER, Frame, emptied, head, note_of, place_of, score_axis, sheet, short, title_of
+from reports.manifest import Manifest
+from reports.sheet import Page, Sheet, file_name, pages
+from reports.standings import covered, standings
+from reports.store import Sweep
+from search_spaces.language import Cell
+
+Results = Mapping[Cell, CellResult]
+_COLUMNS = ["series", "family", "label", "value", "mean", "low", "high", "n"]
+_LINES: Any = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Rows of one method (labels, ascending in the setting) that differ in this one numeric setting alone."""
+
+    title: str
+    family: str
+    setting: str
+    labels: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+def series(manifest: Manifest) -> list[Series]:
+    """Every series of the space, in the order of its first row."""
+    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for label, facts in manifest.methods.items():
+        for setting, value in facts.fixed.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                others = tuple(sorted((k, v) for k, v in facts.fixed.items() if k != setting))
+                groups[facts.name, setting, repr(others)].append(label)
+    return [
+        _series(manifest, str(key[1]), labels) for key, labels in groups.items() if _differ(manifest, key[1], labels)
+    ]
+
+
+def _differ(manifest: Manifest, setting: object, labels: list[str]) -> bool:
+    return len({manifest.methods[label].fixed[str(setting)] for label in labels}) > 1
+
+
+def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
+    ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
+    facts = manifest.methods[ranked[0]]
+    # Titles of rows are "Method (label)".
+    names = {manifest.methods[label].title.split(" (")[0] for label in labels}
+    others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
+    told = ", ".join(f"{one} {value}" for one, value in others.items())
+    return Series(
+        title=(names.pop() if len(names) == 1 else facts.name) + (f" ({told})" if told else ""),
+        family=facts.family,
+        setting=setting,
+        labels=tuple(ranked),
+        values=tuple(float(manifest.methods[label].fixed[setting]) for label in ranked),
+    )
+
+
+def _varies(manifest: Manifest, name: str, setting: str) -> bool:
+    return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
+
+
+def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
+    """A sheet per setting and model; none when no rows differ in a setting alone."""
+    manifest = sweep.manifest
+    settings = dict.fromkeys(one.setting for one in series(manifest))
+    return [
+        Sheet(
+            name=page.name,
+            alt=f"Test scores on {manifest.models[page.model].title} against the setting {setting}",
+            draw=partial(draw, sweep, results, page, setting),
+        )
+        for setting in settings
+        for page in pages(manifest, f"setting_{file_name(setting)}", 6)
+    ]
+
+
+def rows(sweep: Sweep, results: Results, model: str, task: str, setting: str) -> pd.DataFrame:
+    """One row per method row with a score: series, family, label, value, mean, low, high (percent points), n."""
+    found = []
+    for one in series(sweep.manifest):
+        for label, value in zip(one.labels, one.values, strict=True):
+            cell = Cell(model=model, task=task, method=label)
+            result = results[cell]
+            if one.setting == setting and result.mean is not None:
+                interval = standings(sweep)[cell].interval or (float("nan"), float("nan"))
+                found.append((one.title, one.family, label, value, result.mean, *interval, len(result.scores)))
+    return pd.DataFrame(found, columns=_COLUMNS)
+
+
+def draw(sweep: Sweep, results: Results, page: Page, setting: str) -> Figure:
+    """The page's figure, a panel per task and a line with its band per method."""
+    manifest = sweep.manifest
+    tables = {task: rows(sweep, results, page.model, task, setting) for task in page.tasks}
+    styles = _styles([one for one in series(manifest) if one.setting == setting])
+    frame = Frame(columns=min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
+    title = title_of(manifest, page.model, f"Score against {short(setting)}")
+    labels = (f"{short(setting)} (logarithmic)" if _wide(tables) else short(setting), "test score, percent points")
+    figure, axes = sheet(title, note_of(manifest, results), len(tables), frame, list(styles.values()), labels)
+    for panel, (task, table) in zip(axes, tables.items(), strict=True):
+        facts = manifest.tasks[task]
+        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(sweep, table))
+        if table.empty:
+            emptied(panel, "no final has finished")
+        else:
+            _draw(panel, table, styles, _wide(tables))
+    return figure
+
+
+def _wide(tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether the values call for a logarithmic axis."""
+    values = pd.concat([table["value"] for table in tables.values()])
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 4)
+
+
+def _counted(sweep: Sweep, table: pd.DataFrame) -> str:
+    seeds = sorted(set(table["n"]))
+    number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}" if seeds else ""
+    return f"n = {number} final seeds, band: {covered(sweep)}" if seeds else ""
+
+
+def _styles(found: list[Series]) -> dict[str, Line2D]:
+    """How each series is drawn: the family's colour and marker; lines differ within a family."""
+    styles = {}
+    for position, one in enumerate(found):
+        place = [other.family for other in found[:position]].count(one.family)
+        shown = look(one.family)
+        styles[one.title] = Line2D(
+            [], [], color=shown.colour, marker=shown.marker, markersize=4.5, linewidth=1.1,
+            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=_LINES[place % len(_LINES)], label=short(one.title),
+        )  # fmt: skip
+    return styles
+
+
+def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: bool) -> None:
+    for name, members in table.groupby("series", sort=False):
+        style = styles[str(name)]
+        axes.add_line(_copied(style, members))
+        axes.fill_between(
+            members["value"], members["low"], members["high"], color=style.get_color(), alpha=0.12, linewidth=0
+        )
+    values = sorted(set(table["value"]))
+    if wide:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    reach = values[-1] / values[0] if wide else values[-1] - values[0]
+    axes.set_xlim(
+        *(
+            (values[0] / reach**0.08, values[-1] * reach**0.08)
+            if wide
+            else (values[0] - 0.08 * reach, values[-1] + 0.08 * reach)
+        )
+    )
+    means = table["mean"]
+    room = max(0.5 * (means.max() - means.min()), 0.5)
+    low, high = table["low"].fillna(means).min(), table["high"].fillna(means).max()
+    score_axis(axes, max(low, means.min() - room), min(high, means.max() + room), 5, True)
+
+
+def _copied(style: Line2D, members: pd.DataFrame) -> Line2D:
+    line = Line2D(list(members["value"]), list(members["mean"]))
+    line.update_from(style)
+    return line

@@ -1,0 +1,119 @@
+"""Panels that are too many for axes of their own: tiles of one drawing surface that is measured in inches.
+
+Matplotlib's axes cost 50 ms each, drawn twice; a tile is some lines and a clipping rectangle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle as Patch
+from matplotlib.ticker import MaxNLocator
+
+from reports.figures.canvas import FAINT, GREY, SMALL, WIDTH, Rectangle, write
+
+Numbers = Any  # whatever numpy takes for an array of floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One axis: its limits, its ticks with their texts, and whether it is logarithmic."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    log: bool = False
+
+    def share(self, values: Numbers) -> np.ndarray:
+        """Where values lie between the limits, 0 to 1."""
+        values = np.asarray(values, dtype=float)
+        low, high = self.low, self.high
+        if self.log:
+            low, high, values = np.log(low), np.log(high), np.log(values)
+        return (values - low) / (high - low)
+
+
+def score_scale(low: float, high: float) -> Scale:
+    """A vertical axis of scores with a margin above and below."""
+    pad = 0.08 * max(high - low, 0.2)
+    return linear_scale(low - pad, high + pad, MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+
+
+def linear_scale(low: float, high: float, ticks: Numbers) -> Scale:
+    return Scale(low=low, high=high, ticks=tuple((float(t), f"{t:g}") for t in ticks if low <= t <= high))
+
+
+def board(figure: Figure) -> Axes:
+    """An invisible surface over the whole sheet whose unit is the inch."""
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(0, figure.get_figheight())
+    axes.set_axis_off()
+    return axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A panel on the board: takes data units, draws inches, cuts at its edges."""
+
+    axes: Axes
+    place: Rectangle
+    x: Scale
+    y: Scale
+
+    def plot(self, x: Numbers, y: Numbers, *, cut: bool = True, **style: Any) -> None:
+        """A line or marks. NaN interrupts a line, so that many of one style are one artist."""
+        line = Line2D(*self._inches(x, y), **style)
+        self.axes.add_artist(line)
+        if cut:
+            line.set_clip_path(self._edge())
+
+    def shade(self, one: float, other: float, colour: str) -> None:
+        """The strip between two values of the horizontal axis."""
+        left, bottom, width, height = self.place
+        start, end = sorted(np.clip(self.x.share([one, other]), 0, 1))
+        self.axes.add_artist(
+            Patch((left + width * start, bottom), width * (end - start), height, color=colour, linewidth=0, zorder=0.3)
+        )
+
+    def frame(self, numbered_left: bool, numbered_below: bool) -> None:
+        """Grid, axes and, where wanted, the numbers beside them."""
+        left, bottom, width, height = self.place
+        xs, ys = (
+            self._inches([tick for tick, _ in self.x.ticks], self.y.low)[0],
+            self.y.share([t for t, _ in self.y.ticks]),
+        )
+        ys = bottom + height * ys
+        grid = [((x, bottom), (x, bottom + height)) for x in xs] + [((left, y), (left + width, y)) for y in ys]
+        edges = [((left, bottom + height), (left, bottom)), ((left, bottom), (left + width, bottom))]
+        ticks = [((x, bottom), (x, bottom - 0.03)) for x in xs] + [((left, y), (left - 0.03, y)) for y in ys]
+        self.axes.add_collection(LineCollection(grid, colors=FAINT, linewidths=0.5, zorder=0.2), autolim=False)
+        self.axes.add_collection(LineCollection(edges + ticks, colors=GREY, linewidths=0.5, zorder=0.5), autolim=False)
+        figure = self.axes.figure
+        assert isinstance(figure, Figure)
+        if numbered_left:
+            for y, (_, text) in zip(ys, self.y.ticks, strict=True):
+                write(figure, left - 0.06, y, text, SMALL, ha="right", va="center_baseline")
+        if numbered_below:
+            for x, (_, text) in zip(xs, self.x.ticks, strict=True):
+                write(figure, x, bottom - 0.06, text, SMALL, ha="center", va="top")
+
+    def _inches(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        left, bottom, width, height = self.place
+        return left + width * self.x.share(x), bottom + height * self.y.share(y)
+
+    def _edge(self) -> Patch:
+        left, bottom, width, height = self.place
+        return Patch((left, bottom), width, height, transform=self.axes.transData)
+
+
+def joined(lines: Sequence[Numbers]) -> np.ndarray:
+    """The lines' values one after the other with a gap between."""
+    return np.concatenate([part for line in lines for part in (np.asarray(line, dtype=float), [np.nan])] or [[]])

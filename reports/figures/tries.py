@@ -1,0 +1,162 @@
+"""Budget curve: the best validation score that a search of n configurations can be expected to find.
+
+The curves are those of `reports/expected.py`, which the section beside the figure has in numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports import labels
+from reports.cells import CellResult
+from reports.expected import curves
+from reports.families import look, ordered, present
+from reports.figures.canvas import (
+    INK,
+    PALE,
+    PAPER,
+    SMALL,
+    Frame,
+    emptied,
+    fitted,
+    head,
+    note_of,
+    place_of,
+    score_axis,
+    sheet,
+    short,
+    title_of,
+)  # fmt: skip
+from reports.figures.tiles import joined
+from reports.sheet import Page, Sheet, pages
+from reports.store import Sweep
+from search_spaces.language import Cell
+
+FEW = 8  # lines that can still be told apart in one panel
+COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
+Results = Mapping[Cell, CellResult]
+
+
+def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
+    """A sheet per model with a panel per task while the methods are few, else per task with a panel per family."""
+    manifest = sweep.manifest
+    return [
+        Sheet(
+            name=page.name,
+            alt=f"Expected best validation score on {manifest.models[page.model].title} against the number of tries",
+            draw=partial(draw, sweep, results, page),
+        )
+        for page in pages(manifest, "tries", 6 if len(manifest.methods) <= FEW else 1)
+    ]
+
+
+def rows(sweep: Sweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
+    """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget)."""
+    manifest = sweep.manifest
+    found = []
+    for label in order:
+        facts = manifest.methods[label]
+        expected = curves(sweep).get(Cell(model=model, task=task, method=label), [])
+        planned = manifest.planned_trials(label)
+        found += [(label, facts.title, facts.family, n, value, planned) for n, value in enumerate(expected, start=1)]
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def draw(sweep: Sweep, results: Results, page: Page) -> Figure:
+    """The page's figure: panels of tasks, or of families when the page holds one task of many methods."""
+    manifest = sweep.manifest
+    order = ordered(manifest, page.model, results)
+    tables = {task: rows(sweep, page.model, task, order) for task in page.tasks}
+    by_family = len(manifest.methods) > FEW
+    panels = [(page.tasks[0], name) for name in present(manifest)] if by_family else [(task, "") for task in page.tasks]
+    frame = Frame(columns=min(2, len(panels)), height=1.35 if by_family else 1.9, gap_x=0.42, gap_y=0.25)
+    title = title_of(manifest, page.model, "What a search budget buys")
+    first = manifest.tasks[page.tasks[0]]
+    title += f", {short(first.title)} ({first.score})" if by_family else ""
+    axis_labels = ("configurations tried, n", "expected best validation score, percent points")
+    figure, axes = sheet(title, note_of(manifest, results), len(panels), frame, _legend(by_family), axis_labels)
+    for panel, (task, family) in zip(axes, panels, strict=True):
+        facts = manifest.tasks[task]
+        own = tables[task][tables[task]["family"] == family] if by_family else tables[task]
+        head(
+            figure,
+            place_of(panel),
+            (family or "other") if by_family else f"{short(facts.title)} ({facts.score})",
+            _counted(own),
+        )
+        _draw(panel, own, tables[task])
+    return figure
+
+
+def _counted(own: pd.DataFrame) -> str:
+    if own.empty:
+        return ""
+    tried = own.groupby("method")["n"].max()
+    low, high = tried.min(), tried.max()
+    return f"n = {low if low == high else f'{low} to {high}'} tries per method, 1 seed each"
+
+
+def _legend(by_family: bool) -> list[Line2D]:
+    end = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 4.5}
+    marks = [Line2D([], [], label="the whole budget is used", **end)]  # type: ignore[arg-type]
+    if by_family:
+        marks.append(Line2D([], [], color=PALE, linewidth=0.8, label="methods of other families"))
+    return marks
+
+
+def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
+    if own.empty:
+        return emptied(axes, "no trial has ended with a score")
+    last = int(everything["n"].max())
+    room = 0.32 if len(everything) else 0.0
+    axes.set_xlim(1 - 0.03 * last, last + max(room * last, 0.5))
+    axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
+    # The first tries of a bad method would press all others together.
+    low = float(np.quantile(everything["expected"], 0.03))
+    score_axis(axes, low, float(everything["expected"].max()), 5, True)
+    strangers = everything[~everything["method"].isin(own["method"])]
+    lines = [line for _, line in strangers.groupby("method", sort=False)]
+    axes.plot(
+        joined([line["n"] for line in lines]),
+        joined([line["expected"] for line in lines]),
+        color=PALE,
+        linewidth=0.5,
+        zorder=1.1,
+    )
+    for position, (_, line) in enumerate(own.groupby("method", sort=False)):
+        style = look(line["family"].iloc[0])
+        axes.plot(line["n"], line["expected"], color=style.colour, linewidth=1.1, linestyle=_LINES[position % 4])
+        end = line.iloc[-1]
+        if end["n"] >= end["planned"]:
+            axes.plot(
+                end["n"], end["expected"], style.marker, color=style.colour, markersize=5,
+                markeredgecolor=PAPER, markeredgewidth=0.4, zorder=3,
+            )  # fmt: skip
+    return _name_ends(axes, own)
+
+
+_LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+
+
+def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
+    """Each method's name right of its line's end, with a thin line to it; names never overlap."""
+    ends = own.groupby("method", sort=False).tail(1)
+    height = axes.get_window_extent().height
+    low, high = axes.get_ylim()
+    gap = 1.25 * SMALL * axes.figure.dpi / 72 / height * (high - low)
+    places = labels.stacked(list(ends["expected"]), gap, low + gap / 2, high - gap / 2)
+    right = int(own["n"].max())
+    edge = axes.get_xlim()[1]
+    start = right + 0.14 * (edge - right)
+    inches = axes.get_window_extent().width / axes.figure.dpi * (edge - start) / (edge - axes.get_xlim()[0])
+    for row, place in zip(ends.itertuples(), places, strict=True):
+        axes.plot([row.n, start], [row.expected, place], color="#5c5c5c", linewidth=0.35, zorder=0.9)
+        axes.text(start, place, fitted(short(row.title), inches, SMALL), fontsize=SMALL, va="center", color=INK)

@@ -1,0 +1,152 @@
+"""Turns the Markdown of the report into HTML: tables that can be sorted, figures in place, no link that leaves the page.
+
+Knows the Markdown of this package and markdown-it's tokens. Raw HTML in the Markdown is shown as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from reports.page import vector
+
+_NUMBER = re.compile(r"(?:[<>] )?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.-])")
+_FIGURE = re.compile(r"figures/([^/]+)\.png")
+_SIDES = {"text-align:right": "right", "text-align:left": "left"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """`headings`: (id, HTML of the text) of the sections."""
+
+    html: str
+    headings: tuple[tuple[str, str], ...]
+
+
+def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
+    """Render the report's Markdown; `figures` as in `reports.page.build.page`."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = _with_figures(reader.parse(markdown), figures)
+    _prepare_tables(tokens)
+    headings = _number_headings(tokens, reader)
+    return Body(html=reader.renderer.render(tokens, reader.options, {}).strip(), headings=headings)
+
+
+def number_in(text: str) -> float | None:
+    """The number that a cell begins with, by which it is sorted: 1,020,000 of "1,020,000 (2.1 %)", 86.5 of "86.50 ± 0.50 ≈"."""
+    found = _NUMBER.match(text)
+    return float(found[1].replace(",", "").replace("−", "-")) if found else None
+
+
+def _with_figures(tokens: Sequence[Token], figures: Mapping[str, str]) -> list[Token]:
+    """Paragraphs that hold figures become these figures; other pictures and links leave their text."""
+    found: list[Token] = []
+    for token in tokens:
+        if token.type != "inline":
+            found.append(token)
+            continue
+        children = [child for child in token.children or () if child.type not in ("link_open", "link_close")]
+        shown = [_figure(child, figures) for child in children if child.type == "image"]
+        token.children = [_text(child.content) if child.type == "image" else child for child in children]
+        if shown and found[-1].type == "paragraph_open":
+            found[-1] = _raw("\n".join(shown))
+        else:
+            found.append(token)
+    return _without_ends_of_figures(found)
+
+
+def _without_ends_of_figures(tokens: Sequence[Token]) -> list[Token]:
+    pairs = zip([None, *tokens], tokens, strict=False)
+    return [
+        token
+        for before, token in pairs
+        if not (token.type == "paragraph_close" and before is not None and before.type == "html_block")
+    ]
+
+
+def _figure(image: Token, figures: Mapping[str, str]) -> str:
+    """The figure's SVG with its caption; the caption alone when it is not one of ours."""
+    named = _FIGURE.fullmatch(str(image.attrs.get("src", "")))
+    caption = escape(image.content)
+    if named is None or named[1] not in figures:
+        return f"<p>{caption}</p>"
+    drawing = vector.inline(figures[named[1]], named[1], image.content)
+    return f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>\n"
+
+
+def _text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
+
+
+def _raw(html: str) -> Token:
+    return Token("html_block", "", 0, content=html)
+
+
+def _prepare_tables(tokens: list[Token]) -> None:
+    """Classes instead of styles, buttons in the header, numbers to sort by, a box to scroll wide tables in."""
+    for position, token in enumerate(tokens):
+        if token.type in ("th_open", "td_open"):
+            token.attrs = {"class": _SIDES.get(str(token.attrs.get("style", "")), "left")}
+            text = _plain(tokens[position + 1])
+            number = number_in(text)
+            if token.type == "th_open":
+                _make_button(tokens[position + 1], token)
+            elif number is not None:
+                token.attrs["data-sort"] = f"{number:.12g}"
+            elif text in ("", "–") or text.startswith("– "):
+                token.attrs["data-sort"] = ""
+        elif token.type == "table_open":
+            tokens[position] = _raw('<div class="wide" tabindex="0" role="region" aria-label="Table"><table>\n')
+        elif token.type == "table_close":
+            tokens[position] = _raw("</table></div>\n")
+    _set_feet(tokens)
+
+
+def _make_button(inline: Token, header: Token) -> None:
+    header.attrs |= {"scope": "col", "aria-sort": "none"}
+    start, end = Token("html_inline", "", 0, content='<button type="button">'), Token("html_inline", "", 0)
+    end.content = "</button>"
+    inline.children = [start, *(inline.children or ()), end]
+
+
+def _set_feet(tokens: list[Token]) -> None:
+    """Last rows whose first cell is emphasised as a whole (a sum, a baseline) stay below when the others are sorted."""
+    for position in reversed([i for i, token in enumerate(tokens) if token.type == "tbody_close"]):
+        start = position
+        while (row := _row_start(tokens, start)) is not None and _emphasised(tokens[row + 2]):
+            start = row
+        if start != position and tokens[start - 1].type != "tbody_open":
+            tokens[position] = _raw("</tfoot>\n")
+            tokens.insert(start, _raw("</tbody>\n<tfoot>\n"))
+
+
+def _row_start(tokens: Sequence[Token], end: int) -> int | None:
+    """Position of the row that ends before `end`; None when there is none."""
+    if tokens[end - 1].type != "tr_close":
+        return None
+    return next(i for i in range(end - 1, -1, -1) if tokens[i].type == "tr_open")
+
+
+def _emphasised(cell: Token) -> bool:
+    children = [child for child in cell.children or () if child.content or child.type != "text"]
+    return len(children) > 2 and children[0].type == "em_open" and children[-1].type == "em_close"
+
+
+def _number_headings(tokens: Sequence[Token], reader: MarkdownIt) -> tuple[tuple[str, str], ...]:
+    """Ids for the sections, and what a list of contents says of them."""
+    found: list[tuple[str, str]] = []
+    for position, token in enumerate(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            token.attrs["id"] = f"section-{len(found) + 1}"
+            text = reader.renderer.render(tokens[position + 1 : position + 2], reader.options, {})
+            found.append((str(token.attrs["id"]), text))
+    return tuple(found)
+
+
+def _plain(inline: Token) -> str:
+    return "".join(child.content for child in inline.children or () if child.type in ("text", "code_inline")).strip()

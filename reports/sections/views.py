@@ -1,0 +1,26 @@
+"""What happened inside each cell: which learning rates won, and every learning curve. Refers to the figures."""
+
+from __future__ import annotations
+
+from reports.markdown import paragraphs
+from reports.section import Section, caption, search_basis
+from reports.sections.efficiency import images
+from reports.store import Sweep
+
+
+def text(sweep: Sweep) -> str:
+    return paragraphs(
+        "## The search in pictures",
+        caption(search_basis(sweep)),
+        "### Which learning rate won where",
+        "Each trial of the search at its best epoch. Shaded: outside the searched range. A winner beside the shade asks for "
+        "a wider range.",
+        *images(sweep, "search"),
+        "### Learning curves",
+        "Validation score after every epoch: search trials thin, finals bold. A final that runs apart from the others of its "
+        "cell is a seed that behaves differently. The lowest scores are cut off.",
+        *images(sweep, "curves"),
+    )
+
+
+SECTION = Section(text=text, basis=search_basis)
