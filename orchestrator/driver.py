@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "sweep.json"
 # Raise it when the ledger's records change their meaning.
 FORMAT = 1
-# How long the end of a sweep waits for the tracking store, in seconds.
+# How long the end of a sweep waits for a tracking store that takes nothing, in seconds.
 DELIVERY = 120.0
 
 

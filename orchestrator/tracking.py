@@ -60,13 +60,18 @@ class Tracker:
             self._news.notify_all()
 
     def drain(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until everything is delivered; returns whether it is."""
+        """Wait until everything is delivered, or nothing more has been for `timeout` seconds; returns whether all is."""
         with self._news:
             self._awaited = True
             self._news.notify_all()
-            done = self._news.wait_for(lambda: self.behind == 0, timeout)
+            while self.behind and self._gets_on(self.behind, timeout):
+                pass
             self._awaited = False
-            return done
+            return self.behind == 0
+
+    def _gets_on(self, behind: int, timeout: float) -> bool:
+        """Whether fewer records than so many are left within `timeout` seconds."""
+        return self._news.wait_for(lambda: self.behind < behind, timeout)
 
     def close(self) -> None:
         """End the thread. What is not delivered stays in the ledger, and the next driver of this sweep delivers it."""

@@ -195,3 +195,23 @@ def test_a_locked_database_holds_nobody_up_and_takes_everything_later(tmp_path, 
 def test_importing_the_tracker_does_not_load_mlflow():
     code = "import sys, orchestrator.tracking; print([m for m in ('mlflow', 'torch', 'ray', 'optuna') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_draining_goes_on_as_long_as_the_store_gets_on(tmp_path):
+    tracker = Tracker("sqlite:///nowhere.db", tmp_path, tmp_path, RECORDS[:6])
+
+    def deliver():
+        for position in range(1, 7):
+            time.sleep(0.15)
+            tracker._note(position)
+
+    threading.Thread(target=deliver, daemon=True).start()
+    assert tracker.drain(0.5)  # 0.9 seconds in all
+
+
+def test_draining_ends_when_the_store_has_stopped(tmp_path):
+    tracker = Tracker("sqlite:///nowhere.db", tmp_path, tmp_path, RECORDS[:6])
+    threading.Timer(0.1, tracker._note, [3]).start()
+    start = time.monotonic()
+    assert not tracker.drain(0.4)
+    assert 0.4 < time.monotonic() - start < 5
