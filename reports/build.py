@@ -6,7 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from reports import figures, spreadsheet
+from reports import spreadsheet
+from reports.figures import drawing
 from reports.markdown import paragraphs
 from reports.page.build import page
 from reports.sections import SECTIONS
@@ -35,7 +36,7 @@ def render(sweep: Sweep, folder: Path) -> None:
     """Write all files of the report into an empty folder."""
     for name in ("tables", "figures"):
         (folder / name).mkdir()
-    figures.write(sweep, folder / "figures")
+    drawing.write(sweep, folder / "figures")
     for name, section in SECTIONS.items():
         if section.rows is not None:
             spreadsheet.write(section.rows(sweep), folder / "tables" / f"{name}.csv")
