@@ -6,7 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from reports import figures, spreadsheet
+from reports import spreadsheet
+from reports.figures import drawing
 from reports.markdown import paragraphs
 from reports.page.build import page
 from reports.section import Section
@@ -39,7 +40,7 @@ def render(sweep: Sweep, folder: Path) -> None:
     """
     for name in ("tables", "figures"):
         (folder / name).mkdir()
-    figures.write(sweep, folder / "figures")
+    drawing.write(sweep, folder / "figures")
     for name, section in SECTIONS.items():
         _write_tables(name, section, sweep, folder / "tables")
     texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]

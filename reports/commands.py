@@ -11,16 +11,24 @@ NARROWED = ("--models", "--tasks", "--methods", "--report")
 
 
 def cell_command(command: str, cell: Cell) -> str:
-    """The sweep's command for this cell alone, "" when it is not known. Its report goes to a folder of its own.
+    """The sweep's command for this cell alone, "" when it is not known or no shell could read it.
 
+    Its report goes to a folder of its own.
     A cell is searched in the same way whatever stands beside it, and a trial found under the same --out is not trained again.
     """
-    words = shlex.split(command)
+    words = _words(command)
     if not words:
         return ""
     report = _value(words, "--report") or "reports"
     only = ("--models", cell.model, "--tasks", cell.task, "--methods", cell.method, "--report", f"{report}-one-cell")
     return shlex.join([*_without(words, NARROWED), *only])
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a store may hold any text
+        return []
 
 
 def _value(words: Sequence[str], option: str) -> str:

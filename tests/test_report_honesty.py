@@ -249,7 +249,8 @@ def test_the_command_of_a_cell_is_the_sweeps_own_for_that_cell_alone():
     wanted = {"models": ["b"], "tasks": ["rte"], "methods": ["adapter"], "trials": 4, "gpus": 2, "space": "glue"}
     assert {name: options[name] for name in wanted} == wanted
     assert (options["data_dir"].name, options["report"].name) == ("my data", "r-one-cell")
-    assert cell_command("", Cell(model="b", task="rte", method="adapter")) == ""
+    for unknown in ("", "run 'without an end"):
+        assert cell_command(unknown, Cell(model="b", task="rte", method="adapter")) == ""
 
 
 def test_latex_shows_hostile_text_as_text():
