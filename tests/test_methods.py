@@ -93,6 +93,13 @@ def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_ber
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_recommends_to_search_is_allowed(method):
+    for name, dimension in METHODS[method].search.items():
+        for value in dimension.values if name != "lr" else ():
+            build(method, {name: value}, BERT).check_recipe(Recipe(), BERT)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_defaults_are_accepted_and_say_what_they_are(method):
     built = build(method, {}, BERT)
     assert built.title
