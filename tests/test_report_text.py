@@ -6,10 +6,14 @@ import re
 
 import pandas as pd
 import pytest
+from figure_fixture import in_memory, made_up
 from report_fixture import FakeTrial, final, manifest, new_store, write_sweep
 
 from reports import markdown, spreadsheet
 from reports.build import build
+from reports.cells import collect
+from reports.families import FAMILIES
+from reports.sections.results import _scores
 from reports.sheet import file_name
 from reports.table import Table
 from search_spaces import keys
@@ -95,3 +99,14 @@ def test_models_given_as_directories_or_hub_ids_get_safe_figure_names_of_their_o
     assert names[0] == "minilm"
     assert len(set(names)) == 5
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name) for name in names)
+
+
+def test_methods_are_grouped_by_family_and_ordered_by_parameters():
+    sweep = in_memory(*made_up(16, tasks=("mrpc",), trials=2))
+    labels = {facts.title: label for label, facts in sweep.manifest.methods.items()}
+    shown = [labels[str(row[0])] for row in _scores(sweep, "minilm").rows if str(row[0]) in labels]
+    trained = {cell.method: result.counts.trained for cell, result in collect(sweep).items()}
+    keys = [(list(FAMILIES).index(sweep.manifest.methods[label].family), trained[label]) for label in shown]
+    assert len(shown) == 16
+    assert keys == sorted(keys)
+    assert shown != list(sweep.manifest.methods)

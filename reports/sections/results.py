@@ -8,6 +8,7 @@ from statistics import fmean
 import pandas as pd
 
 from reports.cells import CellResult, collect, final_values
+from reports.families import ordered
 from reports.manifest import Manifest
 from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points
 from reports.section import Section, caption, results_basis
@@ -96,10 +97,10 @@ def _scores(sweep: Sweep, model: str) -> Table:
     manifest, results, judged = sweep.manifest, collect(sweep), standings(sweep)
     averages = average_standings(sweep, model)
     lines: list[list[object]] = []
-    for label, method in manifest.methods.items():
+    for label in ordered(manifest, model, results):
         cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
         shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
-        lines.append([method.title, *shown, _average(averages.get(label))])
+        lines.append([manifest.methods[label].title, *shown, _average(averages.get(label))])
     constants = [task.majority for task in manifest.tasks.values()]
     known = [value for value in constants if value is not None]
     mean = fmean(known) if len(known) == len(constants) else None
@@ -199,7 +200,7 @@ def _parameters(manifest: Manifest, model: str, results: Results) -> Table:
     if any(nominal.values()):
         header.append("Nominal #P (paper)")
     lines = []
-    for label in manifest.methods:
+    for label in ordered(manifest, model, results):
         counts = [
             result.counts
             for cell, result in results.items()
