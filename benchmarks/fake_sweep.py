@@ -28,13 +28,13 @@ def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1, grace: 
 
 
 def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -> Sweep:
-    return Sweep(
-        space, Ledger.open(folder), Library(folder.parent, folder), _maker(space), lambda trial: COUNTS, notify
-    )
+    return Sweep(space, Ledger.open(folder), Library(folder.parent, folder), make(space), lambda trial: COUNTS, notify)
 
 
-def _maker(space: Space) -> Any:
-    def make(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
+def make(space: Space) -> Any:
+    """Builds trials from configurations, as the driver does, without a model or data."""
+
+    def build(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
         entry = space.entry(cell.method)
         values = {**space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
@@ -51,4 +51,4 @@ def _maker(space: Space) -> Any:
             split="s",
         )
 
-    return make
+    return build

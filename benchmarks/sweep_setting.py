@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from search_spaces.language import Budget, Recipe, Scalar, Space, choice, method
 
@@ -44,7 +44,6 @@ class Setting:
 
     def space(self) -> Space:
         """Early stopping is off and a rung's first score counts, as in Ray's ASHA."""
-        precision: dict[str, Any] = {} if self.precision == "fp32" else {"precision": self.precision}
         settings: dict[str, Scalar] = {"r": self.r} if self.method == "adapter" else {"r": self.r, "alpha": self.alpha}
         return Space(
             title="Whole-sweep comparison",
@@ -58,7 +57,7 @@ class Setting:
                 max_length=self.max_length,
                 train_examples=self.train_examples,
                 test_examples=self.test_examples,
-                **precision,
+                precision=self.precision,
             ),
             budget=Budget(
                 trials=len(self.lrs) * len(self.batch_sizes),

@@ -1,7 +1,7 @@
 """How many trials share a GPU when nobody says: as many as fill its step with tokens.
 
 A large GPU's matrix products run at their best speed from 8 to 16 thousand tokens; more trials only make each other slower.
-Memory is not looked at: a lane that runs out of it trains fewer at a time. On the CPU one trial of a real encoder fills a core.
+Memory is the lane's business, which measures it (`trainables/room.py`). On the CPU one trial of a real encoder fills a core.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import closing
 
+from benchmarks.fake_sweep import make
 from orchestrator.ledger import Ledger
 from orchestrator.library import Library
 from orchestrator.sweep import Sweep
@@ -26,26 +27,6 @@ def make_space(**changes) -> Space:
         "budget": Budget(trials=8, final_seeds=2),
     }
     return Space(**{**values, **changes})
-
-
-def make(space: Space):
-    def build(cell, hyperparameters, seed, phase) -> Trial:
-        entry = space.entry(cell.method)
-        values = {**space.values_of(entry), **hyperparameters}
-        return Trial(
-            cell=cell,
-            method=entry.name,
-            settings={k: v for k, v in values.items() if k not in ("lr", "batch_size")},
-            lr=values["lr"],
-            batch_size=values["batch_size"],
-            seed=seed,
-            phase=phase,
-            recipe=space.recipe,
-            weights="w",
-            split="s",
-        )
-
-    return build
 
 
 def curve(trial: Trial) -> list[Progress]:

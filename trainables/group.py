@@ -142,14 +142,14 @@ class Group:
             self.leaf.grad = None
 
     def _after(self, grads: Tensor, pace: Pace) -> None:
-        entries = {e.name: e for e in self.layout.entries}
         for name, value in self._kept.items():
-            self.values[:, entries[name].start : entries[name].stop] = value.reshape(len(self.values), -1)
+            e = self.layout.by_name[name]
+            self.values[:, e.start : e.stop] = value.reshape(len(self.values), -1)
         if not self.layout.method.memories:
             return
         G = len(self.values)
         everything = {}
-        for e in entries.values():
+        for e in self.layout.entries:
             part, shape = slice(e.start, e.stop), e.stacked(G)
             memory = self.memory[:, :, part].unflatten(-1, shape[1:])
             everything[e.name] = StepValues(

@@ -81,11 +81,12 @@ class Lane:
                 f"({job.trial.weights})"
             )
         data = read_data(job.data)
-        tokens = sum(r.tokens for r in self.residents.values()) + mean_tokens(job.trial, data)
-        if self._memory and self.residents and not self._memory.holds(tokens):
-            raise NoRoom(f"no memory for {tokens:.0f} tokens a step beside {len(self.residents)} trials")
+        tokens = mean_tokens(job.trial, data)
+        together = sum(r.tokens for r in self.residents.values()) + tokens
+        if self._memory and self.residents and not self._memory.holds(together):
+            raise NoRoom(f"no memory for {together:.0f} tokens a step beside {len(self.residents)} trials")
         engine = self._engine(job, model)
-        self.residents[job.trial.id] = Resident(job.trial, engine, data, job.folder)
+        self.residents[job.trial.id] = Resident(job.trial, engine, data, job.folder, tokens)
 
     def leave(self, trial_id: str) -> None:
         """Free the trial's place; nothing happens if it has none."""

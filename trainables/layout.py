@@ -78,6 +78,7 @@ class Layout:
             self.entries.append(Entry(name, parameter, place, place + size))
             place += size
         self.size = place
+        self.by_name = {e.name: e for e in self.entries}
         self.names: dict[str, list[str]] = {}
         for e in self.entries:
             prefix, _, name = e.name.rpartition(".")

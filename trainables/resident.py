@@ -44,13 +44,14 @@ class Report:
 class Resident:
     """`folder`: of the trial's checkpoint. `asked`: how many epochs somebody has asked to hear of."""
 
-    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path):
+    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, tokens: float):
         self.trial, self.engine, self._folder = trial, engine, folder
         self.asked = self._reported = 0
         self._slot, self._test = self._seat(data)
         self._saved = len(self._slot.progress)
         self._counts: Counts = engine.counts(trial.id)
-        self.tokens = mean_tokens(trial, data)
+        # Of its batches, on average.
+        self.tokens = tokens
 
     def wants(self, ahead: int) -> bool:
         """Whether it should train: epochs are asked for that do not exist, and `ahead` more."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int, require_number
+from trainables.methods.parallel import Parallel
 from trainables.methods.prefix import Prefix
-from trainables.methods.starts import LINEAR_UNIFORM
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,17 +46,15 @@ class MAM(Prefix):
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         if site == "attention.prefix":
             return super().parameters(shape, layer, site)
-        return {
-            "down": Parameter(shape=(shape.width, self.r), start=LINEAR_UNIFORM),
-            "down_bias": Parameter(shape=(self.r,)),
-            "up": Parameter(shape=(self.r, shape.width)),
-            "up_bias": Parameter(shape=(shape.width,)),
-        }
+        return self._adapter.parameters(shape, layer, site)
 
     def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
-        return h + self.scale * ((at.x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
+        return self._adapter.transform(h, p, at)
 
     def counts(self, shape: Shape) -> tuple[int, int]:
-        weights, prefix = super().counts(shape)
-        d, r, modules = shape.width, self.r, shape.layers
-        return weights + modules * 2 * d * r, prefix + modules * (2 * d * r + r + d)
+        (weights, module), (more, with_biases) = super().counts(shape), self._adapter.counts(shape)
+        return weights + more, module + with_biases
+
+    @property
+    def _adapter(self) -> Parallel:
+        return Parallel(r=self.r, scale=self.scale)

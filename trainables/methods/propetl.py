@@ -62,9 +62,8 @@ class ProPETL(Pfeiffer):
         return super().parameters(shape, 0, "ffn.output")
 
     def branch(self, h: Tensor, p: Values, at: At) -> Tensor:
-        z = at.norm(h + at.x)
-        down, up = p.down * self.chosen(p.down_scores), p.up * self.chosen(p.up_scores)
-        return (z @ down + p.down_bias).relu() @ up + p.up_bias
+        masked = {name: p[name] * self.chosen(p[f"{name}_scores"]) for name in ("down", "up")}
+        return super().branch(h, Values({**p, **masked}), at)
 
     def chosen(self, scores: Tensor) -> Tensor:
         """[K, ...] of zeros and ones, whose gradient goes to the scores' magnitudes."""

@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int
+from trainables.methods.pfeiffer import STD, Pfeiffer
 from trainables.methods.prefix import Prefix
 from trainables.methods.starts import LINEAR_UNIFORM, normal
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SIGMA = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +48,12 @@ class UniPELT(Prefix):
             require_int(name, getattr(self, name), 1, shape.width if shape else 65536, "the backbone's width")
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        d, r = shape.width, self.r
-        gate = {"gate": Parameter(shape=(d, 1), start=normal(SIGMA), decayed=False), "gate_bias": Parameter(shape=(1,))}
+        d = shape.width
+        gate = {"gate": Parameter(shape=(d, 1), start=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
         if site == "attention.prefix":
             return gate | super().parameters(shape, layer, site)
         if site == "ffn.output":
-            return gate | {
-                "down": Parameter(shape=(d, r), start=normal(SIGMA)),
-                "down_bias": Parameter(shape=(r,)),
-                "up": Parameter(shape=(r, d), start=normal(SIGMA)),
-                "up_bias": Parameter(shape=(d,)),
-            }
+            return gate | Pfeiffer(r=self.r).parameters(shape, layer, site)
         return gate | {
             "a": Parameter(shape=(d, self.rank), start=LINEAR_UNIFORM),
             "b": Parameter(shape=(self.rank, d)),
