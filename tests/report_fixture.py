@@ -83,7 +83,7 @@ def manifest(
             label: {
                 "name": label,
                 "title": TITLES[label],
-                "family": "adapter",
+                "family": "full" if label == "full" else "adapter",
                 "paper": "",
                 "fixed": {},
                 "searched": dict(searched),
