@@ -14,7 +14,7 @@ from typing import Any, Literal
 from search_spaces.language import Cell, Recipe, Scalar
 
 # Raise it whenever the same trial would train differently: cached results of the old semantics are then not used.
-TRAINING_SEMANTICS = 2
+TRAINING_SEMANTICS = 3
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]

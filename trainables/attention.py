@@ -1,4 +1,4 @@
-"""Attention over packed rows, plugged in through transformers' attention interface.
+"""Attention over packed rows, in the place of the model's own.
 
 Inside it the examples are spread to [B, H, L, D/H]; every padded place repeats a token of its own example, never of another
 one, so that a slot full of NaN cannot reach its neighbours through a product with zero. Trials whose method adds keys and
@@ -51,6 +51,7 @@ class Prefix:
 class Attending(Protocol):
     """What a pass contributes to attention."""
 
+    rows: Rows
     # Scores and probabilities as tensors of their own: where dropout acts on them, or a second derivative is asked for.
     explicit: bool
 
@@ -60,43 +61,47 @@ class Attending(Protocol):
     def prefix(self, layer: int) -> Prefix | None: ...
 
     def context(self, layer: int, query: Tensor, h: Tensor) -> Tensor:
-        """What methods make of the heads' joined outputs: h [1, N, D], query [1, N, D] -> [1, N, D]."""
+        """What methods make of the heads' joined outputs: h, query [1, n, D] -> [1, n, D]."""
 
 
-def packed_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    rows: Rows,
-    running: Attending,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """query, key, value: [1, H, N, D/H] -> [1, N, H, D/H]."""
-    H, N, width = query.shape[1:]
-    B, L = rows.batch, rows.keys.shape[-1]
+def attend(running: Attending, layer: int, heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """What the heads of a layer return: key, value [1, N, D], query [1, n, D] -> [1, n, D].
+
+    n is N, or the number of places in `rows.first` where only first tokens ask.
+    """
+    rows, H, D = running.rows, heads, key.shape[-1]
+    B, L, width = rows.batch, rows.keys.shape[-1], D // heads
+    every = query.shape[1] == key.shape[1]
 
     def spread(x: Tensor) -> Tensor:
-        heads = x.transpose(1, 2).reshape(N * H, width)
-        return Move.apply(heads, rows.spread, rows.collect, rows.idle).view(B * H, L, width)
+        return Move.apply(x.reshape(-1, width), rows.spread, rows.collect, rows.idle).view(B * H, L, width)
 
-    q, k, v = spread(query), spread(key), spread(value)
-    there, prefix = rows.keys, running.prefix(module.layer_idx)
+    k, v = spread(key), spread(value)
+    q = spread(query) if every else _chosen(query[0], rows.seats).view(B * H, 1, width)
+    there, prefix = rows.keys, running.prefix(layer)
     if prefix is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, prefix.keys), (v, prefix.values)))
         there = torch.cat([there, prefix.keys_there[:, None, None]], -1)
     if running.explicit:
         hide = rows.hide if prefix is None else _hide(there, H)
-        probabilities = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=scaling).softmax(-1)
-        factors = running.probability_factors(module.layer_idx)
-        out = (probabilities if factors is None else probabilities * factors.view(B * H, L, -1)) @ v
+        probabilities = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5).softmax(-1)
+        factors = running.probability_factors(layer)
+        if factors is not None:
+            probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)
+        out = probabilities @ v
     else:
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=there, scale=scaling)
-    out = Move.apply(out.reshape(B * H * L, width), rows.collect, rows.spread, rows.padding).view(1, N, H * width)
-    return running.context(module.layer_idx, query, out).view(1, N, H, width), None
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
+    if every:
+        out = Move.apply(out.reshape(-1, width), rows.collect, rows.spread, rows.padding)
+    else:
+        out = _chosen(out.reshape(B, D), rows.seated)
+    return running.context(layer, query, out.view(1, -1, D))
+
+
+def _chosen(x: Tensor, places: Tensor) -> Tensor:
+    """x[places]; where every row has as many examples, that is x itself."""
+    return x if len(x) == len(places) else x.index_select(0, places)
 
 
 def _heads(x: Tensor, H: int) -> Tensor:
@@ -110,4 +115,5 @@ def _hide(there: Tensor, H: int) -> Tensor:
     return hide.expand(-1, H, -1, -1).flatten(0, 1)
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
+# `Backbone` calls it itself; under a name of its own transformers makes no masks for it.
+AttentionInterface.register(ATTENTION, attend)

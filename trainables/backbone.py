@@ -19,10 +19,9 @@ import transformers
 from torch import Tensor, nn
 
 from search_spaces.language import Precision
-from trainables.attention import ATTENTION, Attending
+from trainables.attention import ATTENTION, Attending, attend
 from trainables.methods.contract import Shape, Site
 from trainables.models import WEIGHTS, Model
-from trainables.packing import Rows
 
 T = TypeVar("T")
 
@@ -34,6 +33,7 @@ class Family:
     model: str
     words: str
     embeddings: str
+    attention: str
     linears: dict[Site, str]
     hidden: str
     # Sub-layers whose output is a dense layer, dropout, the residual and a LayerNorm.
@@ -48,6 +48,7 @@ BERT = Family(
     model="BertModel",
     words="embeddings.word_embeddings",
     embeddings="embeddings",
+    attention="encoder.layer.{}.attention.self",
     linears={
         "attention.query": "encoder.layer.{}.attention.self.query",
         "attention.key": "encoder.layer.{}.attention.self.key",
@@ -66,9 +67,15 @@ FAMILIES = {"bert": BERT, "roberta": replace(BERT, model="RobertaModel", positio
 
 
 class Pass(Attending, Protocol):
-    """What happens to the rows at each place during one forward pass; all h are [1, N, width]."""
+    """What happens to the rows at each place during one forward pass; all h are [1, n, width].
+
+    n is N, or fewer from the last layer's queries on.
+    """
 
     def words(self, h: Tensor) -> Tensor: ...
+
+    def asking(self, layer: int, h: Tensor) -> Tensor:
+        """Those of the layer's inputs [1, N, D] that go on from here: [1, n, D]."""
 
     def linear(self, layer: int, site: Site, x: Tensor, h: Tensor) -> Tensor:
         """`h` is what the frozen map makes of `x`."""
@@ -92,6 +99,7 @@ class Backbone:
         self._pass: Pass | None = None
         self._cache: dict[Hashable, Any] = {}
         self._residual: Tensor | None = None
+        self._asking: Tensor | None = None
         # The last input of a linear map and its bf16 twin: three maps in turn read the same one.
         self._narrow: tuple[Tensor, Tensor] | None = None
         self._norms: list[nn.LayerNorm] = []
@@ -157,20 +165,18 @@ class Backbone:
         pooler: Any = self.module.pooler
         return torch.tanh(pooler.dense(first))
 
-    def states(self, rows: Rows, running: Pass) -> Tensor:
-        """Last hidden states of all tokens [1, N, D]."""
-        self._pass = running
+    def states(self, running: Pass) -> Tensor:
+        """Last hidden states [1, n, D]."""
+        self._pass, rows = running, running.rows
         try:
             hidden: Tensor = self.module(
                 input_ids=rows.input_ids,
                 token_type_ids=rows.token_types,
                 position_ids=rows.positions + self.family.position_offset,
                 attention_mask=None,
-                rows=rows,
-                running=running,
             ).last_hidden_state
         finally:
-            self._pass = self._narrow = self._residual = None
+            self._pass = self._narrow = self._residual = self._asking = None
         return hidden
 
     def _wire(self) -> None:
@@ -181,6 +187,8 @@ class Backbone:
             for site, path in family.linears.items():
                 linear: Any = get(path.format(layer))
                 linear.forward = partial(self._linear, linear, layer, site)
+            attention: Any = get(family.attention.format(layer))
+            attention.forward = partial(self._attend, attention, layer)
             get(family.hidden.format(layer)).register_forward_hook(partial(self._hidden, layer))
             for i, (site, path) in enumerate(family.outputs.items()):
                 self._wire_output(2 * layer + 1 + i, layer, site, path.format(layer))
@@ -194,8 +202,18 @@ class Backbone:
             parent.register_forward_pre_hook(self._note_residual)
         parent.get_submodule(self.family.dropout).register_forward_hook(partial(self._place, number, layer, site))
 
-    def _note_residual(self, module: nn.Module, args: tuple[Tensor, Tensor]) -> None:
-        self._residual = args[1]
+    def _note_residual(self, module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """After attention only those go on that asked."""
+        h, self._residual = args[0], args[1] if self._asking is None else self._asking
+        self._asking = None
+        return h, self._residual
+
+    def _attend(self, attention: Any, layer: int, hidden: Tensor, **_: Any) -> tuple[Tensor, None]:
+        assert self._pass, "rows are packed, and only a pass knows where examples end"
+        key, value = attention.key(hidden), attention.value(hidden)
+        self._asking = self._pass.asking(layer, hidden)
+        query = attention.query(self._asking)
+        return attend(self._pass, layer, self.shape.heads, query, key, value), None
 
     def _linear(self, linear: nn.Linear, layer: int, site: Site, x: Tensor) -> Tensor:
         h = self._product(linear, x)

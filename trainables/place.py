@@ -15,6 +15,7 @@ from trainables.layout import frozen_starts
 from trainables.methods.contract import Site
 
 if TYPE_CHECKING:
+    from trainables.packing import Rows
     from trainables.running import RunningPass, Segment
 
 OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
@@ -22,7 +23,7 @@ OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 
 @dataclass
 class Place:
-    """`incoming` and `asking`: what came to the site, and this layer's queries, of all rows [1, N, width]."""
+    """`incoming` and `asking`: what came to the site, and this layer's queries, of all rows [1, n, width]."""
 
     running: RunningPass
     segment: Segment
@@ -43,8 +44,7 @@ class Place:
     @property
     def query(self) -> Tensor:
         assert self.asking is not None, f"there are no queries at {self.site}"
-        joined = self.asking.transpose(1, 2).flatten(2)
-        return self.running.tokens(self.segment, joined)
+        return self.running.tokens(self.segment, self.asking)
 
     @property
     def weight(self) -> Tensor:
@@ -66,23 +66,28 @@ class Place:
         return v.index_select(0, self.running.rows.owner[self._examples] - self.segment.start)
 
     def mean_of_examples(self, z: Tensor) -> Tensor:
-        rows, n = self.running.rows, z.shape[-1]
+        rows, n = self._all_rows, z.shape[-1]
         start = rows.starts[self.segment.start]
         there = rows.keys[self._examples, 0, 0, :, None].to(z.dtype)
         spread = z.reshape(-1, n).index_select(0, (rows.places[self._examples] - start).flatten())
         return (spread.view(*there.shape[:2], n) * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
 
     def to_tokens(self, m: Tensor) -> Tensor:
-        rows, segment = self.running.rows, self.segment
+        rows, segment = self._all_rows, self.segment
         tokens = rows.example[rows.starts[segment.start] : rows.starts[segment.stop]] - self._examples.start
         return m[:, 0].index_select(0, tokens).view(segment.stop - segment.start, -1, m.shape[-1])
 
     def real(self) -> Tensor:
-        return self.running.tokens(self.segment, self.running.rows.real)
+        return self.running.tokens(self.segment, self._all_rows.real)
 
     def keep(self, name: str, value: Tensor) -> None:
         if self.training:
             self.segment.group.keep_value(f"{self.layer}.{self.site}.{name}", value)
+
+    @property
+    def _all_rows(self) -> Rows:
+        assert self.running.all_tokens, "only first tokens are here: the method has to say that it reads_all_tokens"
+        return self.running.rows
 
     @property
     def _examples(self) -> slice:

@@ -3,8 +3,8 @@
 Rows of one group stand side by side and have one width, so a site gives each group a rectangle of the hidden states; there is no
 loop over trials.
 
-Legend: K slots, N tokens of all rows, B examples of all rows, G rows of a group, T their width and b their examples, D width,
-E examples of a row, l keys that a method adds, C outputs.
+Legend: K slots, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a group, T their width and
+b their examples, D width, E examples of a row, l keys that a method adds, C outputs.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ class RunningPass:
         twice_differentiable: bool = False,
     ):
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
+        # The last layer's queries, and all that follows them, are those of first tokens where nothing reads the others.
+        self.ends_early = not any(s.group.layout.method.reads_all_tokens for s in segments)
+        self._starts = rows.starts
         self._segments, self._masks = segments, masks
         self.explicit = self.training or twice_differentiable
         # What came to this layer's query map, for formulas of the attention's prefix and context.
@@ -107,8 +110,8 @@ class RunningPass:
         """One [G, E, C] per segment."""
         for s in self._segments:
             s.values  # noqa: B018 - computed weights have to be in the encoder before it runs
-        hidden, (K, E) = self.backbone.states(self.rows, self), self.rows.first.shape
-        first = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.rows.first.reshape(-1)).view(K, E, -1)
+        hidden, (K, E) = self.backbone.states(self), self.rows.first.shape
+        first = (hidden if self.ends_early else self._first_tokens(hidden)).view(K, E, -1)
         reads = [s.group.layout.method.head_reads for s in self._segments]
         found = {"first": first, "own": self.backbone.pooled(first) if "own" in reads else first}
         return [
@@ -131,6 +134,14 @@ class RunningPass:
                 h = h.index_copy(1, places, at.to_examples(tokens).flatten(0, 1)[None])
         return h
 
+    def asking(self, layer: int, h: Tensor) -> Tensor:
+        """Whose queries a layer asks: h [1, N, D] -> [1, n, D], all tokens, or in the last layer first tokens alone."""
+        if layer < self.backbone.shape.layers - 1 or not self.ends_early:
+            return h
+        K, E = self.rows.first.shape
+        self._starts = list(range(0, K * E + 1, E))
+        return self._first_tokens(h)
+
     def linear(self, layer: int, site: Site, x: Tensor, h: Tensor) -> Tensor:
         if site == "attention.query":
             self._layer_input = x
@@ -143,14 +154,14 @@ class RunningPass:
         return self._apply(layer, "attention.context", h, self._layer_input, query)
 
     def place(self, number: int, layer: int, site: Site | None, h: Tensor, residual: Tensor | None) -> Tensor:
-        """Dropout, then each method's formula: h [1, N, D] -> [1, N, D]."""
+        """Dropout, then each method's formula: h [1, n, D] -> [1, n, D]."""
         factors = self._masks.hidden(number) if self._masks else None
         if factors is not None:
-            h = h * factors
+            h = h * (factors if self.all_tokens else self._first_tokens(factors))
         return h if site is None else self._apply(layer, site, h, residual)
 
     def norm(self, number: int, h: Tensor) -> Tensor:
-        """LayerNorm of h [1, N, D], with a trial's own gain and bias where it trains them."""
+        """LayerNorm of h [1, n, D], with a trial's own gain and bias where it trains them."""
         frozen, name = self.backbone.norms[number], f"norm.{number}"
         shape, eps = frozen.normalized_shape, frozen.eps
         if not any(s.acts(name) for s in self._segments):
@@ -172,14 +183,19 @@ class RunningPass:
     def probability_factors(self, layer: int) -> Tensor | None:
         return self._masks.attention(layer) if self._masks else None
 
+    @property
+    def all_tokens(self) -> bool:
+        """Whether hidden states are those of all tokens, n = N; else of first tokens, n = K E."""
+        return self._starts is self.rows.starts
+
     def tokens(self, s: Segment, h: Tensor) -> Tensor:
-        """The segment's part of h [1, N, D], as [G, T, D]."""
-        start, stop = self.rows.starts[s.start], self.rows.starts[s.stop]
+        """The segment's part of h [1, n, D], as [G, T, D]."""
+        start, stop = self._starts[s.start], self._starts[s.stop]
         part = h if stop - start == h.shape[1] else h[:, start:stop]
         return part.view(s.stop - s.start, -1, h.shape[-1])
 
     def _apply(self, layer: int, site: Site, h: Tensor, x: Tensor | None = None, query: Tensor | None = None) -> Tensor:
-        """Each method's formula on its own rows of h [1, N, D]."""
+        """Each method's formula on its own rows of h [1, n, D]."""
         name = f"{layer}.{site}"
         if not any(s.acts(name) for s in self._segments):
             return h
@@ -190,6 +206,10 @@ class RunningPass:
                 part = s.group.layout.method.transform(part, s.under(name), Place(self, s, layer, site, x, query))
             parts.append(part)
         return _join(parts)
+
+    def _first_tokens(self, h: Tensor) -> Tensor:
+        """[1, N, D] -> [1, K E, D]"""
+        return h.index_select(1, self.rows.first.reshape(-1))
 
     def _prefix_of(self, s: Segment, layer: int, name: str, longest: int) -> tuple[Tensor, Tensor, Tensor]:
         """A segment's keys and values [b, l, D], and which of them are there [b, l]."""
@@ -248,6 +268,6 @@ def losses_of(logits: Tensor, rows: Rows, segment: Segment, regression: bool) ->
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    """[G, T, D] of each segment -> [1, N, D]."""
+    """[G, T, D] of each segment -> [1, n, D]."""
     rows = [part.reshape(1, -1, part.shape[-1]) for part in parts]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

@@ -284,6 +284,14 @@ class Method(ABC):
     def head_reads(self) -> HeadReads:
         return "own"
 
+    @property
+    def reads_all_tokens(self) -> bool:
+        """Whether anything after the last layer's keys and values looks at more than each example's first token.
+
+        If nothing in a pass does, that layer goes on with first tokens alone, T of which are E.
+        """
+        return self.head_reads == "mean"
+
     def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
         """The formula at a site: h [K, T, D] -> [K, T, D]."""
         return h

@@ -69,6 +69,10 @@ class HoulsbyVariant(Adapter):
     variant: Variant = "norm_input"
     extra: int = 1
 
+    @property
+    def reads_all_tokens(self) -> bool:
+        return self.variant == "batch_norm"
+
     def check(self, shape: Shape | None) -> None:
         super().check(shape)
         require_one_of("variant", self.variant, VARIANTS)

@@ -59,6 +59,10 @@ class UniPELT(Prefix):
             "b": Parameter(shape=(self.rank, d)),
         }
 
+    @property
+    def reads_all_tokens(self) -> bool:
+        return True
+
     def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
         key, value = super().prefix(p, at)
         gate = _gate(at.x, p, at)
