@@ -61,14 +61,15 @@ class Plan:
     tasks: Mapping[str, Task]
 
     def tries(self, entry: MethodEntry) -> int:
-        """Trials of a cell: the budget, or all points of a smaller finite space."""
+        """Configurations of a cell: the budget, or all points of a smaller finite space."""
         return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
 
     @property
     def trials(self) -> int:
         """Trials of the whole sweep, finals included."""
         finals = self.space.budget.final_seeds
-        return sum(self.tries(self.space.entry(cell.method)) + finals for cell in self.space.cells)
+        seeds = self.space.budget.search_seeds
+        return sum(self.tries(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Smallest and largest trainable counts among the method's settings, for a task of two classes."""

@@ -189,13 +189,16 @@ class Recipe:
 class Budget:
     """What every cell of a space may spend, the same for each.
 
-    `trials` counts configurations tried, stopped ones included. `final_seeds` re-train the winner. `in_flight` is how
+    `trials` counts configurations tried, stopped ones included, and `search_seeds` how many seeds each of them is trained
+    on: the winner is chosen by the mean. `final_seeds` re-train the winner. `in_flight` is how
     many trials of one cell run at once: trial i is proposed and judged by what trials 0..i-in_flight did, whatever the
     clock says, so the result of a sweep depends neither on timing nor on the number of GPUs. `grace` and `reduction`
-    (epochs, factor) place ASHA's rungs; no trial is stopped at a rung that holds fewer than `min_values` scores.
+    (epochs, factor) place ASHA's rungs, none when `grace` is not below the epochs; no trial is stopped at a rung that
+    holds fewer than `min_values` scores.
     """
 
     trials: int = 8
+    search_seeds: int = 1
     final_seeds: int = 3
     in_flight: int = 2
     grace: int = 2
@@ -206,6 +209,7 @@ class Budget:
         _check_types("budget", self)
         rules = (
             ("trials", 1 <= self.trials <= 10_000, "between 1 and 10000 per cell"),
+            ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
             ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
             ("in_flight", self.in_flight >= 1, "at least 1"),
             ("grace", self.grace >= 1, "at least 1 epoch"),
