@@ -52,7 +52,9 @@ def test_the_best_single_trial_does_not_win_against_a_better_mean(tmp_path):
     sweep = drive(seeded_space(grace=8), tmp_path)
     lucky = [max(s.search, key=lambda e: e.outcome.best_score) for s in sweep.cells.values()]
     winners = [s.winner for s in sweep.cells.values()]
-    assert any(one.trial.hyperparameters != other.trial.hyperparameters for one, other in zip(lucky, winners, strict=True))
+    assert any(
+        one.trial.hyperparameters != other.trial.hyperparameters for one, other in zip(lucky, winners, strict=True)
+    )
 
 
 @pytest.mark.parametrize("how", ["failed", "stopped"])
@@ -164,7 +166,9 @@ def test_one_search_seed_changes_no_name_and_several_do():
 def test_a_plan_counts_every_seed():
     space = make_space(models=("minilm",), tasks=("agreement",), methods=(method("full"),))
     one, three = (
-        make_plan(make_space(**{**vars(space), "budget": Budget(trials=4, search_seeds=n, final_seeds=2)}), Overrides(), None)
+        make_plan(
+            make_space(**{**vars(space), "budget": Budget(trials=4, search_seeds=n, final_seeds=2)}), Overrides(), None
+        )
         for n in (1, 3)
     )
     assert (one.trials, three.trials) == (4 + 2, 4 * 3 + 2)

@@ -253,7 +253,7 @@ def _csv_row(sweep: Sweep, result: CellResult, metric: str, values: Sequence[flo
         "is_score": is_score,
         "split": basis.split,
         "selected_on": basis.selected_on,
-        "tries": manifest.planned_trials(cell.method),
+        "tries": manifest.planned_tries(cell.method),
         "progress": result.progress,
         "n": len(values),
         "planned": result.planned,
