@@ -317,3 +317,16 @@ def test_the_space_of_small_budgets_keeps_its_promise():
     for entry in plan.space.methods[1:]:
         most = plan.counts(entry, bert)[1]
         assert most.module < most.total / 1000
+
+
+def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line():
+    search = {"lr": 1e-4, "batch_size": 8, "epochs": choice(3, 8)}
+    space = make_space(search=search, methods=(method("full"), method("adapter", r=8, epochs=5)))
+    assert [plan_of(space).tries(entry) for entry in space.methods] == [2, 1]
+    shorter = plan_of(space, epochs=2)
+    assert all("epochs" not in shorter.space.values_of(entry) for entry in shorter.space.methods)
+    assert (shorter.space.recipe.epochs, shorter.stamp) == (2, ("--epochs 2 instead of 8",))
+    with pytest.raises(ValueError, match=r"epochs = 9: must be whole numbers between 1 and 8"):
+        make_space(search={**search, "epochs": choice(3, 9)})
+    with pytest.raises(ValueError, match=r"lt_sft.*epochs = 1: must be at least 2"):
+        plan_of(make_space(search={**search, "epochs": choice(1, 8)}, methods=(method("lt_sft"),)))
