@@ -11,8 +11,8 @@ from reports.cells import CellResult, collect, final_values
 from reports.families import ordered
 from reports.manifest import Manifest
 from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points
+from reports.papers import nominal_percent
 from reports.section import Section, caption, results_basis
-from reports.sections.paper import nominal_percent
 from reports.standings import Standing, average_standings, standings
 from reports.store import Sweep
 from reports.table import Table
