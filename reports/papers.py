@@ -1,5 +1,5 @@
-"""What papers printed, as facts beside which a sweep's own numbers can stand. `paper_tables.json` holds them, and nothing that was
-measured here: a paper is added there, without code.
+"""What papers printed, as facts beside which a sweep's own numbers can stand. `paper_tables.json` holds them, and nothing that
+was measured here: a paper is added there, without code.
 """
 
 from __future__ import annotations
@@ -75,10 +75,13 @@ class Printed:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """`source` says where the numbers are from, `caution` why they may differ from ours even with the same encoder."""
+    """`source` says where the numbers are from, `caution` why they may differ from ours even with the same encoder, `shares`
+    what is known of its shares of parameters.
+    """
 
     source: str
     caution: str
+    shares: str
     tables: tuple[Printed, ...]
 
     @property
@@ -99,7 +102,10 @@ def papers() -> dict[str, Paper]:
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: Paper(
-            source=facts["source"], caution=facts["caution"], tables=tuple(_printed(table) for table in facts["tables"])
+            source=facts["source"],
+            caution=facts["caution"],
+            shares=facts.get("shares", ""),
+            tables=tuple(_printed(table) for table in facts["tables"])
         )
         for name, facts in found.items()
     }
