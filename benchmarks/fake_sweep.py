@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import Ledger
 from orchestrator.library import Library
 from orchestrator.sweep import Sweep
-from search_spaces.language import Budget, Cell, Recipe, Space, choice, log_uniform, method
+from search_spaces.language import TRAINING, Budget, Cell, Recipe, Space, choice, log_uniform, method
 from search_spaces.records import Counts, Trial
 
 COUNTS = Counts(weights=1, module=2, trained=3, total=100)
@@ -37,7 +38,7 @@ def make(space: Space) -> Any:
     def build(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
         entry = space.entry(cell.method)
         values = {**space.values_of(entry), **hyperparameters}
-        settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
+        settings = {name: value for name, value in values.items() if name not in TRAINING}
         return Trial(
             cell=cell,
             method=entry.name,
@@ -46,7 +47,7 @@ def make(space: Space) -> Any:
             batch_size=values["batch_size"],
             seed=seed,
             phase=phase,
-            recipe=space.recipe,
+            recipe=replace(space.recipe, epochs=values.get("epochs", space.recipe.epochs)),
             weights="w",
             split="s",
         )

@@ -2,18 +2,25 @@
 
 Trial i is proposed and judged by trials 0..i - in_flight only, all of which ended before it was asked for. Neither the clock nor
 the number of workers can therefore change what a cell does, and replaying its record gives the same cell.
+
+A configuration is trained on `search_seeds` seeds, one trial after the other: trial i is seed i modulo `search_seeds` of
+configuration i // search_seeds. ASHA judges trials; the study and the choice of the winner see configurations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from orchestrator.bracket import Bracket
 from orchestrator.study import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
-from search_spaces.records import Outcome, Progress, Trial
+from search_spaces.records import Outcome, Progress, State, Trial
 from trainables.seeds import derive
+
+# States in which a trial ends, the one that decides over its configuration first.
+WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
 
 
 @dataclass
@@ -63,6 +70,11 @@ class CellSearch:
         return self.search + self.finals
 
     @property
+    def planned(self) -> int:
+        """Trials of the whole search."""
+        return self.study.limit * self.budget.search_seeds
+
+    @property
     def ended(self) -> int:
         """How many entries of the search, from the first on, have all ended."""
         ended = self._ended
@@ -80,11 +92,11 @@ class CellSearch:
         """How many trials may be asked for now, before anything else ends."""
         if self.winner is not None:
             return self.budget.final_seeds - len(self.finals)
-        return min(self.study.limit, self.ended + self.budget.in_flight) - len(self.search)
+        return min(self.planned, self.ended + self.budget.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
-        return len(self.search) >= self.study.limit and self.ended == len(self.search)
+        return len(self.search) >= self.planned and self.ended == len(self.search)
 
     @property
     def finished(self) -> bool:
@@ -94,10 +106,17 @@ class CellSearch:
 
     @property
     def winner(self) -> Entry | None:
-        """The configuration with the best validation score; lower lr, then the earlier one, on ties. None while searching."""
+        """First trial that is done of the configuration with the best mean validation score over its seeds. None while
+        searching.
+
+        Nothing wins by a lucky remainder: one with fewer seeds done comes after all with more. Lower lr, then the earlier
+        one, on ties.
+        """
         if self._winner is None and self.searched:
-            done = [e for e in self.search if e.outcome and e.outcome.state == "DONE"]
-            self._winner = min(done, key=lambda e: (-_score(e), e.trial.lr, e.number), default=None)
+            tried = [self._seeds(i) for i in range(self.study.asked)]
+            done = [[e for e in seeds if e.outcome and e.outcome.state == "DONE"] for seeds in tried]
+            best = min(filter(None, done), key=lambda s: (-len(s), -_mean(s), s[0].trial.lr, s[0].number), default=None)
+            self._winner = best[0] if best else None
         return self._winner
 
     def next(self) -> Entry | None:
@@ -106,8 +125,11 @@ class CellSearch:
             return None
         if self.winner is not None:
             return self._final(self.winner)
+        again = len(self.search) % self.budget.search_seeds
+        if again:
+            return self._enter(self.search[-1].trial.hyperparameters, self.seed + again)
         self._tell(len(self.search))
-        return self._enter(self.study.ask())
+        return self._enter(self.study.ask(), self.seed)
 
     def replay(self, trial: Trial) -> Entry:
         """Enter a trial that the record says was asked for."""
@@ -115,8 +137,9 @@ class CellSearch:
             entry = Entry(trial, len(self.finals))
             self.finals.append(entry)
             return entry
-        self._tell(len(self.search))
-        self.study.replay({name: trial.hyperparameters[name] for name in self.study.names})
+        if len(self.search) % self.budget.search_seeds == 0:
+            self._tell(len(self.search))
+            self.study.replay({name: trial.hyperparameters[name] for name in self.study.names})
         entry = Entry(trial, len(self.search))
         self.search.append(entry)
         return entry
@@ -146,24 +169,43 @@ class CellSearch:
         return [score for score in known[:judges] + late if score is not None]
 
     def _tell(self, number: int) -> None:
-        """Tell the study, in order, about the trials that the proposal of `number` may know."""
-        for entry in self.search[self._told : max(0, number - self.budget.in_flight + 1)]:
-            assert entry.outcome is not None
-            self.study.tell(entry.number, entry.outcome, entry.curve)
+        """Tell the study, in order, about the configurations that the proposal of trial `number` may know."""
+        known = max(0, number - self.budget.in_flight + 1) // self.budget.search_seeds
+        for configuration in range(self._told, known):
+            self.study.tell(configuration, *together(self._seeds(configuration)))
             self._told += 1
 
-    def _enter(self, hyperparameters: dict[str, Scalar]) -> Entry:
-        entry = Entry(self.make(self.cell, hyperparameters, self.seed, "search"), len(self.search))
+    def _seeds(self, configuration: int) -> list[Entry]:
+        """The trials of one configuration so far."""
+        seeds = self.budget.search_seeds
+        return self.search[configuration * seeds : (configuration + 1) * seeds]
+
+    def _enter(self, hyperparameters: dict[str, Scalar], seed: int) -> Entry:
+        entry = Entry(self.make(self.cell, hyperparameters, seed, "search"), len(self.search))
         self.search.append(entry)
         return entry
 
     def _final(self, winner: Entry) -> Entry:
-        seed = self.seed + 1 + len(self.finals)
+        seed = self.seed + self.budget.search_seeds + len(self.finals)
         entry = Entry(self.make(self.cell, winner.trial.hyperparameters, seed, "final"), len(self.finals))
         self.finals.append(entry)
         return entry
 
 
-def _score(entry: Entry) -> float:
-    assert entry.outcome is not None
-    return entry.outcome.best_score
+def together(seeds: Sequence[Entry]) -> tuple[Outcome, list[Progress]]:
+    """How a configuration ended, from its trials, all of which have: the means of their best scores, as far as all came.
+
+    One seed that failed makes it a failure, one that ASHA stopped a stopped configuration.
+    """
+    ends = [entry.outcome for entry in seeds if entry.outcome]
+    assert len(ends) == len(seeds) > 0
+    state = min((end.state for end in ends), key=WORST.index)
+    curve = [
+        replace(points[0], best_score=fmean(point.best_score for point in points))
+        for points in zip(*(entry.curve for entry in seeds), strict=False)
+    ]
+    return replace(ends[0], state=state, best_score=_mean(seeds)), curve
+
+
+def _mean(seeds: Sequence[Entry]) -> float:
+    return fmean(entry.outcome.best_score for entry in seeds if entry.outcome)

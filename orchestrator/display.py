@@ -135,7 +135,7 @@ def _row(search: CellSearch) -> CellRow:
         running=states.count("RUNNING"),
         stopped=states.count("STOPPED"),
         failed=states.count("FAILED") + states.count("INVALID"),
-        total=search.study.limit + finals,
+        total=search.planned + finals,
         best=max(done, default=None),
         epochs=sum(len(entry.curve) for entry in search.entries),
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from orchestrator.manifest import fingerprints, make_manifest, sweep_id
 from orchestrator.plan import Plan
 from orchestrator.sweep import Sweep
 from orchestrator.tracking import Tracker, redact
-from search_spaces.language import Cell, Scalar, task_name
+from search_spaces.language import TRAINING, Cell, Scalar, task_name
 from search_spaces.records import Counts, Phase, Trial
 from trainables.counting import build, count
 from trainables.models import Model, resolve
@@ -114,7 +114,8 @@ def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], 
     def make(cell: Cell, hyperparameters: dict[str, Scalar], seed: int, phase: Phase) -> Trial:
         entry = plan.space.entry(cell.method)
         values: dict[str, Any] = {**plan.space.values_of(entry), **hyperparameters}
-        settings = {name: value for name, value in values.items() if name not in ("lr", "batch_size")}
+        settings = {name: value for name, value in values.items() if name not in TRAINING}
+        recipe = plan.space.recipe
         return Trial(
             cell=cell,
             method=entry.name,
@@ -123,7 +124,7 @@ def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], 
             batch_size=int(values["batch_size"]),
             seed=seed,
             phase=phase,
-            recipe=plan.space.recipe,
+            recipe=replace(recipe, epochs=int(values.get("epochs", recipe.epochs))),
             weights=prepared.models[cell.model].fingerprint,
             split=prepared.tasks[cell.task].fingerprint,
         )

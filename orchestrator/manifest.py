@@ -45,7 +45,8 @@ def space_json(space: Space) -> dict[str, Any]:
             for e in space.methods
         ],
         "recipe": asdict(space.recipe),
-        "budget": asdict(space.budget),
+        # One search seed is left out: it was no part of the name when there was nothing else.
+        "budget": {k: v for k, v in asdict(space.budget).items() if (k, v) != ("search_seeds", 1)},
         "seed": space.seed,
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.language import (
+    TRAINING,
     Budget,
     Choice,
     Dimension,
@@ -61,14 +62,15 @@ class Plan:
     tasks: Mapping[str, Task]
 
     def tries(self, entry: MethodEntry) -> int:
-        """Trials of a cell: the budget, or all points of a smaller finite space."""
+        """Configurations of a cell: the budget, or all points of a smaller finite space."""
         return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
 
     @property
     def trials(self) -> int:
         """Trials of the whole sweep, finals included."""
         finals = self.space.budget.final_seeds
-        return sum(self.tries(self.space.entry(cell.method)) + finals for cell in self.space.cells)
+        seeds = self.space.budget.search_seeds
+        return sum(self.tries(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
@@ -130,7 +132,15 @@ def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
         if value is not None and value != getattr(record, name):
             stamp.append(f"--{flag} {value} instead of {getattr(record, name)}")
             changes[part] = _changed(record, name, f"--{flag} {value}", value)
+    if space.recipe.epochs != changes.get("recipe", space.recipe).epochs:
+        changes |= _not_searched("epochs", space.search, changes.get("methods", space.methods))
     return replace(space, **changes), stamp
+
+
+def _not_searched(name: str, search: Mapping[str, Dimension], methods: Sequence[MethodEntry]) -> dict[str, Any]:
+    """A space's parts without this hyperparameter, which the command line has decided."""
+    own = [replace(e, settings={k: v for k, v in e.settings.items() if k != name}) for e in methods]
+    return {"search": {k: v for k, v in search.items() if k != name}, "methods": tuple(own)}
 
 
 def _subset(kind: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
@@ -168,10 +178,11 @@ def _shape(name: str) -> Shape | None:
 
 def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:
     values = space.values_of(entry)
+    recipe = replace(space.recipe, epochs=min(_ends(values.get("epochs", space.recipe.epochs))))
     try:
         for settings in _corners(values):
             method = build(entry.name, settings, shape)
-            method.check_recipe(space.recipe, shape)
+            method.check_recipe(recipe, shape)
         for name, default in type(method)().settings().items():
             if isinstance(values.get(name), Range) and isinstance(default, int):
                 raise ValueError(f"{name} is a whole number and a range draws fractions; list them: {name}=choice(...)")
@@ -181,7 +192,7 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
 
 def _corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
     """Settings of a method that between them hold every listed value and the ends of every range."""
-    own = {key: _ends(value) for key, value in values.items() if key not in ("lr", "batch_size")}
+    own = {key: _ends(value) for key, value in values.items() if key not in TRAINING}
     first = {key: ends[0] for key, ends in own.items()}
     return [first] + [{**first, key: value} for key, ends in own.items() for value in ends[1:]]
 

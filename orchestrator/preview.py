@@ -19,12 +19,13 @@ from trainables.tasks import TASKS
 def plan_text(plan: Plan, folder: Path) -> str:
     """Cells, trials, seeds, parameters, and what the sweep's ledger already holds."""
     space, budget = plan.space, plan.space.budget
+    seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
     asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
     lines = [
         f"{space.name}: {space.title or 'untitled'}",
         f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
-        f"  {plan.trials} trials: at most {budget.trials} tried per cell, its winner re-trained on {budget.final_seeds} fresh "
-        "seeds",
+        f"  {plan.trials} trials: at most {budget.trials} tried per cell{seeds}, its winner re-trained on "
+        f"{budget.final_seeds} fresh seeds",
         f"  at most {space.recipe.epochs} epochs each, patience {space.recipe.patience}; at most {budget.in_flight} trials of a "
         f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
         "",

@@ -17,6 +17,7 @@ from math import ceil
 import numpy as np
 
 from reports.store import Sweep
+from reports.tried import tried
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 
@@ -27,9 +28,11 @@ ROUNDING = 1e-9  # a lead that is equal to a gain is none
 def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
     """E[best of k] of every cell in which a try has ended with a score, percent points of the validation split.
 
-    A try that ASHA stopped counts with its best epoch, one without a score with the lowest of its model and task.
+    A try is a configuration, with the mean over its seeds. One that ASHA stopped counts with its best epoch, one without a
+    score with the lowest of its model and task.
     """
-    search = sweep.trials[(sweep.trials["phase"] == "search") & sweep.trials["state"].isin(END_STATES)]
+    search = tried(sweep)
+    search = search[search["state"].isin(END_STATES)]
     lowest = search.groupby(["model", "task"])["best_score"].min()
     found = {}
     for name, tries in search.groupby("cell", sort=False):

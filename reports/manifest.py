@@ -89,9 +89,13 @@ class Manifest:
             for method in self.methods
         ]
 
-    def planned_trials(self, label: str) -> int:
+    def planned_tries(self, label: str) -> int:
         """Configurations that each cell of this method may try: its budget, or the whole grid when that is smaller."""
         return int(min(self.budget.trials, grid_size(self.methods[label].searched)))
+
+    def planned_trials(self, label: str) -> int:
+        """Trials of the search of each cell of this method: every configuration on every search seed."""
+        return self.planned_tries(label) * self.budget.search_seeds
 
 
 def parse(record: Any) -> Manifest:

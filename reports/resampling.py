@@ -71,6 +71,15 @@ def _f1(p: Array, t: Array, w: Array) -> Array:
     return _f1_of(1, p, t, w)
 
 
+def _precision(p: Array, t: Array, w: Array) -> Array:
+    return _quotient(_mean((p == 1) & (t == 1), w), _mean(p == 1, w))
+
+
+def _recall(p: Array, t: Array, w: Array) -> Array:
+    hits = _mean((p == 1) & (t == 1), w)
+    return _quotient(hits, np.broadcast_to(_mean((t == 1)[None], w), hits.shape))
+
+
 def _macro_f1(p: Array, t: Array, w: Array) -> Array:
     """Mean over the classes that occur among the predictions or the labels of the draw."""
     total, occurring = np.zeros((len(w), len(p))), np.zeros((len(w), len(p)))
@@ -125,6 +134,8 @@ def _row_correlation(a: Array, b: Array, w: Array) -> Array:
 
 _FORMULAS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "accuracy": _accuracy,
+    "precision": _precision,
+    "recall": _recall,
     "f1": _f1,
     "macro_f1": _macro_f1,
     "matthews": _matthews,

@@ -13,6 +13,7 @@ import pandas as pd
 from reports.markdown import Markup
 from reports.store import Sweep
 from reports.table import Table
+from search_spaces.language import Budget
 
 Split = Literal["test", "validation"]
 
@@ -67,7 +68,7 @@ def results_basis(sweep: Sweep) -> Basis:
         split="test",
         selected_on="validation",
         describes="results",
-        rule="per cell, the configuration with the best epoch's score on the validation split",
+        rule=f"per cell, the configuration with the best epoch's score on the validation split{mean_of(budget)}",
         seeds=f"{budget.final_seeds} per cell, not used in the search",
         tries=f"up to {budget.trials} configurations per cell",
     )
@@ -76,14 +77,20 @@ def results_basis(sweep: Sweep) -> Basis:
 def search_basis(sweep: Sweep) -> Basis:
     """That of everything that shows the search itself."""
     budget = sweep.manifest.budget
+    one = budget.search_seeds == 1
     return Basis(
         split="validation",
         selected_on="validation",
         describes="search",
-        rule="the best epoch of each trial, the best trial of each cell",
-        seeds="one, the same for every trial",
+        rule=f"the best epoch of each trial, the best {'trial' if one else 'configuration'} of each cell{mean_of(budget)}",
+        seeds="one, the same for every trial" if one else f"{budget.search_seeds}, the same for every configuration",
         tries=f"up to {budget.trials} configurations per cell",
     )
+
+
+def mean_of(budget: Budget) -> str:
+    """The end of a sentence about selection, where it was by more than one seed."""
+    return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
 
 
 def caption(basis: Basis) -> Markup:

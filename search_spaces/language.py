@@ -18,6 +18,9 @@ from typing import Any, Literal
 Precision = Literal["fp32", "bf16"]
 Scalar = str | int | float | bool
 
+# Hyperparameters of every trial; all others are settings of its method.
+TRAINING = ("lr", "batch_size", "epochs")
+
 # Names end up in paths, MLflow filters, tables and file names; this set is safe in all of them.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -108,7 +111,7 @@ class MethodEntry:
 def method(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
     """A method of `trainables/methods`, with settings that are fixed values or dimensions to search.
 
-    `lr` and `batch_size` given here replace the space's own for this method.
+    `lr`, `batch_size` and `epochs` given here replace the space's own for this method.
     """
     check_name("method", name)
     return MethodEntry(name, check_name("method label", label or name), settings)
@@ -189,13 +192,16 @@ class Recipe:
 class Budget:
     """What every cell of a space may spend, the same for each.
 
-    `trials` counts configurations tried, stopped ones included. `final_seeds` re-train the winner. `in_flight` is how
+    `trials` counts configurations tried, stopped ones included, and `search_seeds` how many seeds each of them is trained
+    on: the winner is chosen by the mean. `final_seeds` re-train the winner. `in_flight` is how
     many trials of one cell run at once: trial i is proposed and judged by what trials 0..i-in_flight did, whatever the
     clock says, so the result of a sweep depends neither on timing nor on the number of GPUs. `grace` and `reduction`
-    (epochs, factor) place ASHA's rungs; no trial is stopped at a rung that holds fewer than `min_values` scores.
+    (epochs, factor) place ASHA's rungs, none when `grace` is not below the epochs; no trial is stopped at a rung that
+    holds fewer than `min_values` scores.
     """
 
     trials: int = 8
+    search_seeds: int = 1
     final_seeds: int = 3
     in_flight: int = 2
     grace: int = 2
@@ -206,6 +212,7 @@ class Budget:
         _check_types("budget", self)
         rules = (
             ("trials", 1 <= self.trials <= 10_000, "between 1 and 10000 per cell"),
+            ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
             ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
             ("in_flight", self.in_flight >= 1, "at least 1"),
             ("grace", self.grace >= 1, "at least 1 epoch"),
@@ -229,7 +236,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """One experiment. `search` holds the dimensions that every method shares; `lr` and `batch_size` must be in it."""
+    """One experiment. `search` holds the dimensions that every method shares; `lr` and `batch_size` must be in it.
+
+    `epochs` may be in it as well, up to the recipe's: a trial then has a schedule of that many.
+    """
 
     name: str = ""
     title: str = ""
@@ -264,7 +274,7 @@ class Space:
                 if name not in self.values_of(entry):
                     raise ValueError(f"method {entry.label!r}: {name} is neither in `search` nor among its settings")
             for key, value in self.values_of(entry).items():
-                _check_hyperparameter(f"method {entry.label!r}: {key}", key, value)
+                _check_hyperparameter(f"method {entry.label!r}: {key}", key, value, self.recipe.epochs)
 
     @property
     def cells(self) -> list[Cell]:
@@ -365,7 +375,8 @@ def _check_parts(space: Space) -> None:
             raise ValueError(f"space: {name} = {getattr(space, name)!r}: must be {name}={kind.__name__}(...)")
 
 
-def _check_hyperparameter(where: str, key: str, value: Scalar | Dimension) -> None:
+def _check_hyperparameter(where: str, key: str, value: Scalar | Dimension, epochs: int) -> None:
+    most = {"batch_size": 1024, "epochs": epochs}
     if isinstance(value, Range):
         bounds: tuple[Scalar, ...] = (value.low, value.high)
     else:
@@ -373,5 +384,5 @@ def _check_hyperparameter(where: str, key: str, value: Scalar | Dimension) -> No
     for bound in bounds:
         if key == "lr" and not (_is_number(bound) and 0 < float(bound) < 10):
             raise ValueError(f"{where} = {bound!r}: must be a number in (0, 10)")
-        if key == "batch_size" and not (_is_whole(bound) and not isinstance(value, Range) and 1 <= int(bound) <= 1024):
-            raise ValueError(f"{where} = {bound!r}: must be whole numbers between 1 and 1024")
+        if key in most and not (_is_whole(bound) and not isinstance(value, Range) and 1 <= int(bound) <= most[key]):
+            raise ValueError(f"{where} = {bound!r}: must be whole numbers between 1 and {most[key]}")

@@ -32,7 +32,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def load(name: str) -> Space:
-    """The space of that name, or the one in the Python file at that path.
+    """The space of that name, or the one in the Python file at that path: a value called `space`, or a function that makes it.
 
     Raises ValueError naming the file and line when there is none, when it does not parse, or when it says something
     that a space cannot mean.
@@ -57,6 +57,8 @@ def docstring(name: str) -> str:
 def _execute(path: Path) -> Space:
     try:
         found = runpy.run_path(str(path)).get("space")
+        if callable(found):
+            found = found()
     except SyntaxError as error:
         raise ValueError(f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}") from None
     # A user's file may raise anything; it is theirs to mend, not a bug of ours.

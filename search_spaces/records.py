@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def hyperparameters(self) -> dict[str, Scalar]:
-        return {"lr": self.lr, "batch_size": self.batch_size, **self.settings}
+        return {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.recipe.epochs, **self.settings}
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "settings": dict(sorted(self.settings.items()))}

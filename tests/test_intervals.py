@@ -100,7 +100,7 @@ def test_a_large_difference_is_found():
 @pytest.mark.parametrize("metric", FORMULAS)
 def test_a_resampled_score_is_the_metric_of_the_examples_drawn(metric):
     generator = np.random.default_rng(1)
-    classes = 2 if metric == "f1" else 3
+    classes = 2 if metric in ("f1", "precision", "recall") else 3
     labels = generator.integers(0, classes, 60).astype(float)
     predictions = np.where(generator.random((4, 60)) < 0.6, labels, generator.integers(0, classes, (4, 60))).astype(
         float

@@ -65,6 +65,8 @@ def test_the_total_is_what_torch_counts(tiny_bert):
 def test_the_known_encoders_have_their_published_sizes():
     assert shape_of(KNOWN_CONFIGS["bert-base-uncased"]).total == 109_482_240
     assert shape_of(KNOWN_CONFIGS["roberta-base"]).total == 124_645_632
+    assert shape_of(KNOWN_CONFIGS["bert-base-multilingual-cased"]).total == 177_853_440
+    assert shape_of(KNOWN_CONFIGS["bert-large-uncased"]).total == 335_141_888
 
 
 def test_a_relative_folder_is_found_from_where_one_stands(folder, monkeypatch):

@@ -69,6 +69,13 @@ def test_stopped_trials_are_pruned_with_their_curve_and_failed_ones_failed():
     assert (trials[0].value, trials[1].value) == (5.0, 2.0)
 
 
+def test_nothing_to_search_is_one_point():
+    study = Study({}, 5, 0)
+    assert study.limit == 1
+    assert study.ask() == {}
+    study.tell(0, done(1.0), [progress(1, 1.0)])
+
+
 def test_a_small_budget_still_tries_every_learning_rate():
     dimensions = {"lr": choice(1e-5, 5e-5, 1e-4, 5e-4), "batch_size": choice(8, 16), "r": choice(32, 64, 128)}
     for seed in range(5):

@@ -162,3 +162,19 @@ def test_reporting_twice_changes_nothing(tmp_path):
     before = len(read(tmp_path / "sweep"))
     assert sweep.record(trial.id, first)
     assert len(read(tmp_path / "sweep")) == before
+
+
+def test_trials_train_as_long_as_their_configuration_says(tmp_path):
+    space = make_space(
+        methods=(method("full"),),
+        search={"lr": choice(1e-5, 1e-4), "batch_size": 8, "epochs": choice(2, 8)},
+        budget=Budget(trials=4, final_seeds=1, grace=8),
+    )
+    sweep = drive(space, tmp_path)
+    for search in sweep.cells.values():
+        assert sorted((e.trial.lr, len(e.curve)) for e in search.search) == [(1e-5, 2), (1e-5, 8), (1e-4, 2), (1e-4, 8)]
+        assert all(len(e.curve) == e.trial.recipe.epochs for e in search.entries)
+        assert search.finals[0].trial.recipe == search.winner.trial.recipe
+    with pytest.raises(Died):
+        drive(space, tmp_path / "killed", dies_at=9)
+    assert result(drive(space, tmp_path / "killed")) == result(sweep)

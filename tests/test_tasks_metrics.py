@@ -23,7 +23,7 @@ def make_task(*metrics: str, regression: bool = False, outputs: int = 2) -> Task
     )
 
 
-ALL = ("accuracy", "f1", "matthews", "macro_f1")
+ALL = ("accuracy", "f1", "matthews", "macro_f1", "precision", "recall")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -38,6 +38,8 @@ def test_binary_metrics_equal_scikit_learn_s(seed):
         "f1": reference.f1_score(labels, predictions),
         "matthews": reference.matthews_corrcoef(labels, predictions),
         "macro_f1": reference.f1_score(labels, predictions, average="macro"),
+        "precision": reference.precision_score(labels, predictions),
+        "recall": reference.recall_score(labels, predictions),
     }
     assert found.metrics == pytest.approx({name: 100 * value for name, value in expected.items()})
     assert found.predictions == predictions.tolist()

@@ -100,7 +100,7 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
 def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     trial = content(uri)["trial", ADAPTER, SEARCHED.id]
-    assert trial["params"] == {"lr": "0.0005", "batch_size": "16", "seed": "3", "r": "8", "gate": "true"}
+    assert trial["params"] == {"lr": "0.0005", "batch_size": "16", "epochs": "2", "seed": "3", "r": "8", "gate": "true"}
     assert trial["span"] == (1_700_000_003_250, 1_700_000_013_250)
     ours = {key: value for key, value in trial["tags"].items() if key.startswith("peft.")}
     assert ours == {

@@ -29,11 +29,31 @@ _BASE = {
     "num_attention_heads": 12,
     "intermediate_size": 3072,
 }
+_LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
 KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
     "bert-base-uncased": {
         **_BASE,
         "model_type": "bert",
         "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+    },
+    "bert-large-uncased": {
+        **_LARGE,
+        "model_type": "bert",
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+    },
+    "bert-base-multilingual-cased": {
+        **_BASE,
+        "model_type": "bert",
+        "vocab_size": 119547,
         "max_position_embeddings": 512,
         "type_vocab_size": 2,
     },
@@ -45,7 +65,13 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 1,
     },
 }
-TITLES = {"bert-base-uncased": "BERT-base", "roberta-base": "RoBERTa-base", "minilm": "MiniLM-L6"}
+TITLES = {
+    "bert-base-uncased": "BERT-base",
+    "bert-large-uncased": "BERT-large",
+    "bert-base-multilingual-cased": "mBERT",
+    "roberta-base": "RoBERTa-base",
+    "minilm": "MiniLM-L6",
+}
 
 
 class MissingModel(Exception):

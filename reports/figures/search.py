@@ -20,6 +20,7 @@ from reports.markdown import plural
 from reports.sheet import Page, Sheet
 from reports.store import Sweep
 from reports.trials import PARAM
+from reports.tried import winning_trials
 from search_spaces.language import Cell, Choice, Dimension, Range
 
 COLUMNS = ["cell", "task", "trial", "lr", "batch_size", "score", "stopped", "winner"]
@@ -36,7 +37,7 @@ def sheets(sweep: Sweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
 
 def rows(sweep: Sweep) -> pd.DataFrame:
     """One row per search trial with a learning rate and a score: cell, task, trial, lr, batch_size (NaN where none),
-    score (best epoch, percent points, validation), stopped by ASHA, winner of its cell."""
+    score (best epoch, percent points, validation), stopped by ASHA, of the configuration that won its cell."""
     trials = sweep.trials
     found = trials[(trials["phase"] == "search") & trials["state"].isin(("DONE", "STOPPED"))]
     table = pd.DataFrame(
@@ -46,7 +47,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
             "batch_size": _numbers(found, "batch_size"),
             "score": found["best_score"],
             "stopped": found["state"] == "STOPPED",
-            "winner": found["trial"] == found["cell"].map(sweep.winners),
+            "winner": found["trial"].isin(winning_trials(sweep)),
         },
         columns=COLUMNS,
     )

@@ -36,6 +36,7 @@ from reports.figures.canvas import (
     title_of,
 )  # fmt: skip
 from reports.figures.tiles import joined
+from reports.markdown import plural
 from reports.sheet import Page, Sheet, pages
 from reports.store import Sweep
 from search_spaces.language import Cell
@@ -65,7 +66,7 @@ def rows(sweep: Sweep, model: str, task: str, order: Sequence[str]) -> pd.DataFr
     for label in order:
         facts = manifest.methods[label]
         expected = curves(sweep).get(Cell(model=model, task=task, method=label), [])
-        planned = manifest.planned_trials(label)
+        planned = manifest.planned_tries(label)
         found += [(label, facts.title, facts.family, n, value, planned) for n, value in enumerate(expected, start=1)]
     return pd.DataFrame(found, columns=COLUMNS)
 
@@ -90,18 +91,18 @@ def draw(sweep: Sweep, results: Results, page: Page) -> Figure:
             figure,
             place_of(panel),
             (family or "other") if by_family else f"{short(facts.title)} ({facts.score})",
-            _counted(own),
+            _counted(own, manifest.budget.search_seeds),
         )
         _draw(panel, own, tables[task])
     return figure
 
 
-def _counted(own: pd.DataFrame) -> str:
+def _counted(own: pd.DataFrame, seeds: int) -> str:
     if own.empty:
         return ""
     tried = own.groupby("method")["n"].max()
     low, high = tried.min(), tried.max()
-    return f"n = {low if low == high else f'{low} to {high}'} tries per method, 1 seed each"
+    return f"n = {low if low == high else f'{low} to {high}'} tries per method, {plural(seeds, 'seed')} each"
 
 
 def _legend(by_family: bool) -> list[Line2D]:

@@ -11,7 +11,7 @@ from reports.section import Section
 from reports.store import Sweep
 from reports.table import Table
 from reports.trials import by_cell
-from search_spaces.language import Cell
+from search_spaces.language import Budget, Cell
 
 HEADER = {
     "planned": "Planned",
@@ -35,7 +35,7 @@ def text(sweep: Sweep) -> str:
     budget = sweep.manifest.budget
     return paragraphs(
         "## Budget",
-        f"Every cell may try {budget.trials} configurations (fewer where the whole grid is smaller) of at most "
+        f"Every cell may try {budget.trials} configurations (fewer where the whole grid is smaller){_seeds(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
         f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA. *Failed*: ended without a score. *Diverged* "
         "trials are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. "
@@ -45,6 +45,12 @@ def text(sweep: Sweep) -> str:
         tables(sweep)["budget"].markdown(),
         _uneven(rows(sweep)),
         _reasons(sweep),
+    )
+
+
+def _seeds(budget: Budget) -> str:
+    return (
+        f", each on {budget.search_seeds} seeds, which are counted below as trials," if budget.search_seeds > 1 else ""
     )
 
 

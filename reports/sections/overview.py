@@ -7,7 +7,7 @@ from collections import Counter
 from reports.cells import collect
 from reports.manifest import Manifest, TaskFacts
 from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
-from reports.section import Section
+from reports.section import Section, mean_of
 from reports.store import Sweep
 from reports.table import Table
 
@@ -62,11 +62,12 @@ def _selection(manifest: Manifest) -> list[Markup]:
     seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
     return [
         Markup(
-            f"Search: up to {budget.trials} configurations per cell, the same for every method, each with one seed; ASHA "
-            f"stops weak ones from epoch {budget.grace} on (factor {budget.reduction})."
+            f"Search: up to {budget.trials} configurations per cell, the same for every method, each with "
+            f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}."
         ),
         Markup(
-            "Selection: by the best epoch's score on the validation split, which is carved out of the training data and the "
+            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}, which is carved out of the training "
+            "data and the "
             "same for every method and seed (sizes below). The test split takes no part in it."
         ),
         Markup(
@@ -79,6 +80,13 @@ def _selection(manifest: Manifest) -> list[Markup]:
             f"{recipe.max_length} tokens."
         ),
     ]
+
+
+def _stopping(manifest: Manifest) -> str:
+    budget = manifest.budget
+    if budget.grace >= manifest.recipe.epochs:
+        return "none of them is stopped by ASHA"
+    return f"ASHA stops weak ones from epoch {budget.grace} on (factor {budget.reduction})"
 
 
 def tables(sweep: Sweep) -> dict[str, Table]:

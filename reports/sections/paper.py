@@ -1,118 +1,140 @@
-"""The paper's own numbers, printed beside ours where a space repeats its experiment.
-
-`paper_tables.json` holds transcribed facts; nothing in it was measured here.
-"""
+"""The paper's own numbers, printed beside ours where a space repeats its experiment, each with the model it was measured with."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
-from statistics import fmean
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from statistics import fmean, stdev
 
-from reports.cells import collect
+import pandas as pd
+
+from reports.cells import collect, final_values
 from reports.manifest import Manifest
 from reports.markdown import MISSING, Markup, escape, paragraphs, points
+from reports.papers import EVERY, SECONDS, Column, Paper, Printed, Row, Score, paper_of
 from reports.section import Section
 from reports.store import Sweep
 from reports.table import Table
+from reports.trials import by_cell
 from search_spaces.language import Cell
-
-FILE = Path(__file__).parent.parent / "paper_tables.json"
-TASKS = {"cola": "CoLA (Matthews)", "mrpc": "MRPC (accuracy)", "stsb": "STS-B (Pearson)", "rte": "RTE (accuracy)"}
-
-
-@cache
-def facts() -> dict[str, Any]:
-    """What the paper printed: tables with their encoder, rows per method, scores as mean and std in points."""
-    return json.loads(FILE.read_text(encoding="utf-8"))
-
-
-def nominal_percent(manifest: Manifest, label: str) -> str:
-    """The paper's #P of this method with the paper's settings; "" when the sweep repeats no paper we have."""
-    if manifest.paper != facts()["paper"]:
-        return ""
-    name = manifest.methods[label].name
-    shares = [row["nominal_percent"] for row in facts()["tables"][0]["rows"] if row["method"] == name]
-    setting = facts()["settings"].get(name)
-    return (f"{shares[0]:.1f} %" + (f" at {setting}" if setting else "")) if shares else ""
 
 
 def text(sweep: Sweep) -> str:
-    if sweep.manifest.paper != facts()["paper"]:
+    paper = paper_of(sweep.manifest)
+    if paper is None:
         return ""
-    parts = [
-        "## The paper's own numbers",
-        f"{facts()['source']}. Transcribed, not measured here.",
-        _warning(sweep.manifest),
-    ]
     shown = tables(sweep)
-    for printed in facts()["tables"]:
-        name = f"paper_{printed['table']}"
-        parts += [f"Table {printed['table']} of the paper, {printed['model']}:", shown[name].markdown()]
-    return paragraphs(*parts)
+    return paragraphs(
+        "## The paper's own numbers",
+        f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
+        _warning(sweep.manifest, paper),
+        *(part for t in paper.tables for part in (f"{_title(t)}:", shown[f"paper_{t.name}"].markdown())),
+    )
 
 
 def tables(sweep: Sweep) -> dict[str, Table]:
-    """The paper's tables by their numbers; none when the sweep does not repeat it."""
-    if sweep.manifest.paper != facts()["paper"]:
-        return {}
-    return {f"paper_{printed['table']}": _table(sweep, printed) for printed in facts()["tables"]}
+    """The paper's tables by their names; none when the sweep does not repeat it."""
+    paper = paper_of(sweep.manifest)
+    return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
 
 
-def _warning(manifest: Manifest) -> str:
-    encoders = {paper_table["encoder"] for paper_table in facts()["tables"]}
-    others = [escape(model.title) for name, model in manifest.models.items() if name not in encoders]
-    warning = (
-        "Even with the same encoder, compare differences between methods rather than levels: the paper leaves its split, "
-        "seeds and schedule open, does not say which standard deviation it prints, and tests no difference."
+def _title(printed: Printed) -> str:
+    return f"{printed.title} of the paper, {printed.model}"
+
+
+def _warning(manifest: Manifest, paper: Paper) -> str:
+    others = [escape(model.title) for name, model in manifest.models.items() if name not in paper.encoders]
+    if not others:
+        return paper.caution
+    theirs = " and ".join(dict.fromkeys(paper.encoders.values()))
+    return (
+        f"{paper.caution} **Levels are not comparable for {', '.join(others)}**: the paper's numbers are those of {theirs}. Only "
+        "whether methods differ in the same direction can be compared."
     )
-    if others:
-        warning += (
-            f" **Levels are not comparable for {', '.join(others)}**: the paper's encoders are BERT_base and RoBERTa_base, "
-            "so none of its numbers has a counterpart measured there."
-        )
-    return warning
 
 
-def _table(sweep: Sweep, paper_table: Mapping[str, Any]) -> Table:
-    """The paper's rows, each followed by ours where this sweep used the same encoder."""
-    with_share = any(row["nominal_percent"] is not None for row in paper_table["rows"])
-    measured = _measured(sweep, paper_table["encoder"]) if with_share else {}
-    lines = []
-    for row in paper_table["rows"]:
-        cells = [_score(row["scores"].get(task, {})) for task in TASKS]
-        means = [score["mean"] for score in row["scores"].values()]
-        share = [f"{row['nominal_percent']:.1f} %"] if with_share else []
-        lines.append([row["title"], *share, *cells, points(fmean(means))])
-        lines += measured.get(row["method"], [])
-    header = ["Method", *(["#P"] if with_share else []), *TASKS.values(), "Average"]
-    told = Markup(f"Table {paper_table['table']} of the paper, {paper_table['model']}: transcribed, not measured here.")
-    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=told)
+def _table(sweep: Sweep, paper: Paper, printed: Printed) -> Table:
+    """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
+    models = paper.models_beside(printed, sweep.manifest)
+    shares = any(row.percent is not None for row in printed.rows)
+    left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
+    lines: list[list[object]] = []
+    for row in printed.rows:
+        share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if shares else []
+        lines.append([row.title, printed.model, *share, *_printed_scores(printed, row)])
+        same = [label for label, facts in sweep.manifest.methods.items() if printed.has(row, facts)]
+        lines += _measured(sweep, printed, models, same, "measured here", shares)
+        left -= set(same)
+    rest = [label for label in sweep.manifest.methods if label in left]
+    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper", shares)
+    average = ["Average"] if printed.average else []
+    header = ["Method", "Model", *(["#P"] if shares else []), *(c.title for c in printed.columns), *average]
+    told = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
+    return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
 
 
-def _score(score: Mapping[str, float | None]) -> str:
-    mean, std = score.get("mean"), score.get("std")
-    return points(mean) + (f" ± {std:.1f}" if std is not None else "")
+def _printed_scores(printed: Printed, row: Row) -> list[str]:
+    means = [score.mean for score in row.scores if score.mean is not None]
+    return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
 
-def _measured(sweep: Sweep, encoder: str) -> dict[str, list[list[object]]]:
-    """Rows with this sweep's results by method name; empty when it did not use that encoder."""
-    manifest = sweep.manifest
-    if encoder not in manifest.models:
-        return {}
+def _shown(score: Score) -> str:
+    if score.words:
+        return score.words
+    digits = 2 if score.std is not None and 0 < score.std < 0.05 else 1
+    return points(score.mean) + (f" ± {score.std:.{digits}f}" if score.std is not None else "")
+
+
+def _measured(
+    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str, shares: bool
+) -> list[list[object]]:
+    """Rows with this sweep's results; none for what has no result in any column."""
+    lines: list[list[object]] = []
+    for model in models:
+        for label in labels:
+            scores = [_score(sweep, column, model, label) for column in printed.columns]
+            means = [score.mean for score in scores if score.mean is not None]
+            average = [points(fmean(means)) if len(means) == len(scores) else MISSING] if printed.average else []
+            title = Markup(f"↳ *{what}: {escape(sweep.manifest.methods[label].title)}*")
+            if means:
+                lines.append(
+                    [
+                        title,
+                        sweep.manifest.models[model].title,
+                        *([""] if shares else []),
+                        *map(_shown, scores),
+                        *average,
+                    ]
+                )
+    return lines
+
+
+def _score(sweep: Sweep, column: Column, model: str, label: str) -> Score:
+    """Mean and sample standard deviation over the finals of what belongs into this column."""
     results = collect(sweep)
-    found: dict[str, list[list[object]]] = {}
-    for label, method in manifest.methods.items():
-        cells = [results.get(Cell(model=encoder, task=task, method=label)) for task in TASKS]
-        means = [cell.mean for cell in cells if cell is not None and cell.mean is not None]
-        shown = [_score({"mean": cell.mean, "std": cell.std}) if cell else MISSING for cell in cells]
-        mean = points(fmean(means)) if len(means) == len(TASKS) else MISSING
-        title = Markup(f"↳ *measured here: {escape(manifest.methods[label].title)}*")
-        found.setdefault(method.name, []).append([title, "", *shown, mean])
-    return found
+    if column.task == EVERY:
+        means = [results[Cell(model=model, task=task, method=label)].mean for task in sweep.manifest.tasks]
+        known = [mean for mean in means if mean is not None]
+        return Score(mean=fmean(known)) if known and len(known) == len(means) else Score()
+    cell = Cell(model=model, task=column.task, method=label)
+    values = _values(_finals(sweep).get(cell), column.metric)
+    return Score(mean=fmean(values) if values else None, std=stdev(values) if len(values) > 1 else None)
+
+
+@lru_cache(maxsize=2)
+def _finals(sweep: Sweep) -> Mapping[Cell, pd.DataFrame]:
+    return by_cell(sweep.manifest, sweep.trials[sweep.trials["phase"] == "final"])
+
+
+def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:
+    """Of each final that is done: a metric of the test split, or the seconds that an epoch took."""
+    if finals is None:
+        return []
+    if metric != SECONDS:
+        return list(final_values(finals, metric))
+    done = finals[finals["state"] == "DONE"]
+    return [value for value in done["seconds"] / done["epochs"] if math.isfinite(value)]
 
 
 SECTION = Section(text=text, tables=tables)

@@ -11,8 +11,8 @@ from reports.cells import CellResult, collect, final_values
 from reports.families import ordered
 from reports.manifest import Manifest
 from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points
+from reports.papers import nominal_percent, paper_of
 from reports.section import Section, caption, results_basis
-from reports.sections.paper import nominal_percent
 from reports.standings import Standing, average_standings, standings
 from reports.store import Sweep
 from reports.table import Table
@@ -230,11 +230,10 @@ def _counting(manifest: Manifest) -> str:
         "out; *with biases* adds their biases; *everything trained* is all that the optimiser moves, LayerNorms and task "
         "head included. A span means that the winners of different tasks differ in size, or their heads do."
     )
-    if any(nominal_percent(manifest, label) for label in manifest.methods):
-        told += (
-            " *Nominal #P* is the column printed in the paper, for its settings and its encoders; no way of counting that "
-            "was tried gives exactly these figures for BERT, which is why exact counts stand beside them."
-        )
+    paper = paper_of(manifest)
+    if paper and any(nominal_percent(manifest, label) for label in manifest.methods):
+        known = f"; {paper.shares}" if paper.shares else ""
+        told += f" *Nominal #P* is the share printed in the paper, for its settings and its encoders{known}."
     return told
 
 
@@ -253,7 +252,7 @@ def _csv_row(sweep: Sweep, result: CellResult, metric: str, values: Sequence[flo
         "is_score": is_score,
         "split": basis.split,
         "selected_on": basis.selected_on,
-        "tries": manifest.planned_trials(cell.method),
+        "tries": manifest.planned_tries(cell.method),
         "progress": result.progress,
         "n": len(values),
         "planned": result.planned,

@@ -14,6 +14,7 @@ from reports.section import Section
 from reports.store import Sweep
 from reports.table import Table
 from reports.trials import PARAM
+from reports.tried import winning_trials
 from search_spaces.language import Cell
 
 
@@ -97,8 +98,8 @@ def _configured(winner: pd.Series) -> str:
 
 
 def _runs(sweep: Sweep, cell: Cell) -> list[tuple[object, ...]]:
-    winner = winner_row(sweep, cell)
-    found = [] if winner is None else [_run(cell, "winner", winner)]
+    trials = sweep.trials[sweep.trials["trial"].isin(winning_trials(sweep))]
+    found = [_run(cell, "winner", row) for _, row in trials[trials["cell"] == str(cell)].iterrows()]
     return found + [
         _run(cell, f"final, {str(row['state']).lower()}", row) for _, row in _finals(sweep, cell).iterrows()
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.cells import configuration, winner_row
+from reports.cells import configuration
 from reports.edges import Edge, as_number, edge
 from reports.markdown import MISSING, Markup, escape, paragraphs, plural, points
 from reports.section import Section, caption, search_basis
 from reports.store import Sweep
 from reports.table import Table
+from reports.tried import tried
 from search_spaces.language import Cell
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
@@ -26,7 +27,8 @@ def text(sweep: Sweep) -> str:
     return paragraphs(
         "## Winners of the search",
         caption(search_basis(sweep)),
-        "*Validation*: the score that won, at its best epoch. *Tied*: other trials of the cell with the same score. "
+        f"*Validation*: the score that won, at its best epoch{_mean(sweep)}. *Tied*: other {_kind(sweep)} of the cell with the "
+        "same score. "
         "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
         tables(sweep)["winners"].markdown(),
         advice,
@@ -45,6 +47,15 @@ def rows(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
+def _mean(sweep: Sweep) -> str:
+    seeds = sweep.manifest.budget.search_seeds
+    return f", the mean over {seeds} seeds" if seeds > 1 else ""
+
+
+def _kind(sweep: Sweep) -> str:
+    return "configurations" if sweep.manifest.budget.search_seeds > 1 else "trials"
+
+
 def _otherwise(sweep: Sweep) -> str:
     """A warning where a winner is not what the rule of selection gives."""
     cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
@@ -57,13 +68,20 @@ def _otherwise(sweep: Sweep) -> str:
 
 
 def _beaten(sweep: Sweep, cell: Cell) -> bool:
-    winner = winner_row(sweep, cell)
+    winner = _won(sweep, cell)
     return winner is not None and bool((_done(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
+def _won(sweep: Sweep, cell: Cell) -> pd.Series | None:
+    """The configuration that won the cell, as `tried` has it; None while there is none or its run is not in the store."""
+    table = tried(sweep)
+    rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get(str(cell), ""))]
+    return None if rows.empty else rows.iloc[0]
+
+
 def _done(sweep: Sweep, cell: Cell) -> pd.DataFrame:
-    trials = sweep.trials
-    return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")]
+    table = tried(sweep)
+    return table[(table["cell"] == str(cell)) & (table["state"] == "DONE")]
 
 
 def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -95,7 +113,7 @@ def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
 def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
     manifest = sweep.manifest
     where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title)
-    winner = winner_row(sweep, cell)
+    winner = _won(sweep, cell)
     if winner is None:
         known = "winner's run is not in the store" if str(cell) in sweep.winners else "no winner yet"
         return (*where, known, MISSING, MISSING, MISSING, "")
@@ -113,7 +131,7 @@ def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
 
 def _csv_row(sweep: Sweep, cell: Cell) -> dict[str, object]:
     row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
-    winner = winner_row(sweep, cell)
+    winner = _won(sweep, cell)
     if winner is None:
         return {**row, "trial": sweep.winners.get(str(cell), ""), "at_edge": ""}
     return {

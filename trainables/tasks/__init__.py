@@ -1,9 +1,10 @@
-"""The tasks: a row of `glue.py`, or a grammar with a file and one line of its own."""
+"""The tasks: a row of `glue.py`, a size of `nsmc.py`, or a grammar with a file and one line of its own."""
 
+from trainables.tasks import nsmc
 from trainables.tasks.contract import Task
 from trainables.tasks.generated import GRAMMARS
 from trainables.tasks.glue import ROWS
 
-TASKS: dict[str, Task] = {row.task.name: row.task for row in ROWS} | {
-    grammar.task.name: grammar.task for grammar in GRAMMARS
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*(row.task for row in ROWS), *nsmc.TASKS, *(grammar.task for grammar in GRAMMARS))
 }

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman", "macro_f1"]
-Source = Literal["glue", "generated", "files"]
+Metric = Literal["accuracy", "precision", "recall", "f1", "matthews", "pearson", "spearman", "macro_f1"]
+Source = Literal["glue", "nsmc", "generated", "files"]
 
-CLASSIFICATION_METRICS: tuple[Metric, ...] = ("accuracy", "f1", "matthews", "macro_f1")
+CLASSIFICATION_METRICS: tuple[Metric, ...] = ("accuracy", "f1", "matthews", "macro_f1", "precision", "recall")
+# Of class 1 among two.
+BINARY_METRICS: tuple[Metric, ...] = ("f1", "precision", "recall")
 REGRESSION_METRICS: tuple[Metric, ...] = ("pearson", "spearman")
 
 

@@ -96,7 +96,7 @@ def check(row: Row, data_dir: Path | None) -> None:
     for part in ("train", "dev"):
         with _path(row, data_dir, part).open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
             head = [line for line, _ in zip(file, range(3), strict=False)]
-        _parse(row, _path(row, data_dir, part), "".join(head))
+        parse(row, _path(row, data_dir, part), "".join(head))
 
 
 def read(row: Row, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts]:
@@ -107,7 +107,7 @@ def read(row: Row, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts
     if data_dir is None:
         return _read_hub(row, repo)
     paths = [_path(row, data_dir, part) for part in ("train", "dev")]
-    train, dev = (_parse(row, path, _text(path)) for path in paths)
+    train, dev = (parse(row, path, text_of(path)) for path in paths)
     return train, dev
 
 
@@ -121,14 +121,16 @@ def _path(row: Row, data_dir: Path, part: str) -> Path:
     return path
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The file's text; ValueError when it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
 
 
-def _parse(row: Row, path: Path, text: str) -> Texts:
+def parse(row: Row, path: Path, text: str) -> Texts:
+    """The examples of a tab-separated file; ValueError names file and line."""
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside a sentence.
     lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
     if row.header:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
-from trainables.tasks import TASKS, files, generated, glue
+from trainables.tasks import TASKS, files, generated, glue, nsmc
 from trainables.tasks.contract import (
+    BINARY_METRICS,
     CLASSIFICATION_METRICS,
     REGRESSION_METRICS,
     Loaded,
@@ -49,6 +50,8 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> No
             _check_outputs(known, outputs)
     elif known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
+    elif known.source == "nsmc":
+        nsmc.check(known, data_dir)
 
 
 def load(
@@ -111,12 +114,17 @@ def _read(task: str | FileTask, known: Task, data_dir: Path | None, folder: Path
         return train, test, outputs
     if known.source == "glue":
         return *glue.read(glue.row(known.name), data_dir), known.outputs
+    if known.source == "nsmc":
+        return *nsmc.read(known, data_dir), known.outputs
     return *generated.read(generated.grammar(known.name)), known.outputs
 
 
 def _check_outputs(known: Task, outputs: int) -> None:
-    if known.metrics[0] == "f1" and outputs != 2:
-        raise ValueError(f"task {known.name!r}: metric 'f1' needs two classes and there are {outputs}; use 'macro_f1'")
+    metric = known.metrics[0]
+    if metric in BINARY_METRICS and outputs != 2:
+        raise ValueError(
+            f"task {known.name!r}: metric {metric!r} needs two classes and there are {outputs}; use 'macro_f1'"
+        )
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:

@@ -64,6 +64,17 @@ def _f1(predictions: np.ndarray, truth: np.ndarray) -> float:
     return _f1_of(1, predictions, truth)
 
 
+def _precision(predictions: np.ndarray, truth: np.ndarray) -> float:
+    """Share of class 1 among what was called class 1; 0 when nothing was."""
+    chosen = predictions == 1
+    return float((truth[chosen] == 1).mean()) if chosen.any() else 0.0
+
+
+def _recall(predictions: np.ndarray, truth: np.ndarray) -> float:
+    """Share of class 1 that was called so; 0 when there is none."""
+    return _precision(truth, predictions)
+
+
 def _macro_f1(predictions: np.ndarray, truth: np.ndarray) -> float:
     """Mean F1 of the classes that occur among the predictions or the labels."""
     return float(np.mean([_f1_of(c, predictions, truth) for c in np.union1d(predictions, truth)]))
@@ -105,6 +116,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 FORMULAS: dict[Metric, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": _accuracy,
+    "precision": _precision,
+    "recall": _recall,
     "f1": _f1,
     "matthews": _matthews,
     "macro_f1": _macro_f1,

@@ -1,0 +1,63 @@
+"""Many classification tasks in your own CSV files: adapters, variable and full fine-tuning as in Houlsby et al. 2019, 17 tasks.
+
+Without anything else it reads ./tasks: every NAME.csv is a task with the columns `text` and `label`, NAME.test.csv its test
+split where there is one. For other columns, files or encoders, a space of your own:
+
+    from search_spaces.language import FileTask
+    from search_spaces.spaces.text_classification import protocol
+
+    space = protocol([FileTask(name="queues", train="queues.csv", text="message", label="queue")])
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
+
+FOLDER = Path("tasks")
+TEST = ".test"
+
+
+def protocol(tasks: Sequence[str | FileTask], models: Sequence[str] = ("bert-base-uncased",)) -> Space:
+    """The protocol on these tasks. Twelve configurations per cell: all there are of full fine-tuning, and as many of the 72
+    and 96 of the others, where the paper tries them all. The best epoch is kept, nothing is stopped early.
+    """
+    return Space(
+        title="Houlsby et al. 2019: text classification",
+        models=tuple(models),
+        tasks=tuple(tasks),
+        methods=(
+            method("full"),
+            method("top_layers", k=choice(1, 2, 3, 5, 7, 9, 11, 12)),
+            method("adapter", r=choice(2, 4, 8, 16, 32, 64)),
+        ),
+        search={"lr": choice(1e-5, 3e-5, 1e-4, 3e-3), "batch_size": 32, "epochs": choice(20, 50, 100)},
+        recipe=Recipe(epochs=100, patience=100, weight_decay=0.01, eps=1e-6),
+        budget=Budget(trials=12, final_seeds=3, grace=100),
+        paper="houlsby_text",
+    )
+
+
+def tables(folder: Path, text: str = "text", label: str = "label") -> list[FileTask]:
+    """A task for every CSV file of the folder, named by it. Raises ValueError when there is none."""
+    trains = [path for path in sorted(folder.glob("*.csv")) if not path.stem.endswith(TEST)]
+    if not trains:
+        raise ValueError(
+            f"{folder.absolute()} holds no NAME.csv with the columns {text!r} and {label!r}; put the tasks there, or write a "
+            "space of your own that calls protocol([FileTask(...)]) of search_spaces.spaces.text_classification"
+        )
+    tests = [path.with_name(f"{path.stem}{TEST}.csv") for path in trains]
+    return [
+        FileTask(
+            name=train.stem,
+            train=str(train.absolute()),
+            test=str(test.absolute()) if test.is_file() else None,
+            text=text,
+            label=label,
+        )
+        for train, test in zip(trains, tests, strict=True)
+    ]
+
+
+def space() -> Space:
+    return protocol(tables(FOLDER))
