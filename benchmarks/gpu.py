@@ -31,7 +31,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 PRECISIONS = {
     "fp32": "fp32, TF32 off, both arms",
     "tf32": "fp32 stored, TF32 products, both arms",
-    "bf16": "fp32 parameters and moments; ours: bf16 products with frozen weights; lone: bf16 autocast",
+    "bf16": "fp32 parameters and moments; ours: bf16 matrix products; lone: bf16 autocast",
 }
 
 

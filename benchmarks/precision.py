@@ -1,4 +1,4 @@
-"""bf16 against fp32 for the products with frozen weights: a step of our own engine, the small real encoder, K = 1.
+"""bf16 against fp32 for matrix products: a step of our own engine, the small real encoder, K = 1.
 
     python -m benchmarks.precision [--rounds 7] [--json FILE]
 
@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     measure.settle()
     flags = measure.conditions(
-        precision="fp32 against bf16 products with frozen weights, all else fp32; both arms ours",
+        precision="fp32 against bf16 matrix products, all else fp32; both arms ours",
         encoder=f"{MODEL}, batches of {BATCH_SIZE} examples of 30 to 70 tokens",
     )
     measure.print_conditions(flags)

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         type=_given,
         metavar="fp32|bf16",
-        help="of the products with frozen weights: bf16 is faster and slightly less exact (stamped)",
+        help="of matrix products: bf16 is faster and slightly less exact (stamped)",
     )
     p.add_argument(
         "--trials-per-gpu",

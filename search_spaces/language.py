@@ -150,8 +150,8 @@ class Recipe:
 
     Defaults follow `docs/decisions.md`: AdamW, linear warm-up over a tenth of all steps and linear decay to zero,
     evaluation after every epoch, the best epoch kept. `train_examples` and `test_examples` cut the data (0: all of it).
-    `dropout` below zero means what the backbone's own configuration says. `precision` is that of the products with frozen
-    weights; parameters, optimiser and everything else are fp32.
+    `dropout` below zero means what the backbone's own configuration says. `precision` is that of matrix
+    products; parameters, optimiser and everything else are fp32.
     """
 
     epochs: int = 20

@@ -1,4 +1,4 @@
-"""bf16 for the products with frozen weights: what it changes, and what stays fp32."""
+"""bf16 for matrix products: what it changes, and what stays fp32."""
 
 import numpy as np
 import pytest

@@ -9,6 +9,7 @@ Legend: N tokens of all rows, B examples of all rows, L longest example, l most 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +53,9 @@ class Attending(Protocol):
     """What a pass contributes to attention."""
 
     rows: Rows
+
+    def products(self) -> AbstractContextManager[object]:
+        """In what precision matrix products are computed that have no frozen weights in them."""
     # Scores and probabilities as tensors of their own: where dropout acts on them, or a second derivative is asked for.
     explicit: bool
 
@@ -84,14 +88,19 @@ def attend(running: Attending, layer: int, heads: int, query: Tensor, key: Tenso
         there = torch.cat([there, prefix.keys_there[:, None, None]], -1)
     if running.explicit:
         hide = rows.hide if prefix is None else _hide(there, H)
-        probabilities = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5).softmax(-1)
+        with running.products():
+            scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
+        probabilities = scores.softmax(-1, dtype=q.dtype)
         factors = running.probability_factors(layer)
         if factors is not None:
             probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)
-        out = probabilities @ v
+        with running.products():
+            out = probabilities @ v
     else:
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
+        with running.products():
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
+    out = out.to(q.dtype)
     if every:
         out = Move.apply(out.reshape(-1, width), rows.collect, rows.spread, rows.padding)
     else:

@@ -9,6 +9,7 @@ Legend: K slots, N tokens of all rows, E examples of a row, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -91,7 +92,7 @@ class Pass(Attending, Protocol):
 class Backbone:
     """The encoder on a device. Place 0 is the embeddings; places 2 l + 1 and 2 l + 2 are the two sub-layers of layer l.
 
-    `precision`: of the frozen matrix products; everything else is fp32.
+    `precision`: of matrix products; everything else is fp32.
     """
 
     def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Precision = "fp32"):
@@ -157,6 +158,12 @@ class Backbone:
             self._cache[key] = make()
         value: T = self._cache[key]
         return value
+
+    def products(self) -> AbstractContextManager[object]:
+        """What surrounds matrix products that have no frozen weights in them, so that they are of this precision too."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def pooled(self, first: Tensor) -> Tensor:
         """What the model's own head reads, from last hidden states of first tokens [K, E, D]."""

@@ -10,6 +10,7 @@ b their examples, D width, E examples of a row, l keys that a method adds, C out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -180,6 +181,9 @@ class RunningPass:
         keys, values, there = zip(*[self._prefix_of(s, layer, name, longest) for s in self._segments], strict=True)
         return Prefix(keys=torch.cat(keys), values=torch.cat(values), keys_there=torch.cat(there))
 
+    def products(self) -> AbstractContextManager[object]:
+        return self.backbone.products()
+
     def probability_factors(self, layer: int) -> Tensor | None:
         return self._masks.attention(layer) if self._masks else None
 
@@ -203,7 +207,9 @@ class RunningPass:
         for s in self._segments:
             part = self.tokens(s, h)
             if s.acts(name):
-                part = s.group.layout.method.transform(part, s.under(name), Place(self, s, layer, site, x, query))
+                at = Place(self, s, layer, site, x, query)
+                with self.products():
+                    part = s.group.layout.method.transform(part, s.under(name), at).to(h.dtype)
             parts.append(part)
         return _join(parts)
 
