@@ -126,6 +126,7 @@ def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], 
             recipe=plan.space.recipe,
             weights=prepared.models[cell.model].fingerprint,
             split=prepared.tasks[cell.task].fingerprint,
+            ablated=entry.ablated and phase == "final",
         )
 
     return make
