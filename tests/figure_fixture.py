@@ -124,6 +124,7 @@ def in_memory(record: dict[str, Any], trials: list[FakeTrial], winners: dict[str
         epochs=pd.DataFrame(epochs, columns=histories.COLUMNS),
         winners=winners,
         predictions={},
+        ablations={},
         run_id="run",
         command=facts.command,
         tracking_uri="sqlite:///made/up.db",

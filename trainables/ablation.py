@@ -1,6 +1,6 @@
-"""Ablation: what a trained method is worth in each layer, by removing it there without re-training (Houlsby et al. 2019, figure 6).
+"""Ablation: a trained method removed from spans of layers without re-training (Houlsby et al. 2019, section 3.6, figure 6).
 
-A span of layers is removed by zeroing, in a copy of the trial's best row, those parameters that the method says it vanishes with
+It is removed by zeroing, in a copy of the trial's best row, those parameters that the method says it vanishes with there
 (`Method.removed_at_zero`). Trained LayerNorms and the head stay. Each span is a row of an evaluation like any other.
 
 Legend: L layers, P parameters of one trial.

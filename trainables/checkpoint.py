@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result, beside it its `ablation`
-    where that was asked for."""
+    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result; `ablation`:
+    beside it, where that was asked for."""
 
     epoch: int
     done: bool
