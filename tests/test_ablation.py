@@ -1,8 +1,10 @@
 """Adapters removed from spans of layers after training: second formulas, company, bits, kills."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
+import fakes
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from plain_adapters import PlainAdapters
 from plain_encoder import PlainEncoder
 from test_methods_adapters import leaves, seated, stir
 
+from orchestrator.ledger import read
+from orchestrator.tracking_runs import Runs
 from search_spaces.language import Recipe
 from search_spaces.records import Ablation, Outcome
 from trainables.ablation import ablate, spans_of, without
@@ -205,3 +209,28 @@ def test_asking_for_it_makes_another_trial_and_leaves_the_others_their_ids():
     assert plain.id != asked.id
     for trial in (asked, plain):
         assert type(trial).from_json(json.loads(json.dumps(trial.to_json()))) == trial
+
+
+def test_the_ledger_and_mlflow_keep_it_whenever_the_driver_dies(tmp_path, monkeypatch):
+    known = Ablation(whole=80.5, spans=((70.0, 50.0), (75.25,)), seconds=1.5)
+    real = fakes.end_of
+
+    def end_of(trial, last):
+        outcome, test = real(trial, last)
+        return (replace(outcome, ablation=known) if trial.phase == "final" else outcome), test
+
+    monkeypatch.setattr(fakes, "end_of", end_of)
+    space = fakes.make_space()
+    for reports in (150, 5, 3):
+        with pytest.raises(fakes.Died):
+            fakes.drive(space, tmp_path, dies_at=reports)
+    finals = [e for cell in fakes.drive(space, tmp_path).cells.values() for e in cell.finals]
+    assert len(finals) == 8
+    assert all(entry.outcome.ablation == known for entry in finals)
+
+    runs, header = Runs(), {"event": "sweep", "manifest": {"sweep": "s"}}
+    for record in ({**header, "time": 0.0}, *read(tmp_path / "sweep")):
+        runs.apply(record)
+    files = {edit.run.key.trial: edit.files for edit in runs.take() if "ablation.json" in edit.files}
+    assert set(files) == {entry.trial.id for entry in finals}
+    assert all(Ablation.from_json(json.loads(one["ablation.json"])) == known for one in files.values())
