@@ -100,11 +100,17 @@ def test_every_square_up_to_twelve_layers_has_its_number_and_nothing_overlaps(la
     assert "n = 3 final seeds" in " ".join(shown)
     assert "percent points" in " ".join(shown)
     numbers = [text for text in shown if text.lstrip("−+").replace(".", "").isdigit()]
-    if layers <= 12:
-        squares = tasks * layers * (layers + 1) // 2
-        assert len(numbers) == squares + tasks * 2 * layers + 9  # layers beside and below, the legend
-    else:
-        assert "+" in shown, "without numbers a gain still has its sign"
+    squares = tasks * layers * (layers + 1) // 2 if layers <= 12 else 0
+    assert len(numbers) == squares + tasks * 2 * min(12, layers) + 9  # layers beside and below, the legend
+
+
+def test_without_numbers_a_gain_still_has_its_sign():
+    sweep = sweep_with(24, tasks=("mrpc",))
+    for gain, signs in ((0.0, 0), (-30.0, 0), (30.0, 1)):
+        spans = tuple(tuple(80 + gain * (first == last == 4) for last in range(first, 24)) for first in range(24))
+        found = dict.fromkeys(sweep.ablations, Ablation(whole=80.0, spans=spans, seconds=1.0))
+        figure = next(f for name, f in drawn(replace(sweep, ablations=found)) if name.startswith("ablation"))
+        assert [text for text, _ in texts(figure)].count("+") == signs
 
 
 def test_one_final_and_no_final_still_draw():
