@@ -127,6 +127,7 @@ def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], 
             recipe=replace(recipe, epochs=int(values.get("epochs", recipe.epochs))),
             weights=prepared.models[cell.model].fingerprint,
             split=prepared.tasks[cell.task].fingerprint,
+            ablated=entry.ablated and phase == "final",
         )
 
     return make

@@ -42,6 +42,8 @@ def space_json(space: Space) -> dict[str, Any]:
         "tasks": [asdict(task) if isinstance(task, FileTask) else task for task in space.tasks],
         "methods": [
             {"name": e.name, "label": e.label, "values": {k: _value(v) for k, v in space.values_of(e).items()}}
+            # Rows without an ablation keep the sweep's name that they had before there was one.
+            | ({"ablated": True} if e.ablated else {})
             for e in space.methods
         ],
         "recipe": asdict(space.recipe),
@@ -113,6 +115,7 @@ def _method(space: Space, entry: MethodEntry) -> dict[str, Any]:
         "paper": kind.paper,
         "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},
         "searched": {k: _value(v) for k, v in values.items() if isinstance(v, Choice | Range)},
+        **({"ablated": True, "removable": bool(kind.removed_at_zero)} if entry.ablated else {}),
     }
 
 

@@ -137,6 +137,8 @@ class Runs:
         self._log(edit, _final_values(outcome), step=0)
         if outcome.predictions:
             edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
+        if outcome.ablation:
+            edit.files[keys.ABLATION_FILE] = json.dumps(outcome.ablation.to_json())
         edit.status = "FINISHED" if outcome.state in ("DONE", "STOPPED") else "FAILED"
         edit.end = self._now
         self._open.discard(edit.run.key)

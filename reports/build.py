@@ -54,8 +54,9 @@ def _write_tables(name: str, section: Section, sweep: Sweep, folder: Path) -> No
     """Write one section's CSV and LaTeX; raises ValueError for results selected on the split that they report."""
     if section.basis is not None:
         section.basis(sweep).check(name)
-    if section.rows is not None:
-        spreadsheet.write(section.rows(sweep), folder / f"{name}.csv")
+    rows = section.rows(sweep) if section.rows is not None else None
+    if rows is not None:
+        spreadsheet.write(rows, folder / f"{name}.csv")
     for table_name, table in (section.tables(sweep) if section.tables else {}).items():
         path = folder / f"{table_name}.tex"
         path.write_text(table.latex(table_name), encoding="utf-8", newline="\n")

@@ -47,7 +47,8 @@ class TaskFacts:
 class MethodFacts:
     """A row of the tables: a method with its fixed settings and the dimensions that were searched for it.
 
-    `title` tells rows of one method apart by itself.
+    `title` tells rows of one method apart by itself. `ablated`: the method was to be removed from spans of layers;
+    `removable`: it can be.
     """
 
     name: str
@@ -56,6 +57,8 @@ class MethodFacts:
     paper: str
     fixed: Mapping[str, Scalar]
     searched: Mapping[str, Dimension]
+    ablated: bool
+    removable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,8 @@ def _method(label: str, facts: Mapping[str, Any]) -> MethodFacts:
         paper=str(facts.get("paper", "")),
         fixed=dict(facts.get("fixed", {})),
         searched={str(key): _dimension(key, value) for key, value in facts.get("searched", {}).items()},
+        ablated=bool(facts.get("ablated", False)),
+        removable=bool(facts.get("removable", False)),
     )
 
 

@@ -5,7 +5,7 @@ from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -16,6 +16,11 @@ from reports.table import Table
 from search_spaces.language import Budget
 
 Split = Literal["test", "validation"]
+_WARNINGS = {
+    "results": "",
+    "search": "These are maxima of the search, optimistic, and no results.",
+    "removal": "These are changes under removal, and no results.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +28,13 @@ class Basis:
     """Where the scores of a section come from.
 
     `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
-    not be the same split, or the search itself, whose scores are its own maxima. `rule`, `seeds` and `tries` are told to the
-    reader.
+    not be the same split, or the search itself, whose scores are its own maxima, or what changes when parts of finals are
+    removed. `rule`, `seeds` and `tries` are told to the reader.
     """
 
     split: Split
     selected_on: Split
-    describes: Literal["results", "search"]
+    describes: Literal["results", "search", "removal"]
     rule: str
     seeds: str
     tries: str
@@ -45,18 +50,18 @@ class Basis:
     @property
     def caption(self) -> str:
         """One line of plain text, which stands under the section's heading and in the captions of its tables."""
-        warning = "" if self.describes == "results" else " These are maxima of the search, optimistic, and no results."
-        return f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}.{warning}"
+        told = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
+        return f"{told} {_WARNINGS[self.describes]}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file; `tables` its
-    tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
+    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
+    file; `tables` its tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
     """
 
     text: Callable[[Sweep], str] | None = None
-    rows: Callable[[Sweep], pd.DataFrame] | None = None
+    rows: Callable[[Sweep], pd.DataFrame | None] | None = None
     tables: Callable[[Sweep], Mapping[str, Table]] | None = None
     basis: Callable[[Sweep], Basis] | None = None
 
@@ -91,6 +96,11 @@ def search_basis(sweep: Sweep) -> Basis:
 def mean_of(budget: Budget) -> str:
     """The end of a sentence about selection, where it was by more than one seed."""
     return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
+
+
+def removal_basis(sweep: Sweep) -> Basis:
+    """That of what finals score with parts of them removed."""
+    return replace(results_basis(sweep), split="validation", describes="removal")
 
 
 def caption(basis: Basis) -> Markup:

@@ -9,12 +9,12 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,9 @@ from reports.manifest import Manifest, parse
 from reports.trials import trial_table
 from search_spaces import keys
 from search_spaces.loading import nearest
+from search_spaces.records import Ablation
 
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 PAGE = 1000
@@ -51,7 +53,8 @@ class Sweep:
 
     `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`; `epochs` one row per
     run and epoch, as in `reports/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `predictions`
-    maps the run id of a final to what it answered, where that was kept. `tracking_uri` and `command` carry no credentials.
+    maps the run id of a final to what it answered, `ablations` to its scores without spans of layers, where these were kept.
+    `tracking_uri` and `command` carry no credentials.
     """
 
     manifest: Manifest
@@ -59,6 +62,7 @@ class Sweep:
     epochs: pd.DataFrame
     winners: Mapping[str, str]
     predictions: Mapping[str, Predictions]
+    ablations: Mapping[str, Ablation]
     run_id: str
     command: str
     tracking_uri: str
@@ -99,13 +103,17 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
         epochs = histories.epochs(tracking_uri, client, trials, sweep)
-        predictions = _predictions(client, trials)
+        finals = _finals(trials)
+        predictions = _files(client, finals, keys.PREDICTIONS_FILE, parse_predictions)
+        ablated = [run for run in finals if _is_ablated(manifest, run)]
+        ablations = _files(client, ablated, keys.ABLATION_FILE, parse_ablation)
     return Sweep(
         manifest=manifest,
         trials=trial_table(manifest, trials, _seconds(trials, epochs)),
         epochs=epochs,
         winners=_winners(cells),
         predictions=predictions,
+        ablations=ablations,
         run_id=run.info.run_id,
         command=redact(run.data.tags.get(keys.COMMAND) or manifest.command),
         tracking_uri=redact(tracking_uri),
@@ -179,23 +187,32 @@ def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, in
     return {run.info.run_id: spent.get(run.info.run_id, (0.0, 0)) for run in runs}
 
 
-def _predictions(client: Any, runs: list[Any]) -> dict[str, Predictions]:
-    """The answers of the finals that are done; a file that is missing or damaged is left out, and the report says so."""
+def _finals(runs: list[Any]) -> list[Any]:
+    """The finals that are done."""
+    return [run for run in runs if (run.data.tags.get(keys.PHASE), run.data.tags.get(keys.STATE)) == ("final", "DONE")]
+
+
+def _is_ablated(manifest: Manifest, run: Any) -> bool:
+    facts = manifest.methods.get(run.data.tags.get(keys.METHOD, ""))
+    return facts is not None and facts.ablated and facts.removable
+
+
+def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answer]) -> dict[str, Answer]:
+    """An artifact of each run by the run's id; one that is missing or damaged is left out, and the report says so."""
     from mlflow.exceptions import MlflowException
 
-    def one(run: Any) -> Predictions | None:
+    def one(run: Any) -> Answer | None:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = client.download_artifacts(run.info.run_id, keys.PREDICTIONS_FILE, folder)
-                return parse_predictions(Path(path).read_text(encoding="utf-8"))
+                path = client.download_artifacts(run.info.run_id, name, folder)
+                return parse(Path(path).read_text(encoding="utf-8"))
             except (MlflowException, OSError, ValueError) as error:
-                log.info("no predictions of run %s: %s", run.info.run_id, redact(str(error)).splitlines()[0][:200])
+                log.info("no %s of run %s: %s", name, run.info.run_id, redact(str(error)).splitlines()[0][:200])
                 return None
 
-    done = [run for run in runs if (run.data.tags.get(keys.PHASE), run.data.tags.get(keys.STATE)) == ("final", "DONE")]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        found = zip(done, pool.map(one, done), strict=True)
-        return {run.info.run_id: answers for run, answers in found if answers is not None}
+        found = zip(runs, pool.map(one, runs), strict=True)
+        return {run.info.run_id: answer for run, answer in found if answer is not None}
 
 
 def parse_predictions(text: str) -> Predictions:
@@ -208,6 +225,23 @@ def parse_predictions(text: str) -> Predictions:
     if predicted.ndim != 1 or predicted.shape != labels.shape or not np.isfinite([predicted, labels]).all():
         raise ValueError(f"{keys.PREDICTIONS_FILE}: needs as many finite predictions as labels")
     return Predictions(predicted=predicted, labels=labels)
+
+
+def parse_ablation(text: str) -> Ablation:
+    """Check and convert the JSON of a final's ablation; raises ValueError for anything else."""
+    try:
+        found = Ablation.from_json(json.loads(text))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{keys.ABLATION_FILE}: {error!r}") from None
+    layers = len(found.spans)
+    numbers = [found.whole, found.seconds, *(score for scores in found.spans for score in scores)]
+    if (
+        not layers
+        or [len(scores) for scores in found.spans] != list(range(layers, 0, -1))
+        or not np.isfinite(numbers).all()
+    ):
+        raise ValueError(f"{keys.ABLATION_FILE}: needs a finite score for every span of layers")
+    return found
 
 
 def _winners(cells: list[Any]) -> dict[str, str]:

@@ -36,4 +36,5 @@ TEST = "test."  # + metric name, percent points; finals only
 
 # Artifacts.
 SWEEP_FILE = "sweep.json"  # of the sweep's run: its manifest (see orchestrator/manifest.py)
+ABLATION_FILE = "ablation.json"  # of an ablated final's run: search_spaces.records.Ablation
 PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...]}

@@ -91,13 +91,14 @@ class MethodEntry:
 
     `label` is the row's name in tables; two entries of one method (r = 64 and r = 32, say) need different labels.
     `own_search`: what is not among the settings is searched as the method itself declares it, its learning rate first of
-    all; the planner fills it in.
+    all; the planner fills it in. `ablated`: see the function of that name.
     """
 
     name: str
     label: str
     settings: Mapping[str, Scalar | Dimension]
     own_search: bool = False
+    ablated: bool = False
 
     @property
     def searched(self) -> dict[str, Dimension]:
@@ -120,6 +121,14 @@ def method(name: str, *, label: str | None = None, **settings: Scalar | Dimensio
 def own_search(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
     """A method with the ranges that its own file recommends for everything not given here, learning rate included."""
     return replace(method(name, label=label, **settings), own_search=True)
+
+
+def ablated(entry: MethodEntry) -> MethodEntry:
+    """The same row; its finals are scored on the validation split with the method removed from every span of layers, too.
+
+    Nothing is re-trained. A method that cannot be removed gives no scores, and the report says so.
+    """
+    return replace(entry, ablated=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ class Trial:
     """One configuration with one seed in one cell.
 
     `settings` is what the method is built with, fixed and searched together, without lr and batch size. `split` is
-    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone.
+    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone. `ablated`: a final whose method
+    is removed from every span of layers once it is trained.
     """
 
     cell: Cell
@@ -41,6 +42,7 @@ class Trial:
     weights: str
     split: str
     semantics: int = TRAINING_SEMANTICS
+    ablated: bool = False
 
     @property
     def id(self) -> str:
@@ -53,7 +55,9 @@ class Trial:
         return {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.recipe.epochs, **self.settings}
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "settings": dict(sorted(self.settings.items()))}
+        record = {**asdict(self), "settings": dict(sorted(self.settings.items()))}
+        # Trials without an ablation keep the ids that they had before there was one.
+        return record if self.ablated else {key: value for key, value in record.items() if key != "ablated"}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
@@ -135,11 +139,33 @@ class TestResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What a final's best epoch scores on the validation split with its method removed from spans of layers, not re-trained.
+
+    Percent points. `whole`: nothing removed. `spans[i][k]`: layers i to i + k removed, counted from 0. `seconds`: what all of
+    it took, in no epoch's seconds.
+    """
+
+    whole: float
+    spans: tuple[tuple[float, ...], ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"whole": self.whole, "spans": [list(scores) for scores in self.spans], "seconds": self.seconds}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Ablation:
+        spans = tuple(tuple(float(score) for score in scores) for scores in record["spans"])
+        return cls(whole=float(record["whole"]), spans=spans, seconds=float(record["seconds"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a trial ended. `reason` says why for STOPPED (asha), DONE (epochs, patience), FAILED and INVALID.
 
     A DONE or STOPPED trial has its best epoch and score; a final that is DONE has `metrics` (test split, percent
-    points) and the file with its predictions. `diverged` marks a final whose loss stopped being finite.
+    points) and the file with its predictions. `diverged` marks a final whose loss stopped being finite. `ablation`: of a final
+    for which it was asked, and whose method can be removed.
     """
 
     state: State
@@ -152,11 +178,17 @@ class Outcome:
     collapsed: bool = False
     diverged: bool = False
     counts: Counts | None = None
+    ablation: Ablation | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "metrics": dict(self.metrics)}
+        ablation = self.ablation.to_json() if self.ablation else None
+        return {**asdict(self), "metrics": dict(self.metrics), "ablation": ablation}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Outcome:
-        counts = record.get("counts")
-        return cls(**{**record, "counts": Counts(**counts) if counts else None})
+        counts, ablation = record.get("counts"), record.get("ablation")
+        found = {
+            "counts": Counts(**counts) if counts else None,
+            "ablation": Ablation.from_json(ablation) if ablation else None,
+        }
+        return cls(**{**record, **found})

@@ -1,6 +1,7 @@
 """Sweeps of any size with plausible curves, made in memory: what figures are drawn from, without a store."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from reports.manifest import parse
 from reports.store import Sweep
 from reports.trials import trial_table
 from search_spaces import keys
+from search_spaces.records import Ablation
 
 FAMILIES = {
     "full": ["full"],
@@ -124,10 +126,28 @@ def in_memory(record: dict[str, Any], trials: list[FakeTrial], winners: dict[str
         epochs=pd.DataFrame(epochs, columns=histories.COLUMNS),
         winners=winners,
         predictions={},
+        ablations={},
         run_id="run",
         command=facts.command,
         tracking_uri="sqlite:///made/up.db",
     )
+
+
+def with_maps(sweep: Sweep, label: str, layers: int, seed: int = 0) -> Sweep:
+    """The sweep with an ablation for every final of that row: losses that grow with the span, some gains among single layers."""
+    draw = np.random.default_rng(seed)
+    finals = sweep.trials[(sweep.trials["phase"] == "final") & (sweep.trials["method"] == label)]
+    facts = replace(sweep.manifest.methods[label], ablated=True, removable=True)
+    manifest_ = replace(sweep.manifest, methods={**sweep.manifest.methods, label: facts})
+    return replace(sweep, manifest=manifest_, ablations={run: _ablation(layers, draw) for run in finals["run_id"]})
+
+
+def _ablation(layers: int, draw: Any) -> Ablation:
+    def score(first: int, last: int) -> float:
+        return round(80 - 40 * ((last - first + 1) / layers) ** 2 - first / layers + draw.normal(0, 0.6), 2)
+
+    spans = tuple(tuple(score(first, last) for last in range(first, layers)) for first in range(layers))
+    return Ablation(whole=round(80 + draw.normal(0, 0.5), 2), spans=spans, seconds=1.5)
 
 
 def _run(number: int, trial: FakeTrial) -> SimpleNamespace:

@@ -52,6 +52,7 @@ class FakeTrial:
     counts: tuple[int, int, int] | None = (1_000_000, 1_010_000, 1_020_000)  # weights, module, trained
     tags: Mapping[str, str] = field(default_factory=dict)
     predictions: Mapping[str, list[float]] | None = None  # of a final: "predictions" and "labels"
+    ablation: str | None = None  # of a final: the text of its file
     measured: Mapping[str, float] = field(default_factory=dict)  # further metrics
 
 
@@ -136,6 +137,8 @@ def _write_trial(client: MlflowClient, experiment: str, shared: Mapping[str, str
     client.log_batch(run, metrics=metrics, params=[Param(name, value) for name, value in params.items()])
     if trial.predictions is not None:
         client.log_text(run, json.dumps(trial.predictions), keys.PREDICTIONS_FILE)
+    if trial.ablation is not None:
+        client.log_text(run, trial.ablation, keys.ABLATION_FILE)
 
 
 def trial_record(trial: FakeTrial) -> tuple[dict[str, str], dict[str, str], list[tuple[str, float, int]]]:

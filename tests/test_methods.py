@@ -114,7 +114,10 @@ def test_defaults_are_accepted_and_say_what_they_are(method):
         ("adapter", {"r": 0}, "r = 0"),
         ("adapter", {"r": 769}, "between 1 and 768"),
         ("adapter", {"r": 1.5}, "whole number"),
-        ("adapter", {"rank": 8}, "'rank' is no setting of 'adapter'; known: r"),
+        ("adapter", {"rank": 8}, "'rank' is no setting of 'adapter'; known: init_scale, r"),
+        ("adapter", {"init_scale": 0.0}, "init_scale = 0.0: must be a number between"),
+        ("adapter", {"init_scale": -1e-2}, "init_scale = -0.01"),
+        ("adapter", {"init_scale": float("nan")}, "init_scale = nan"),
         ("full", {"r": 8}, "known: none"),
         ("madapter", {"n_mid": 0}, "n_mid = 0"),
         ("madapter", {"mid_init": "zeros"}, "identity, kaiming, normal"),
@@ -125,6 +128,26 @@ def test_defaults_are_accepted_and_say_what_they_are(method):
 def test_wrong_settings_are_refused_with_the_reason(method, settings, message):
     with pytest.raises(ValueError, match=message):
         build(method, settings, BERT)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-2, 1.0])
+@pytest.mark.parametrize("method", ["adapter", "madapter", "sparse_adapter"])
+def test_both_matrices_of_an_adapter_start_at_the_asked_scale(method, scale, tiny_bert):
+    backbone, built = Backbone.load(tiny_bert, CPU), build(method, {"r": 16, "init_scale": scale}, tiny_bert.shape)
+    layout = Layout(built, backbone, 2)
+    row = layout.initial(1, backbone)
+    for e in layout.entries:
+        if e.name.endswith((".down", ".up")):
+            values = row[e.start : e.stop] / scale
+            # Of a normal cut at two deviations: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)).
+            assert values.std() == pytest.approx(0.8796, abs=0.08)
+            assert values.abs().max() <= 2 * (1 + 1e-6)
+
+
+def test_the_usual_scale_is_the_papers_and_starts_as_before(tiny_bert):
+    backbone = Backbone.load(tiny_bert, CPU)
+    usual, named = (Layout(build("adapter", s), backbone, 2) for s in ({"r": 4}, {"r": 4, "init_scale": 1e-2}))
+    assert torch.equal(usual.initial(1, backbone), named.initial(1, backbone))
 
 
 def seated(model, method, data, **settings):

@@ -5,19 +5,22 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import manifest
+from orchestrator.driver import Prepared, maker
 from orchestrator.manifest import sweep_id
 from orchestrator.plan import Overrides, apply, make_plan
 from orchestrator.preview import list_text, plan_text
 from orchestrator.run import command_of, parser
-from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method, own_search
+from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
 from search_spaces.loading import load, names
 from trainables.methods import METHODS
 from trainables.models import KNOWN_CONFIGS, shape_of
@@ -262,6 +265,7 @@ CHANGES = {
     "fixed setting": {"methods": (method("full"), method("adapter", r=32))},
     "searched setting": {"methods": (method("full"), method("adapter", r=choice(32, 65)))},
     "order of a choice": {"methods": (method("full"), method("adapter", r=choice(64, 32)))},
+    "ablated row": {"methods": (method("full"), ablated(method("adapter", r=choice(32, 64))))},
     "lr": {"search": {"lr": choice(1e-4, 2e-3), "batch_size": choice(8, 16)}},
     "range": {"search": {"lr": log_uniform(1e-4, 1e-3), "batch_size": choice(8, 16)}},
     "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
@@ -280,6 +284,18 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
     assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+
+
+def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
+    assert "ablated" not in json.dumps(manifest.space_json(make_space()))
+
+
+def test_only_the_finals_of_an_ablated_row_are_ablated():
+    plan = plan_of(make_space(methods=(method("full"), ablated(method("adapter", r=32)))), methods=["adapter"])
+    known = SimpleNamespace(fingerprint="f")
+    make = maker(plan, Prepared(models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={}))
+    found = [make(plan.space.cells[0], {"lr": 1e-3, "batch_size": 8}, 1, phase) for phase in ("search", "final")]
+    assert [trial.ablated for trial in found] == [False, True]
 
 
 def test_no_two_changes_share_a_name():

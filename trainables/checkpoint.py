@@ -19,20 +19,22 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from search_spaces.records import Progress, TestResult, Trial
+from search_spaces.records import Ablation, Progress, TestResult, Trial
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result."""
+    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result; `ablation`:
+    beside it, where that was asked for."""
 
     epoch: int
     done: bool
     progress: Sequence[Progress]
     tensors: dict[str, Tensor]
     test: TestResult | None = None
+    ablation: Ablation | None = None
 
 
 def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
@@ -47,6 +49,7 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
         "done": checkpoint.done,
         "progress": [p.to_json() for p in checkpoint.progress],
         "test": checkpoint.test.to_json() if checkpoint.test else None,
+        "ablation": checkpoint.ablation.to_json() if checkpoint.ablation else None,
         "checksum": _checksum(fresh / "state.safetensors"),
     }
     (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
@@ -82,6 +85,7 @@ def _read(folder: Path, trial: Trial) -> Checkpoint:
         progress=[Progress.from_json(p) for p in record["progress"]],
         tensors=load_file(folder / "state.safetensors"),
         test=TestResult.from_json(record["test"]) if record["test"] else None,
+        ablation=Ablation.from_json(record["ablation"]) if record.get("ablation") else None,
     )
 
 

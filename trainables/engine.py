@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.records import Counts, Progress, TestResult, Trial
+from search_spaces.records import Ablation, Counts, Progress, TestResult, Trial
+from trainables.ablation import ablate
 from trainables.backbone import Backbone
 from trainables.company import Company, dropout_of
 from trainables.evaluation import Question, answer
@@ -128,6 +129,14 @@ class Engine:
             labels=tuple(slot.data.test.labels.tolist()),
             collapsed=scores.collapsed,
         )
+
+    def ablate(self, trial_id: str) -> Ablation | None:
+        """See `trainables/ablation.py`. What it takes counts in no resident's epoch."""
+        company, place = self._find(trial_id)
+        found = ablate(self.backbone, company.slots[place], company.group.layout)
+        for slot in [s for c in (*self._companies, *self._aside.values()) for s in c.slots]:
+            slot.started += found.seconds if found else 0.0
+        return found
 
     def counts(self, trial_id: str) -> Counts:
         """Parameters of the trial that move, as they stand in memory: with two phases all that the first one moves.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
+from search_spaces.records import Ablation, Counts, Outcome, Progress, TestResult, Trial
 from trainables import checkpoint
 from trainables.engine import Engine
 from trainables.methods import METHODS
@@ -47,7 +47,9 @@ class Resident:
     def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, tokens: float):
         self.trial, self.engine, self._folder = trial, engine, folder
         self.asked = self._reported = 0
-        self._slot, self._test = self._seat(data)
+        self._test: TestResult | None = None
+        self._ablation: Ablation | None = None
+        self._slot = self._seat(data)
         self._saved = len(self._slot.progress)
         self._counts: Counts = engine.counts(trial.id)
         # Of its batches, on average.
@@ -63,10 +65,11 @@ class Resident:
         return self._reported < min(self.asked, len(self._slot.progress))
 
     def keep_up(self) -> None:
-        """After a step: when it ended an epoch, open the test split if that was a final's last, and save."""
+        """After a step: when it ended an epoch, open the test split and ablate if that was a final's last, and save."""
         if self._saved < len(self._slot.progress):
             if self._slot.done and self.trial.phase == "final":
                 self._test = self.engine.test(self.trial.id)
+                self._ablation = self.engine.ablate(self.trial.id) if self.trial.ablated else None
             self._save()
             self._saved = len(self._slot.progress)
 
@@ -79,22 +82,28 @@ class Resident:
             return Report(progress=progress)
         return Report(progress=progress, outcome=self._outcome(), test=self._test)
 
-    def _seat(self, data: TaskData) -> tuple[Slot, TestResult | None]:
+    def _seat(self, data: TaskData) -> Slot:
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
-            return self.engine.join(self.trial, data), None
+            return self.engine.join(self.trial, data)
+        self._test, self._ablation = saved.test, saved.ablation
         tensors = dict(saved.tensors)
         if "values" not in tensors:  # the trial was done: its best is all that is left, and all that is needed
             tensors["values"] = tensors["best"]
             tensors["moments"] = torch.zeros(2, *tensors["best"].shape)
-        return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress), saved.test
+        return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress)
 
     def _save(self) -> None:
         slot, tensors = self.engine.state(self.trial.id)
         if slot.done:
             tensors = {n: t for n, t in tensors.items() if n in ("best", "keep")}
         state = checkpoint.Checkpoint(
-            epoch=slot.epoch, done=slot.done, progress=slot.progress, tensors=tensors, test=self._test
+            epoch=slot.epoch,
+            done=slot.done,
+            progress=slot.progress,
+            tensors=tensors,
+            test=self._test,
+            ablation=self._ablation,
         )
         checkpoint.write(self._folder, self.trial, state)
 
@@ -112,4 +121,5 @@ class Resident:
             collapsed=bool(self._test and self._test.collapsed),
             diverged=diverged,
             counts=self._counts,
+            ablation=self._ablation,
         )

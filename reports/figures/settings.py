@@ -109,13 +109,14 @@ def draw(sweep: Sweep, results: Results, page: Page, setting: str) -> Figure:
     manifest = sweep.manifest
     tables = {task: rows(sweep, results, page.model, task, setting) for task in page.tasks}
     styles = _styles([one for one in series(manifest) if one.setting == setting])
-    frame = Frame(columns=min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
+    frame = Frame(columns=2 if len(tables) == 4 else min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
     title = title_of(manifest, page.model, f"Score against {short(setting)}")
     labels = (f"{short(setting)} (logarithmic)" if _wide(tables) else short(setting), "test score, percent points")
-    figure, axes = sheet(title, note_of(manifest, results), len(tables), frame, list(styles.values()), labels)
+    note = "; ".join(part for part in (f"band: {covered(sweep)}", note_of(manifest, results)) if part)
+    figure, axes = sheet(title, note, len(tables), frame, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
-        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(sweep, table))
+        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table))
         if table.empty:
             emptied(panel, "no final has finished")
         else:
@@ -129,10 +130,10 @@ def _wide(tables: Mapping[str, pd.DataFrame]) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 4)
 
 
-def _counted(sweep: Sweep, table: pd.DataFrame) -> str:
+def _counted(table: pd.DataFrame) -> str:
     seeds = sorted(set(table["n"]))
     number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}" if seeds else ""
-    return f"n = {number} final seeds, band: {covered(sweep)}" if seeds else ""
+    return f"n = {number} final seeds" if seeds else ""
 
 
 def _styles(found: list[Series]) -> dict[str, Line2D]:
@@ -159,7 +160,7 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
     if wide:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(values))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     reach = values[-1] / values[0] if wide else values[-1] - values[0]
     axes.set_xlim(
@@ -173,6 +174,14 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
     room = max(0.5 * (means.max() - means.min()), 0.5)
     low, high = table["low"].fillna(means).min(), table["high"].fillna(means).max()
     score_axis(axes, max(low, means.min() - room), min(high, means.max() + room), 5, True)
+
+
+def short_number(value: float) -> str:
+    """1e-7 rather than 1e-07 or 0.0000001; eight powers of ten fit beside each other in a third of a sheet."""
+    mantissa, _, exponent = (
+        f"{value:g}".partition("e") if abs(value) >= 0.01 or not value else f"{value:.3e}".partition("e")
+    )
+    return f"{float(mantissa):g}e{int(exponent)}" if exponent else mantissa
 
 
 def _copied(style: Line2D, members: pd.DataFrame) -> Line2D:

@@ -7,11 +7,14 @@ from html import escape
 
 from reports.families import FAMILIES, OTHER
 from reports.figures.canvas import FAINT, GREY, INK, PALE, PAPER
+from reports.figures.diverging import GAINS, LOSSES
 
 # What each colour of a figure becomes on a dark page.
-_DARK = {INK: "#e8e8e8", GREY: "#a8adb3", PALE: "#666c73", FAINT: "#2b2f34", PAPER: "#16181b"} | {
-    look.colour: look.dark for look in (*FAMILIES.values(), OTHER)
-}
+_DARK = (
+    {INK: "#e8e8e8", GREY: "#a8adb3", PALE: "#666c73", FAINT: "#2b2f34", PAPER: "#16181b"}
+    | {look.colour: look.dark for look in (*FAMILIES.values(), OTHER)}
+    | {shade.colour: shade.dark for shade in (*LOSSES, *GAINS)}
+)
 _STYLE = re.compile(r' style="([^"]*)"')
 _ROOT = re.compile(r'<svg [^>]*viewBox="([^"]*)"[^>]*>')
 

@@ -2,6 +2,7 @@
 
 from reports.section import Section
 from reports.sections import (
+    ablation,
     budget,
     cost,
     differences,
@@ -21,6 +22,7 @@ SECTIONS: dict[str, Section] = {
     "results": results.SECTION,
     "differences": differences.SECTION,
     "efficiency": efficiency.SECTION,
+    "ablation": ablation.SECTION,
     "cost": cost.SECTION,
     "paper": paper.SECTION,
     "winners": winners.SECTION,

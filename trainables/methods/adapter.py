@@ -5,7 +5,8 @@
 Placed after the dense and the dropout of the attention and the feed-forward sub-layer, before the residual add, as in the
 authors' code (their text says after the skip connection). All LayerNorms and the head are trained with it; BERT's pooler is not.
 Traps: a zero up-projection would make gradient-based pruning scores vanish, so both matrices start with a small normal
-(sigma 1e-2, cut at two sigma, the paper's; their code has 1e-3); learning rates lie an order above full fine-tuning's.
+(sigma 1e-2, cut at two sigma, the paper's; their code has 1e-3), robust down to 1e-7 and worse above (section 3.6); learning
+rates lie an order above full fine-tuning's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
+from trainables.methods.contract import (
+    At,
+    Family,
+    Method,
+    Parameter,
+    Shape,
+    Site,
+    Values,
+    require_int,
+    require_number,
+)
 from trainables.methods.starts import truncated
 
 if TYPE_CHECKING:
@@ -27,7 +38,7 @@ ADAPTER_LR = choice(1e-4, 3e-4, 5e-4, 1e-3)
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """`r`: width of the bottleneck."""
+    """`r`: width of the bottleneck; `init_scale`: sigma of the normal that both matrices start with."""
 
     title: ClassVar[str] = "Adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019"
@@ -35,18 +46,21 @@ class Adapter(Method):
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": ADAPTER_LR, "r": choice(32, 64, 128)}
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
+    removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
 
     r: int = 64
+    init_scale: float = SIGMA
 
     def check(self, shape: Shape | None) -> None:
         require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        require_number("init_scale", self.init_scale, 1e-12, 100)
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r = shape.width, self.r
         return {
-            "down": Parameter(shape=(d, r), start=truncated(SIGMA)),
+            "down": Parameter(shape=(d, r), start=truncated(self.init_scale)),
             "down_bias": Parameter(shape=(r,)),
-            "up": Parameter(shape=(r, d), start=truncated(SIGMA)),
+            "up": Parameter(shape=(r, d), start=truncated(self.init_scale)),
             "up_bias": Parameter(shape=(d,)),
         }
 

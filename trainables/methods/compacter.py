@@ -35,6 +35,7 @@ class Compacter(Method):
     family: ClassVar[Family] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2), "r": choice(24, 48, 96)}
+    removed_at_zero: ClassVar[tuple[str, ...]] = ("up_left", "up_bias")
 
     r: int = 24
     n: int = 4

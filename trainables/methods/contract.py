@@ -224,6 +224,9 @@ class Method(ABC):
     phases: ClassVar[Literal[1, 2]] = 1
     # Whether `penalty` adds to its loss.
     penalised: ClassVar[bool] = False
+    # Parameters of its sites that take the method out of a layer when they are zero there, LayerNorms and head left as trained;
+    # none where zeros do not do that. See `trainables/ablation.py`.
+    removed_at_zero: ClassVar[tuple[str, ...]] = ()
     # Tensors of memory, as large as the parameters, that `after_step` keeps beside Adam's moments.
     memories: ClassVar[int] = 0
 

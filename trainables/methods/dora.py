@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class DoRA(LoRA):
     title: ClassVar[str] = "DoRA"
     paper: ClassVar[str] = "Liu et al. 2024"
+    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # the magnitude has moved
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {**super().beside(inputs, outputs), "magnitude": Parameter(shape=(outputs,), start=FROZEN)}

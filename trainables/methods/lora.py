@@ -68,6 +68,7 @@ class LoRA(LowRank):
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2022"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(4, 8, 16)}
+    removed_at_zero: ClassVar[tuple[str, ...]] = ("up",)
 
     r: int = 8
     alpha: float | None = None

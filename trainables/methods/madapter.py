@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.adapter import ADAPTER_LR, SIGMA, Adapter
+from trainables.methods.adapter import ADAPTER_LR, Adapter
 from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
 from trainables.methods.starts import IDENTITY, RELU_UNIFORM, truncated
 
@@ -46,7 +46,7 @@ class MAdapter(Adapter):
         require_one_of("mid_init", self.mid_init, ("identity", "kaiming", "normal"))
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        start = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(SIGMA)}[self.mid_init]
+        start = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(self.init_scale)}[self.mid_init]
         declared = super().parameters(shape, layer, site)
         for i in range(self.n_mid):
             declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), start=start)

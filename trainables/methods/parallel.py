@@ -49,6 +49,7 @@ class Parallel(Method):
         "r": choice(16, 64),
         "scale": choice(1.0, 4.0),
     }
+    removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
 
     r: int = 64
     beside: Literal["ffn", "attention", "both"] = "ffn"

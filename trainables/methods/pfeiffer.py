@@ -34,6 +34,7 @@ class Pfeiffer(Method):
     family: ClassVar[Family] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48, 64)}
+    removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
 
     r: int = 48
 

@@ -37,6 +37,7 @@ class ProPETL(Pfeiffer):
         "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
         "mask_lr": choice(1e-3, 3e-3, 1e-2),
     }
+    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # one adapter for all layers
 
     r: int = 64
     share: float = 0.5
