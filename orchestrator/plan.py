@@ -137,7 +137,9 @@ def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
     return replace(space, **changes), stamp
 
 
-def _not_searched(name: str, search: Mapping[str, Dimension], methods: Sequence[MethodEntry]) -> dict[str, Any]:
+def _not_searched(
+    name: str, search: Mapping[str, Scalar | Dimension], methods: Sequence[MethodEntry]
+) -> dict[str, Any]:
     """A space's parts without this hyperparameter, which the command line has decided."""
     own = [replace(e, settings={k: v for k, v in e.settings.items() if k != name}) for e in methods]
     return {"search": {k: v for k, v in search.items() if k != name}, "methods": tuple(own)}
@@ -178,7 +180,7 @@ def _shape(name: str) -> Shape | None:
 
 def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:
     values = space.values_of(entry)
-    recipe = replace(space.recipe, epochs=min(_ends(values.get("epochs", space.recipe.epochs))))
+    recipe = replace(space.recipe, epochs=min(int(e) for e in _ends(values.get("epochs", space.recipe.epochs))))
     try:
         for settings in _corners(values):
             method = build(entry.name, settings, shape)

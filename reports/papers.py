@@ -105,7 +105,7 @@ def papers() -> dict[str, Paper]:
             source=facts["source"],
             caution=facts["caution"],
             shares=facts.get("shares", ""),
-            tables=tuple(_printed(table) for table in facts["tables"])
+            tables=tuple(_printed(table) for table in facts["tables"]),
         )
         for name, facts in found.items()
     }

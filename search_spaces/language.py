@@ -245,7 +245,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """One experiment. `search` holds the dimensions that every method shares; `lr` and `batch_size` must be in it.
+    """One experiment. `search` holds what every method shares, searched or fixed; `lr` and `batch_size` must be in it.
 
     `epochs` may be in it as well, up to the recipe's: a trial then has a schedule of that many.
     """
@@ -255,7 +255,7 @@ class Space:
     models: tuple[str, ...]
     tasks: tuple[str | FileTask, ...]
     methods: tuple[MethodEntry, ...]
-    search: Mapping[str, Dimension]
+    search: Mapping[str, Scalar | Dimension]
     recipe: Recipe = field(default_factory=Recipe)
     budget: Budget = field(default_factory=Budget)
     seed: int = 0

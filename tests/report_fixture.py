@@ -58,7 +58,7 @@ class FakeTrial:
 
 def final(cell: str, seed: int, score: float | None, **more: Any) -> FakeTrial:
     """A final that is done with this test score, or has failed without one."""
-    metric = SCORES[cell.split("/")[1]]
+    metric = SCORES[cell.split("/")[-2]]
     test = {} if score is None else {metric: score}
     state = "FAILED" if score is None else "DONE"
     given = {"phase": "final", "state": state, "seed": seed, "test": test, "name": f"{cell}-final-{seed}", **more}
@@ -78,7 +78,10 @@ def manifest(
         "seed": 0,
         "stamp": [],
         "command": "python -m orchestrator.run --space glue_test",
-        "models": {m: {"title": TITLES[m], "weights": "abc123", "total": TOTALS[m], "source": m} for m in models},
+        "models": {
+            m: {"title": TITLES.get(m, m), "weights": "abc123", "total": TOTALS.get(m, 1_000_000), "source": m}
+            for m in models
+        },
         "tasks": {task: _task(task) for task in tasks},
         "methods": {
             label: {
@@ -166,7 +169,7 @@ def end(trial: FakeTrial) -> dict[str, float]:
         values |= {keys.BEST_SCORE: best, keys.BEST_EPOCH: trial.scores.index(best) + 1}
     values |= {keys.EPOCHS: len(trial.scores)}
     if trial.counts is not None:
-        total = TOTALS[trial.cell.split("/")[0]]
+        total = TOTALS.get(trial.cell.rsplit("/", 2)[0], 1_000_000)
         numbers = (*trial.counts, total)
         values |= {
             keys.COUNTS + name: number
@@ -176,7 +179,7 @@ def end(trial: FakeTrial) -> dict[str, float]:
 
 
 def place(cell: str) -> dict[str, str]:
-    model, task, method = cell.split("/")
+    model, task, method = cell.rsplit("/", 2)
     return {keys.CELL: cell, keys.MODEL: model, keys.TASK: task, keys.METHOD: method}
 
 

@@ -29,7 +29,9 @@ def test_every_point_of_a_grid_is_trained_on_every_seed_and_stands_beside_the_pa
     space.write_text(SPACE.format(model=str(tmp_path / "model")), encoding="utf-8")
     code, errors = finish(start(*arguments(space, tmp_path / "out"), cwd=tmp_path), timeout=900)
     assert code == 0, errors
-    assert all((row["tried"], row["finals"]) == (2 * 2 * 3, 3) for row in numbers(tmp_path, "budget", ("tried", "finals")))
+    assert all(
+        (row["tried"], row["finals"]) == (2 * 2 * 3, 3) for row in numbers(tmp_path, "budget", ("tried", "finals"))
+    )
     tried = [row for row in table(tmp_path / "out", "trials", ()) if row["phase"] == "search"]
     seeds = {}
     for row in tried:

@@ -11,6 +11,7 @@ from report_fixture import FakeTrial, final, known_store, manifest, new_store, w
 from reports import build as build_module
 from reports.__main__ import main
 from reports.build import build
+from reports.expected import curves
 from reports.section import Section
 from reports.sections import SECTIONS
 from reports.store import read
@@ -71,6 +72,30 @@ def test_files_of_others_in_the_folder_survive_a_build(tmp_path):
     (tmp_path / "out" / "tables" / "mine.txt").write_text("stays")
     build(known_store(), "sweep-1", tmp_path / "out")
     assert (tmp_path / "out" / "tables" / "mine.txt").read_text() == "stays"
+
+
+@pytest.mark.parametrize("rate", [5e-4, 1e-3])
+def test_a_space_of_a_single_learning_rate_has_its_figures(tmp_path, rate):
+    given = {"params": {"lr": rate, "batch_size": 16}}
+    trials = [FakeTrial(cell=CELL, name="a", **given), *(final(CELL, seed, 80.0 + seed, **given) for seed in (1, 2))]
+    uri, record = new_store(tmp_path), manifest(["minilm"], ["mrpc"], ["adapter"])
+    record["methods"]["adapter"] |= {"fixed": given["params"], "searched": {}}
+    write_sweep(uri, record, trials, {CELL: "a"})
+    build(uri, "sweep-1", tmp_path / "out")
+    assert (
+        f"{rate:.2g}" in (tmp_path / "out" / "figures" / "search_minilm.svg").read_text(encoding="utf-8")
+        or rate == 1e-3
+    )
+
+
+def test_a_model_may_be_a_path(tmp_path):
+    uri, cell = new_store(tmp_path), "/models/our encoder/mrpc/adapter"
+    trials = [FakeTrial(cell=cell, name="a"), *(final(cell, seed, 80.0 + seed) for seed in (1, 2, 3))]
+    write_sweep(uri, manifest(["/models/our encoder"], ["mrpc"], ["adapter"]), trials, {cell: "a"})
+    text = build(uri, "sweep-1", tmp_path / "out").read_text(encoding="utf-8")
+    assert "| Adapter | **82.00 ± 1.00** |" in text
+    (curve,) = curves(read(uri, "sweep-1"))
+    assert (curve.model, curve.task) == ("/models/our encoder", "mrpc")
 
 
 def test_an_unknown_sweep_is_a_value_error(tmp_path):

@@ -18,17 +18,22 @@ FOLDER = Path("tasks")
 TEST = ".test"
 
 
-def protocol(tasks: Sequence[str | FileTask], models: Sequence[str] = ("bert-base-uncased",)) -> Space:
-    """The protocol on these tasks. Twelve configurations per cell: all there are of full fine-tuning, and as many of the 72
-    and 96 of the others, where the paper tries them all. The best epoch is kept, nothing is stopped early.
+def protocol(
+    tasks: Sequence[str | FileTask], models: Sequence[str] = ("bert-base-uncased",), layers: int = 12
+) -> Space:
+    """The protocol on these tasks, for encoders of so many layers.
+
+    Twelve configurations per cell: all there are of full fine-tuning, and as many of the 72 and 96 of the others, where the paper
+    tries them all. The best epoch is kept, nothing is stopped early.
     """
+    tops = [k for k in (1, 2, 3, 5, 7, 9, 11, 12) if k <= layers]
     return Space(
         title="Houlsby et al. 2019: text classification",
         models=tuple(models),
         tasks=tuple(tasks),
         methods=(
             method("full"),
-            method("top_layers", k=choice(1, 2, 3, 5, 7, 9, 11, 12)),
+            method("top_layers", k=choice(*tops)),
             method("adapter", r=choice(2, 4, 8, 16, 32, 64)),
         ),
         search={"lr": choice(1e-5, 3e-5, 1e-4, 3e-3), "batch_size": 32, "epochs": choice(20, 50, 100)},
