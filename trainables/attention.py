@@ -54,10 +54,11 @@ class Attending(Protocol):
 
     rows: Rows
 
-    def products(self) -> AbstractContextManager[object]:
-        """In what precision matrix products are computed that have no frozen weights in them."""
     # Scores and probabilities as tensors of their own: where dropout acts on them, or a second derivative is asked for.
     explicit: bool
+
+    def products(self) -> AbstractContextManager[object]:
+        """In what precision matrix products are computed that have no frozen weights in them."""
 
     def probability_factors(self, layer: int) -> Tensor | None:
         """Dropout factors [B, H, L, L + l] of the attention probabilities."""
