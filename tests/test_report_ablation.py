@@ -62,6 +62,7 @@ def test_the_table_names_the_worst_single_layer_and_all_layers():
 def test_the_section_says_what_was_done_and_on_which_split():
     text = ablation.text(sweep_with(3))
     assert text.startswith("## What each layer's adapters are worth")
+    assert all(word in text for word in ("Selected:", "Seeds: 3", "Tries:"))
     for told in ("Scores: validation split", "nothing is re-trained", "no results", "mean over the final seeds"):
         assert told in text
     assert "figures/ablation_adapter_minilm.png" in text

@@ -220,6 +220,15 @@ def test_the_search_view_shows_each_trial_at_its_rate_and_rings_one_winner(known
     assert mine["stopped"].sum() == 1
 
 
+@pytest.mark.parametrize("rates", [(3e-3,), (2e-3, 4e-3), (1e-2,)])
+def test_the_search_view_of_few_rates_has_a_numbered_axis(rates):
+    record = manifest(["minilm"], ["mrpc"], ["adapter"])
+    record["methods"]["adapter"]["searched"]["lr"] = {"choice": list(rates)}
+    trials = [FakeTrial(cell=str(CELL), name=f"t{rate}", params={"lr": rate, "batch_size": 8}) for rate in rates]
+    figure = next(figure for name, figure in drawn(in_memory(record, trials, {})) if name.startswith("search"))
+    assert any(text.startswith("1e-") for text, _ in texts(figure))
+
+
 def test_trials_without_a_rate_or_batch_size_do_not_break_the_search_view():
     record = manifest(["minilm"], ["mrpc"], ["adapter"])
     sweep = in_memory(

@@ -109,10 +109,11 @@ def _counted(own: pd.DataFrame) -> str:
 
 
 def _span(sweep: Sweep, table: pd.DataFrame) -> tuple[float, float]:
-    """Every rate that was searched or tried, with room on both sides."""
+    """Every rate that was searched or tried, with room on both sides; never less than a decade, which holds a power of ten."""
     bounds = [bound for facts in sweep.manifest.methods.values() for bound in _range(facts.searched.get("lr"))]
     rates = [*bounds, *table["lr"]] or [1e-5, 1e-3]
-    reach = max(max(rates) / min(rates), 10.0) ** 0.1
+    ratio = max(rates) / min(rates)
+    reach = max(ratio**0.1, (10.1 / ratio) ** 0.5)
     return min(rates) / reach, max(rates) * reach
 
 
