@@ -40,7 +40,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
 
 
 def _title(printed: Printed) -> str:
-    return f"{printed.title} of the paper, {printed.model}"
+    return f"From the paper: {printed.title}, {printed.model}"
 
 
 def _warning(manifest: Manifest, paper: Paper) -> str:
