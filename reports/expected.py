@@ -33,7 +33,7 @@ def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
     lowest = search.groupby(["model", "task"])["best_score"].min()
     found = {}
     for name, tries in search.groupby("cell", sort=False):
-        model, task, method = str(name).split("/", 2)
+        model, task, method = str(name).rsplit("/", 2)
         if tries["best_score"].notna().any():
             scores = tries["best_score"].fillna(lowest[model, task])
             found[Cell(model=model, task=task, method=method)] = expected_best([float(score) for score in scores])

@@ -74,7 +74,7 @@ def _columns(manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
 def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
     """One trial's run as one row; numbers that are missing are NaN."""
     tags, metrics = run.data.tags, run.data.metrics
-    model, task, method = [*tags.get(keys.CELL, "").split("/", 2), "", ""][:3]
+    model, task, method = [*tags.get(keys.CELL, "").rsplit("/", 2), "", ""][:3]
     row = {
         "run_id": run.info.run_id,
         "started": run.info.start_time,

@@ -57,7 +57,7 @@ class FakeTrial:
 
 def final(cell: str, seed: int, score: float | None, **more: Any) -> FakeTrial:
     """A final that is done with this test score, or has failed without one."""
-    metric = SCORES[cell.split("/")[1]]
+    metric = SCORES[cell.split("/")[-2]]
     test = {} if score is None else {metric: score}
     state = "FAILED" if score is None else "DONE"
     given = {"phase": "final", "state": state, "seed": seed, "test": test, "name": f"{cell}-final-{seed}", **more}
@@ -173,7 +173,7 @@ def end(trial: FakeTrial) -> dict[str, float]:
 
 
 def place(cell: str) -> dict[str, str]:
-    model, task, method = cell.split("/")
+    model, task, method = cell.rsplit("/", 2)
     return {keys.CELL: cell, keys.MODEL: model, keys.TASK: task, keys.METHOD: method}
 
 
