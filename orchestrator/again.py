@@ -18,6 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from orchestrator import exits
+from orchestrator.forecast import winners
 from orchestrator.ledger import Damaged, read
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
@@ -51,9 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = read_cell(arguments.folder, arguments.cell)
         for line in _lines(record, chosen(record, arguments.seed)):
             print(line, flush=True)
-    except (ValueError, MissingModel, OSError, Damaged) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exits.DAMAGED_STATE if isinstance(error, Damaged) else exits.BAD_INPUT
+    except ValueError as error:
+        return _complain(error, exits.BAD_INPUT)
+    except (MissingModel, OSError) as error:
+        return _complain(error, exits.ENVIRONMENT)
+    except Damaged as error:
+        return _complain(error, exits.DAMAGED_STATE)
     return exits.COMPLETE
 
 
@@ -63,11 +67,11 @@ def read_cell(folder: Path, cell: str) -> Record:
     if not records:
         raise ValueError(f"{folder}: there is no sweep; give the folder with its ledger.jsonl, OUT/SWEEP")
     manifest = [record for record in records if record["event"] == "sweep"][-1]["manifest"]
-    winners = {str(Cell(**r["cell"])): r["id"] for r in records if r["event"] == "winner"}
+    won = {str(each): trial_id for each, trial_id in winners(records).items()}
     trials = {r["id"]: Trial.from_json(r["trial"]) for r in records if r["event"] == "asked"}
-    if cell not in winners:
-        _refuse_cell(folder, cell, manifest, winners)
-    winner = trials[winners[cell]]
+    if cell not in won:
+        _refuse_cell(folder, cell, manifest)
+    winner = trials[won[cell]]
     outcomes = {r["id"]: Outcome.from_json(r["outcome"]) for r in records if r["event"] == "ended"}
     finals = {
         t.seed: Final(trial=t, outcome=outcomes.get(t.id))
@@ -184,11 +188,16 @@ def _mean(values: Sequence[float | None]) -> str:
     return f"{fmean(known):.2f}" + (f" ± {stdev(known):.2f}" if len(known) > 1 else "")
 
 
-def _refuse_cell(folder: Path, cell: str, manifest: Mapping[str, Any], winners: Mapping[str, str]) -> None:
+def _refuse_cell(folder: Path, cell: str, manifest: Mapping[str, Any]) -> None:
     cells = [f"{m}/{t}/{label}" for m in manifest["models"] for t in manifest["tasks"] for label in manifest["methods"]]
     if cell in cells:
         raise ValueError(f"cell {cell!r} of {folder} has no winner yet; continue the sweep with: {manifest['command']}")
     raise ValueError(f"cell {cell!r} is not in {folder}: {nearest(cell, cells)}; a cell is MODEL/TASK/METHOD")
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

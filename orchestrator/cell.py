@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from orchestrator.bracket import Bracket
 from orchestrator.study import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
-from search_spaces.records import Outcome, Progress, Trial
+from search_spaces.records import BUDGET, Outcome, Progress, Trial
 from trainables.seeds import derive
 
 
@@ -51,12 +51,16 @@ class CellSearch:
         )
         self.search: list[Entry] = []
         self.finals: list[Entry] = []
+        # The time budget has ended the search; and the finals of winners from before it was taken up again.
+        self.curtailed = False
+        self._former: list[Entry] = []
         self._told = 0
         # What follows is remembered so that an ask or a decision costs no more late in a search than early: how many
         # entries have ended without a gap, and the scores of those at each rung, None for the ones that did not get there.
         self._ended = 0
-        self._rungs: dict[int, list[float | None]] = {epoch: [] for epoch in self.bracket.rungs}
+        self._rungs: dict[int, list[float | None]] = {}
         self._winner: Entry | None = None
+        self._forget()
 
     @property
     def entries(self) -> list[Entry]:
@@ -80,11 +84,16 @@ class CellSearch:
         """How many trials may be asked for now, before anything else ends."""
         if self.winner is not None:
             return self.budget.final_seeds - len(self.finals)
+        if self.curtailed:
+            # A cell needs one configuration.
+            return int(not self.live and not self._candidates and len(self.search) < self.study.limit)
         return min(self.study.limit, self.ended + self.budget.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
-        return len(self.search) >= self.study.limit and self.ended == len(self.search)
+        if self.ended < len(self.search):
+            return False
+        return len(self.search) >= self.study.limit or (self.curtailed and bool(self._candidates))
 
     @property
     def finished(self) -> bool:
@@ -94,11 +103,47 @@ class CellSearch:
 
     @property
     def winner(self) -> Entry | None:
-        """The configuration with the best validation score; lower lr, then the earlier one, on ties. None while searching."""
+        """The configuration with the best validation score; lower lr, then the earlier one, on ties. None while searching.
+
+        What ran to its end can win, and what the time budget stopped, with the best score it had.
+        """
         if self._winner is None and self.searched:
-            done = [e for e in self.search if e.outcome and e.outcome.state == "DONE"]
-            self._winner = min(done, key=lambda e: (-_score(e), e.trial.lr, e.number), default=None)
+            self._winner = min(self._candidates, key=lambda e: (-_score(e), e.trial.lr, e.number), default=None)
+            self.finals += self._again() if self._winner else []
         return self._winner
+
+    @property
+    def _candidates(self) -> list[Entry]:
+        return [e for e in self.search if e.outcome and (e.outcome.state == "DONE" or e.outcome.reason == BUDGET)]
+
+    def _again(self) -> list[Entry]:
+        """Finals from before the search was taken up again that are the winner's all the same."""
+        assert self._winner is not None
+        done = [e for e in self._former if e.outcome and e.outcome.state == "DONE"]
+        same = {e.trial.seed: e for e in done if e.trial.hyperparameters == self._winner.trial.hyperparameters}
+        found: list[Entry] = []
+        while (seed := self.seed + 1 + len(found)) in same:
+            found.append(same[seed])
+        return found
+
+    def extend(self) -> None:
+        """Take up a search again that the time budget had ended.
+
+        No proposal and no decision has been based on a trial that the budget stopped, so that the search goes on as if it
+        had never been ended.
+        """
+        stopped = [e for e in self.search if e.outcome and e.outcome.reason == BUDGET]
+        self.curtailed = False
+        if stopped or len(self.search) < self.study.limit:
+            for entry in stopped:
+                entry.outcome = None
+            self._former, self.finals, self._winner = self._former + self.finals, [], None
+            self._forget()
+
+    def _forget(self) -> None:
+        """Look at every entry anew."""
+        self._ended = 0
+        self._rungs = {epoch: [] for epoch in self.bracket.rungs}
 
     def next(self) -> Entry | None:
         """The next trial to run, entered as asked; None when the cell has to wait or has nothing left."""
@@ -112,6 +157,7 @@ class CellSearch:
     def replay(self, trial: Trial) -> Entry:
         """Enter a trial that the record says was asked for."""
         if trial.phase == "final":
+            assert self.winner is not None, "a final was asked for, so that there was a winner"
             entry = Entry(trial, len(self.finals))
             self.finals.append(entry)
             return entry
@@ -129,7 +175,7 @@ class CellSearch:
         for entry in self.finals if self.finals else self.search:
             if entry.failed:
                 entry.outcome = None
-        self._ended = 0
+        self._forget()
 
     def stops(self, entry: Entry, progress: Progress) -> bool:
         """Whether ASHA ends this trial at this epoch. Finals are never stopped."""

@@ -72,8 +72,8 @@ class Plan:
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
-        corners = _corners(self.space.values_of(entry))
-        found = [count(build(entry.name, settings, shape), shape, outputs=2) for settings in corners]
+        settings = corners(self.space.values_of(entry))
+        found = [count(build(entry.name, each, shape), shape, outputs=2) for each in settings]
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
 
@@ -169,7 +169,7 @@ def _shape(name: str) -> Shape | None:
 def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:
     values = space.values_of(entry)
     try:
-        for settings in _corners(values):
+        for settings in corners(values):
             method = build(entry.name, settings, shape)
             method.check_recipe(space.recipe, shape)
         for name, default in type(method)().settings().items():
@@ -179,7 +179,7 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
         raise ValueError(f"method {entry.label!r} on {model}: {error}") from None
 
 
-def _corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
+def corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
     """Settings of a method that between them hold every listed value and the ends of every range."""
     own = {key: _ends(value) for key, value in values.items() if key not in ("lr", "batch_size")}
     first = {key: ends[0] for key, ends in own.items()}

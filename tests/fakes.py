@@ -77,14 +77,29 @@ def open_sweep(space: Space, root, name: str = "sweep", notify=lambda records: N
 
 
 def drive(
-    space, root, *, workers=3, seed=0, name="sweep", dies_at=None, fails=lambda trial: False, trained=None
+    space,
+    root,
+    *,
+    workers=3,
+    seed=0,
+    name="sweep",
+    dies_at=None,
+    fails=lambda trial: False,
+    trained=None,
+    begin=lambda sweep: None,
+    look=lambda: None,
 ) -> Sweep:
-    """Run to the end with `workers` that report in random order; after `dies_at` reports the driver dies."""
+    """Run to the end with `workers` that report in random order; after `dies_at` reports the driver dies.
+
+    `begin` gets the sweep before it starts, `look` is called before each decision.
+    """
     sweep = open_sweep(space, root, name)
+    begin(sweep)
     with closing(sweep._ledger):
         draw, reports = random.Random(seed), 0
         running: dict[str, tuple[Trial, int]] = {}
         while True:
+            look()
             trial = sweep.suggest() if len(running) < workers else "wait"
             if isinstance(trial, Trial):
                 running[trial.id] = (trial, sweep.known_epochs(trial.id))

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from forecast_call import make_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,7 +150,7 @@ def test_every_shipped_space_is_a_correct_plan(name):
 
 
 def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
-    text = plan_text(plan_of(make_space(), trials=3), tmp_path / "nothing")
+    text = plan_text(plan_of(make_space(), trials=3), make_call(tmp_path))
     assert "2 models x 2 tasks x 2 methods = 8 cells" in text
     assert f"{8 * 3 + 8 * 2} trials" in text
     assert "BERT-base 1,238,786 to 2,419,202" in text
@@ -228,6 +229,7 @@ def test_the_resolved_space_survives_json():
         ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
         ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
         ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
+        ["--space", "quickstart", "--budget", "90m"],
         [
             "--space",
             "quickstart",
