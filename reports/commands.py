@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from search_spaces.language import Cell
 
-NARROWED = ("--models", "--tasks", "--methods", "--report")
+NARROWED = ("--models", "--tasks", "--methods", "--report", "--budget")
 
 
 def cell_command(command: str, cell: Cell) -> str:
     """The sweep's command for this cell alone, "" when it is not known or no shell could read it.
 
     Its report goes to a folder of its own.
+    Without the sweep's time budget, which would end another search at another moment.
     A cell is searched in the same way whatever stands beside it, and a trial found under the same --out is not trained again.
     """
     words = _words(command)

@@ -69,21 +69,28 @@ def results_basis(sweep: Sweep) -> Basis:
         describes="results",
         rule="per cell, the configuration with the best epoch's score on the validation split",
         seeds=f"{budget.final_seeds} per cell, not used in the search",
-        tries=f"up to {budget.trials} configurations per cell",
+        tries=_tries(sweep),
     )
 
 
 def search_basis(sweep: Sweep) -> Basis:
     """That of everything that shows the search itself."""
-    budget = sweep.manifest.budget
     return Basis(
         split="validation",
         selected_on="validation",
         describes="search",
         rule="the best epoch of each trial, the best trial of each cell",
         seeds="one, the same for every trial",
-        tries=f"up to {budget.trials} configurations per cell",
+        tries=_tries(sweep),
     )
+
+
+def _tries(sweep: Sweep) -> str:
+    if not sweep.curtailed:
+        return f"up to {sweep.manifest.budget.trials} configurations per cell"
+    search = sweep.trials[sweep.trials["phase"] == "search"]
+    tried = [int((search["cell"] == str(cell)).sum()) for cell in sweep.manifest.cells]
+    return f"{min(tried)} to {max(tried)} configurations per cell, until a time budget ended the searches"
 
 
 def caption(basis: Basis) -> Markup:

@@ -11,6 +11,7 @@ from reports.section import Section, caption, search_basis
 from reports.store import Sweep
 from reports.table import Table
 from search_spaces.language import Cell
+from search_spaces.records import BUDGET
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
 
@@ -58,12 +59,13 @@ def _otherwise(sweep: Sweep) -> str:
 
 def _beaten(sweep: Sweep, cell: Cell) -> bool:
     winner = winner_row(sweep, cell)
-    return winner is not None and bool((_done(sweep, cell)["best_score"] > winner["best_score"]).any())
+    return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
-def _done(sweep: Sweep, cell: Cell) -> pd.DataFrame:
-    trials = sweep.trials
-    return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "search") & (trials["state"] == "DONE")]
+def _candidates(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+    """What could win: trials that ran to their end, and those that a time budget stopped."""
+    trials = sweep.trials[(sweep.trials["cell"] == str(cell)) & (sweep.trials["phase"] == "search")]
+    return trials[(trials["state"] == "DONE") | (trials["reason"] == BUDGET)]
 
 
 def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -89,7 +91,7 @@ def _value(value: str) -> str:
 
 
 def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
-    return int((_done(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
+    return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
 def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
