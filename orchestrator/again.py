@@ -76,7 +76,7 @@ def read_cell(folder: Path, cell: str) -> Record:
     finals = {
         t.seed: Final(trial=t, outcome=outcomes.get(t.id))
         for t in trials.values()
-        if t.phase == "final" and t == replace(winner, phase="final", seed=t.seed)
+        if t.phase == "final" and (t.cell, t.hyperparameters) == (winner.cell, winner.hyperparameters)
     }
     known = finals or {winner.seed + 1: Final(trial=replace(winner, phase="final", seed=winner.seed + 1), outcome=None)}
     by_seed = tuple(final for _, final in sorted(known.items()))
