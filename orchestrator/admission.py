@@ -7,21 +7,18 @@ Memory is the lane's business, which measures it (`trainables/room.py`). On the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import fmean
 
 from search_spaces.language import Choice, Dimension, Scalar, Space
-from trainables.tasks.tokens import read
 
 TOKENS = 12_000
 MOST = 64
 
 
-def trials_per_device(space: Space, tokens: Iterable[Path], gpus: int) -> int:
-    """`tokens`: the tokenised tasks. The answer looks at their mean lengths and the space's mean batch size."""
+def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
+    """`lengths`: tokens per example, the mean of each task. The answer looks at them and at the space's mean batch size."""
     if not gpus:
         return 1
-    lengths = [len(split.ids) / len(split) for split in (read(path).train for path in tokens)]
     batches = [_mean(space.values_of(entry)["batch_size"]) for entry in space.methods]
     return max(1, min(MOST, int(TOKENS / (fmean(lengths) * fmean(batches)))))
 

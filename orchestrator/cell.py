@@ -16,7 +16,7 @@ from statistics import fmean
 from orchestrator.bracket import Bracket
 from orchestrator.study import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
-from search_spaces.records import Outcome, Progress, State, Trial
+from search_spaces.records import BUDGET, Outcome, Progress, State, Trial
 from trainables.seeds import derive
 
 # States in which a trial ends, the one that decides over its configuration first.
@@ -38,6 +38,11 @@ class Entry:
         """Ended by an error. Divergence is a result."""
         return bool(self.outcome and self.outcome.state == "FAILED" and self.outcome.reason != "diverged")
 
+    @property
+    def can_win(self) -> bool:
+        """Ran to its end, or until the time budget stopped it: then with the best score it had."""
+        return bool(self.outcome and (self.outcome.state == "DONE" or self.outcome.reason == BUDGET))
+
     def best_at(self, epoch: int) -> float | None:
         return self.curve[epoch - 1].best_score if epoch <= len(self.curve) else None
 
@@ -58,12 +63,16 @@ class CellSearch:
         )
         self.search: list[Entry] = []
         self.finals: list[Entry] = []
+        # The time budget has ended the search; and the finals of winners from before it was taken up again.
+        self.curtailed = False
+        self._former: list[Entry] = []
         self._told = 0
         # What follows is remembered so that an ask or a decision costs no more late in a search than early: how many
         # entries have ended without a gap, and the scores of those at each rung, None for the ones that did not get there.
         self._ended = 0
-        self._rungs: dict[int, list[float | None]] = {epoch: [] for epoch in self.bracket.rungs}
+        self._rungs: dict[int, list[float | None]] = {}
         self._winner: Entry | None = None
+        self._forget()
 
     @property
     def entries(self) -> list[Entry]:
@@ -92,11 +101,16 @@ class CellSearch:
         """How many trials may be asked for now, before anything else ends."""
         if self.winner is not None:
             return self.budget.final_seeds - len(self.finals)
+        if self.curtailed:
+            # A cell needs one configuration.
+            return int(not self.live and not self._candidates and len(self.search) < self.planned)
         return min(self.planned, self.ended + self.budget.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
-        return len(self.search) >= self.planned and self.ended == len(self.search)
+        if self.ended < len(self.search):
+            return False
+        return len(self.search) >= self.planned or (self.curtailed and bool(self._candidates))
 
     @property
     def finished(self) -> bool:
@@ -106,18 +120,52 @@ class CellSearch:
 
     @property
     def winner(self) -> Entry | None:
-        """First trial that is done of the configuration with the best mean validation score over its seeds. None while
-        searching.
+        """The first candidate of the configuration with the best mean validation score over its seeds. None while searching.
 
-        Nothing wins by a lucky remainder: one with fewer seeds done comes after all with more. Lower lr, then the earlier
-        one, on ties.
+        Nothing wins by a lucky remainder: a configuration with fewer candidates comes after all with more. Lower lr, then the
+        earlier one, on ties.
         """
         if self._winner is None and self.searched:
-            tried = [self._seeds(i) for i in range(self.study.asked)]
-            done = [[e for e in seeds if e.outcome and e.outcome.state == "DONE"] for seeds in tried]
-            best = min(filter(None, done), key=lambda s: (-len(s), -_mean(s), s[0].trial.lr, s[0].number), default=None)
+            tried = [[e for e in self._seeds(i) if e.can_win] for i in range(self.study.asked)]
+            best = min(
+                filter(None, tried), key=lambda s: (-len(s), -_mean(s), s[0].trial.lr, s[0].number), default=None
+            )
             self._winner = best[0] if best else None
+            self.finals += self._again() if self._winner else []
         return self._winner
+
+    @property
+    def _candidates(self) -> list[Entry]:
+        return [entry for entry in self.search if entry.can_win]
+
+    def _again(self) -> list[Entry]:
+        """Finals from before the search was taken up again that are the winner's all the same."""
+        assert self._winner is not None
+        done = [e for e in self._former if e.outcome and e.outcome.state == "DONE"]
+        same = {e.trial.seed: e for e in done if e.trial.hyperparameters == self._winner.trial.hyperparameters}
+        found: list[Entry] = []
+        while (seed := self.seed + self.budget.search_seeds + len(found)) in same:
+            found.append(same[seed])
+        return found
+
+    def extend(self) -> None:
+        """Take up a search again that the time budget had ended.
+
+        No proposal and no decision has been based on a trial that the budget stopped, so that the search goes on as if it
+        had never been ended.
+        """
+        stopped = [e for e in self.search if e.outcome and e.outcome.reason == BUDGET]
+        self.curtailed = False
+        if stopped or len(self.search) < self.planned:
+            for entry in stopped:
+                entry.outcome = None
+            self._former, self.finals, self._winner = self._former + self.finals, [], None
+            self._forget()
+
+    def _forget(self) -> None:
+        """Look at every entry anew."""
+        self._ended = 0
+        self._rungs = {epoch: [] for epoch in self.bracket.rungs}
 
     def next(self) -> Entry | None:
         """The next trial to run, entered as asked; None when the cell has to wait or has nothing left."""
@@ -134,6 +182,7 @@ class CellSearch:
     def replay(self, trial: Trial) -> Entry:
         """Enter a trial that the record says was asked for."""
         if trial.phase == "final":
+            assert self.winner is not None, "a final was asked for, so that there was a winner"
             entry = Entry(trial, len(self.finals))
             self.finals.append(entry)
             return entry
@@ -152,7 +201,7 @@ class CellSearch:
         for entry in self.finals if self.finals else self.search:
             if entry.failed:
                 entry.outcome = None
-        self._ended = 0
+        self._forget()
 
     def stops(self, entry: Entry, progress: Progress) -> bool:
         """Whether ASHA ends this trial at this epoch. Finals are never stopped."""

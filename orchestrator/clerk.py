@@ -20,15 +20,21 @@ Take = Callable[[Jobs, Verdicts], tuple[Sequence[str], Sequence[Mapping[str, Any
 
 
 class Clerk:
-    """`describe`: what a place needs to train a trial. `ended`: told of each trial whose end is durable.
+    """`describe`: what a place needs to train a trial. `ended`: told of each trial whose end is durable. `look`: called before
+    anything is decided.
 
     A place is where one trial at a time is trained: a trial of Tune's, which may be moved when its process dies.
     """
 
     def __init__(
-        self, sweep: Sweep, take: Take, describe: Callable[[Trial], dict[str, Any]], ended: Callable[[str], None]
+        self,
+        sweep: Sweep,
+        take: Take,
+        describe: Callable[[Trial], dict[str, Any]],
+        ended: Callable[[str], None],
+        look: Callable[[], None] = lambda: None,
     ):
-        self._sweep, self._take, self._describe, self._ended = sweep, take, describe, ended
+        self._sweep, self._take, self._describe, self._ended, self._look = sweep, take, describe, ended, look
         self._turn = threading.RLock()
         self._at: dict[str, Trial] = {}
         self._idle: list[str] = []
@@ -51,6 +57,7 @@ class Clerk:
     def serve(self, asked: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> tuple[Jobs, Verdicts]:
         """Enter the reports, then hand out what may start now; both are durable when this returns."""
         with self._sweep.together():
+            self._look()
             verdicts = self._enter(reports)
             self._idle += [place for place in asked if place not in self._idle]
             jobs = self._assign()

@@ -51,6 +51,11 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def device_name(gpus: int) -> str:
+    """On what a sweep trains, as manifests and reports call it."""
+    return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
+
+
 def check_gpus(gpus: int, address: str | None) -> None:
     """Raise EnvironmentUnfit when this machine alone is to provide more GPUs than it has."""
     found = count_gpus()

@@ -117,6 +117,11 @@ def log_record(record: dict[str, Any]) -> None:
         log.info("%s/%s/%s: search done, winner %s", cell["model"], cell["task"], cell["method"], record["id"])
     elif record["event"] == "interrupted":
         log.info("%s: finishing the running epochs", record["reason"])
+    elif record["event"] == "curtailed":
+        text = "--budget %s: the searches end after %.1f min; the finals will need at most %.1f more"
+        log.info(text, record["budget"], record["spent"] / 60, record["needed"] / 60)
+    elif record["event"] == "extended":
+        log.info("the searches that a time budget had ended go on")
 
 
 def log_records(records: Sequence[dict[str, Any]]) -> None:
@@ -135,7 +140,7 @@ def _row(search: CellSearch) -> CellRow:
         running=states.count("RUNNING"),
         stopped=states.count("STOPPED"),
         failed=states.count("FAILED") + states.count("INVALID"),
-        total=search.planned + finals,
+        total=(len(search.search) if search.curtailed else search.planned) + finals,
         best=max(done, default=None),
         epochs=sum(len(entry.curve) for entry in search.entries),
     )

@@ -18,7 +18,8 @@ from rich.logging import RichHandler
 
 from orchestrator import exits
 from orchestrator.admission import trials_per_device
-from orchestrator.cluster import cluster, count_cores, environment, watched
+from orchestrator.allowance import Allowance, stopwatch
+from orchestrator.cluster import cluster, device_name, environment, watched
 from orchestrator.display import Display, log_records
 from orchestrator.keeping import Keeper
 from orchestrator.ledger import Ledger, write_atomic
@@ -33,7 +34,7 @@ from trainables.counting import build, count
 from trainables.models import Model, resolve
 from trainables.tasks.contract import Loaded
 from trainables.tasks.loading import load
-from trainables.tasks.tokens import prepare
+from trainables.tasks.tokens import prepare, read
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Settings:
     report: Path
     tracking_uri: str | None
     address: str | None
+    budget: str | None  # the time that all drivers of the sweep together may spend: "40h"
     command: str
 
 
@@ -69,6 +71,7 @@ class Prepared:
 
 def drive(plan: Plan, settings: Settings) -> int:
     """Run the sweep; returns the exit code. Raises what `run.main` turns into one."""
+    clock = stopwatch()
     console = Console(stderr=True)
     set_up_logging(console)
     found = {name: resolve(name) for name in plan.space.models}
@@ -83,9 +86,12 @@ def drive(plan: Plan, settings: Settings) -> int:
         uri = settings.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, list(ledger.records))
         tracker.start()
+        allowance = Allowance(settings.budget, ledger.records, clock) if settings.budget else None
 
         def notify(records: Sequence[dict[str, Any]]) -> None:
             tracker.put(records)
+            if allowance:
+                allowance.durations.note(records)
             log_records(records)
 
         def record(event: Mapping[str, Any]) -> None:
@@ -100,7 +106,11 @@ def drive(plan: Plan, settings: Settings) -> int:
             redact(uri),
             settings.command,
         )
-        code = _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console, record)
+        if sweep.curtailed and (allowance is None or allowance.seconds > sweep.curtailed["allowed"]):
+            sweep.extend()
+        code = (
+            _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console, record, allowance)
+        )
         if sweep.finished:
             sweep.close()
         delivered = tracker.drain(DELIVERY)
@@ -212,20 +222,25 @@ def _run(
     folder: Path,
     console: Console,
     record: Callable[[Mapping[str, Any]], None],
+    allowance: Allowance | None,
 ) -> int:
     keeper = Keeper(sweep, folder / "checkpoints", record)
     keeper.tidy()
-    per_device = settings.per_device or trials_per_device(sweep.space, prepared.tokens.values(), settings.gpus)
+    parts = (read(path).train for path in prepared.tokens.values())
+    lengths = (len(part.ids) / len(part) for part in parts)
+    per_device = settings.per_device or trials_per_device(sweep.space, lengths, settings.gpus)
     with cluster(settings.gpus, per_device, settings.address) as (part, temporary), watched():
+        record({"event": "lanes", "slots": part.slots, "per_device": part.per_device})
         # Not before: Ray reads its switches and its token when it is imported.
         from orchestrator import tuning
 
         display = Display(sweep, console)
         drain = tuning.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
         places = tuning.Places(sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints")
+        look = allowance.watch(sweep, part.slots) if allowance else lambda: None
         with drain.listening():
             try:
-                tuning.run(sweep, places, part, temporary, drain, keeper.ended, display.refresh)
+                tuning.run(sweep, places, part, temporary, drain, keeper.ended, display.refresh, look)
             finally:
                 display.close()
     exits.preempt_on_sigterm()
@@ -247,7 +262,7 @@ def _sources(prepared: Prepared) -> dict[str, str]:
 
 def _device(settings: Settings) -> str:
     """Of what kind and how many; how many trials share one changes no result."""
-    return f"{settings.gpus} GPUs" if settings.gpus else f"{count_cores()} CPU cores"
+    return device_name(settings.gpus)
 
 
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:

@@ -65,6 +65,12 @@ class Plan:
         """Configurations of a cell: the budget, or all points of a smaller finite space."""
         return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
 
+    def epochs(self, entry: MethodEntry) -> tuple[int, int]:
+        """Fewest and most epochs for which a trial of this method is planned."""
+        values = self.space.values_of(entry).get("epochs", self.space.recipe.epochs)
+        ends = [int(end) for end in _ends(values)]
+        return min(ends), max(ends)
+
     @property
     def trials(self) -> int:
         """Trials of the whole sweep, finals included."""
@@ -74,8 +80,8 @@ class Plan:
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
-        corners = _corners(self.space.values_of(entry))
-        found = [count(build(entry.name, settings, shape), shape, outputs=2) for settings in corners]
+        settings = corners(self.space.values_of(entry))
+        found = [count(build(entry.name, each, shape), shape, outputs=2) for each in settings]
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
 
@@ -182,7 +188,7 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
     values = space.values_of(entry)
     recipe = replace(space.recipe, epochs=min(int(e) for e in _ends(values.get("epochs", space.recipe.epochs))))
     try:
-        for settings in _corners(values):
+        for settings in corners(values):
             method = build(entry.name, settings, shape)
             method.check_recipe(recipe, shape)
         for name, default in type(method)().settings().items():
@@ -192,7 +198,7 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
         raise ValueError(f"method {entry.label!r} on {model}: {error}") from None
 
 
-def _corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
+def corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
     """Settings of a method that between them hold every listed value and the ends of every range."""
     own = {key: _ends(value) for key, value in values.items() if key not in TRAINING}
     first = {key: ends[0] for key, ends in own.items()}

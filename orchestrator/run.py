@@ -15,13 +15,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator import exits, preflight
+from orchestrator.durations import seconds
 from orchestrator.ledger import Damaged, Held
 from orchestrator.plan import Overrides, make_plan
 from search_spaces.loading import load, nearest
 from trainables.models import MissingModel
 from trainables.tasks.contract import MissingData
+
+if TYPE_CHECKING:
+    from orchestrator.forecast import Call
 
 ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
 
@@ -63,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         default=0,
         metavar="auto|N",
         help="trials that share a GPU, or with --gpus 0 a core (default auto: as many as fill a GPU, one on a core)",
+    )
+    p.add_argument(
+        "--budget",
+        type=_time,
+        metavar="TIME",
+        help="end the searches in time to finish the finals within 90m, 40h or 2d of work on this sweep (noted in the report)",
     )
     p.add_argument(
         "--data-dir", type=_folder, metavar="DIR", help="GLUE as official TSV files; without it, from the Hub"
@@ -111,6 +122,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, exits.CLUSTER_LOST)
 
 
+def call_of(arguments: argparse.Namespace) -> Call:
+    """What a preview has to know of the command line beside the space."""
+    from orchestrator.forecast import Call
+
+    return Call(
+        gpus=arguments.gpus,
+        per_device=arguments.trials_per_gpu,
+        address=arguments.address,
+        data_dir=arguments.data_dir,
+        out=arguments.out,
+        budget=arguments.budget,
+    )
+
+
 def command_of(arguments: argparse.Namespace) -> str:
     """The command that repeats this call; what only chooses where it runs or what is printed is left out."""
     words = ["python", "-m", "orchestrator.run"]
@@ -153,11 +178,12 @@ def _main(arguments: argparse.Namespace) -> int:
     )
     plan = make_plan(load(arguments.space), overrides, arguments.data_dir)
     if arguments.plan:
-        from orchestrator.manifest import sweep_id
-
-        print(preview.plan_text(plan, arguments.out / sweep_id(plan.space)))
+        print(preview.plan_text(plan, call_of(arguments)))
         return exits.COMPLETE
     preflight.check(arguments)
+    from orchestrator.forecast import check_budget
+
+    check_budget(plan, call_of(arguments))
     if plan.trials > ASK_ABOVE and not arguments.yes and sys.stdin.isatty():
         answer = input(f"{plan.trials} trials of at most {plan.space.recipe.epochs} epochs. Start? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
@@ -173,6 +199,7 @@ def _main(arguments: argparse.Namespace) -> int:
         report=arguments.report,
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
+        budget=arguments.budget,
         command=command_of(arguments),
     )
     return drive(plan, settings)
@@ -197,6 +224,14 @@ def _per_gpu(text: str) -> int:
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be auto or a whole number between 1 and 64")
     return int(text)
+
+
+def _time(text: str) -> str:
+    try:
+        seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _given(text: str) -> str:

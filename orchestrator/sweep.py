@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from orchestrator.cell import CellSearch, Entry
 from orchestrator.ledger import Damaged, Ledger, write_atomic
 from orchestrator.library import Library
 from search_spaces.language import Cell, Space
-from search_spaces.records import Counts, Outcome, Progress, TestResult, Trial
+from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult, Trial
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Sweep:
         self._decided: list[dict[str, Any]] = []
         self._depth = 0
         self.draining = ""
+        # The record of the time budget that ended the searches; empty while none has.
+        self.curtailed: Mapping[str, Any] = {}
         self._waiting: list[tuple[CellSearch, Entry]] = []
         self._announced: set[Cell] = set()
         self._replay(ledger.records)
@@ -94,6 +96,7 @@ class Sweep:
         with self.together():
             if progress.epoch > len(entry.curve) and self._stops(search, entry, progress, ended):
                 ended = stopped(entry.curve)
+            ended = ended or self._curtailed(search, entry)
             if ended:
                 self._end(search, entry, ended, test)
         return ended is None
@@ -111,6 +114,24 @@ class Sweep:
             self.draining = reason
             with self.together():
                 self._append({"event": "interrupted", "reason": reason})
+
+    def curtail(self, budget: str, allowed: float, spent: float, needed: float) -> None:
+        """End the searches of all cells: what runs may report once more, then the best so far goes into the finals.
+
+        `budget` is the option as given, `allowed` its seconds, `spent` those gone, `needed` those kept for the finals.
+        """
+        with self.together():
+            event = {"event": "curtailed", "budget": budget, "allowed": allowed, "spent": spent, "needed": needed}
+            self._append(event)
+            self._curtail(event)
+            for search in self.cells.values():
+                self._announce(search)
+
+    def extend(self) -> None:
+        """Take up the searches again that a time budget had ended."""
+        with self.together():
+            self._append({"event": "extended", "cells": [vars(cell) for cell in self._extend()]})
+        self._recount()
 
     def requeue(self) -> None:
         """Hand out again what was started and has not ended: whoever ran it is gone."""
@@ -173,10 +194,16 @@ class Sweep:
 
     def _ends_from_record(self, search: CellSearch, entry: Entry) -> bool:
         """A trial that was to be stopped when the driver died, before that was written."""
-        if entry.curve and search.stops(entry, entry.curve[-1]):
-            self._end(search, entry, stopped(entry.curve), None)
-            return True
-        return False
+        if not entry.curve:
+            return False
+        ended = stopped(entry.curve) if search.stops(entry, entry.curve[-1]) else self._curtailed(search, entry)
+        if ended:
+            self._end(search, entry, ended, None)
+        return ended is not None
+
+    def _curtailed(self, search: CellSearch, entry: Entry) -> Outcome | None:
+        """How a trial ends whose search the time budget has ended; None for a final."""
+        return stopped(entry.curve, BUDGET) if search.curtailed and entry.trial.phase == "search" else None
 
     def _ends_from_library(self, search: CellSearch, entry: Entry) -> bool:
         """Take the result of the same trial from another sweep, as far as this cell's own rungs let it go."""
@@ -255,13 +282,49 @@ class Sweep:
                 self._close_entry(entry, Outcome.from_json(record["outcome"]))
             elif record["event"] == "winner":
                 self._announced.add(Cell(**record["cell"]))
+            elif record["event"] == "curtailed":
+                self._curtail(record)
+            elif record["event"] == "extended":
+                self._extend()
         for search in self.cells.values():
             search.reopen_failed()
-        self.requeue()
-        self._ended, self._failed = len(self._by_id) - len(self._waiting), len(self.failures)
+        self._recount()
         with self.together():
             for search in self.cells.values():
                 self._announce(search)
+
+    def _recount(self) -> None:
+        self.requeue()
+        self._ended, self._failed = len(self._by_id) - len(self._waiting), len(self.failures)
+
+    def _curtail(self, event: Mapping[str, Any]) -> None:
+        self.curtailed = event
+        for search in self.cells.values():
+            search.curtailed = True
+
+    def _extend(self) -> list[Cell]:
+        """Returns the cells that have more to search."""
+        self.curtailed = {}
+        found = []
+        for cell, search in self.cells.items():
+            before = search.finals
+            search.extend()
+            if search.finals is not before:
+                self._announced.discard(cell)
+                self._drop(cell, before)
+                found.append(cell)
+        return found
+
+    def _drop(self, cell: Cell, finals: Sequence[Entry]) -> None:
+        """Finals of a winner that may not be one: what has not ended is not trained, and none is the best of its cell."""
+        for entry in finals:
+            if entry.outcome is None:
+                del self._by_id[entry.trial.id]
+        done = [e for e in self.cells[cell].search if e.outcome and e.outcome.state == "DONE" and not e.cached]
+        if done:
+            self._best[cell] = max(done, key=_rank)
+        else:
+            self._best.pop(cell, None)
 
     def _replay_asked(self, record: dict[str, Any]) -> None:
         trial = Trial.from_json(record["trial"])
@@ -279,9 +342,9 @@ def _rank(entry: Entry) -> tuple[bool, float]:
     return entry.trial.phase == "final", entry.outcome.best_score
 
 
-def stopped(curve: Sequence[Progress]) -> Outcome:
-    """The end of a trial that ASHA stopped after its last report."""
+def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
+    """The end of a trial that ASHA, or the time budget, stopped after its last report."""
     last = curve[-1]
     return Outcome(
-        state="STOPPED", reason="asha", epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
+        state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
     )

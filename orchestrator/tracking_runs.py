@@ -74,6 +74,7 @@ class Runs:
         self._sweep: Run | None = None
         self._trials: dict[str, Run] = {}
         self._open: set[Key] = set()
+        self._extended: set[Cell] = set()
         self._edits: dict[Key, Edit] = {}
         self._now = 0
 
@@ -148,7 +149,30 @@ class Runs:
         self._log(self._trial_edit(record["id"]), values, step=0)
 
     def _on_winner(self, record: Mapping[str, Any]) -> None:
-        self._edit(self._cell_run(Cell(**record["cell"]))).tags[keys.WINNER] = record["id"]
+        cell, winner = Cell(**record["cell"]), self._trials[record["id"]]
+        self._edit(self._cell_run(cell)).tags[keys.WINNER] = record["id"]
+        if cell in self._extended:
+            for run in self._finals(cell):
+                same = {**run.params, "seed": ""} == {**winner.params, "seed": ""}
+                self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
+
+    def _on_lanes(self, record: Mapping[str, Any]) -> None:
+        """Of no interest to a reader of results: how many trials share a device changes none."""
+
+    def _on_curtailed(self, record: Mapping[str, Any]) -> None:
+        self._edit_sweep().tags[keys.CURTAILED] = record["budget"]
+
+    def _on_extended(self, record: Mapping[str, Any]) -> None:
+        self._edit_sweep().tags |= {keys.CURTAILED: "", keys.EXTENDED: "true"}
+        for cell in (Cell(**given) for given in record["cells"]):
+            self._extended.add(cell)
+            self._edit(self._cell_run(cell)).tags[keys.WINNER] = ""
+            for run in self._finals(cell):
+                self._edit(run).tags[keys.PHASE] = "replaced"
+
+    def _finals(self, cell: Cell) -> list[Run]:
+        runs = (run for run in self._trials.values() if run.key.cell == str(cell) and run.key in self.born)
+        return [run for run in runs if run.tags[keys.PHASE] == "final"]
 
     def _on_interrupted(self, record: Mapping[str, Any]) -> None:
         """Nothing runs for long after this; a trial that is started again goes on in the same run."""
@@ -185,6 +209,10 @@ class Runs:
 
     def _log(self, edit: Edit, values: Mapping[str, float], step: int) -> None:
         edit.points += [Point(key=key, value=value, time=self._now, step=step) for key, value in values.items()]
+
+    def _edit_sweep(self) -> Edit:
+        assert self._sweep, "a ledger starts with the sweep's record"
+        return self._edit(self._sweep)
 
     def _cell_run(self, cell: Cell) -> Run:
         key = Key("cell", str(cell))

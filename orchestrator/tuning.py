@@ -196,11 +196,15 @@ def run(
     drain: Drain,
     ended: Callable[[str], None],
     refresh: Callable[[], None],
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the sweep to its end, or until it is drained or broken. Raises ClusterLost when Tune cannot go on."""
+    """Run the sweep to its end, or until it is drained or broken. Raises ClusterLost when Tune cannot go on.
+
+    `ended` is told of each trial whose end is durable; `refresh` is called often, and `look` before anything is decided.
+    """
     for attempt in range(RUNS):
         name = f"{folder.name}-{attempt}"
-        with _desk(sweep, places, name, ended) as clerk:
+        with _desk(sweep, places, name, ended, look) as clerk:
             searcher = PlaceSearcher(clerk, share.slots, {"registry": name, "shared": share.per_device > 1})
             _run_tune(searcher, share, folder / "tune", f"run{attempt}", Beat(clerk, refresh, drain))
         if sweep.finished or sweep.draining or sweep.broken:
@@ -210,7 +214,9 @@ def run(
 
 
 @contextmanager
-def _desk(sweep: Sweep, places: Places, name: str, ended: Callable[[str], None]) -> Iterator[Clerk]:
+def _desk(
+    sweep: Sweep, places: Places, name: str, ended: Callable[[str], None], look: Callable[[], None]
+) -> Iterator[Clerk]:
     """A desk and the clerk that serves it from a thread. Raises what the clerk met, unless Ray lost the desk."""
     registry = open_registry(name)
 
@@ -221,7 +227,7 @@ def _desk(sweep: Sweep, places: Places, name: str, ended: Callable[[str], None])
         ended(trial_id)
         registry.left.remote(trial_id)
 
-    clerk = Clerk(sweep, take, places.describe, over)
+    clerk = Clerk(sweep, take, places.describe, over, look)
     thread = threading.Thread(target=clerk.run, name="clerk", daemon=True)
     thread.start()
     try:

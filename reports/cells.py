@@ -81,7 +81,7 @@ def collect(sweep: Sweep) -> Mapping[Cell, CellResult]:
 def check_selection(trials: pd.DataFrame) -> None:
     """Raise ValueError when the search of any cell has seen the split that its finals report."""
     scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]
-    seen = trials[(trials["phase"] != "final") & trials[scored].notna().any(axis=1)]
+    seen = trials[~trials["phase"].isin(("final", "replaced")) & trials[scored].notna().any(axis=1)]
     if len(seen):
         raise ValueError(
             f"trial {seen['trial'].iloc[0]} of {seen['cell'].iloc[0]} belongs to the search and has a score on the test split "
@@ -163,8 +163,8 @@ def _progress(sweep: Sweep, cell: Cell, rows: pd.DataFrame, finals: pd.DataFrame
         return "finals running"
     if rows.empty:
         return "not started"
-    searched = len(rows) >= sweep.manifest.planned_trials(cell.method) and ended.all()
-    return "no winner" if searched and not (rows["state"] == "DONE").any() else "searching"
+    asked = bool(sweep.curtailed) or len(rows) >= sweep.manifest.planned_trials(cell.method)
+    return "no winner" if asked and ended.all() and not (rows["state"] == "DONE").any() else "searching"
 
 
 def _counts(finals: pd.DataFrame, winner: pd.Series | None) -> Counts | None:

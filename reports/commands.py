@@ -1,4 +1,4 @@
-"""The command that makes one cell again, from the command that made its sweep. Knows options, not what they do."""
+"""The commands that make one cell again, from the command that made its sweep. Knows options, not what they do."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from search_spaces.language import Cell
 
-NARROWED = ("--models", "--tasks", "--methods", "--report")
+NARROWED = ("--models", "--tasks", "--methods", "--report", "--budget")
 
 
 def cell_command(command: str, cell: Cell) -> str:
     """The sweep's command for this cell alone, "" when it is not known or no shell could read it.
 
     Its report goes to a folder of its own.
+    Without the sweep's time budget, which would end another search at another moment.
     A cell is searched in the same way whatever stands beside it, and a trial found under the same --out is not trained again.
     """
     words = _words(command)
@@ -22,6 +23,15 @@ def cell_command(command: str, cell: Cell) -> str:
     report = _value(words, "--report") or "reports"
     only = ("--models", cell.model, "--tasks", cell.task, "--methods", cell.method, "--report", f"{report}-one-cell")
     return shlex.join([*_without(words, NARROWED), *only])
+
+
+def finals_command(command: str, sweep: str, cell: Cell) -> str:
+    """What trains the finals of this cell once more from the sweep's folder; "" when the sweep's command is not known."""
+    words = _words(command)
+    if not words:
+        return ""
+    folder = f"{_value(words, '--out') or 'runs'}/{sweep}"
+    return shlex.join(["python", "-m", "orchestrator.again", folder, str(cell)])
 
 
 def _words(command: str) -> list[str]:

@@ -28,8 +28,8 @@ ROUNDING = 1e-9  # a lead that is equal to a gain is none
 def curves(sweep: Sweep) -> Mapping[Cell, list[float]]:
     """E[best of k] of every cell in which a try has ended with a score, percent points of the validation split.
 
-    A try is a configuration, with the mean over its seeds. One that ASHA stopped counts with its best epoch, one without a
-    score with the lowest of its model and task.
+    A try is a configuration, with the mean over its seeds. One that ASHA or a time budget stopped counts with its best epoch, one
+    without a score with the lowest of its model and task.
     """
     search = tried(sweep)
     search = search[search["state"].isin(END_STATES)]

@@ -13,6 +13,7 @@ import pandas as pd
 from reports.markdown import Markup
 from reports.store import Sweep
 from reports.table import Table
+from reports.tried import tried
 from search_spaces.language import Budget
 
 Split = Literal["test", "validation"]
@@ -75,7 +76,7 @@ def results_basis(sweep: Sweep) -> Basis:
         describes="results",
         rule=f"per cell, the configuration with the best epoch's score on the validation split{mean_of(budget)}",
         seeds=f"{budget.final_seeds} per cell, not used in the search",
-        tries=f"up to {budget.trials} configurations per cell",
+        tries=_tries(sweep),
     )
 
 
@@ -89,7 +90,7 @@ def search_basis(sweep: Sweep) -> Basis:
         describes="search",
         rule=f"the best epoch of each trial, the best {'trial' if one else 'configuration'} of each cell{mean_of(budget)}",
         seeds="one, the same for every trial" if one else f"{budget.search_seeds}, the same for every configuration",
-        tries=f"up to {budget.trials} configurations per cell",
+        tries=_tries(sweep),
     )
 
 
@@ -101,6 +102,14 @@ def mean_of(budget: Budget) -> str:
 def removal_basis(sweep: Sweep) -> Basis:
     """That of what finals score with parts of them removed."""
     return replace(results_basis(sweep), split="validation", describes="removal")
+
+
+def _tries(sweep: Sweep) -> str:
+    if not sweep.curtailed:
+        return f"up to {sweep.manifest.budget.trials} configurations per cell"
+    found = tried(sweep)["cell"].value_counts()
+    each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
+    return f"{min(each)} to {max(each)} configurations per cell, until a time budget ended the searches"
 
 
 def caption(basis: Basis) -> Markup:

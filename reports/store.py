@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,8 @@ class Sweep:
     `trials` has one row per trial of a cell in the manifest, columns as in `reports/trials.py`; `epochs` one row per
     run and epoch, as in `reports/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `predictions`
     maps the run id of a final to what it answered, `ablations` to its scores without spans of layers, where these were kept.
-    `tracking_uri` and `command` carry no credentials.
+    `tracking_uri` and `command` carry no credentials. `curtailed` is the time budget that ended the searches ("40h"), empty when
+    none did; the manifest's stamp says so too.
     """
 
     manifest: Manifest
@@ -66,6 +67,7 @@ class Sweep:
     run_id: str
     command: str
     tracking_uri: str
+    curtailed: str = ""
 
 
 def find(tracking_uri: str, space: str = "", sweep: str = "") -> str:
@@ -98,7 +100,7 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
             )
         # A retried request can leave a second run of the same sweep behind; the newest one is kept up to date.
         run = found[0]
-        manifest = _manifest(client, run)
+        manifest = _stamped(_manifest(client, run), run)
         experiments = [run.info.experiment_id]
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
@@ -117,6 +119,7 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
         run_id=run.info.run_id,
         command=redact(run.data.tags.get(keys.COMMAND) or manifest.command),
         tracking_uri=redact(tracking_uri),
+        curtailed=run.data.tags.get(keys.CURTAILED, ""),
     )
 
 
@@ -178,6 +181,16 @@ def _manifest(client: Any, run: Any) -> Manifest:
             return parse(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise StoreError(f"sweep {_sweep_id(run)!r}: {error}") from None
+
+
+def _stamped(manifest: Manifest, run: Any) -> Manifest:
+    """With what happened to the sweep while it ran, beside what its command had reduced."""
+    tags, stamp = run.data.tags, list(manifest.stamp)
+    if tags.get(keys.CURTAILED):
+        stamp.append(f"--budget {tags[keys.CURTAILED]} ended the searches early")
+    if tags.get(keys.EXTENDED):
+        stamp.append("searched on after a time budget had ended the searches and finals had opened the test split")
+    return replace(manifest, stamp=tuple(stamp))
 
 
 def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, int]]:

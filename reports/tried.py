@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.store import Sweep
 from reports.trials import PARAM
-from search_spaces.records import END_STATES
+from search_spaces.records import BUDGET, END_STATES
 
 # What decides over a configuration, first of all a seed that has not ended.
 _WORST = ("RUNNING", "INVALID", "FAILED", "STOPPED", "DONE")
@@ -19,7 +19,7 @@ def tried(sweep: Sweep) -> pd.DataFrame:
     """One row per configuration of each cell's search, not to be changed; columns as in `reports/trials.py`, and `seeds`, the
     ids of its trials.
 
-    A configuration has the trial and the run of its first seed that is done, the mean best score of all its seeds (NaN when
+    A configuration has the trial and the run of its first seed that can win, the mean best score of all its seeds (NaN when
     one of them has none, percent points, validation), and the worst of their states: RUNNING until all have ended.
     """
     trials = sweep.trials
@@ -32,6 +32,11 @@ def tried(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*search.columns, "seeds"])
 
 
+def can_win(rows: pd.DataFrame) -> pd.Series:
+    """Which trials or configurations may be chosen: those that ran to their end, or until a time budget stopped them."""
+    return (rows["state"] == "DONE") | (rows["reason"] == BUDGET)
+
+
 def winning_trials(sweep: Sweep) -> set[str]:
     """Ids of all trials of the configurations that won."""
     table = tried(sweep)
@@ -42,7 +47,7 @@ def winning_trials(sweep: Sweep) -> set[str]:
 def _row(planned: int, seeds: pd.DataFrame) -> dict[str, object]:
     numbers = pd.to_numeric(seeds[PARAM + "seed"], errors="coerce") if PARAM + "seed" in seeds else seeds["trial"]
     seeds = seeds.loc[numbers.sort_values(kind="stable").index]
-    done = seeds[seeds["state"] == "DONE"]
+    done = seeds[can_win(seeds)]
     states = [state if state in END_STATES else "RUNNING" for state in seeds["state"]]
     if len(seeds) < planned:
         states.append("RUNNING")

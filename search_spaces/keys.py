@@ -12,13 +12,15 @@ DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell o
 # Tags of the sweep's run.
 STAMP = "peft.stamp"  # why this is no full run of its space ("--epochs 2", ...), empty when it is one
 COMMAND = "peft.command"  # the command that continues or repeats the sweep
+CURTAILED = "peft.curtailed"  # the time budget that ended the searches ("40h"), empty when none did
+EXTENDED = "peft.extended"  # "true": they were taken up again after a time budget had ended them
 POSITION = "peft.position"  # number of ledger events already written
 # Tags of cells and trials.
 CELL = "peft.cell"  # "model/task/method label"
 MODEL, TASK, METHOD = "peft.model", "peft.task", "peft.method"
 # Tags of trials.
 TRIAL = "peft.trial"  # trial id
-PHASE = "peft.phase"  # "search" or "final"
+PHASE = "peft.phase"  # "search", "final", or "replaced": a final of a winner that is none any more
 STATE = "peft.state"  # a State of search_spaces.records; RUNNING until the trial ends
 REASON = "peft.reason"
 CACHED = "peft.cached"  # "true" when the result was taken from another sweep

@@ -20,6 +20,8 @@ Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
 # CACHED is how a trial was obtained, not how it ended: it stands beside one of these.
 END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
+# Why a trial is STOPPED that a time budget ended.
+BUDGET = "budget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. `reason` says why for STOPPED (asha), DONE (epochs, patience), FAILED and INVALID.
+    """How a trial ended. `reason` says why for STOPPED (asha, budget), DONE (epochs, patience), FAILED and INVALID.
 
     A DONE or STOPPED trial has its best epoch and score; a final that is DONE has `metrics` (test split, percent
     points) and the file with its predictions. `diverged` marks a final whose loss stopped being finite. `ablation`: of a final

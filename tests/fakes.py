@@ -30,8 +30,8 @@ def make_space(**changes) -> Space:
 
 
 def curve(trial: Trial) -> list[Progress]:
-    """Crossing curves that depend on nothing but the trial."""
-    draw = random.Random(derive(trial.seed, trial.id, "curve"))
+    """Crossing curves that depend on nothing but the trial's cell, hyperparameters and seed."""
+    draw = random.Random(derive(trial.seed, str(trial.cell), str(sorted(trial.hyperparameters.items())), "curve"))
     top, speed = 50 + 40 * draw.random(), 0.2 + draw.random()
     points, best, best_epoch = [], 0.0, 0
     for epoch in range(1, trial.recipe.epochs + 1):
@@ -77,14 +77,29 @@ def open_sweep(space: Space, root, name: str = "sweep", notify=lambda records: N
 
 
 def drive(
-    space, root, *, workers=3, seed=0, name="sweep", dies_at=None, fails=lambda trial: False, trained=None
+    space,
+    root,
+    *,
+    workers=3,
+    seed=0,
+    name="sweep",
+    dies_at=None,
+    fails=lambda trial: False,
+    trained=None,
+    begin=lambda sweep: None,
+    look=lambda: None,
 ) -> Sweep:
-    """Run to the end with `workers` that report in random order; after `dies_at` reports the driver dies."""
+    """Run to the end with `workers` that report in random order; after `dies_at` reports the driver dies.
+
+    `begin` gets the sweep before it starts, `look` is called before each decision.
+    """
     sweep = open_sweep(space, root, name)
+    begin(sweep)
     with closing(sweep._ledger):
         draw, reports = random.Random(seed), 0
         running: dict[str, tuple[Trial, int]] = {}
         while True:
+            look()
             trial = sweep.suggest() if len(running) < workers else "wait"
             if isinstance(trial, Trial):
                 running[trial.id] = (trial, sweep.known_epochs(trial.id))

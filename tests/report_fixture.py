@@ -111,9 +111,15 @@ def new_store(folder: Path) -> str:
 
 
 def write_sweep(
-    uri: str, record: Mapping[str, Any], trials: Iterable[FakeTrial], winners: Mapping[str, str] | None = None
+    uri: str,
+    record: Mapping[str, Any],
+    trials: Iterable[FakeTrial],
+    winners: Mapping[str, str] | None = None,
+    happened: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a sweep with its cells and trials into the store; `winners` maps a cell to the name of a trial."""
+    """Write a sweep with its cells and trials into the store; `winners` maps a cell to the name of a trial, `happened` holds
+    tags of the sweep's run.
+    """
     client = MlflowClient(tracking_uri=uri)
     known = client.get_experiment_by_name(record["space"])
     folder = Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
@@ -121,7 +127,12 @@ def write_sweep(
         known.experiment_id if known else client.create_experiment(record["space"], artifact_location=folder.as_uri())
     )
     shared = {keys.SWEEP: record["sweep"]}
-    tags = {keys.KIND: "sweep", keys.COMMAND: record["command"], keys.STAMP: "; ".join(record["stamp"])}
+    tags = {
+        keys.KIND: "sweep",
+        keys.COMMAND: record["command"],
+        keys.STAMP: "; ".join(record["stamp"]),
+        **(happened or {}),
+    }
     sweep = client.create_run(experiment, tags={**shared, **tags}).info.run_id
     client.log_text(sweep, json.dumps(record), keys.SWEEP_FILE)
     cells: dict[str, str] = {}

@@ -17,7 +17,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "fac
 # Reading what these wrote can run code.
 UNSAFE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "yaml.load", "eval", "exec"}
-PRINTERS = {"orchestrator/run.py", "reports/__main__.py"}
+PRINTERS = {"orchestrator/run.py", "orchestrator/again.py", "reports/__main__.py"}
 HEAVY = {"torch", "ray", "transformers", "datasets", "optuna", "mlflow", "pandas", "numpy"}
 # Third-party names of the design that each belong to few files.
 OWNERS = {

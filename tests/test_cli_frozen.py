@@ -7,6 +7,7 @@ from orchestrator.run import parser
 
 OPTIONS = [
     "--address",
+    "--budget",
     "--data-dir",
     "--epochs",
     "--gpus",
@@ -41,6 +42,7 @@ DEFAULTS = {
     "report": "reports",
     "tracking_uri": None,
     "address": None,
+    "budget": None,
     "precision": None,
     "plan": False,
     "list": None,

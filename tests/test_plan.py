@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forecast_call import make_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,7 +161,8 @@ def test_every_shipped_space_is_a_correct_plan(name, csv_tasks, tmp_path):
     budget = plan.space.budget
     tries = sum(plan.tries(plan.space.entry(c.method)) for c in plan.space.cells)
     assert plan.trials == tries * budget.search_seeds + len(plan.space.cells) * budget.final_seeds
-    assert all(entry.label in plan_text(plan, tmp_path) for entry in plan.space.methods)
+    text = plan_text(plan, make_call(tmp_path))
+    assert all(entry.label in text for entry in plan.space.methods)
     reduced = plan_of(load(name), models=["roberta-base"], trials=1, seeds=1, epochs=2)
     assert reduced.trials == len(reduced.space.cells) * (budget.search_seeds + 1)
 
@@ -238,7 +240,7 @@ def test_the_grid_of_the_papers_tables_is_tried_as_a_whole():
 
 
 def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
-    text = plan_text(plan_of(make_space(), trials=3), tmp_path / "nothing")
+    text = plan_text(plan_of(make_space(), trials=3), make_call(tmp_path))
     assert "2 models x 2 tasks x 2 methods = 8 cells" in text
     assert f"{8 * 3 + 8 * 2} trials" in text
     assert "BERT-base 1,238,786 to 2,419,202" in text
@@ -330,6 +332,7 @@ def test_the_resolved_space_survives_json():
         ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
         ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
         ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
+        ["--space", "quickstart", "--budget", "90m"],
         [
             "--space",
             "quickstart",

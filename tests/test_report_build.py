@@ -141,6 +141,17 @@ def test_with_one_seed_nothing_is_called_a_tie(tmp_path):
     assert "≈" not in text
 
 
+def test_an_encoder_in_a_folder_is_reported_like_any_other(tmp_path):
+    model = "/models/our/encoder"
+    trials = [FakeTrial(cell=f"{model}/mrpc/adapter", name="a", counts=None)]
+    trials += [final(f"{model}/mrpc/adapter", seed, 80.0 + seed, counts=None) for seed in range(3)]
+    models = {model: {"title": "Ours", "weights": "abc", "total": 1000, "source": model}}
+    uri, record = new_store(tmp_path), manifest(["minilm"], ["mrpc"], ["adapter", "madapter"])
+    write_sweep(uri, {**record, "models": models}, trials, {f"{model}/mrpc/adapter": "a"})
+    text = build(uri, "sweep-1", tmp_path / "out").read_text(encoding="utf-8")
+    assert "| Adapter | **81.00 ± 1.00**" in text
+
+
 def test_a_winner_whose_run_is_gone_is_named(tmp_path):
     text = summary_of(tmp_path, [FakeTrial(cell=CELL, name="a")], winners={CELL: "elsewhere"})
     assert "winner's run is not in the store" in text

@@ -16,7 +16,7 @@ from reports import compare
 from reports.__main__ import main
 from reports.build import build
 from reports.cells import collect
-from reports.commands import cell_command
+from reports.commands import cell_command, finals_command
 from reports.expected import curves, expected_best, outlook
 from reports.markdown import Markup, escape
 from reports.section import Section, results_basis
@@ -240,16 +240,26 @@ def test_a_cell_leads_to_its_runs_configuration_and_command(sweep):
         "abc123",
     )
     assert row["command"] in trace.text(sweep)
+    assert row["finals_command"] == "python -m orchestrator.again runs/sweep-1 minilm/stsb/madapter"
+    assert row["finals_command"] in trace.text(sweep)
+
+
+def test_the_finals_of_a_cell_are_found_where_the_sweep_left_them():
+    cell = Cell(model="./our model", task="rte", method="adapter")
+    found = finals_command("python -m orchestrator.run --space glue --out 'my runs'", "glue-1", cell)
+    assert shlex.split(found)[3:] == ["my runs/glue-1", "./our model/rte/adapter"]
+    assert finals_command("", "glue-1", cell) == ""
 
 
 def test_the_command_of_a_cell_is_the_sweeps_own_for_that_cell_alone():
     given = "python -m orchestrator.run --space glue --gpus 2 --models=a,b --tasks mrpc,rte --trials 4 "
-    given += "--data-dir 'my data' --report r"
+    given += "--data-dir 'my data' --report r --budget 40h"
     found = cell_command(given, Cell(model="b", task="rte", method="adapter"))
     options = vars(parser().parse_args(shlex.split(found)[3:]))
     wanted = {"models": ["b"], "tasks": ["rte"], "methods": ["adapter"], "trials": 4, "gpus": 2, "space": "glue"}
     assert {name: options[name] for name in wanted} == wanted
     assert (options["data_dir"].name, options["report"].name) == ("my data", "r-one-cell")
+    assert options["budget"] is None
     for unknown in ("", "run 'without an end"):
         assert cell_command(unknown, Cell(model="b", task="rte", method="adapter")) == ""
 

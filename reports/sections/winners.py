@@ -10,7 +10,7 @@ from reports.markdown import MISSING, Markup, escape, paragraphs, plural, points
 from reports.section import Section, caption, search_basis
 from reports.store import Sweep
 from reports.table import Table
-from reports.tried import tried
+from reports.tried import can_win, tried
 from search_spaces.language import Cell
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
@@ -69,7 +69,7 @@ def _otherwise(sweep: Sweep) -> str:
 
 def _beaten(sweep: Sweep, cell: Cell) -> bool:
     winner = _won(sweep, cell)
-    return winner is not None and bool((_done(sweep, cell)["best_score"] > winner["best_score"]).any())
+    return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
 def _won(sweep: Sweep, cell: Cell) -> pd.Series | None:
@@ -79,9 +79,10 @@ def _won(sweep: Sweep, cell: Cell) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def _done(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+def _candidates(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+    """What could win: configurations that ran to their end, and those that a time budget stopped."""
     table = tried(sweep)
-    return table[(table["cell"] == str(cell)) & (table["state"] == "DONE")]
+    return table[(table["cell"] == str(cell)) & can_win(table)]
 
 
 def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -107,7 +108,7 @@ def _value(value: str) -> str:
 
 
 def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
-    return int((_done(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
+    return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
 def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:

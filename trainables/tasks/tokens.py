@@ -47,9 +47,7 @@ def prepare(
     when the tokenizer cannot be had, ValueError when it is not usable or allows fewer tokens.
     """
     folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
-    decides = [FORMAT, loaded.fingerprint, _fingerprint(folder), max_length, asdict(loaded.task)]
-    name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
-    path = cache / f"{loaded.task.name}-{name}.safetensors"
+    path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
     if path.exists():
         return path
     cache.mkdir(parents=True, exist_ok=True)
@@ -60,6 +58,13 @@ def prepare(
             splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types) for part in PARTS}
             _write(path, loaded, splits)
     return path
+
+
+def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
+    """Where below `cache` the task with these texts and this split is kept, for the tokenizer in that folder."""
+    decides = [FORMAT, fingerprint, _fingerprint(tokenizer), max_length, asdict(task)]
+    name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    return cache / f"{task.name}-{name}.safetensors"
 
 
 def read(path: Path) -> TaskData:

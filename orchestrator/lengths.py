@@ -1,0 +1,82 @@
+"""How many tokens an epoch of a task has, before anything is prepared: from a sample of its texts, if they are here already.
+
+Standard library and the tokenizer alone: no numpy, no transformers, no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.language import FileTask, Recipe
+from trainables import models
+from trainables.tasks import files, generated, glue
+from trainables.tasks.contract import MissingData, Texts
+from trainables.tasks.loading import describe
+from trainables.tasks.split import SHARE
+
+# Texts that are tokenised at most, evenly spread over the file.
+SAMPLE = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """The train part of a task for one tokenizer: its examples, and tokens per example as estimated from a sample."""
+
+    examples: int
+    mean: float
+
+    @property
+    def tokens(self) -> float:
+        """Of one epoch."""
+        return self.examples * self.mean
+
+
+def length(task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | None, folder: Path) -> Length | None:
+    """None where texts or tokenizer are not on this machine, or would take long to read (the Hub's, Parquet)."""
+    known, path = describe(task), models.local(model)
+    if path is None or not (path / "tokenizer.json").is_file():
+        return None
+    if isinstance(task, FileTask):
+        found = None if _is_parquet(task) else files.read(task, folder)[:2]
+    elif known.source == "generated":
+        found = generated.read(generated.grammar(known.name))
+    else:
+        found = _glue(known.name, data_dir)
+    if found is None:
+        return None
+    train, test = found
+    examples = train_examples(len(train), test is not None, recipe.train_examples)
+    return Length(examples=examples, mean=_mean(train, path, recipe.max_length))
+
+
+def train_examples(number: int, has_test: bool, most: int) -> int:
+    """Examples of the train part that a split leaves of `number`; `most`: the recipe's cut, 0 for none."""
+    rest = number if has_test else number - round(SHARE * number)
+    rest -= round(SHARE * rest)
+    return min(rest, most) if most else rest
+
+
+def _glue(name: str, data_dir: Path | None) -> tuple[Texts, Texts] | None:
+    if data_dir is None:
+        return None
+    try:
+        return glue.read(glue.row(name), data_dir)
+    except MissingData:
+        return None
+
+
+def _is_parquet(task: FileTask) -> bool:
+    return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
+
+
+def _mean(texts: Texts, model: Path, max_length: int) -> float:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    tokenizer.no_padding()
+    step = -(-len(texts) // SAMPLE)
+    first = texts.first[::step]
+    inputs = first if texts.second is None else list(zip(first, texts.second[::step], strict=True))
+    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(inputs)) / len(first)
