@@ -123,7 +123,10 @@ def test_escape_sequences_never_reach_the_terminal(run):
         ({"tasks": '("rte", "rte")'}, (":2: task 'rte' stands twice",)),
         ({"methods": '("adapter",)'}, ("write method('adapter')",)),
         ({"methods": '(method("adaptor"),)'}, ("method 'adaptor' is not known", "did you mean 'adapter'")),
-        ({"methods": '(method("adapter", rank=8),)'}, ("method 'adapter'", "'rank' is no setting", "known: r")),
+        (
+            {"methods": '(method("adapter", rank=8),)'},
+            ("method 'adapter'", "'rank' is no setting", "known: init_scale, r"),
+        ),
         (
             {"methods": '(method("sparse_adapter", sparsty=0.4),)'},
             ("'sparsty' is no setting of 'sparse_adapter'", "did you mean 'sparsity'"),

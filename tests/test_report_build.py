@@ -74,15 +74,15 @@ def test_files_of_others_in_the_folder_survive_a_build(tmp_path):
     assert (tmp_path / "out" / "tables" / "mine.txt").read_text() == "stays"
 
 
-@pytest.mark.parametrize(("rate", "tick"), [(5e-4, "<!-- 0.0005 -->"), (1e-3, "<!-- 1e-3 -->")])
-def test_a_space_of_a_single_learning_rate_has_its_figures(tmp_path, rate, tick):
+@pytest.mark.parametrize("rate", [5e-4, 1e-3])
+def test_a_space_of_a_single_learning_rate_has_its_figures(tmp_path, rate):
     given = {"params": {"lr": rate, "batch_size": 16}}
     trials = [FakeTrial(cell=CELL, name="a", **given), *(final(CELL, seed, 80.0 + seed, **given) for seed in (1, 2))]
     uri, record = new_store(tmp_path), manifest(["minilm"], ["mrpc"], ["adapter"])
     record["methods"]["adapter"] |= {"fixed": given["params"], "searched": {}}
     write_sweep(uri, record, trials, {CELL: "a"})
     build(uri, "sweep-1", tmp_path / "out")
-    assert tick in (tmp_path / "out" / "figures" / "search_minilm.svg").read_text(encoding="utf-8")
+    assert "<!-- 1e-3 -->" in (tmp_path / "out" / "figures" / "search_minilm.svg").read_text(encoding="utf-8")
 
 
 def test_a_model_may_be_a_path(tmp_path):

@@ -175,7 +175,16 @@ def test_a_space_that_names_a_paper_repeats_a_row_of_each_table_or_of_most(name)
     if not space.paper:
         return
     facts = [
-        MethodFacts(name=e.name, title=e.label, family="", paper="", fixed=fixed_of(space, e), searched={})
+        MethodFacts(
+            name=e.name,
+            title=e.label,
+            family="",
+            paper="",
+            fixed=fixed_of(space, e),
+            searched={},
+            ablated=False,
+            removable=False,
+        )
         for e in space.methods
     ]
     beside = [any(t.has(row, one) for row in t.rows for one in facts) for t in papers()[space.paper].tables]

@@ -127,11 +127,10 @@ def _range(dimension: Dimension | None) -> list[float]:
 
 
 def _scale(low: float, high: float) -> Scale:
-    """Powers of ten, few enough for their texts; the middle where there is none, as around a single rate."""
+    """Powers of ten, few enough for their texts."""
     powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = tuple((10.0**p, f"1e{p}") for p in powers[:: max(1, -(-len(powers) // 4))])
-    middle = math.sqrt(low * high)
-    return Scale(low=low, high=high, log=True, ticks=ticks or ((middle, f"{middle:.2g}"),))
+    return Scale(low=low, high=high, log=True, ticks=ticks)
 
 
 def _draw(sweep: Sweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
