@@ -10,9 +10,8 @@ from pathlib import Path
 
 from search_spaces.language import FileTask, Recipe
 from trainables import models
-from trainables.tasks import files, generated, glue
 from trainables.tasks.contract import MissingData, Texts
-from trainables.tasks.loading import describe
+from trainables.tasks.loading import describe, read
 from trainables.tasks.split import SHARE
 
 # Texts that are tokenised at most, evenly spread over the file.
@@ -34,18 +33,13 @@ class Length:
 
 def length(task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | None, folder: Path) -> Length | None:
     """None where texts or tokenizer are not on this machine, or would take long to read (the Hub's, Parquet)."""
-    known, path = describe(task), models.local(model)
-    if path is None or not (path / "tokenizer.json").is_file():
+    path = models.local(model)
+    if path is None or not (path / "tokenizer.json").is_file() or _is_far(task, data_dir):
         return None
-    if isinstance(task, FileTask):
-        found = None if _is_parquet(task) else files.read(task, folder)[:2]
-    elif known.source == "generated":
-        found = generated.read(generated.grammar(known.name))
-    else:
-        found = _glue(known.name, data_dir)
-    if found is None:
+    try:
+        train, test, _ = read(task, data_dir, folder)
+    except MissingData:
         return None
-    train, test = found
     examples = train_examples(len(train), test is not None, recipe.train_examples)
     return Length(examples=examples, mean=_mean(train, path, recipe.max_length))
 
@@ -57,17 +51,11 @@ def train_examples(number: int, has_test: bool, most: int) -> int:
     return min(rest, most) if most else rest
 
 
-def _glue(name: str, data_dir: Path | None) -> tuple[Texts, Texts] | None:
-    if data_dir is None:
-        return None
-    try:
-        return glue.read(glue.row(name), data_dir)
-    except MissingData:
-        return None
-
-
-def _is_parquet(task: FileTask) -> bool:
-    return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
+def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
+    """Whether reading it would ask the Hub, or load a library for Parquet."""
+    if isinstance(task, FileTask):
+        return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
+    return data_dir is None and describe(task).source == "glue"
 
 
 def _mean(texts: Texts, model: Path, max_length: int) -> float:

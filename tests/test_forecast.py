@@ -9,6 +9,7 @@ from conftest import write_tiny
 from fakes import curve, drive, end_of, make_space
 from forecast_call import make_call
 from test_allowance import Scene
+from test_data_nsmc import rows, write
 
 from orchestrator import cluster, forecast
 from orchestrator.forecast import Done, Left, check_budget, done, left, look_ahead, makespan
@@ -20,7 +21,7 @@ from orchestrator.plan import Overrides, Plan, make_plan
 from orchestrator.preview import plan_text
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
 from search_spaces.records import BUDGET, END_STATES
-from trainables.tasks import loading, tokens
+from trainables.tasks import loading, nsmc, tokens
 from trainables.tasks.split import split
 
 
@@ -206,6 +207,16 @@ def test_tokens_of_an_epoch_are_those_that_are_then_trained(project, tmp_path):
         assert found.examples == len(train)
         # Which nine tenths of the texts are trained on is not looked up.
         assert found.tokens == pytest.approx(len(train.ids), rel=0.02)
+
+
+def test_tokens_of_any_task_whose_files_are_here_are_known(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(nsmc, "THOUSANDS", (1, 2, 3))
+    write(tmp_path / "nsmc", rows(3000), [("", 1), ("NA", 0)])
+    model, recipe = project.space.models[0], project.space.recipe
+    assert length("nsmc_100k", model, recipe, tmp_path, tmp_path).examples == 1800
+    assert length("nsmc_100k", model, recipe, None, tmp_path) is None
+    assert length("mrpc", model, recipe, tmp_path, tmp_path) is None
+    assert length("mrpc", model, recipe, None, tmp_path) is None
 
 
 @pytest.mark.parametrize("number", [20, 25, 300, 1001])

@@ -59,7 +59,7 @@ def load(
 ) -> Loaded:
     """Read, split and cut a task. `folder`: where relative paths of a file task start. Raises as `check_files` does."""
     known = describe(task)
-    source, test_source, outputs = _read(task, known, data_dir, folder)
+    source, test_source, outputs = read(task, data_dir, folder)
     known = replace(known, outputs=outputs)
     test_labels = None if test_source is None else test_source.labels
     try:
@@ -106,8 +106,9 @@ def _describe_files(task: FileTask) -> Task:
     )
 
 
-def _read(task: str | FileTask, known: Task, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
-    """(train source, test source, outputs)."""
+def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
+    """(train source, test source, outputs), neither split nor cut. Raises as `check_files` does."""
+    known = describe(task)
     if isinstance(task, FileTask):
         train, test, outputs = files.read(task, folder)
         _check_outputs(known, outputs)
