@@ -35,8 +35,8 @@ space = Space(
     tasks=(FileTask(name="markers", train="train.csv", test="test.csv", text="text", label="label"),),
     methods=(method("adapter", r=choice(2, 4, 8)), method("madapter", r=choice(2, 4))),
     search={{"lr": log_uniform(1e-4, 1e-2), "batch_size": choice(8, 16)}},
-    recipe=Recipe(epochs=4, patience=9),
-    budget=Budget(trials={trials}, final_seeds=1, in_flight=8, grace=1),
+    recipe=Recipe(epochs={epochs}, patience=9),
+    budget=Budget({budget}),
 )
 """
 
@@ -53,7 +53,8 @@ def write_project(folder: Path, trials: int) -> Path:
                 words = [f"w{i % 2}", *(f"w{draw.randrange(20, 195)}" for _ in range(draw.randrange(3, 9)))]
                 writer.writerow([" ".join(words), "yes" if i % 2 else "no"])
     space = folder / "split.py"
-    space.write_text(SPACE.format(model=str(folder / "model"), trials=trials), encoding="utf-8")
+    budget = f"trials={trials}, final_seeds=1, in_flight=8, grace=1"
+    space.write_text(SPACE.format(model=str(folder / "model"), epochs=4, budget=budget), encoding="utf-8")
     return space
 
 

@@ -18,7 +18,7 @@ from orchestrator.footprint import footprint
 from orchestrator.ledger import read
 from orchestrator.lengths import Length, length
 from orchestrator.manifest import sweep_id
-from orchestrator.paces import Setting, expected, kind_of, measured
+from orchestrator.paces import Setting, expected, measured, setting_of
 from orchestrator.plan import Plan, corners
 from search_spaces.language import Cell, task_name
 from search_spaces.records import BUDGET, Trial
@@ -263,17 +263,8 @@ def _machine(plan: Plan, call: Call, lengths: Iterable[Length | None]) -> Machin
 
 
 def _setting(plan: Plan, cell: Cell, call: Call, machine: Machine) -> Setting:
-    recipe = plan.space.recipe
-    return Setting(
-        model=cell.model,
-        task=cell.task,
-        method=plan.space.entry(cell.method).name,
-        precision=recipe.precision,
-        max_length=recipe.max_length,
-        train_examples=recipe.train_examples,
-        device=kind_of(device_name(call.gpus)),
-        per_device=machine.per_device,
-    )
+    method = plan.space.entry(cell.method).name
+    return setting_of(cell, method, plan.space.recipe, device_name(call.gpus), machine.per_device)
 
 
 def _time_budget(records: Iterable[Mapping[str, Any]], given: str | None) -> tuple[str, bool]:

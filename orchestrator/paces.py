@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import Damaged, read
+from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
 from trainables.methods import METHODS
 
@@ -48,22 +49,18 @@ class Pace:
         return self.seconds / self.epochs
 
 
-def setting_of(trial: Trial, device: str, per_device: int) -> Setting:
+def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
+    """`device` as manifests call it: one GPU trains a trial as fast as eight do."""
     return Setting(
-        model=trial.cell.model,
-        task=trial.cell.task,
-        method=trial.method,
-        precision=trial.recipe.precision,
-        max_length=trial.recipe.max_length,
-        train_examples=trial.recipe.train_examples,
-        device=kind_of(device),
+        model=cell.model,
+        task=cell.task,
+        method=method,
+        precision=recipe.precision,
+        max_length=recipe.max_length,
+        train_examples=recipe.train_examples,
+        device="GPU" if "GPU" in device else device,
         per_device=per_device,
     )
-
-
-def kind_of(device: str) -> str:
-    """One GPU trains a trial as fast as eight do."""
-    return "GPU" if "GPU" in device else device
 
 
 def measured(out: Path) -> dict[Setting, Pace]:
@@ -91,7 +88,8 @@ def _measure(records: Iterable[Mapping[str, Any]], found: dict[Setting, Pace]) -
         elif event == "asked":
             trials[record["id"]] = Trial.from_json(record["trial"])
         elif event == "started" and per_device:
-            started[record["id"]] = setting_of(trials[record["id"]], device, per_device)
+            trial = trials[record["id"]]
+            started[record["id"]] = setting_of(trial.cell, trial.method, trial.recipe, device, per_device)
         elif event == "progress" and record["id"] in started:
             pace = found.setdefault(started[record["id"]], Pace())
             pace.epochs, pace.seconds = pace.epochs + 1, pace.seconds + record["progress"]["seconds"]

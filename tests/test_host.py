@@ -12,6 +12,7 @@ import pytest
 from cli_process import arguments, finish, start, wait_for, write_project
 from conftest import make_data, make_trial, write_tiny
 
+from benchmarks.sweep_split import SPACE
 from orchestrator.ledger import read
 from search_spaces.language import Recipe
 
@@ -141,24 +142,11 @@ def test_a_lane_that_dies_is_replaced_and_at_the_second_death_its_trials_get_the
     assert [driver.losses[job["id"]] for job in dying] == reference
 
 
-SPACE = """
-from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method
-
-space = Space(
-    models=({model!r},),
-    tasks=(FileTask(name="markers", train="train.csv", test="test.csv", text="text", label="label"),),
-    methods=(method("adapter", r=choice(2, 4, 8)), method("madapter", r=choice(2, 4))),
-    search={{"lr": log_uniform(1e-4, 1e-2), "batch_size": choice(8, 16)}},
-    recipe=Recipe(epochs=2, patience=9),
-    budget=Budget(trials=46, final_seeds=4, in_flight=8),
-)
-"""
-
-
 def test_a_hundred_short_trials_on_one_lane_killed_twice_are_each_done_once(tmp_path):
     write_project(tmp_path, train=160)
     space = tmp_path / "many.py"
-    space.write_text(SPACE.format(model=str(tmp_path / "model")), encoding="utf-8")
+    budget = "trials=46, final_seeds=4, in_flight=8"
+    space.write_text(SPACE.format(model=str(tmp_path / "model"), epochs=2, budget=budget), encoding="utf-8")
     out = tmp_path / "out"
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
