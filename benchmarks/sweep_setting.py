@@ -73,11 +73,10 @@ class Setting:
     def trials(self) -> list[dict[str, Scalar]]:
         """Every search trial (lr, batch_size, seed), in the order in which our side asks for them."""
         from orchestrator.study import Study
-        from trainables.seeds import derive
 
         space = self.space()
         dimensions = space.dimensions_of(space.methods[0])
-        study = Study(dimensions, space.budget.trials, derive(space.seed, str(space.cells[0])))
+        study = Study(dimensions, space.budget.trials, space.seed, space.cells[0])
         return [{**study.ask(), "seed": self.seed} for _ in range(study.limit)]
 
     def write_space(self, folder: Path) -> Path:

@@ -17,7 +17,6 @@ from orchestrator.bracket import Bracket
 from orchestrator.study import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
 from search_spaces.records import BUDGET, Outcome, Progress, State, Trial
-from trainables.seeds import derive
 
 # States in which a trial ends, the one that decides over its configuration first.
 WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
@@ -54,7 +53,7 @@ class CellSearch:
         self.cell, self.make, self.seed = cell, make, space.seed
         self.budget: Budget = space.budget
         dimensions = space.dimensions_of(space.entry(cell.method))
-        self.study = Study(dimensions, self.budget.trials, derive(space.seed, str(cell)))
+        self.study = Study(dimensions, self.budget.trials, space.seed, cell)
         self.bracket = Bracket(
             grace=self.budget.grace,
             reduction=self.budget.reduction,

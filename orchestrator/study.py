@@ -1,9 +1,9 @@
 """The search of one cell: an Optuna study driven by ask and tell. The only file that imports optuna.
 
-A finite space no larger than its budget is enumerated without repeats, in an order of its own seed. A wider one starts with
-points that cover every dimension evenly (with four of them, each of four learning rates once), so that even a small budget
-treats all methods alike, and goes on with TPE (multivariate, constant liar). The proposal for trial i depends on the seed and
-on what was told before, nothing else.
+It starts with points that cover every dimension evenly (with four of them, each of four learning rates once), drawn with a seed
+that all methods on one model and task share: whatever the budget, they begin with the same learning rates, and none is ahead
+because it drew a better one. A finite space no larger than its budget is then enumerated without repeats; a wider one goes on
+with TPE (multivariate, constant liar). The proposal for trial i depends on the seeds and on what was told before, nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from search_spaces.language import Dimension, Range, Scalar, grid, grid_size
+from search_spaces.language import Cell, Dimension, Range, Scalar, grid, grid_size
 from search_spaces.records import Outcome, Progress
 from trainables.seeds import derive
 
@@ -36,11 +36,16 @@ STATES = {
 
 
 class Study:
-    """Proposes configurations of one cell. `ask` and `tell` are called in the order of trial numbers."""
+    """Proposes configurations of one cell. `ask` and `tell` are called in the order of trial numbers.
 
-    def __init__(self, dimensions: Mapping[str, Dimension], trials: int, seed: int):
+    `seed` is the space's; proposals differ between cells, except for the start, which is that of all methods beside `cell`.
+    """
+
+    def __init__(self, dimensions: Mapping[str, Dimension], trials: int, seed: int, cell: Cell):
+        shared = derive(seed, "search", cell.model, cell.task)
+        seed = derive(seed, str(cell))
         self._seed, self._startup = seed, min(STARTUP[1], max(STARTUP[0], trials // 2))
-        self._start = even_points(dimensions, self._startup, derive(seed, "start"))
+        self._start = even_points(dimensions, self._startup, derive(shared, "start"))
         self._distributions = {name: _distribution(d) for name, d in dimensions.items()}
         self._study = optuna.create_study(direction="maximize")
         self._trials: list[optuna.trial.Trial] = []
@@ -48,7 +53,7 @@ class Study:
         self._points: list[dict[str, Scalar]] = []
         if grid_size(dimensions) < np.inf:
             points = grid(dimensions)
-            order = np.random.default_rng(derive(seed, "grid")).permutation(len(points))
+            order = np.random.default_rng(derive(shared, "grid")).permutation(len(points))
             self._points = [points[i] for i in order]
         self._enumerate = bool(self._points) and len(self._points) <= trials
         self.limit = min(trials, len(self._points)) if self._points else trials
@@ -65,10 +70,10 @@ class Study:
     def ask(self) -> dict[str, Scalar]:
         """The next configuration, never one that was asked before."""
         assert self.asked < self.limit
-        if self._enumerate:
-            return self.replay(self._untried())
         if self.asked < self._startup and self._key(self._start[self.asked]) not in self._seen:
             return self.replay(self._start[self.asked])
+        if self._enumerate:
+            return self.replay(self._untried())
         for draw in range(REDRAWS):
             self._study.sampler = self._sampler(draw)
             trial = self._study.ask(self._distributions)
@@ -128,10 +133,13 @@ class Sampler(optuna.samplers.TPESampler):
 
 
 def even_points(dimensions: Mapping[str, Dimension], number: int, seed: int) -> list[dict[str, Scalar]]:
-    """`number` configurations that cover each dimension evenly: a Latin hypercube over listed values and range quantiles."""
-    draw = np.random.default_rng(seed)
+    """`number` configurations that cover each dimension evenly: a Latin hypercube over listed values and range quantiles.
+
+    The values of a dimension do not depend on which others there are.
+    """
     columns: dict[str, list[Scalar]] = {}
     for name, dimension in dimensions.items():
+        draw = np.random.default_rng(derive(seed, name))
         if isinstance(dimension, Range):
             shares = (draw.permutation(number) + draw.random(number)) / number
             columns[name] = [_quantile(dimension, share) for share in shares]
