@@ -78,6 +78,12 @@ def collect(sweep: Sweep) -> Mapping[Cell, CellResult]:
     return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}
 
 
+def counted(results: Mapping[Cell, CellResult], model: str, label: str) -> list[Counts]:
+    """What this method's winners train on this model, one entry per task with a winner."""
+    cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
+    return [counts for cell in cells if (counts := results[cell].counts) is not None]
+
+
 def check_selection(trials: pd.DataFrame) -> None:
     """Raise ValueError when the search of any cell has seen the split that its finals report."""
     scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]

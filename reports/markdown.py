@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MISSING = "–"
 LONGEST = 300  # characters of a foreign text; an error message may hold megabytes
@@ -72,3 +72,11 @@ def percent(part: float, total: float) -> str:
     """A share of `total`: 95.0 %, 1.12 %, 0.670 %."""
     share = 100 * part / total
     return f"{share:.1f} %" if share >= 10 else f"{share:.2f} %" if share >= 1 else f"{share:#.3g} %"
+
+
+def shares(parts: Sequence[float], total: float) -> str:
+    """The share of `total`, or the smallest and the largest: 1.12 %, 0.670 to 1.12 %."""
+    if not parts:
+        return MISSING
+    low, high = percent(min(parts), total), percent(max(parts), total)
+    return high if low == high else f"{low.removesuffix(' %')} to {high}"

@@ -94,6 +94,11 @@ def search_basis(sweep: Sweep) -> Basis:
     )
 
 
+def most(budget: Budget) -> str:
+    """What a cell may try at most: a smaller grid ends earlier."""
+    return "one configuration" if budget.trials == 1 else f"up to {budget.trials} configurations"
+
+
 def mean_of(budget: Budget) -> str:
     """The end of a sentence about selection, where it was by more than one seed."""
     return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
@@ -106,7 +111,7 @@ def removal_basis(sweep: Sweep) -> Basis:
 
 def _tries(sweep: Sweep) -> str:
     if not sweep.curtailed:
-        return f"up to {sweep.manifest.budget.trials} configurations per cell"
+        return f"{most(sweep.manifest.budget)} per cell"
     found = tried(sweep)["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     return f"{min(each)} to {max(each)} configurations per cell, until a time budget ended the searches"

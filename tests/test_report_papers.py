@@ -51,7 +51,7 @@ def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(tmp_pat
     assert (
         "| SparseAdapter | BERT_base | 1.2 % | 57.89 ± 1.9 | 84.39 ± 1.1 | 85.77 ± 0.8 | 71.96 ± 1.5 | 75.00 |" in text
     )
-    assert "| ↳ *measured here: Fine-tuning* | BERT base |  | – | 88.20 ± 0.3 | 89.00 | – | – |" in text
+    assert "| ↳ *measured here: Fine-tuning* | BERT base | 18.3 % | – | 88.20 ± 0.3 | 89.00 | – | – |" in text
     assert (
         "**Levels are not comparable for MiniLM-L6**: the paper's numbers are those of BERT_base and RoBERTa_base."
         in text
@@ -113,9 +113,9 @@ def test_a_searched_setting_is_a_row_of_its_own(tmp_path):
     sweep = measured(tmp_path, methods, "houlsby_glue", cells, tasks=("mrpc", "rte"))
     assert lines(sweep, "glue")[1:] == [
         ("Adapter, best size per task", "BERT_large", "3.6 %", "80.00"),
-        ("↳ *measured here: best*", "MiniLM-L6", "", "70.50"),
+        ("↳ *measured here: best*", "MiniLM-L6", "4.40 %", "70.50"),
         ("Adapter, r = 64", "BERT_large", "–", "79.60"),
-        ("↳ *measured here: r64*", "MiniLM-L6", "", "70.50"),
+        ("↳ *measured here: r64*", "MiniLM-L6", "4.40 %", "70.50"),
     ]
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import pandas as pd
 
 from reports.markdown import MISSING, Markup, escape, paragraphs, plural
-from reports.section import Section
+from reports.section import Section, most
 from reports.store import Sweep
 from reports.table import Table
 from reports.trials import by_cell
@@ -36,7 +36,7 @@ def text(sweep: Sweep) -> str:
     budget = sweep.manifest.budget
     return paragraphs(
         "## Budget",
-        f"Every cell may try {budget.trials} configurations (fewer where the whole grid is smaller){_seeds(budget)} of at most "
+        f"Every cell may try {_may_try(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
         f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
         "trials are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. "
@@ -51,10 +51,12 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def _seeds(budget: Budget) -> str:
-    return (
+def _may_try(budget: Budget) -> str:
+    smaller = " (fewer where the whole grid is smaller)" if budget.trials > 1 else ""
+    seeds = (
         f", each on {budget.search_seeds} seeds, which are counted below as trials," if budget.search_seeds > 1 else ""
     )
+    return f"{most(budget)}{smaller}{seeds}"
 
 
 def tables(sweep: Sweep) -> dict[str, Table]:
@@ -70,9 +72,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
         for row in spent.to_dict("records")
     ]
     lines.append([Markup("*All*"), "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
-    told = Markup(
-        f"What each cell spent; the budget is {manifest.budget.trials} configurations per cell for every method."
-    )
+    told = Markup(f"What each cell spent; the budget is {most(manifest.budget)} per cell for every method.")
     header = ["Model", "Task", "Method", *HEADER.values()]
     return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
 

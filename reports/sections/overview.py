@@ -7,7 +7,7 @@ from collections import Counter
 from reports.cells import collect
 from reports.manifest import Manifest, TaskFacts
 from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
-from reports.section import Section, mean_of
+from reports.section import Section, mean_of, most
 from reports.store import Sweep
 from reports.table import Table
 
@@ -62,7 +62,7 @@ def _selection(manifest: Manifest) -> list[Markup]:
     seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
     return [
         Markup(
-            f"Search: up to {budget.trials} configurations per cell, the same for every method, each with "
+            f"Search: {most(budget)} per cell, as many for every method, each with "
             f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}."
         ),
         Markup(

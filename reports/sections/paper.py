@@ -9,9 +9,9 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from reports.cells import collect, final_values
+from reports.cells import collect, counted, final_values
 from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, escape, paragraphs, points
+from reports.markdown import MISSING, Markup, escape, paragraphs, points, shares
 from reports.papers import EVERY, SECONDS, Column, Paper, Printed, Row, Score, paper_of
 from reports.section import Section
 from reports.store import Sweep
@@ -29,6 +29,7 @@ def text(sweep: Sweep) -> str:
         "## The paper's own numbers",
         f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
         _warning(sweep.manifest, paper),
+        "*#P* of what was measured: module weights, the first of the three counts above." if _has_shares(paper) else "",
         *(part for t in paper.tables for part in (f"{_title(t)}:", shown[f"paper_{t.name}"].markdown())),
     )
 
@@ -37,6 +38,10 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     """The paper's tables by their names; none when the sweep does not repeat it."""
     paper = paper_of(sweep.manifest)
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
+
+
+def _has_shares(paper: Paper) -> bool:
+    return any(row.percent is not None for printed in paper.tables for row in printed.rows)
 
 
 def _title(printed: Printed) -> str:
@@ -57,19 +62,19 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
 def _table(sweep: Sweep, paper: Paper, printed: Printed) -> Table:
     """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
     models = paper.models_beside(printed, sweep.manifest)
-    shares = any(row.percent is not None for row in printed.rows)
+    with_share = any(row.percent is not None for row in printed.rows)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
     lines: list[list[object]] = []
     for row in printed.rows:
-        share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if shares else []
+        share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if with_share else []
         lines.append([row.title, printed.model, *share, *_printed_scores(printed, row)])
         same = [label for label, facts in sweep.manifest.methods.items() if printed.has(row, facts)]
-        lines += _measured(sweep, printed, models, same, "measured here", shares)
+        lines += _measured(sweep, printed, models, same, "measured here", with_share)
         left -= set(same)
     rest = [label for label in sweep.manifest.methods if label in left]
-    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper", shares)
+    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper", with_share)
     average = ["Average"] if printed.average else []
-    header = ["Method", "Model", *(["#P"] if shares else []), *(c.title for c in printed.columns), *average]
+    header = ["Method", "Model", *(["#P"] if with_share else []), *(c.title for c in printed.columns), *average]
     told = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
     return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
 
@@ -87,7 +92,7 @@ def _shown(score: Score) -> str:
 
 
 def _measured(
-    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str, shares: bool
+    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str, with_share: bool
 ) -> list[list[object]]:
     """Rows with this sweep's results; none for what has no result in any column."""
     lines: list[list[object]] = []
@@ -97,17 +102,15 @@ def _measured(
             means = [score.mean for score in scores if score.mean is not None]
             average = [points(fmean(means)) if len(means) == len(scores) else MISSING] if printed.average else []
             title = Markup(f"↳ *{what}: {escape(sweep.manifest.methods[label].title)}*")
+            share = [_share(sweep, model, label)] if with_share else []
             if means:
-                lines.append(
-                    [
-                        title,
-                        sweep.manifest.models[model].title,
-                        *([""] if shares else []),
-                        *map(_shown, scores),
-                        *average,
-                    ]
-                )
+                lines.append([title, sweep.manifest.models[model].title, *share, *map(_shown, scores), *average])
     return lines
+
+
+def _share(sweep: Sweep, model: str, label: str) -> str:
+    weights = [counts.weights for counts in counted(collect(sweep), model, label)]
+    return shares(weights, sweep.manifest.models[model].total)
 
 
 def _score(sweep: Sweep, column: Column, model: str, label: str) -> Score:

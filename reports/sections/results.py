@@ -7,10 +7,10 @@ from statistics import fmean
 
 import pandas as pd
 
-from reports.cells import CellResult, collect, final_values
+from reports.cells import CellResult, collect, counted, final_values
 from reports.families import ordered
 from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, percent, points
+from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
 from reports.papers import nominal_percent, paper_of
 from reports.section import Section, caption, results_basis
 from reports.standings import Standing, average_standings, standings
@@ -201,11 +201,7 @@ def _parameters(manifest: Manifest, model: str, results: Results) -> Table:
         header.append("Nominal #P (paper)")
     lines = []
     for label in ordered(manifest, model, results):
-        counts = [
-            result.counts
-            for cell, result in results.items()
-            if (cell.model, cell.method) == (model, label) and result.counts is not None
-        ]
+        counts = counted(results, model, label)
         ways = [sorted({getattr(one, way) for one in counts}) for way in ("weights", "module", "trained")]
         cells = [_span(values, manifest.models[model].total) for values in ways]
         lines.append([manifest.methods[label].title, *cells, *([nominal[label] or MISSING] if len(header) > 4 else [])])
@@ -218,10 +214,8 @@ def _span(values: Sequence[int], total: int) -> str:
     """One count with its share of the backbone; the smallest and the largest when winners of different tasks differ."""
     if not values:
         return MISSING
-    if values[0] == values[-1]:
-        return f"{count(values[0])} ({percent(values[0], total)})"
-    low, high = percent(values[0], total).removesuffix(" %"), percent(values[-1], total)
-    return f"{count(values[0])} to {count(values[-1])} ({low} to {high})"
+    span = count(values[0]) + (f" to {count(values[-1])}" if values[0] != values[-1] else "")
+    return f"{span} ({shares(values, total)})"
 
 
 def _counting(manifest: Manifest) -> str:
