@@ -76,6 +76,7 @@ def _ahead(plan: Plan, call: Call, ahead: Forecast) -> list[tuple[str, str]]:
     return [
         ("tokens", _tokens(plan, ahead)),
         ("time", _time(call, ahead)),
+        ("besides", _ablations(plan)),
         ("disk", _disk(plan, ahead)),
         ("asks for", _devices(call, ahead)),
         ("budget", f"{call.budget}: the searches end in time for the finals" if call.budget else ""),
@@ -108,6 +109,18 @@ def _time(call: Call, ahead: Forecast) -> str:
     least, most = (f"{hours:.2g}" for hours in ahead.hours)
     return (
         f"{least} to at most {most} h of training, as fast as sweeps in {call.out} were; start and report not counted"
+    )
+
+
+def _ablations(plan: Plan) -> str:
+    """What rows that lose their layers ask of the validation split, which no epoch's time holds."""
+    labels = [entry.label for entry in plan.space.methods if entry.ablated]
+    if not labels:
+        return ""
+    spans = {shape.layers * (shape.layers + 1) // 2 + 1 for shape in plan.shapes.values() if shape}
+    times = " or ".join(map(str, sorted(spans))) or "an unknown number of"
+    return (
+        f"{times} more evaluations of each final of {', '.join(labels)}, without spans of its layers; not in the hours"
     )
 
 

@@ -152,6 +152,13 @@ def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
     assert "nothing of it has run yet" in text
 
 
+def test_a_plan_foretells_the_evaluations_of_rows_that_lose_their_layers(tmp_path):
+    space = make_space(methods=(method("full"), ablated(method("adapter", r=32))))
+    told = "besides  79 more evaluations of each final of adapter, without spans of its layers"  # 12 * 13 / 2 and the whole
+    assert told in plan_text(plan_of(space), make_call(tmp_path))
+    assert "besides" not in plan_text(plan_of(make_space()), make_call(tmp_path))
+
+
 def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
     space = make_space()
     same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
