@@ -17,6 +17,7 @@ from reports.page import vector
 
 _NUMBER = re.compile(r"(?:[<>] )?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.-])")
 _FIGURE = re.compile(r"figures/([^/]+)\.png")
+_SHORT = 24  # characters of a name that is not broken over lines
 _SIDES = {"text-align:right": "right", "text-align:left": "left"}
 
 
@@ -93,6 +94,8 @@ def _prepare_tables(tokens: list[Token]) -> None:
         if token.type in ("th_open", "td_open"):
             token.attrs = {"class": _SIDES.get(str(token.attrs.get("style", "")), "left")}
             text = _plain(tokens[position + 1])
+            if token.type == "td_open" and len(text) <= _SHORT:
+                token.attrs["class"] = f"{token.attrs['class']} short"
             number = number_in(text)
             if token.type == "th_open":
                 _make_button(tokens[position + 1], token)
