@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.fitting import fit
 from search_spaces.language import (
     TRAINING,
     Budget,
@@ -90,9 +91,15 @@ def make_plan(space: Space, overrides: Overrides, data_dir: Path | None) -> Plan
 
     Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
     """
-    space, stamp = apply(_with_own_search(space), overrides)
+    written = _with_own_search(space)
+    space, stamp = apply(written, overrides)
     tasks = {task_name(task): describe(task) for task in space.tasks}
     shapes = {name: _shape(name) for name in space.models}
+    if overrides.models is not None:
+        own = [shape for name in written.models if (shape := models.peek(name))]
+        given = [shape for shape in shapes.values() if shape]
+        space, told = fit(space, own, given, droppable=overrides.methods is None)
+        stamp += [f"on {', '.join(space.models)}: {each}" for each in told]
     for entry in space.methods:
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)

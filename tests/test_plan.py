@@ -24,6 +24,7 @@ from orchestrator.run import command_of, parser
 from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
 from search_spaces.loading import load
 from trainables.methods import METHODS
+from trainables.models import KNOWN_CONFIGS
 
 ROOT = Path(__file__).parent.parent
 # The published sizes of the two encoders with their poolers.
@@ -333,3 +334,37 @@ def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line(
         make_space(search={**search, "epochs": choice(3, 9)})
     with pytest.raises(ValueError, match=r"lt_sft.*epochs = 1: must be at least 2"):
         plan_of(make_space(search={**search, "epochs": choice(1, 8)}, methods=(method("lt_sft"),)))
+
+
+@pytest.fixture
+def six_layers(tmp_path):
+    config = {**KNOWN_CONFIGS["bert-base-uncased"], "num_hidden_layers": 6}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(tmp_path)
+
+
+def test_other_models_leave_out_what_they_cannot_have_and_say_so(six_layers):
+    rows = (method("full"), *(method("top_layers", label=f"top_{k}", k=k) for k in (2, 7, 12)))
+    space = make_space(
+        models=("bert-base-uncased",), methods=(*rows, method("top_layers", label="top", k=choice(1, 6, 7)))
+    )
+    plan = plan_of(space, models=[six_layers])
+    assert [entry.label for entry in plan.space.methods] == ["full", "top_2", "top"]
+    assert plan.space.entry("top").settings["k"] == choice(1, 6)
+    assert plan.stamp[1:] == (
+        f"on {six_layers}: without top_7, top_12, which do not fit",
+        f"on {six_layers}: top with k in 1, 6 only",
+    )
+    assert plan_of(space).space == space
+    assert plan_of(plan.space).space == plan.space
+
+
+def test_what_is_asked_for_by_name_or_is_wrong_everywhere_is_refused_not_left_out(six_layers):
+    space = make_space(models=("bert-base-uncased",), methods=(method("full"), method("top_layers", k=7)))
+    with pytest.raises(ValueError, match=r"'top_layers' on .*: k = 7: .*between 1 and 6"):
+        plan_of(space, models=[six_layers], methods=["top_layers"])
+    for wrong in (method("top_layers", k=13), method("top_layers", k=choice(13, 14)), method("adapter", r=8, n=1)):
+        with pytest.raises(ValueError, match=rf"method '{wrong.label}' on"):
+            plan_of(make_space(methods=(method("full"), wrong)), models=[six_layers])
+    with pytest.raises(ValueError, match=r"k = 7"):
+        plan_of(make_space(methods=(method("top_layers", k=7),)), models=[six_layers])
