@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from reports import spreadsheet
-from reports.figures import drawing
 from reports.markdown import paragraphs
 from reports.page.build import page
+from reports.plots import drawing
 from reports.section import Section
 from reports.sections import SECTIONS
 from reports.store import Sweep, read

@@ -13,10 +13,10 @@ from test_report_figures import assert_readable, contrast, drawn, texts
 from reports.ablations import worths
 from reports.build import render
 from reports.cells import collect
-from reports.figures import settings
-from reports.figures.canvas import INK, PAPER
-from reports.figures.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
 from reports.page.vector import dark_rules
+from reports.plots import settings
+from reports.plots.canvas import INK, PAPER
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
 from reports.sections import ablation
 from reports.store import parse_ablation, read
 from search_spaces.language import Cell

@@ -1,6 +1,9 @@
 """The report as a whole: complete or absent, the same bytes for the same store, sensible for every odd sweep."""
 
+import os
 import re
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -43,6 +46,16 @@ def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
     assert set(found) == {"summary.md", "summary.html"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
+
+
+def test_a_report_is_written_again_beside_an_earlier_one(tmp_path):
+    """From a folder of the user's, where reports/ is the earlier report and no package of ours."""
+    uri = known_store()
+    build(uri, "sweep-1", tmp_path / "reports")
+    command = [sys.executable, "-m", "reports", "--tracking-uri", uri]
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "reports/summary.md")), done.stderr
 
 
 def test_the_same_store_gives_the_same_bytes(tmp_path):

@@ -15,9 +15,9 @@ from scipy import stats
 from reports import labels
 from reports.cells import collect
 from reports.families import FAMILIES, look, ordered
-from reports.figures import FIGURES, curves, efficiency, search, settings, tries
-from reports.figures.canvas import WIDTH, fitted, width_of
-from reports.figures.drawing import STYLE
+from reports.plots import FIGURES, curves, efficiency, search, settings, tries
+from reports.plots.canvas import WIDTH, fitted, width_of
+from reports.plots.drawing import STYLE
 from reports.sections import results
 from reports.store import read
 from search_spaces.language import Cell

@@ -9,7 +9,7 @@ from report_fixture import FakeTrial, final, manifest, new_store
 from reports.build import build
 from reports.cells import collect
 from reports.expected import curves
-from reports.figures.search import rows as search_rows
+from reports.plots.search import rows as search_rows
 from reports.sections import budget, trace, winners
 from reports.store import read
 from reports.tried import tried, winning_trials

@@ -6,8 +6,8 @@ import re
 from html import escape
 
 from reports.families import FAMILIES, OTHER
-from reports.figures.canvas import FAINT, GREY, INK, PALE, PAPER
-from reports.figures.diverging import GAINS, LOSSES
+from reports.plots.canvas import FAINT, GREY, INK, PALE, PAPER
+from reports.plots.diverging import GAINS, LOSSES
 
 # What each colour of a figure becomes on a dark page.
 _DARK = (

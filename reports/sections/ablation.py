@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from reports.ablations import Worth, worths
-from reports.figures.diverging import signed
 from reports.markdown import Markup, bullets, escape, paragraphs, plural, points
+from reports.plots.diverging import signed
 from reports.section import Section, caption, removal_basis
 from reports.sections.efficiency import images
 from reports.store import Sweep

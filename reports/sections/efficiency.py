@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reports.cells import collect
-from reports.figures import FIGURES
 from reports.markdown import Markup, escape, paragraphs, plural
+from reports.plots import FIGURES
 from reports.section import Section, caption, results_basis
 from reports.standings import covered
 from reports.store import Sweep

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle as Patch
 from matplotlib.ticker import MaxNLocator
 
-from reports.figures.canvas import FAINT, GREY, SMALL, WIDTH, Rectangle, write
+from reports.plots.canvas import FAINT, GREY, SMALL, WIDTH, Rectangle, write
 
 Numbers = Any  # whatever numpy takes for an array of floats
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from reports import labels
 from reports.cells import CellResult
 from reports.families import look, present
-from reports.figures.canvas import (
+from reports.plots.canvas import (
     FAINT,
     GREY,
     INK,
@@ -35,7 +35,7 @@ from reports.figures.canvas import (
     short,
     title_of,
 )  # fmt: skip
-from reports.figures.settings import series
+from reports.plots.settings import series
 from reports.sheet import Page, Sheet, pages
 from reports.standings import better, covered, standings
 from reports.store import Sweep

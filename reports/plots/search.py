@@ -13,10 +13,10 @@ from matplotlib.markers import CARETDOWN
 
 from reports.cells import CellResult
 from reports.edges import as_number
-from reports.figures.canvas import FAINT, GREY, INK, PAPER
-from reports.figures.cellgrid import Kind, draw_cells, sheets_of
-from reports.figures.tiles import Scale, Tile
 from reports.markdown import plural
+from reports.plots.canvas import FAINT, GREY, INK, PAPER
+from reports.plots.cellgrid import Kind, draw_cells, sheets_of
+from reports.plots.tiles import Scale, Tile
 from reports.sheet import Page, Sheet
 from reports.store import Sweep
 from reports.trials import PARAM

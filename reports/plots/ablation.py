@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle as Patch
 
 from reports.ablations import Worth, worths
 from reports.cells import CellResult
-from reports.figures.canvas import (
+from reports.markdown import plural, points
+from reports.plots.canvas import (
     FAINT,
     GREY,
     SMALL,
@@ -27,9 +28,8 @@ from reports.figures.canvas import (
     title_of,
     write,
 )
-from reports.figures.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
-from reports.figures.tiles import board
-from reports.markdown import plural, points
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
+from reports.plots.tiles import board
 from reports.sheet import Page, Sheet, file_name, pages
 from reports.store import Sweep
 from search_spaces.language import Cell

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 
 from reports.cells import CellResult
 from reports.families import ordered
-from reports.figures.canvas import Frame, empty, head, note_of, paper, short, title_of
-from reports.figures.tiles import Scale, Tile, board, score_scale
+from reports.plots.canvas import Frame, empty, head, note_of, paper, short, title_of
+from reports.plots.tiles import Scale, Tile, board, score_scale
 from reports.sheet import Page, Sheet, pages
 from reports.store import Sweep
 from search_spaces.language import Cell

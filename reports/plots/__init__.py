@@ -6,7 +6,7 @@ A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), 
 from collections.abc import Callable, Mapping
 
 from reports.cells import CellResult
-from reports.figures import ablation, curves, efficiency, search, settings, tries
+from reports.plots import ablation, curves, efficiency, search, settings, tries
 from reports.sheet import Sheet
 from reports.store import Sweep
 from search_spaces.language import Cell

@@ -19,7 +19,8 @@ from reports import labels
 from reports.cells import CellResult
 from reports.expected import curves
 from reports.families import look, ordered, present
-from reports.figures.canvas import (
+from reports.markdown import plural
+from reports.plots.canvas import (
     INK,
     PALE,
     PAPER,
@@ -35,8 +36,7 @@ from reports.figures.canvas import (
     short,
     title_of,
 )  # fmt: skip
-from reports.figures.tiles import joined
-from reports.markdown import plural
+from reports.plots.tiles import joined
 from reports.sheet import Page, Sheet, pages
 from reports.store import Sweep
 from search_spaces.language import Cell

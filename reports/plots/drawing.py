@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 
 from reports.cells import collect
-from reports.figures import FIGURES
+from reports.plots import FIGURES
 from reports.store import Sweep
 
 # The salt keeps the SVG's ids from changing from build to build; a foreign title with dollar signs is no mathematics.

@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from reports.cells import CellResult
 from reports.families import look
-from reports.figures.canvas import PAPER, Frame, emptied, head, note_of, place_of, score_axis, sheet, short, title_of
 from reports.manifest import Manifest
+from reports.plots.canvas import PAPER, Frame, emptied, head, note_of, place_of, score_axis, sheet, short, title_of
 from reports.sheet import Page, Sheet, file_name, pages
 from reports.standings import covered, standings
 from reports.store import Sweep

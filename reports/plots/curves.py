@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.cells import CellResult
 from reports.families import look
-from reports.figures.canvas import GREY, INK, PALE
-from reports.figures.cellgrid import Kind, draw_cells, sheets_of
-from reports.figures.tiles import Tile, linear_scale
 from reports.markdown import plural
+from reports.plots.canvas import GREY, INK, PALE
+from reports.plots.cellgrid import Kind, draw_cells, sheets_of
+from reports.plots.tiles import Tile, linear_scale
 from reports.sheet import Page, Sheet
 from reports.store import Sweep
 from search_spaces.language import Cell

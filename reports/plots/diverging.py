@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from itertools import count
 
-from reports.figures.canvas import INK, PAPER
+from reports.plots.canvas import INK, PAPER
 
 STEPS = 4  # in either direction
 
