@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from reports.markdown import Markup
+from reports.markdown import Markup, plural
 from reports.store import Sweep
 from reports.table import Table
 from reports.tried import tried
@@ -114,7 +114,9 @@ def _tries(sweep: Sweep) -> str:
         return f"{most(sweep.manifest.budget)} per cell"
     found = tried(sweep)["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
-    return f"{min(each)} to {max(each)} configurations per cell, until a time budget ended the searches"
+    fewest, spent = min(each), max(each)
+    told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
+    return f"{told} per cell, until a time budget ended the searches"
 
 
 def caption(basis: Basis) -> Markup:
