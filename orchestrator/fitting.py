@@ -21,7 +21,7 @@ def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable:
     if not own or not given:
         return space, []
     entries = [replace(e, settings={k: _fitting(e, k, own, given) for k in e.settings}) for e in space.methods]
-    unfit = [e for e in entries if droppable and own_only(e.name, _fixed(e.settings), own, given)]
+    unfit = [e for e in entries if droppable and _own_only(e.name, _fixed(e.settings), own, given)]
     if len(unfit) == len(entries):
         return space, []
     told = [f"without {', '.join(entry.label for entry in unfit)}, which do not fit"] if unfit else []
@@ -32,7 +32,7 @@ def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable:
     return replace(space, methods=tuple(after for _, after in kept)), told
 
 
-def own_only(name: str, settings: Mapping[str, Scalar], own: Iterable[Shape], given: Iterable[Shape]) -> bool:
+def _own_only(name: str, settings: Mapping[str, Scalar], own: Iterable[Shape], given: Iterable[Shape]) -> bool:
     """Whether all of the space's own encoders allow these settings, and a given one does not."""
     return all(_allowed(name, settings, shape) for shape in own) and not all(
         _allowed(name, settings, shape) for shape in given
@@ -53,7 +53,7 @@ def _fitting(entry: MethodEntry, key: str, own: Collection[Shape], given: Collec
     if key in TRAINING or not isinstance(value, Choice):
         return value
     fixed = {name: each for name, each in _fixed(entry.settings).items() if name != key}
-    kept = tuple(each for each in value.values if not own_only(entry.name, {**fixed, key: each}, own, given))
+    kept = tuple(each for each in value.values if not _own_only(entry.name, {**fixed, key: each}, own, given))
     return Choice(kept) if kept and kept != value.values else value
 
 
