@@ -72,7 +72,7 @@ def make_manifest(
             for name, m in found.items()
         },
         "tasks": {name: _task(task) for name, task in loaded.items()},
-        "methods": {entry.label: _method(space, entry) for entry in space.methods},
+        "methods": {e.label: _method(space, e, title) for e, title in zip(space.methods, titles(space), strict=True)},
         "recipe": asdict(space.recipe),
         "budget": asdict(space.budget),
         "resolved": space_json(space),
@@ -105,12 +105,32 @@ def _task(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _method(space: Space, entry: MethodEntry) -> dict[str, Any]:
+def titles(space: Space) -> list[str]:
+    """What tables call the rows: the method, with the settings in which rows of one method differ, or else with its label."""
+    kinds = {e.name: [space.values_of(other) for other in space.methods if other.name == e.name] for e in space.methods}
+    found = []
+    for entry in space.methods:
+        values, alike = space.values_of(entry), kinds[entry.name]
+        apart = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
+        told = [f"{key} = {values[key]}" for key in apart if not isinstance(values[key], Choice | Range)]
+        found.append(", ".join([METHODS[entry.name].title, *told]))
+    return [
+        title if (title != METHODS[e.name].title or e.label == e.name) and found.count(title) == 1 else _labelled(e)
+        for e, title in zip(space.methods, found, strict=True)
+    ]
+
+
+def _labelled(entry: MethodEntry) -> str:
+    title = METHODS[entry.name].title
+    return title if entry.label == entry.name else f"{title} ({entry.label})"
+
+
+def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
     kind = METHODS[entry.name]
     values = space.values_of(entry)
     return {
         "name": entry.name,
-        "title": kind.title if entry.label == entry.name else f"{kind.title} ({entry.label})",
+        "title": title,
         "family": kind.family,
         "paper": kind.paper,
         "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},

@@ -179,7 +179,7 @@ def _changed(record: Recipe | Budget, name: str, where: str, value: int | str) -
 
 
 def _fewer(flag: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
-    return [f"{flag} {','.join(names)} of {','.join(known)}"] if len(names) < len(known) else []
+    return [f"{flag} {','.join(names)}, {len(names)} of {len(known)}"] if len(names) < len(known) else []
 
 
 def _shape(name: str) -> Shape | None:

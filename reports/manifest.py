@@ -96,6 +96,11 @@ class Manifest:
         """Configurations that each cell of this method may try: its budget, or the whole grid when that is smaller."""
         return int(min(self.budget.trials, grid_size(self.methods[label].searched)))
 
+    @property
+    def searches(self) -> bool:
+        """Whether any cell has more than one configuration to choose from."""
+        return any(self.planned_tries(label) > 1 for label in self.methods)
+
     def planned_trials(self, label: str) -> int:
         """Trials of the search of each cell of this method: every configuration on every search seed."""
         return self.planned_tries(label) * self.budget.search_seeds
@@ -122,9 +127,9 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         seed=int(record.get("seed", 0)),
         stamp=tuple(str(part) for part in record.get("stamp", ())),
         command=str(record.get("command", "")),
-        models={str(name): _model(facts) for name, facts in record["models"].items()},
-        tasks={name: _task(name, facts) for name, facts in record["tasks"].items()},
-        methods={label: _method(label, facts) for label, facts in record["methods"].items()},
+        models={str(name): _model(facts) for name, facts in _in_order(record, "models", "name")},
+        tasks={name: _task(name, facts) for name, facts in _in_order(record, "tasks", "name")},
+        methods={label: _method(label, facts) for label, facts in _in_order(record, "methods", "label")},
         recipe=_known(Recipe, record["recipe"]),
         budget=_known(Budget, record["budget"]),
         versions={str(name): str(version) for name, version in record.get("versions", {}).items()},
@@ -132,6 +137,14 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         dirty=bool(record.get("dirty", False)),
         device=str(record.get("device", "")),
     )
+
+
+def _in_order(record: Mapping[str, Any], part: str, key: str) -> list[tuple[Any, Any]]:
+    """Names and facts in the order of the space, which its resolved form has: a store may have sorted the names."""
+    resolved = record.get("resolved", {}).get(part, ())
+    order = [each[key] if isinstance(each, Mapping) else each for each in resolved]
+    found = list(record[part].items())
+    return sorted(found, key=lambda item: order.index(item[0]) if item[0] in order else len(order))
 
 
 def _model(facts: Mapping[str, Any]) -> ModelFacts:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Paper:
 
 @cache
 def papers() -> dict[str, Paper]:
-    """Every known paper by the name that a space gives as its `paper`."""
+    """Every known paper by the name that a space gives as its `paper`, before the slash."""
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: Paper(
@@ -113,12 +113,21 @@ def papers() -> dict[str, Paper]:
 
 def paper_of(manifest: Manifest) -> Paper | None:
     """The paper whose experiment the sweep repeats; None when it repeats none that we have."""
-    return papers().get(manifest.paper)
+    return find(manifest.paper)
+
+
+def find(named: str) -> Paper | None:
+    """A paper by what a space says of it: its name, and after a slash those of its tables that count ("madapter/1,2")."""
+    name, _, tables = named.partition("/")
+    paper = papers().get(name)
+    if paper is None or not tables:
+        return paper
+    return replace(paper, tables=tuple(table for table in paper.tables if table.name in tables.split(",")))
 
 
 def nominal_percent(manifest: Manifest, label: str) -> str:
     """The paper's #P of this method with the paper's settings; "" when the sweep repeats no paper we have."""
-    paper = paper_of(manifest)
+    paper = find(manifest.paper.partition("/")[0])
     for printed in paper.tables if paper else ():
         for row in printed.rows:
             if row.percent is not None and printed.has(row, manifest.methods[label]):

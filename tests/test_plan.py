@@ -59,7 +59,7 @@ def test_subsets_keep_only_what_is_named_and_are_stamped():
         "bert-base-uncased/entailment/adapter",
         "roberta-base/entailment/adapter",
     ]
-    assert plan.stamp == ("--tasks entailment of agreement,entailment", "--methods adapter of full,adapter")
+    assert plan.stamp == ("--tasks entailment, 1 of 2", "--methods adapter, 1 of 2")
 
 
 def test_methods_are_chosen_by_label():
@@ -198,6 +198,18 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
     assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+
+
+def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
+    def told(*methods):
+        return manifest.titles(make_space(methods=methods))
+
+    widths = (method("adapter", label=f"a{r}", r=r) for r in (32, 64))
+    assert told(method("full"), *widths) == ["Fine-tuning", "Adapter, r = 32", "Adapter, r = 64"]
+    assert told(method("lora", r=8), method("lora", label="fast", r=8, lr=1e-3)) == ["LoRA", "LoRA, lr = 0.001"]
+    assert told(method("adapter", label="ours", r=8)) == ["Adapter (ours)"]
+    alike = (method("adapter", label="a", r=choice(8, 16)), method("adapter", label="b", r=choice(32, 64)))
+    assert told(*alike) == ["Adapter (a)", "Adapter (b)"]
 
 
 def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():

@@ -15,6 +15,7 @@ from reports import build as build_module
 from reports.__main__ import main
 from reports.build import build
 from reports.expected import curves
+from reports.manifest import parse
 from reports.section import Section
 from reports.sections import SECTIONS
 from reports.store import read
@@ -92,10 +93,38 @@ def test_a_space_of_a_single_learning_rate_has_its_figures(tmp_path, rate):
     given = {"params": {"lr": rate, "batch_size": 16}}
     trials = [FakeTrial(cell=CELL, name="a", **given), *(final(CELL, seed, 80.0 + seed, **given) for seed in (1, 2))]
     uri, record = new_store(tmp_path), manifest(["minilm"], ["mrpc"], ["adapter"])
-    record["methods"]["adapter"] |= {"fixed": given["params"], "searched": {}}
+    record["methods"]["adapter"] |= {"fixed": {"lr": rate}, "searched": {"batch_size": {"choice": [8, 16]}}}
     write_sweep(uri, record, trials, {CELL: "a"})
     build(uri, "sweep-1", tmp_path / "out")
     assert "<!-- 1e-3 -->" in (tmp_path / "out" / "figures" / "search_minilm.svg").read_text(encoding="utf-8")
+
+
+def test_where_nothing_was_searched_the_report_does_not_talk_of_a_search_that_might_go_on(tmp_path):
+    given = {"params": {"lr": 1e-3, "batch_size": 16}}
+    trials = [FakeTrial(cell=CELL, name="a", **given), *(final(CELL, seed, 80.0 + seed, **given) for seed in (1, 2))]
+    uri, record = new_store(tmp_path), manifest(["minilm"], ["mrpc"], ["adapter"])
+    record["methods"]["adapter"] |= {"fixed": given["params"], "searched": {}}
+    write_sweep(uri, record, trials, {CELL: "a"})
+    text = build(uri, "sweep-1", tmp_path / "out").read_text(encoding="utf-8")
+    assert "Would more search change the order?" not in text
+    assert "nothing was searched" in text
+    figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+    assert figures == {"efficiency_minilm", "curves_minilm"}
+
+
+def test_methods_stand_in_the_order_of_the_space_whatever_the_store_did_to_it(tmp_path):
+    record = manifest(["minilm"], ["mrpc", "stsb"], ["adapter", "full", "madapter"])
+    order = ["madapter", "full", "adapter"]
+    resolved = {"tasks": [{"name": "stsb"}, "mrpc"], "methods": [{"label": label} for label in order]}
+    found = parse({**record, "resolved": resolved})
+    assert (list(found.methods), list(found.tasks)) == (order, ["stsb", "mrpc"])
+    assert list(parse(record).methods) == ["adapter", "full", "madapter"]
+
+
+def test_a_long_stamp_is_told_to_its_end(tmp_path):
+    stamp = [f"--methods {'m' * 250}", "--seeds 2 instead of 3", "--epochs 3 instead of 20"]
+    text = summary_of(tmp_path, [final(CELL, 1, 80.0)], stamp=stamp)
+    assert f"{stamp[0]}; {stamp[1]}; {stamp[2]}\n" in text
 
 
 def test_a_model_may_be_a_path(tmp_path):

@@ -7,7 +7,7 @@ from report_fixture import KNOWN, MAJORITY, known_store
 
 from reports.cells import collect, test_scores
 from reports.edges import edge
-from reports.sections import budget, results, trials, winners
+from reports.sections import budget, cost, results, trials, winners
 from reports.store import read
 from search_spaces.language import Cell, choice, log_uniform, uniform
 
@@ -139,6 +139,9 @@ def test_budgets_count_trials_by_how_they_ended_and_add_up_hours(sweep):
     assert row["search_hours"] == pytest.approx(6 * 0.01)
     assert row["final_hours"] == pytest.approx(6 * 0.01)
     assert row["epochs"] == 12
+    # What a result costs does not depend on who paid for it.
+    costs = cost.rows(sweep).set_index(["model", "task", "method"])
+    assert costs.loc[("minilm", "stsb", "adapter"), "hours"] == pytest.approx((12 + 2) * 0.01)
     assert table.loc[("bert-base-uncased", "stsb", "madapter"), "failed"] == 4
     assert "| bert-base-uncased/stsb/madapter | FAILED | out of memory | 4 |" in budget.text(sweep)
 

@@ -11,7 +11,7 @@ from report_fixture import FakeTrial, final, known_store, manifest, new_store
 
 from reports.build import build
 from reports.manifest import MethodFacts
-from reports.papers import EVERY, SECONDS, Printed, nominal_percent, paper_of, papers
+from reports.papers import EVERY, SECONDS, Printed, find, nominal_percent, paper_of, papers
 from reports.sections import paper
 from reports.store import read
 from search_spaces.language import Choice, Range
@@ -187,9 +187,18 @@ def test_a_space_that_names_a_paper_repeats_a_row_of_each_table_or_of_most(name)
         )
         for e in space.methods
     ]
-    beside = [any(t.has(row, one) for row in t.rows for one in facts) for t in papers()[space.paper].tables]
+    found = find(space.paper).tables
+    assert len(found) == (len(space.paper.split(",")) if "/" in space.paper else len(papers()[space.paper].tables))
+    beside = [any(t.has(row, one) for row in t.rows for one in facts) for t in found]
     assert sum(beside) >= len(beside) / 2
-    assert set(space.models) <= {t.encoder for t in papers()[space.paper].tables}
+    assert set(space.models) <= {t.encoder for t in found}
+
+
+def test_a_space_may_repeat_some_of_a_papers_tables_and_keeps_its_nominal_shares(tmp_path):
+    sweep = measured(tmp_path, {"full": ("full", {})}, "madapter/2,3", {"minilm/mrpc/full": 70.0})
+    assert list(paper.tables(sweep)) == ["paper_2", "paper_3"]
+    assert "Table 1" not in paper.text(sweep).replace("Tables 1 to 3", "")
+    assert nominal_percent(sweep.manifest, "full") == "100.0 %"
 
 
 def test_a_paper_that_is_not_known_changes_nothing(tmp_path):

@@ -140,7 +140,7 @@ def short(text: str, longest: int = 40) -> str:
 
 
 def title_of(manifest: Manifest, model: str, what: str) -> str:
-    return f"{what}: {short(manifest.models[model].title)}, {short(manifest.title)}"
+    return f"{what}: {short(manifest.models[model].title)}, {short(manifest.title, 60)}"
 
 
 def note_of(manifest: Manifest, results: Mapping[Cell, CellResult]) -> str:

@@ -30,6 +30,8 @@ _BELOW = CARETDOWN
 
 
 def sheets(sweep: Sweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
+    if not sweep.manifest.searches:
+        return []
     return sheets_of(
         sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, results, page)
     )

@@ -47,8 +47,13 @@ Results = Mapping[Cell, CellResult]
 
 
 def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
-    """A sheet per model with a panel per task while the methods are few, else per task with a panel per family."""
+    """A sheet per model with a panel per task while the methods are few, else per task with a panel per family.
+
+    None where every cell has a single configuration.
+    """
     manifest = sweep.manifest
+    if not manifest.searches:
+        return []
     return [
         Sheet(
             name=page.name,

@@ -9,7 +9,6 @@ import pandas as pd
 from reports.cells import CellResult, collect
 from reports.markdown import MISSING, Markup, count, paragraphs, points
 from reports.section import Section
-from reports.sections import budget
 from reports.store import Sweep
 from reports.table import Table
 from reports.trials import by_cell
@@ -30,7 +29,8 @@ HEADER = {
 def text(sweep: Sweep) -> str:
     return paragraphs(
         "## Cost",
-        "*Hours*: training time of all trials of the cell, search and finals, stopped and failed ones included. "
+        "*Hours*: training time of all trials of the cell, search and finals, stopped, failed and re-used ones "
+        "included. "
         "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
         "that the optimiser moves. *Stored*: numbers that must be kept beside the encoder to use the result, pruned "
         "weights and their mask included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
@@ -58,12 +58,11 @@ def tables(sweep: Sweep) -> dict[str, Table]:
 
 def rows(sweep: Sweep) -> pd.DataFrame:
     """One row per cell; what is not known is missing."""
-    spent = budget.rows(sweep).set_index(["model", "task", "method"])
     groups = by_cell(sweep.manifest, sweep.trials)
     found = []
     for cell, result in collect(sweep).items():
         key = (cell.model, cell.task, cell.method)
-        hours = float(spent.loc[key, "search_hours"] + spent.loc[key, "final_hours"])
+        hours = float(groups[cell]["seconds"].sum()) / 3600
         gained = _gained(sweep, result)
         found.append(
             {

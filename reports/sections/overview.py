@@ -33,7 +33,7 @@ def text(sweep: Sweep) -> str:
 def _stamp(manifest: Manifest) -> str:
     if not manifest.stamp:
         return ""
-    return f"> **Reduced budget, not a result of the full protocol:** {escape('; '.join(manifest.stamp))}"
+    return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.stamp))}"
 
 
 def _so_far(sweep: Sweep) -> str:

@@ -17,6 +17,8 @@ HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "A
 
 
 def text(sweep: Sweep) -> str:
+    if not sweep.manifest.searches:
+        return ""
     return paragraphs(
         "## Would more search change the order?",
         caption(search_basis(sweep)),
@@ -35,7 +37,10 @@ def _numbers(sweep: Sweep) -> tuple[str, str]:
 
 
 def tables(sweep: Sweep) -> dict[str, Table]:
+    """None where every cell has a single configuration."""
     manifest, lines = sweep.manifest, []
+    if not manifest.searches:
+        return {}
     for cell, curve in curves(sweep).items():
         number = len(curve)
         places = [1, ceil(number / 4), ceil(number / 2), number]

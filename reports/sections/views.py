@@ -9,13 +9,16 @@ from reports.store import Sweep
 
 
 def text(sweep: Sweep) -> str:
-    return paragraphs(
-        "## The search in pictures",
-        caption(search_basis(sweep)),
+    rates = (
         "### Which learning rate won where",
         "Each trial of the search at its best epoch. Shaded: outside the searched range. A winner beside the shade asks for "
         "a wider range.",
         *images(sweep, "search"),
+    )
+    return paragraphs(
+        "## The search in pictures",
+        caption(search_basis(sweep)),
+        *(rates if sweep.manifest.searches else ()),
         "### Learning curves",
         "Validation score after every epoch: search trials thin, finals bold. A final that runs apart from the others of its "
         "cell is a seed that behaves differently. The lowest scores are cut off.",

@@ -20,5 +20,5 @@ space = Space(
     search={"lr": 5e-4, "batch_size": 16},
     recipe=Recipe(epochs=20, patience=5),
     budget=Budget(trials=1, final_seeds=3, grace=20),
-    paper="madapter",
+    paper="madapter/figure_2",
 )

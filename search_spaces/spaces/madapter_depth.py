@@ -10,5 +10,5 @@ space = Space(
     search={"lr": choice(1e-5, 5e-5, 1e-4, 5e-4), "batch_size": choice(8, 16)},
     recipe=Recipe(epochs=20, patience=5),
     budget=Budget(trials=8, search_seeds=3, final_seeds=3, in_flight=24, grace=20),
-    paper="madapter",
+    paper="madapter/3",
 )

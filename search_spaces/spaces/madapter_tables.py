@@ -22,5 +22,5 @@ space = Space(
     recipe=Recipe(epochs=20, patience=5),
     # Nothing is stopped early and a grid learns nothing on its way, so all trials of a cell may run at once.
     budget=Budget(trials=8, search_seeds=3, final_seeds=3, in_flight=24, grace=20),
-    paper="madapter",
+    paper="madapter/1,2",
 )
