@@ -51,7 +51,7 @@ def _what(manifest: Manifest) -> str:
     models = [escape(facts.title) for facts in manifest.models.values()]
     tasks = [escape(facts.title) for facts in manifest.tasks.values()]
     return (
-        f"{plural(len(titles), 'method')} ({', '.join(titles)}) on {plural(len(tasks), 'task')} ({', '.join(tasks)}) and "
+        f"{plural(len(titles), 'method')} ({'; '.join(titles)}) on {plural(len(tasks), 'task')} ({', '.join(tasks)}) and "
         f"{plural(len(models), 'pretrained encoder')} ({', '.join(models)}): {plural(len(manifest.cells), 'cell')}. Space "
         f"{escape(manifest.space)}, sweep {escape(manifest.sweep)}, seed {manifest.seed}."
     )
