@@ -131,6 +131,7 @@ def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": title,
+        "kind": kind.title,
         "family": kind.family,
         "paper": kind.paper,
         "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},

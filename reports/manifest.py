@@ -47,12 +47,13 @@ class TaskFacts:
 class MethodFacts:
     """A row of the tables: a method with its fixed settings and the dimensions that were searched for it.
 
-    `title` tells rows of one method apart by itself. `ablated`: the method was to be removed from spans of layers;
-    `removable`: it can be.
+    `title` tells rows of one method apart by itself, `kind` is that of the method. `ablated`: the method was to be removed from
+    spans of layers; `removable`: it can be.
     """
 
     name: str
     title: str
+    kind: str
     family: str
     paper: str
     fixed: Mapping[str, Scalar]
@@ -176,6 +177,7 @@ def _method(label: str, facts: Mapping[str, Any]) -> MethodFacts:
     return MethodFacts(
         name=str(facts["name"]),
         title=str(facts.get("title") or label),
+        kind=str(facts.get("kind") or facts["name"]),
         family=str(facts.get("family", "")),
         paper=str(facts.get("paper", "")),
         fixed=dict(facts.get("fixed", {})),

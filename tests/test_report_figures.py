@@ -5,6 +5,8 @@ from itertools import combinations, pairwise
 from statistics import fmean
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 import pytest
 from figure_fixture import in_memory, made_up
 from matplotlib.colors import to_rgb
@@ -16,7 +18,7 @@ from reports import labels
 from reports.cells import collect
 from reports.families import FAMILIES, look, ordered
 from reports.plots import FIGURES, curves, efficiency, search, settings, tries
-from reports.plots.canvas import WIDTH, fitted, width_of
+from reports.plots.canvas import WIDTH, fitted, room_of, width_of
 from reports.plots.drawing import STYLE
 from reports.sections import results
 from reports.store import read
@@ -193,10 +195,27 @@ def test_series_are_rows_of_one_method_that_differ_in_one_number():
         "a64": {"r": 64, "place": "ffn"},
         "other": {"r": 8, "place": "attention"},
     }.items():
-        record["methods"][label] = {**base, "name": "adapter", "title": f"Adapter ({label})", "fixed": fixed}
+        record["methods"][label] = {**base, "name": "adapter", "title": label, "kind": "Adapter", "fixed": fixed}
     found = settings.series(in_memory(record, [], {}).manifest)
     assert [(one.setting, one.labels, one.values) for one in found] == [("r", ("a8", "a16", "a64"), (8, 16, 64))]
     assert found[0].title == "Adapter (place ffn)"
+
+
+def test_a_difference_within_all_intervals_does_not_fill_a_panel():
+    alike = pd.DataFrame({"mean": [73.4, 73.5], "low": [69.0, 69.5], "high": [77.8, 77.5]})
+    assert room_of(alike) == pytest.approx(4.2)
+    vast = alike.assign(low=0.0, high=100.0)
+    assert room_of(vast) == 5.0
+    apart = pd.DataFrame({"mean": [70.0, 80.0], "low": [69.0, 79.0], "high": [71.0, 81.0]})
+    assert room_of(apart) == 5.0
+    assert room_of(alike.assign(low=math.nan, high=math.nan)) == 0.5
+
+
+def test_a_line_is_a_string_of_boxes_without_gaps():
+    boxes = efficiency._line_boxes(np.array([[0.0, 0.0], [30.0, 40.0], [30.0, 40.5]]), 3.0)
+    steps = [math.dist(one[:2], other[:2]) for one, other in pairwise(boxes)]
+    assert max(steps) < 8
+    assert (boxes[0][:2], boxes[-1][2:]) == ((-3.0, -3.0), (33.0, 43.5))
 
 
 def test_figures_of_settings_exist_only_for_spaces_with_such_rows(known):

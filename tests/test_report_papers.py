@@ -178,6 +178,7 @@ def test_a_space_that_names_a_paper_repeats_a_row_of_each_table_or_of_most(name)
         MethodFacts(
             name=e.name,
             title=e.label,
+            kind="",
             family="",
             paper="",
             fixed=fixed_of(space, e),

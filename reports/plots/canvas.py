@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ from reports.markdown import plain_text
 from search_spaces.language import Cell
 
 WIDTH = 7.2  # inches
+WIDE = 5.0  # percent points: intervals may make a panel this much higher and lower than its means
 TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
 # The only colours beside those of the families. The page for a screen replaces each of them in the dark.
 INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"
@@ -149,6 +151,17 @@ def note_of(manifest: Manifest, results: Mapping[Cell, CellResult]) -> str:
     so_far = f"so far: {len(results) - left} of {len(results)} cells complete" if left else ""
     reduced = "reduced budget, not a result of the full protocol" if manifest.stamp else ""
     return "; ".join(part for part in (so_far, reduced) if part)
+
+
+def room_of(table: pd.DataFrame) -> float:
+    """Percent points above and below the means (columns mean, low, high) that a panel shows.
+
+    As much as an interval usually reaches, so that a difference within all intervals does not fill the panel; less only where
+    that would squeeze the means together: intervals of few seeds may leave the panel.
+    """
+    spread = float(table["mean"].max() - table["mean"].min())
+    reach = float((table["high"] - table["low"]).median()) / 2
+    return max(spread / 2, 0.5, min(reach, max(spread, WIDE)) if reach == reach else 0)
 
 
 def score_axis(axes: Axes, low: float, high: float, number: int, numbered: bool) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,6 +32,7 @@ from reports.plots.canvas import (
     head,
     note_of,
     place_of,
+    room_of,
     score_axis,
     sheet,
     short,
@@ -114,9 +117,9 @@ def draw(sweep: Sweep, results: Results, page: Page) -> Figure:
             continue
         _scale(panel, table, sizes)
         _draw_front(panel, table)
-        _draw_series(panel, sweep, table)
+        lines = _draw_series(panel, sweep, table)
         _draw_methods(panel, table)
-        _label(panel, table)
+        _label(panel, table, lines)
     return figure
 
 
@@ -145,8 +148,7 @@ def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if reach > 30 else (1.0, 3.0)))
     axes.xaxis.set_major_formatter(MAGNITUDE)
     axes.xaxis.set_minor_locator(NullLocator())
-    means = table["mean"]
-    room = max(0.35 * (means.max() - means.min()), 0.25)
+    means, room = table["mean"], room_of(table)
     lowest = max(float(table["low"].fillna(means).min()), means.min() - room)
     highest = min(float(table["high"].fillna(means).max()), means.max() + room)
     score_axis(axes, min(lowest, means.min()) - 0.15 * room, max(highest, means.max()) + 0.15 * room, 6, True)
@@ -168,9 +170,13 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
             axes.fill_between(x, values, tops, step="post", color=FAINT, linewidth=0, zorder=0.4)
 
 
-def _draw_series(axes: Axes, sweep: Sweep, table: pd.DataFrame) -> None:
-    """Rows of one method that differ in one number belong together: a thin line with its band."""
+def _draw_series(axes: Axes, sweep: Sweep, table: pd.DataFrame) -> list[np.ndarray]:
+    """Rows of one method that differ in one number belong together: a thin line with its band.
+
+    Returns the corners of each line [N, 2], as data.
+    """
     by_method = table.set_index("method")
+    drawn = []
     for one in series(sweep.manifest):
         members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("trained")
         if len(members) > 1:
@@ -179,6 +185,8 @@ def _draw_series(axes: Axes, sweep: Sweep, table: pd.DataFrame) -> None:
             axes.fill_between(
                 members["trained"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
             )
+            drawn.append(members[["trained", "mean"]].to_numpy())
+    return drawn
 
 
 def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
@@ -228,8 +236,8 @@ def _legend(sweep: Sweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
     return marks
 
 
-def _label(axes: Axes, table: pd.DataFrame) -> None:
-    """Write each method beside its mark, with the number of finals where it is not the planned one."""
+def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None:
+    """Write each method beside its mark and off the lines, with the number of finals where it is not the planned one."""
     scale = axes.figure.dpi / 72
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     taken, bars, marks = [], [], []
@@ -244,7 +252,17 @@ def _label(axes: Axes, table: pd.DataFrame) -> None:
             labels.Mark(x=row.trained, y=row.mean, text=short(row.title, 28) + seeds, colour=look(row.family).colour)
         )
     taken += _front_boxes(axes, table, 0.6 * scale)
+    taken += [box for corners in lines for box in _line_boxes(axes.transData.transform(corners), 3 * scale)]
     labels.annotate(axes, marks, taken, bars, SMALL if len(marks) > 12 else TEXT)
+
+
+def _line_boxes(corners: np.ndarray, half: float) -> list[labels.Box]:
+    """A line through corners [N, 2] as a string of small boxes, in pixels."""
+    found = []
+    for start, end in pairwise(corners):
+        number = max(2, round(float(np.hypot(*(end - start))) / (2 * half)))
+        found += [(x - half, y - half, x + half, y + half) for x, y in np.linspace(start, end, number)]
+    return found
 
 
 def _front_boxes(axes: Axes, table: pd.DataFrame, half: float) -> list[labels.Box]:

@@ -17,7 +17,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from reports.cells import CellResult
 from reports.families import look
 from reports.manifest import Manifest
-from reports.plots.canvas import PAPER, Frame, emptied, head, note_of, place_of, score_axis, sheet, short, title_of
+from reports.plots.canvas import (
+    PAPER,
+    Frame,
+    emptied,
+    head,
+    note_of,
+    place_of,
+    room_of,
+    score_axis,
+    sheet,
+    short,
+    title_of,
+)
 from reports.sheet import Page, Sheet, file_name, pages
 from reports.standings import covered, standings
 from reports.store import Sweep
@@ -59,12 +71,10 @@ def _differ(manifest: Manifest, setting: object, labels: list[str]) -> bool:
 def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
     ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
     facts = manifest.methods[ranked[0]]
-    # Titles of rows are "Method (label)".
-    names = {manifest.methods[label].title.split(" (")[0] for label in labels}
     others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
     told = ", ".join(f"{one} {value}" for one, value in others.items())
     return Series(
-        title=(names.pop() if len(names) == 1 else facts.name) + (f" ({told})" if told else ""),
+        title=facts.kind + (f" ({told})" if told else ""),
         family=facts.family,
         setting=setting,
         labels=tuple(ranked),
@@ -170,8 +180,7 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
             else (values[0] - 0.08 * reach, values[-1] + 0.08 * reach)
         )
     )
-    means = table["mean"]
-    room = max(0.5 * (means.max() - means.min()), 0.5)
+    means, room = table["mean"], room_of(table)
     low, high = table["low"].fillna(means).min(), table["high"].fillna(means).max()
     score_axis(axes, max(low, means.min() - room), min(high, means.max() + room), 5, True)
 
