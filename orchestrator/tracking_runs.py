@@ -72,6 +72,8 @@ class Runs:
     def __init__(self) -> None:
         self.born: dict[Key, Run] = {}
         self._sweep: Run | None = None
+        # What code each call of the sweep ran: commit, and whether files differed from it.
+        self._code: list[tuple[str, bool]] = []
         self._trials: dict[str, Run] = {}
         self._open: set[Key] = set()
         self._extended: set[Cell] = set()
@@ -100,7 +102,10 @@ class Runs:
         self._sweep = Run(key=Key("sweep"), name=manifest["sweep"], tags=tags)
         edit = self._edit(self._sweep)
         edit.tags.update(tags)
-        edit.files[keys.SWEEP_FILE] = json.dumps({**manifest, "command": command}, indent=1, sort_keys=True)
+        self._code.append((manifest.get("commit", ""), manifest.get("dirty", False)))
+        earlier = [code for code in dict.fromkeys(self._code) if code != self._code[-1]]
+        told = {**manifest, "command": command, "earlier_code": earlier}
+        edit.files[keys.SWEEP_FILE] = json.dumps(told, indent=1, sort_keys=True)
         self._close("sweep", "cell", status="RUNNING")
 
     def _on_asked(self, record: Mapping[str, Any]) -> None:

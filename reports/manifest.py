@@ -81,6 +81,7 @@ class Manifest:
     versions: Mapping[str, str]
     commit: str
     dirty: bool
+    earlier_code: tuple[tuple[str, bool], ...]
     device: str
 
     @property
@@ -136,6 +137,7 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         versions={str(name): str(version) for name, version in record.get("versions", {}).items()},
         commit=str(record.get("commit", "")),
         dirty=bool(record.get("dirty", False)),
+        earlier_code=tuple((str(commit), bool(dirty)) for commit, dirty in record.get("earlier_code", ())),
         device=str(record.get("device", "")),
     )
 

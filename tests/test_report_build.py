@@ -121,6 +121,14 @@ def test_methods_stand_in_the_order_of_the_space_whatever_the_store_did_to_it(tm
     assert list(parse(record).methods) == ["adapter", "full", "madapter"]
 
 
+def test_code_of_earlier_calls_is_told(tmp_path):
+    text = summary_of(tmp_path, [final(CELL, 1, 80.0)], earlier_code=[["fe12", True], ["9a0b", False]])
+    assert (
+        "Code: commit 0123abc; earlier calls of this sweep: commit fe12, with uncommitted changes; commit 9a0b\n"
+        in text
+    )
+
+
 def test_a_long_stamp_is_told_to_its_end(tmp_path):
     stamp = [f"--methods {'m' * 250}", "--seeds 2 instead of 3", "--epochs 3 instead of 20"]
     text = summary_of(tmp_path, [final(CELL, 1, 80.0)], stamp=stamp)

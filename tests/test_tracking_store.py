@@ -24,7 +24,7 @@ from tracking_sweep import (
 )
 
 from orchestrator.tracking import BATCH, Link
-from orchestrator.tracking_runs import Edit, Key, Point, Run
+from orchestrator.tracking_runs import Edit, Key, Point, Run, Runs
 from orchestrator.tracking_store import Store
 from search_spaces import keys
 
@@ -95,6 +95,15 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
     assert sweep["files"] == ["sweep.json"]
     assert found["cell", ADAPTER, ""]["tags"][keys.WINNER] == SEARCHED.id
     assert keys.WINNER not in found["cell", FULL, ""]["tags"]
+
+
+def test_a_sweeps_file_names_the_code_of_earlier_calls():
+    runs = Runs()
+    for commit, dirty in (("a", False), ("b", True), ("a", False), ("c", False)):
+        runs.apply({"event": "sweep", "time": 0.0, "manifest": {"sweep": "s", "commit": commit, "dirty": dirty}})
+    (edit,) = runs.take()
+    found = json.loads(edit.files[keys.SWEEP_FILE])
+    assert (found["commit"], found["earlier_code"]) == ("c", [["a", False], ["b", True]])
 
 
 def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):

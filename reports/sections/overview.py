@@ -125,10 +125,15 @@ def _step(task: TaskFacts) -> str:
     return points(100 / task.test) if task.score in _SHARES and task.test else MISSING
 
 
+def _code(commit: str, dirty: bool) -> str:
+    return f"commit {escape(commit or 'unknown')}" + (", with uncommitted changes" if dirty else "")
+
+
 def _environment(sweep: Sweep) -> list[Markup]:
     manifest = sweep.manifest
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
-    changed = ", with uncommitted changes" if manifest.dirty else ""
+    last, *before = (_code(*each) for each in ((manifest.commit, manifest.dirty), *manifest.earlier_code))
+    earlier = f"; earlier calls of this sweep: {'; '.join(before)}" if before else ""
     models = "; ".join(
         f"{facts.title}: {count(facts.total)} parameters, {facts.source or name}, weights {facts.weights or 'unknown'}"
         for name, facts in manifest.models.items()
@@ -137,7 +142,7 @@ def _environment(sweep: Sweep) -> list[Markup]:
     return [
         Markup(f"Device: {escape(manifest.device or 'unknown')}"),
         Markup(f"Versions: {escape(versions or 'unknown')}"),
-        Markup(f"Code: commit {escape(manifest.commit or 'unknown')}{changed}"),
+        Markup(f"Code: {last}{earlier}"),
         Markup(f"Encoders: {escape(models)}"),
         Markup(f"Data (fingerprints of texts, labels and split): {escape(data)}"),
     ]
