@@ -52,7 +52,8 @@ def test_the_command_line_writes_summary_figures_and_tables(tmp_path, capsys):
 def test_a_report_is_written_again_beside_an_earlier_one(tmp_path):
     """From a folder of the user's, where reports/ is the earlier report and no package of ours."""
     uri = known_store()
-    build(uri, "sweep-1", tmp_path / "reports")
+    for folder in ("figures", "tables"):
+        (tmp_path / "reports" / folder).mkdir(parents=True)
     command = [sys.executable, "-m", "reports", "--tracking-uri", uri]
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
