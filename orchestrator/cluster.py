@@ -52,7 +52,7 @@ def count_cores() -> int:
 
 
 def device_name(gpus: int) -> str:
-    """On what a sweep trains, as manifests and reports call it."""
+    """On what a sweep trains, as manifests and reports call it; how many trials share a device changes no result."""
     return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
 
 

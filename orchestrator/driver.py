@@ -79,7 +79,7 @@ def drive(plan: Plan, settings: Settings) -> int:
     out = settings.out.absolute()
     folder = out / sweep_id(plan.space)
     with closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, found, loaded, settings.command, _device(settings))
+        manifest = make_manifest(plan, found, loaded, settings.command, device_name(settings.gpus))
         check_unchanged(ledger.records, manifest, folder)
         prepared = _prepare(plan, found, loaded, out)
         _write_state(folder, manifest, loaded)
@@ -258,11 +258,6 @@ def _verdict(sweep: Sweep) -> int:
 def _sources(prepared: Prepared) -> dict[str, str]:
     """Where a trial's process finds each model: a directory for local ones, the name for the others."""
     return {name: str(model.path) if Path(name).is_dir() else name for name, model in prepared.models.items()}
-
-
-def _device(settings: Settings) -> str:
-    """Of what kind and how many; how many trials share one changes no result."""
-    return device_name(settings.gpus)
 
 
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:

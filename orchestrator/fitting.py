@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.language import TRAINING, Choice, Dimension, MethodEntry, Scalar, Space
+from search_spaces.language import TRAINING, Choice, MethodEntry, Scalar, Space
 from trainables.counting import build
 from trainables.methods.contract import Shape
 
@@ -21,7 +21,7 @@ def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable:
     if not own or not given:
         return space, []
     entries = [replace(e, settings={k: _fitting(e, k, own, given) for k in e.settings}) for e in space.methods]
-    unfit = [e for e in entries if droppable and _own_only(e.name, _fixed(e.settings), own, given)]
+    unfit = [e for e in entries if droppable and _own_only(e.name, _fixed(e), own, given)]
     if len(unfit) == len(entries):
         return space, []
     told = [f"without {', '.join(entry.label for entry in unfit)}, which do not fit"] if unfit else []
@@ -52,10 +52,10 @@ def _fitting(entry: MethodEntry, key: str, own: Collection[Shape], given: Collec
     value = entry.settings[key]
     if key in TRAINING or not isinstance(value, Choice):
         return value
-    fixed = {name: each for name, each in _fixed(entry.settings).items() if name != key}
+    fixed = {name: each for name, each in _fixed(entry).items() if name != key}
     kept = tuple(each for each in value.values if not _own_only(entry.name, {**fixed, key: each}, own, given))
     return Choice(kept) if kept and kept != value.values else value
 
 
-def _fixed(settings: Mapping[str, Scalar | Dimension]) -> dict[str, Scalar]:
-    return {k: value for k, value in settings.items() if k not in TRAINING and not isinstance(value, Dimension)}
+def _fixed(entry: MethodEntry) -> dict[str, Scalar]:
+    return {key: value for key, value in entry.fixed.items() if key not in TRAINING}

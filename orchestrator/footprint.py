@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trainables.counting import norms
 from trainables.methods.contract import Method, Parameter, Shape
 from trainables.methods.weights import LAYER, POOLER, WeightMethod
 
@@ -35,8 +36,7 @@ def footprint(method: Method, shape: Shape, outputs: int) -> Footprint:
 
 def row(method: Method, shape: Shape, outputs: int) -> int:
     """How many numbers a trial's row has, the head included."""
-    norms = {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]
-    own = 0 if isinstance(method, WeightMethod) else norms
+    own = 0 if isinstance(method, WeightMethod) else norms(method, shape)
     return own + sum(math.prod(p.shape) for p in _parameters(method, shape)) + shape.head(outputs, method.head_reads)
 
 

@@ -63,6 +63,11 @@ class Printed:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether it prints shares of trained parameters."""
+        return any(row.percent is not None for row in self.rows)
+
     def has(self, row: Row, facts: MethodFacts) -> bool:
         """Whether this method of a sweep is what the row reports: its name and settings, where those are fixed or tell the
         table's rows of one method apart."""

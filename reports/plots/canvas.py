@@ -30,6 +30,8 @@ WIDE = 5.0  # percent points: intervals may make a panel this much higher and lo
 TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
 # The only colours beside those of the families. The page for a screen replaces each of them in the dark.
 INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"
+# How lines of one family are told apart.
+LINES: Any = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 _HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # of the sheet, of a panel, of the legend
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from reports.cells import CellResult
 from reports.families import look
 from reports.manifest import Manifest
 from reports.plots.canvas import (
+    LINES,
     PAPER,
     Frame,
     emptied,
@@ -37,7 +37,6 @@ from search_spaces.language import Cell
 
 Results = Mapping[Cell, CellResult]
 _COLUMNS = ["series", "family", "label", "value", "mean", "low", "high", "n"]
-_LINES: Any = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +153,7 @@ def _styles(found: list[Series]) -> dict[str, Line2D]:
         shown = look(one.family)
         styles[one.title] = Line2D(
             [], [], color=shown.colour, marker=shown.marker, markersize=4.5, linewidth=1.1,
-            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=_LINES[place % len(_LINES)], label=short(one.title),
+            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=LINES[place % len(LINES)], label=short(one.title),
         )  # fmt: skip
     return styles
 

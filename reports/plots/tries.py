@@ -21,7 +21,9 @@ from reports.expected import curves
 from reports.families import look, ordered, present
 from reports.markdown import plural
 from reports.plots.canvas import (
+    GREY,
     INK,
+    LINES,
     PALE,
     PAPER,
     SMALL,
@@ -139,7 +141,9 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
     )
     for position, (_, line) in enumerate(own.groupby("method", sort=False)):
         style = look(line["family"].iloc[0])
-        axes.plot(line["n"], line["expected"], color=style.colour, linewidth=1.1, linestyle=_LINES[position % 4])
+        axes.plot(
+            line["n"], line["expected"], color=style.colour, linewidth=1.1, linestyle=LINES[position % len(LINES)]
+        )
         end = line.iloc[-1]
         if end["n"] >= end["planned"]:
             axes.plot(
@@ -147,9 +151,6 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
                 markeredgecolor=PAPER, markeredgewidth=0.4, zorder=3,
             )  # fmt: skip
     return _name_ends(axes, own)
-
-
-_LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
 def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
@@ -164,5 +165,5 @@ def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
     start = right + 0.14 * (edge - right)
     inches = axes.get_window_extent().width / axes.figure.dpi * (edge - start) / (edge - axes.get_xlim()[0])
     for row, place in zip(ends.itertuples(), places, strict=True):
-        axes.plot([row.n, start], [row.expected, place], color="#5c5c5c", linewidth=0.35, zorder=0.9)
+        axes.plot([row.n, start], [row.expected, place], color=GREY, linewidth=0.35, zorder=0.9)
         axes.text(start, place, fitted(short(row.title), inches, SMALL), fontsize=SMALL, va="center", color=INK)

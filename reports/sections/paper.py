@@ -29,7 +29,9 @@ def text(sweep: Sweep) -> str:
         "## The paper's own numbers",
         f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
         _warning(sweep.manifest, paper),
-        "*#P* of what was measured: module weights, the first of the three counts above." if _has_shares(paper) else "",
+        "*#P* of what was measured: module weights, the first of the three counts above."
+        if any(t.has_shares for t in paper.tables)
+        else "",
         *(part for t in paper.tables for part in (f"{_title(t)}:", shown[f"paper_{t.name}"].markdown())),
     )
 
@@ -38,10 +40,6 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     """The paper's tables by their names; none when the sweep does not repeat it."""
     paper = paper_of(sweep.manifest)
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
-
-
-def _has_shares(paper: Paper) -> bool:
-    return any(row.percent is not None for printed in paper.tables for row in printed.rows)
 
 
 def _title(printed: Printed) -> str:
@@ -62,19 +60,18 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
 def _table(sweep: Sweep, paper: Paper, printed: Printed) -> Table:
     """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
     models = paper.models_beside(printed, sweep.manifest)
-    with_share = any(row.percent is not None for row in printed.rows)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
     lines: list[list[object]] = []
     for row in printed.rows:
-        share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if with_share else []
+        share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if printed.has_shares else []
         lines.append([row.title, printed.model, *share, *_printed_scores(printed, row)])
         same = [label for label, facts in sweep.manifest.methods.items() if printed.has(row, facts)]
-        lines += _measured(sweep, printed, models, same, "measured here", with_share)
+        lines += _measured(sweep, printed, models, same, "measured here")
         left -= set(same)
     rest = [label for label in sweep.manifest.methods if label in left]
-    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper", with_share)
+    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper")
     average = ["Average"] if printed.average else []
-    header = ["Method", "Model", *(["#P"] if with_share else []), *(c.title for c in printed.columns), *average]
+    header = ["Method", "Model", *(["#P"] if printed.has_shares else []), *(c.title for c in printed.columns), *average]
     told = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
     return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
 
@@ -92,7 +89,7 @@ def _shown(score: Score) -> str:
 
 
 def _measured(
-    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str, with_share: bool
+    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
     """Rows with this sweep's results; none for what has no result in any column."""
     lines: list[list[object]] = []
@@ -102,7 +99,7 @@ def _measured(
             means = [score.mean for score in scores if score.mean is not None]
             average = [points(fmean(means)) if len(means) == len(scores) else MISSING] if printed.average else []
             title = Markup(f"↳ *{what}: {escape(sweep.manifest.methods[label].title)}*")
-            share = [_share(sweep, model, label)] if with_share else []
+            share = [_share(sweep, model, label)] if printed.has_shares else []
             if means:
                 lines.append([title, sweep.manifest.models[model].title, *share, *map(_shown, scores), *average])
     return lines
