@@ -31,7 +31,7 @@ def sweep_id(space: Space) -> str:
 
     Order counts: it decides which configuration is tried first.
     """
-    text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS})
+    text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS[space.recipe.precision]})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from search_spaces.language import Cell, Recipe, Scalar
+from search_spaces.language import Cell, Precision, Recipe, Scalar
 
-# Raise it whenever the same trial would train differently: cached results of the old semantics are then not used.
-TRAINING_SEMANTICS = 3
+# Raise it for a precision whenever the same trial would train differently in it: cached results of the old semantics are then
+# not used.
+TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
@@ -29,7 +30,8 @@ class Trial:
     """One configuration with one seed in one cell.
 
     `settings` is what the method is built with, fixed and searched together, without lr and batch size. `split` is
-    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone. `ablated`: a final whose method
+    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone. `semantics`: the version of the
+    training code that decides the result, by default the current one of the recipe's precision. `ablated`: a final whose method
     is removed from every span of layers once it is trained.
     """
 
@@ -43,8 +45,12 @@ class Trial:
     recipe: Recipe
     weights: str
     split: str
-    semantics: int = TRAINING_SEMANTICS
+    semantics: int = 0
     ablated: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.semantics:
+            object.__setattr__(self, "semantics", TRAINING_SEMANTICS[self.recipe.precision])
 
     @property
     def id(self) -> str:

@@ -133,7 +133,7 @@ def test_tokens_that_are_gone_and_other_training_are_named(sweep, tmp_path):
     with pytest.raises(ValueError, match=r"does not hold task 'markers'.*sweep's command makes it again"):
         again.tokens_of(replace(record, folder=tmp_path / "x"), final.trial)
     with pytest.raises(ValueError, match="check out the commit"):
-        again.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS + 1))
+        again.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS["fp32"] + 1))
 
 
 @pytest.mark.slow

@@ -229,9 +229,10 @@ def test_no_two_changes_share_a_name():
 
 
 def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
-    before = sweep_id(make_space())
-    monkeypatch.setattr(manifest, "TRAINING_SEMANTICS", manifest.TRAINING_SEMANTICS + 1)
+    before, narrow = sweep_id(make_space()), sweep_id(make_space(recipe=Recipe(precision="bf16")))
+    monkeypatch.setattr(manifest, "TRAINING_SEMANTICS", {**manifest.TRAINING_SEMANTICS, "fp32": 99})
     assert sweep_id(make_space()) != before
+    assert sweep_id(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
 
 
 def test_a_sweep_has_the_same_name_in_every_process():

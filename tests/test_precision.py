@@ -17,15 +17,15 @@ RECIPE = Recipe(epochs=4, patience=9, precision="bf16")
 
 
 class Casts(TorchDispatchMode):
-    """Counts elements cast to bf16, by shape."""
+    """Shapes of the tensors that are cast to a type."""
 
-    def __init__(self):
+    def __init__(self, dtype=torch.bfloat16):
         super().__init__()
-        self.shapes = []
+        self.dtype, self.shapes = dtype, []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if "_to_copy" in str(function) and out.dtype == torch.bfloat16:
+        if "_to_copy" in str(function) and out.dtype == self.dtype:
             self.shapes.append(tuple(out.shape))
         return out
 
@@ -79,6 +79,21 @@ def test_parameters_and_moments_stay_fp32_and_learn(method, settings, tiny_bert)
     group = lane._find(trial.id)[0].group
     assert {group.values.dtype, group.moments.dtype, slot.best.dtype} == {torch.float32}
     assert lane.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
+
+
+def test_only_what_goes_to_the_residual_stream_is_widened(tiny_bert):
+    """Queries, keys, values and the feed-forward hidden states stay bf16: the next product would round them again."""
+    lane = engine(tiny_bert, "bf16")
+    lane.join(make_trial("linear_probe", recipe=RECIPE), make_data())
+    with Casts(torch.float32) as casts:
+        lane.step()
+    wide = [shape for shape in casts.shapes if shape[-1] == 64]
+    assert not wide, "the hidden states of the feed-forward part are 64 wide, and nothing else is"
+
+
+def test_the_precision_of_training_that_moved_is_in_the_ids():
+    assert make_trial(recipe=Recipe(epochs=3)).semantics == 3
+    assert make_trial(recipe=RECIPE).semantics == 4
 
 
 def test_company_changes_a_curve_by_no_more_than_rounding(tiny_bert):

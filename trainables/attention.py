@@ -91,7 +91,7 @@ def attend(running: Attending, layer: int, heads: int, query: Tensor, key: Tenso
         hide = rows.hide if prefix is None else _hide(there, H)
         with running.products():
             scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
-        probabilities = scores.softmax(-1, dtype=q.dtype)
+        probabilities = scores.softmax(-1, dtype=torch.float32)
         factors = running.probability_factors(layer)
         if factors is not None:
             probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)

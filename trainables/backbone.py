@@ -64,6 +64,8 @@ BERT = Family(
     norm="LayerNorm",
     position_offset=0,
 )
+# Maps whose output dropout, residual and LayerNorm follow.
+TO_RESIDUAL: tuple[Site, ...] = ("attention.dense", "ffn.dense")
 FAMILIES = {"bert": BERT, "roberta": replace(BERT, model="RobertaModel", position_offset=2)}
 
 
@@ -223,16 +225,18 @@ class Backbone:
         return attend(self._pass, layer, self.shape.heads, query, key, value), None
 
     def _linear(self, linear: nn.Linear, layer: int, site: Site, x: Tensor) -> Tensor:
-        h = self._product(linear, x)
+        h = self._product(linear, x, to_residual=site in TO_RESIDUAL)
         return self._pass.linear(layer, site, x, h) if self._pass else h
 
-    def _product(self, linear: nn.Linear, x: Tensor) -> Tensor:
+    def _product(self, linear: nn.Linear, x: Tensor, to_residual: bool) -> Tensor:
+        """In bf16 only what goes to the residual stream is widened: what other products read next stays as they read it."""
         if self.precision == "fp32":
             return F.linear(x, linear.weight, linear.bias)
         if self._narrow is None or self._narrow[0] is not x:
             self._narrow = (x, x.bfloat16())
         weight, bias = self._narrow_weights(linear)
-        return F.linear(self._narrow[1], weight, bias).to(x.dtype)
+        h = F.linear(self._narrow[1], weight, bias)
+        return h.float() if to_residual else h
 
     def _narrow_weights(self, linear: nn.Linear) -> tuple[Tensor, Tensor]:
         """bf16 twins: cast once where frozen, in every pass where they are being trained."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.backbone import Backbone
 from trainables.dropout import Masks
 from trainables.group import Group
-from trainables.packing import Rows
+from trainables.packing import Rows, sent
 from trainables.slot import Slot
 
 
@@ -66,6 +66,6 @@ def dropout_of(slots: Sequence[Slot], steps: Sequence[int], rows: Rows, backbone
 
 def _stacked(draws: Sequence[Mapping[str, ArrayLike]], backbone: Backbone) -> dict[str, Tensor]:
     def stack(vectors: list[ArrayLike]) -> Tensor:
-        return torch.from_numpy(np.asarray(vectors, np.float32)).to(backbone.device)[:, None]
+        return sent(torch.from_numpy(np.asarray(vectors, np.float32)), backbone.device)[:, None]
 
     return {name: stack([each[name] for each in draws]) for name in draws[0]}

@@ -30,7 +30,7 @@ from trainables.evaluation import Question, answer
 from trainables.group import Group, Pace
 from trainables.layout import Layout
 from trainables.methods import METHODS
-from trainables.packing import Rows, pack
+from trainables.packing import Rows, pack, sent
 from trainables.pruning import contenders, mask_for, turn
 from trainables.running import RunningPass, Segment, losses_of
 from trainables.slot import Slot
@@ -236,20 +236,19 @@ class Engine:
         return [each.detach() for each in losses]
 
     def _update(self, company: Company) -> None:
-        def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, device=self.backbone.device)[:, None]
-
         slots = company.slots
+        numbers = [
+            [slot.trial.lr * slot.pace() for slot in slots],
+            [slot.pace() for slot in slots],
+            [slot.step + 1.0 - slot.phase.start for slot in slots],
+            [float(len(slot.phase)) for slot in slots],
+            [slot.trial.recipe.weight_decay for slot in slots],
+            [slot.trial.recipe.clip for slot in slots],
+        ]
+        # One copy that nobody waits for: a tensor made on the device number by number stops the host until the device is idle.
+        lr, share, step, total, decay, clip = sent(torch.tensor(numbers), self.backbone.device)[..., None]
         company.group.step(
-            Pace(
-                lr=column([slot.trial.lr * slot.pace() for slot in slots]),
-                share=column([slot.pace() for slot in slots]),
-                step=column([slot.step + 1.0 - slot.phase.start for slot in slots]),
-                total=column([float(len(slot.phase)) for slot in slots]),
-                decay=column([slot.trial.recipe.weight_decay for slot in slots]),
-                clip=column([slot.trial.recipe.clip for slot in slots]),
-                noise=company.noise,
-            )
+            Pace(lr=lr, share=share, step=step, total=total, decay=decay, clip=clip, noise=company.noise)
         )
 
     def _close_epochs(self, ended: list[Slot]) -> None:

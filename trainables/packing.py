@@ -138,7 +138,7 @@ def pack(
     every = np.broadcast_to(keys[:, None, :], (B, heads, L))
 
     def move(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
+        return sent(torch.from_numpy(array), device)
 
     return Rows(
         input_ids=move(ids[None]),
@@ -162,6 +162,13 @@ def pack(
         virtual=move(np.concatenate(virtual)),
         added=more,
     )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device. To a GPU by way of pinned memory: from any other the copy waits for the steps before it."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:

@@ -103,6 +103,9 @@ class RunningPass:
         self.ends_early = not any(s.group.layout.method.reads_all_tokens for s in segments)
         self._starts = rows.starts
         self._segments, self._masks = segments, masks
+        self._number = {id(s): i for i, s in enumerate(segments)}
+        # The last tensors that were split: several formulas of a site read the same one.
+        self._splits: list[tuple[Tensor, tuple[Tensor, ...]]] = []
         self.explicit = self.training or twice_differentiable
         # What came to this layer's query map, for formulas of the attention's prefix and context.
         self._layer_input: Tensor | None = None
@@ -195,8 +198,17 @@ class RunningPass:
     def tokens(self, s: Segment, h: Tensor) -> Tensor:
         """The segment's part of h [1, n, D], as [G, T, D]."""
         start, stop = self._starts[s.start], self._starts[s.stop]
-        part = h if stop - start == h.shape[1] else h[:, start:stop]
+        part = h if stop - start == h.shape[1] else self._split(h)[self._number[id(s)]]
         return part.view(s.stop - s.start, -1, h.shape[-1])
+
+    def _split(self, h: Tensor) -> tuple[Tensor, ...]:
+        """Every segment's part of h [1, n, D]. Their gradients come back as one tensor; those of slices are each of h's size."""
+        for known, parts in self._splits:
+            if known is h:
+                return parts
+        parts = h.split([self._starts[s.stop] - self._starts[s.start] for s in self._segments], dim=1)
+        self._splits = [*self._splits[-1:], (h, parts)]
+        return parts
 
     def _apply(self, layer: int, site: Site, h: Tensor, x: Tensor | None = None, query: Tensor | None = None) -> Tensor:
         """Each method's formula on its own rows of h [1, n, D]."""

@@ -34,6 +34,8 @@ class Slot:
     progress: list[Progress] = field(default_factory=list)
     test: TestResult | None = None
     started: float = field(default_factory=time.monotonic)
+    # The epoch's order of examples, drawn in its first step: of many examples it takes longer than a step.
+    _order: tuple[int, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,7 +74,9 @@ class Slot:
 
     def batch(self) -> tuple[Split, np.ndarray]:
         """The next mini-batch: a fresh order each epoch, the last batch of an epoch may be smaller."""
-        order = permutation(len(self.data.train), self.trial.seed, "order", self.epoch)
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = self.epoch, permutation(len(self.data.train), self.trial.seed, "order", self.epoch)
+        order = self._order[1]
         start = (self.step % self.steps_per_epoch) * self.trial.batch_size
         return self.data.train, order[start : start + self.trial.batch_size]
 
