@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from benchmarks.plain_loop import padded, plain_model
 from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
-from trainables.backbone import FAMILIES, Backbone
-from trainables.engine import Engine
-from trainables.models import Model, shape_of
+from trainables.backbone.backbone import FAMILIES, Backbone
+from trainables.backbone.models import Model, shape_of
 from trainables.seeds import permutation
-from trainables.tasks.contract import Split, Task, TaskData
+from trainables.tasks.task_data import Split, Task, TaskData
+from trainables.training.engine import Engine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.arms import BERT_BASE, CPU, Fused, Lone, make_data, make_trials
-from trainables.backbone import Backbone
+from trainables.backbone.backbone import Backbone
 
 RESIDENTS = (1, 2, 4)
 

@@ -42,7 +42,7 @@ def cpu_of_threads() -> dict[str, float]:
 
 def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float, grace: int = 2) -> dict[str, Any]:
     """A sweep of fake trials through two lanes, with ledger and MLflow on."""
-    from orchestrator.cluster import Share, cluster
+    from orchestrator.execution.cluster import Share, cluster
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     marks: Marks = []
@@ -50,21 +50,21 @@ def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float, grac
         # Not before: Ray reads its token when it is imported.
         from benchmarks.fake_lane import registry
         from benchmarks.fake_sweep import make_space, make_sweep
-        from orchestrator import tuning
+        from orchestrator.execution import tune_runner
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
         tracker: list[Any] = []
         sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
         tracker.append(_tracker(root, sweep))
-        tuning.open_registry = functools.partial(tuning.open_registry, kind=registry(seconds))
-        places = tuning.Places(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+        tune_runner.open_registry = functools.partial(tune_runner.open_registry, kind=registry(seconds))
+        places = tune_runner.Places(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
         part = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
 
         def ended(trial_id: str) -> None:
             marks.append((time.perf_counter(), cpu_of_threads()))
 
-        drain = tuning.Drain(lambda: None)
-        tuning.run(sweep, places, part, temporary, drain, ended, lambda: None)
+        drain = tune_runner.Drain(lambda: None)
+        tune_runner.run(sweep, places, part, temporary, drain, ended, lambda: None)
         assert sweep.finished
         accepted = time.perf_counter()
         assert tracker[0].drain(300)
@@ -103,7 +103,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     """The driver's part alone, without Ray: results entered `batch` at a time, with the ledger synced and MLflow on."""
     from benchmarks.fake_lane import FakeResident
     from benchmarks.fake_sweep import make_space, make_sweep
-    from orchestrator.clerk import Clerk
+    from orchestrator.execution.controller import Controller
     from search_spaces.records import Trial
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
@@ -111,7 +111,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
     tracker.append(_tracker(root, sweep))
-    clerk = Clerk(
+    clerk = Controller(
         sweep, lambda jobs, verdicts: ([], []), lambda trial: {"trial": trial.to_json()}, lambda trial_id: None
     )
     jobs, _ = clerk.serve([f"p{i}" for i in range(trials)], [])
@@ -131,8 +131,8 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     """CPU milliseconds per trial of 4 epochs in the driver's own code, early and late, and how much of it is Optuna's."""
     from benchmarks.fake_lane import FakeResident
     from benchmarks.fake_sweep import make_space, make_sweep
-    from orchestrator.clerk import Clerk
-    from orchestrator.study import Study
+    from orchestrator.execution.controller import Controller
+    from orchestrator.search.sampler import Study
     from search_spaces.records import Trial
 
     spent = {"all": 0.0, "optuna": 0.0}
@@ -149,7 +149,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     sweep = make_sweep(make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4), root / "sweep")
     marks: Marks = []
-    clerk = Clerk(
+    clerk = Controller(
         sweep,
         lambda jobs, verdicts: ([], []),
         lambda trial: {"trial": trial.to_json()},
@@ -175,7 +175,7 @@ def _epoch(resident: Any) -> dict[str, Any]:
 
 def _tracker(root: Path, sweep: Any) -> Any:
     """MLflow's writer, connected."""
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking.tracker import Tracker
 
     manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
     first = sweep._ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
@@ -187,7 +187,7 @@ def _tracker(root: Path, sweep: Any) -> Any:
 
 def reports(trials: int, epochs: int) -> dict[str, Any]:
     """The same results one by one: each is a result of Ray Tune's, entered and synced before its trial goes on."""
-    from orchestrator.cluster import cluster
+    from orchestrator.execution.cluster import cluster
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     with cluster(0, 1, None) as (_, temporary):

@@ -18,13 +18,13 @@ import torch
 from benchmarks import measure
 from search_spaces.language import Cell, Choice, Recipe
 from search_spaces.records import Trial
-from trainables.backbone import Backbone
-from trainables.engine import Engine
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.models import Model, resolve
 from trainables.methods import METHODS
-from trainables.models import Model, resolve
-from trainables.tasks.contract import TaskData
-from trainables.tasks.loading import load
+from trainables.tasks.task_data import TaskData
+from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
+from trainables.training.engine import Engine
 
 MODEL = "minilm"
 

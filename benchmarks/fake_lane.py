@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from search_spaces.records import Outcome, Progress, TestResult, Trial
-from trainables.host import LaneHost, Registry
 from trainables.seeds import derive
+from trainables.worker.ray_actors import DeviceWorkerActor, WorkerRegistry
 
 
 class FakeResident:
@@ -55,7 +55,7 @@ class FakeResident:
         )
 
     def take(self) -> Any:
-        from trainables.resident import Report  # brings torch, which the registry's process does not need
+        from trainables.worker.trial_runner import Report  # brings torch, which the registry's process does not need
 
         self._reported += 1
         point = self._points[self._reported - 1]
@@ -99,7 +99,7 @@ class FakeLane:
             time.sleep(self._seconds)
 
 
-class FakeHost(LaneHost):
+class FakeHost(DeviceWorkerActor):
     seconds = 0.0
 
     @classmethod
@@ -107,7 +107,7 @@ class FakeHost(LaneHost):
         return FakeLane(ahead, cls.seconds)
 
 
-def registry(epoch_seconds: float) -> type[Registry]:
+def registry(epoch_seconds: float) -> type[WorkerRegistry]:
     """A registry whose lanes are fakes."""
     host = type("Host", (FakeHost,), {"seconds": epoch_seconds})
-    return type("FakeRegistry", (Registry,), {"host": host})
+    return type("FakeRegistry", (WorkerRegistry,), {"host": host})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import Ledger
-from orchestrator.library import Library
-from orchestrator.sweep import Sweep
+from orchestrator.search.result_cache import ResultCache
+from orchestrator.search.sweep import Sweep
 from search_spaces.language import TRAINING, Budget, Cell, Recipe, Space, choice, log_uniform, method
 from search_spaces.records import Counts, Trial
 
@@ -29,7 +29,9 @@ def make_space(trials: int, epochs: int, in_flight: int, cells: int = 1, grace: 
 
 
 def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -> Sweep:
-    return Sweep(space, Ledger.open(folder), Library(folder.parent, folder), make(space), lambda trial: COUNTS, notify)
+    return Sweep(
+        space, Ledger.open(folder), ResultCache(folder.parent, folder), make(space), lambda trial: COUNTS, notify
+    )
 
 
 def make(space: Space) -> Any:

@@ -14,7 +14,7 @@ import torch
 from benchmarks import measure
 from benchmarks.gpu_setting import Bench, Shape, release, set_precision
 from search_spaces.records import Trial
-from trainables.engine import Engine
+from trainables.training.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 GIB = 2**30

@@ -13,9 +13,9 @@ import torch
 from benchmarks import measure
 from benchmarks.arms import BERT_BASE, Encoder, Fused, Lone, make_data, make_trials
 from search_spaces.records import Trial
-from trainables.backbone import Backbone
-from trainables.models import Model
-from trainables.tasks.contract import TaskData
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.models import Model
+from trainables.tasks.task_data import TaskData
 
 Shape = tuple[int, int | None]  # batch size, tokens per example; None: lengths distributed like CoLA's
 

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import measure
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
-from trainables.backbone import Backbone
-from trainables.models import Model
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.models import Model
 
 RESIDENTS = (1, 4, 16, 64)
 ENCODER = Encoder(layers=12, width=16, heads=2)

@@ -21,11 +21,11 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.arms import CPU, Fused, Lone, make_trials
 from search_spaces.language import Precision
-from trainables.backbone import Backbone
-from trainables.models import Model, resolve
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
-from trainables.tasks.contract import TaskData
-from trainables.tasks.loading import load
+from trainables.tasks.task_data import TaskData
+from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
 
 TASKS = ("cola", "mrpc", "stsb", "rte")

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from benchmarks.fake_lane import FakeResident
 from benchmarks.fake_sweep import make_space, make_sweep
-from orchestrator.sweep import Sweep
+from orchestrator.search.sweep import Sweep
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 
 SLOTS = 4

@@ -24,16 +24,16 @@ from transformers.utils import logging as transformers_logging
 
 from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
-from trainables.backbone import FAMILIES, Backbone
-from trainables.counting import build
-from trainables.engine import Engine
-from trainables.layout import Layout
-from trainables.models import Model, resolve
+from trainables.backbone.backbone import FAMILIES, Backbone
+from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
-from trainables.tasks.contract import Split, TaskData
-from trainables.tasks.loading import load
-from trainables.tasks.metrics import evaluate
+from trainables.tasks.metrics import compute_metrics
+from trainables.tasks.task_data import Split, TaskData
+from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
+from trainables.training.engine import Engine
+from trainables.training.parameter_counts import build
+from trainables.training.parameter_layout import ParameterLayout
 
 
 class Bottleneck(nn.Module):
@@ -103,12 +103,12 @@ def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list
             optimiser.zero_grad()
             total.append(float(loss.detach()))
         losses.append(statistics.fmean(total))
-        score = evaluate(data.task, outputs_of(network, data.validation, offset), data.validation.labels).score
+        score = compute_metrics(data.task, outputs_of(network, data.validation, offset), data.validation.labels).score
         if score > best:
             best, kept = score, copy.deepcopy(network.state_dict())
     assert kept is not None
     network.load_state_dict(kept)
-    return evaluate(data.task, outputs_of(network, data.test, offset), data.test.labels).score, losses
+    return compute_metrics(data.task, outputs_of(network, data.test, offset), data.test.labels).score, losses
 
 
 def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[float]]:
@@ -148,7 +148,7 @@ def outputs_of(network: nn.Module, split: Split, offset: int) -> np.ndarray:
 
 def _start(model: Model, trial: Trial, outputs: int) -> dict[str, Tensor]:
     backbone = Backbone.load(model, torch.device("cpu"))
-    layout = Layout(build(trial.method, trial.settings, model.shape), backbone, outputs)
+    layout = ParameterLayout(build(trial.method, trial.settings, model.shape), backbone, outputs)
     row = layout.initial(trial.seed, backbone)
     return {e.name: row[e.start : e.stop].view(e.shape) for e in layout.entries}
 

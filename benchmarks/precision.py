@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.arms import CPU, Fused, make_data, make_trials
-from trainables.backbone import Backbone
-from trainables.models import resolve
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.models import resolve
 
 MODEL, BATCH_SIZE, STEPS = "minilm", 16, 2
 

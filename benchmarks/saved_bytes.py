@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.arms import BERT_BASE, CPU, Encoder, Fused, Lone, make_data, make_trials
-from trainables.backbone import Backbone
+from trainables.backbone.backbone import Backbone
 
 BATCH, TOKENS = 8, 64
 

@@ -81,7 +81,7 @@ class Measured:
 def run_ours(setting: Setting, data_dir: Path | None, folder: Path) -> Measured:
     """The shipped command on a space file, in an empty folder."""
     from orchestrator.ledger import read
-    from trainables.tasks.loading import describe
+    from trainables.tasks.task_loading import describe
 
     score = describe(setting.task).metrics[0]
     out = folder / "runs"
@@ -176,7 +176,7 @@ def tiny(folder: Path) -> str:
     from transformers import PreTrainedTokenizerFast
 
     from benchmarks.arms import Encoder
-    from trainables.tasks.loading import load
+    from trainables.tasks.task_loading import load
 
     loaded = load("agreement", data_dir=None, folder=Path(), train_examples=0, test_examples=0)
     words = sorted({word for text in loaded.train.first for word in text.split()})

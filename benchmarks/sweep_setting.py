@@ -72,7 +72,7 @@ class Setting:
 
     def trials(self) -> list[dict[str, Scalar]]:
         """Every search trial (lr, batch_size, seed), in the order in which our side asks for them."""
-        from orchestrator.study import Study
+        from orchestrator.search.sampler import Study
 
         space = self.space()
         dimensions = space.dimensions_of(space.methods[0])

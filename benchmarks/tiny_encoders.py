@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
-from trainables.backbone import Backbone
+from trainables.backbone.backbone import Backbone
 
 K = 16
 CASES = {

@@ -21,18 +21,18 @@ from benchmarks.sweep_comparison import PEER_TRIAL, TASKS
 from benchmarks.sweep_setting import Setting
 from benchmarks.tune_and_trainer import PADDINGS, read_splits, trainer_of
 from search_spaces.records import Trial
-from trainables.lane import Own, open_lane
-from trainables.models import Model, resolve
-from trainables.tasks.contract import Loaded
-from trainables.tasks.loading import load
+from trainables.backbone.models import Model, resolve
+from trainables.tasks.task_data import Loaded
+from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare
+from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
 
 def ours(
     setting: Setting, model: Model, loaded: Loaded, lr: float, batch_size: int, scratch: Path
 ) -> Callable[[], Any]:
     """Trains the trial to its end, in a lane as a worker has it; the lane keeps its backbone, as in a sweep."""
-    space, lane = setting.space(), open_lane(gpu=False)
+    space, lane = setting.space(), open_device_worker(gpu=False)
     data = prepare(loaded, str(model.path), setting.max_length, scratch)
     trial = Trial(
         cell=space.cells[0],
@@ -50,7 +50,7 @@ def ours(
 
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=scratch) as checkpoints:
-            own = Own(lane, {**job, "checkpoints": checkpoints})
+            own = InProcessTrial(lane, {**job, "checkpoints": checkpoints})
             for _ in range(setting.epochs):
                 own.next()
             own.leave()

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweep_setting import Setting
-from trainables.models import Model, resolve
-from trainables.tasks.contract import Loaded, Task, Texts
-from trainables.tasks.loading import load
-from trainables.tasks.metrics import evaluate
+from trainables.backbone.models import Model, resolve
+from trainables.tasks.metrics import compute_metrics
+from trainables.tasks.task_data import Loaded, Task, Texts
+from trainables.tasks.task_loading import load
 
 Examples = list[dict[str, Any]]
 Splits = tuple[Any, dict[str, Examples]]
@@ -143,7 +143,7 @@ def arguments_of(config: dict[str, Any], setting: Setting) -> Any:
 def scorer(task: Task) -> Callable[[Any], dict[str, float]]:
     def score(predictions: Any) -> dict[str, float]:
         outputs = predictions.predictions.reshape(len(predictions.label_ids), -1)
-        return {"score": evaluate(task, outputs, predictions.label_ids.astype("float32")).score}
+        return {"score": compute_metrics(task, outputs, predictions.label_ids.astype("float32")).score}
 
     return score
 

@@ -16,25 +16,25 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from orchestrator import exits
-from orchestrator.admission import trials_per_device
-from orchestrator.allowance import Allowance, stopwatch
-from orchestrator.cluster import cluster, device_name, environment, watched
-from orchestrator.display import Display, log_records
-from orchestrator.keeping import Keeper
+from orchestrator import exit_codes
+from orchestrator.execution.checkpoint_retention import CheckpointRetention
+from orchestrator.execution.cluster import cluster, device_name, environment, watched
+from orchestrator.execution.concurrency import trials_per_device
+from orchestrator.execution.progress import ProgressDisplay, log_records
 from orchestrator.ledger import Ledger, write_atomic
-from orchestrator.library import Library
-from orchestrator.manifest import fingerprints, make_manifest, sweep_id
-from orchestrator.plan import Plan
-from orchestrator.sweep import Sweep
-from orchestrator.tracking import Tracker, redact
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sweep_id
+from orchestrator.search.result_cache import ResultCache
+from orchestrator.search.sweep import Sweep
+from orchestrator.search.time_budget import TimeBudget, stopwatch
+from orchestrator.tracking.tracker import Tracker, redact
 from search_spaces.language import TRAINING, Cell, Scalar, task_name
 from search_spaces.records import Counts, Phase, Trial
-from trainables.counting import build, count
-from trainables.models import Model, resolve
-from trainables.tasks.contract import Loaded
-from trainables.tasks.loading import load
+from trainables.backbone.models import Model, resolve
+from trainables.tasks.task_data import Loaded
+from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
+from trainables.training.parameter_counts import build, count
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def drive(plan: Plan, settings: Settings) -> int:
         uri = settings.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, list(ledger.records))
         tracker.start()
-        allowance = Allowance(settings.budget, ledger.records, clock) if settings.budget else None
+        allowance = TimeBudget(settings.budget, ledger.records, clock) if settings.budget else None
 
         def notify(records: Sequence[dict[str, Any]]) -> None:
             tracker.put(records)
@@ -98,7 +98,9 @@ def drive(plan: Plan, settings: Settings) -> int:
             notify(ledger.append(event))
 
         record({"event": "sweep", "format": FORMAT, "manifest": manifest})
-        sweep = Sweep(plan.space, ledger, Library(out, folder), maker(plan, prepared), counter(plan, prepared), notify)
+        sweep = Sweep(
+            plan.space, ledger, ResultCache(out, folder), maker(plan, prepared), counter(plan, prepared), notify
+        )
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
             folder.name,
@@ -222,9 +224,9 @@ def _run(
     folder: Path,
     console: Console,
     record: Callable[[Mapping[str, Any]], None],
-    allowance: Allowance | None,
+    allowance: TimeBudget | None,
 ) -> int:
-    keeper = Keeper(sweep, folder / "checkpoints", record)
+    keeper = CheckpointRetention(sweep, folder / "checkpoints", record)
     keeper.tidy()
     parts = (read(path).train for path in prepared.tokens.values())
     lengths = (len(part.ids) / len(part) for part in parts)
@@ -232,27 +234,29 @@ def _run(
     with cluster(settings.gpus, per_device, settings.address) as (part, temporary), watched():
         record({"event": "lanes", "slots": part.slots, "per_device": part.per_device})
         # Not before: Ray reads its switches and its token when it is imported.
-        from orchestrator import tuning
+        from orchestrator.execution import tune_runner
 
-        display = Display(sweep, console)
-        drain = tuning.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
-        places = tuning.Places(sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints")
+        display = ProgressDisplay(sweep, console)
+        drain = tune_runner.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
+        places = tune_runner.Places(
+            sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints"
+        )
         look = allowance.watch(sweep, part.slots) if allowance else lambda: None
         with drain.listening():
             try:
-                tuning.run(sweep, places, part, temporary, drain, keeper.ended, display.refresh, look)
+                tune_runner.run(sweep, places, part, temporary, drain, keeper.ended, display.refresh, look)
             finally:
                 display.close()
-    exits.preempt_on_sigterm()
+    exit_codes.preempt_on_sigterm()
     if drain.signal is not None and not sweep.finished:
-        return exits.INTERRUPTED if drain.signal is signal.SIGINT else exits.PREEMPTED
+        return exit_codes.INTERRUPTED if drain.signal is signal.SIGINT else exit_codes.PREEMPTED
     return _verdict(sweep)
 
 
 def _verdict(sweep: Sweep) -> int:
     """Whether what the sweep has is a result: not when too many trials failed, or all of a cell that should have one."""
     empty = [search for search in sweep.cells.values() if search.finished and search.winner is None]
-    return exits.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exits.COMPLETE
+    return exit_codes.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exit_codes.COMPLETE
 
 
 def _sources(prepared: Prepared) -> dict[str, str]:
@@ -266,16 +270,16 @@ def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, se
             "the tracking store %s did not take everything; the ledger holds it, and the same command delivers it",
             redact(uri),
         )
-        return code or exits.ENVIRONMENT
+        return code or exit_codes.ENVIRONMENT
     arguments = ["--tracking-uri", uri, "--sweep", folder.name, "--out", str(settings.report)]
     done = subprocess.run([sys.executable, "-m", "reports", *arguments], env=environment(), check=False)
     if done.returncode:
         log.error("the report could not be written (exit code %d)", done.returncode)
-        return code or exits.ENVIRONMENT
+        return code or exit_codes.ENVIRONMENT
     log.info("report: %s", settings.report / "summary.md")
-    if code in (exits.INTERRUPTED, exits.PREEMPTED):
+    if code in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
         log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", settings.command)
-    elif code == exits.TOO_MANY_FAILURES:
+    elif code == exit_codes.TOO_MANY_FAILURES:
         first = sweep.failures[0].outcome
         log.error("stopped: %s; the first: %s", sweep.broken or "a cell has no result", first.reason if first else "")
     return code

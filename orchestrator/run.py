@@ -17,16 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import exits, preflight
-from orchestrator.durations import seconds
+from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
-from orchestrator.plan import Overrides, make_plan
+from orchestrator.planning import preflight
+from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
-from trainables.models import MissingModel
-from trainables.tasks.contract import MissingData
+from trainables.backbone.models import MissingModel
+from trainables.tasks.task_data import MissingData
 
 if TYPE_CHECKING:
-    from orchestrator.forecast import Call
+    from orchestrator.planning.forecast import RunCall
 
 ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
 
@@ -102,31 +103,31 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. SystemExit with code 2 for what the parser refuses."""
     arguments = _parse(argv)
-    exits.preempt_on_sigterm()
+    exit_codes.preempt_on_sigterm()
     try:
         return _main(arguments)
-    except exits.Preempted:
-        return _complain(f"terminated; start or continue it with: {command_of(arguments)}", exits.PREEMPTED)
+    except exit_codes.Preempted:
+        return _complain(f"terminated; start or continue it with: {command_of(arguments)}", exit_codes.PREEMPTED)
     except KeyboardInterrupt:
-        return _complain(f"interrupted; start or continue it with: {command_of(arguments)}", exits.INTERRUPTED)
+        return _complain(f"interrupted; start or continue it with: {command_of(arguments)}", exit_codes.INTERRUPTED)
     except ValueError as error:
-        return _complain(error, exits.BAD_INPUT)
-    except (MissingData, MissingModel, exits.EnvironmentUnfit, OSError) as error:
+        return _complain(error, exit_codes.BAD_INPUT)
+    except (MissingData, MissingModel, exit_codes.EnvironmentUnfit, OSError) as error:
         too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        return _complain(error, exits.BAD_INPUT if too_long else exits.ENVIRONMENT)
+        return _complain(error, exit_codes.BAD_INPUT if too_long else exit_codes.ENVIRONMENT)
     except Damaged as error:
-        return _complain(error, exits.DAMAGED_STATE)
+        return _complain(error, exit_codes.DAMAGED_STATE)
     except Held as error:
-        return _complain(error, exits.HELD)
-    except exits.ClusterLost as error:
-        return _complain(error, exits.CLUSTER_LOST)
+        return _complain(error, exit_codes.HELD)
+    except exit_codes.ClusterLost as error:
+        return _complain(error, exit_codes.CLUSTER_LOST)
 
 
-def call_of(arguments: argparse.Namespace) -> Call:
+def call_of(arguments: argparse.Namespace) -> RunCall:
     """What a preview has to know of the command line beside the space."""
-    from orchestrator.forecast import Call
+    from orchestrator.planning.forecast import RunCall
 
-    return Call(
+    return RunCall(
         gpus=arguments.gpus,
         per_device=arguments.trials_per_gpu,
         address=arguments.address,
@@ -158,11 +159,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from orchestrator import preview
+    from orchestrator.planning import preview
 
     if arguments.list:
         print(preview.list_text(arguments.list))
-        return exits.COMPLETE
+        return exit_codes.COMPLETE
     if not arguments.space:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
     if not 0 <= arguments.gpus <= 4096:
@@ -179,16 +180,16 @@ def _main(arguments: argparse.Namespace) -> int:
     plan = make_plan(load(arguments.space), overrides, arguments.data_dir)
     if arguments.plan:
         print(preview.plan_text(plan, call_of(arguments)))
-        return exits.COMPLETE
+        return exit_codes.COMPLETE
     preflight.check(arguments)
-    from orchestrator.forecast import check_budget
+    from orchestrator.planning.forecast import check_budget
 
     check_budget(plan, call_of(arguments))
     if plan.trials > ASK_ABOVE and not arguments.yes and sys.stdin.isatty():
         answer = input(f"{plan.trials} trials of at most {plan.space.recipe.epochs} epochs. Start? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was started")
-            return exits.COMPLETE
+            return exit_codes.COMPLETE
     from orchestrator.driver import Settings, drive
 
     settings = Settings(

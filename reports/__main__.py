@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.address import StoreError, redact
+from reports.data.store_address import StoreError, redact
 
 COMPARE = "compare"
 OK, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 2, 4, 130
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> Path:
     from reports.build import build  # --help needs neither pandas nor matplotlib
-    from reports.store import find
+    from reports.data.store import find
 
     return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
 
 
 def _compare(options: argparse.Namespace) -> Path:
     from reports import compare
-    from reports.store import Sweep, find, read
+    from reports.data.store import StoredSweep, find, read
 
-    def sweep(name: str) -> Sweep:
+    def sweep(name: str) -> StoredSweep:
         """`name`: a sweep of the store, the address of a store (its newest sweep), or ADDRESS#sweep."""
         uri, _, known = name.partition("#") if "://" in name else (options.tracking_uri, "", name)
         return read(uri, find(uri, sweep=known))

@@ -6,13 +6,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from reports import spreadsheet
-from reports.markdown import paragraphs
-from reports.page.build import page
+from reports.data.store import StoredSweep, read
+from reports.page.document import page
 from reports.plots import drawing
-from reports.section import Section
+from reports.render import csv_files
+from reports.render.markdown import paragraphs
 from reports.sections import SECTIONS
-from reports.store import Sweep, read
+from reports.sections.section import Section
 
 SUMMARY = "summary.md"
 PAGE = "summary.html"
@@ -33,7 +33,7 @@ def build(tracking_uri: str, sweep: str, out: Path) -> Path:
     return out / SUMMARY
 
 
-def render(sweep: Sweep, folder: Path) -> None:
+def render(sweep: StoredSweep, folder: Path) -> None:
     """Write all files of the report into an empty folder.
 
     Raises ValueError for results that were selected on the split that they report.
@@ -50,13 +50,13 @@ def render(sweep: Sweep, folder: Path) -> None:
     (folder / PAGE).write_text(page(sweep.manifest.title, text, drawings), encoding="utf-8", newline="\n")
 
 
-def _write_tables(name: str, section: Section, sweep: Sweep, folder: Path) -> None:
+def _write_tables(name: str, section: Section, sweep: StoredSweep, folder: Path) -> None:
     """Write one section's CSV and LaTeX; raises ValueError for results selected on the split that they report."""
     if section.basis is not None:
         section.basis(sweep).check(name)
     rows = section.rows(sweep) if section.rows is not None else None
     if rows is not None:
-        spreadsheet.write(rows, folder / f"{name}.csv")
+        csv_files.write(rows, folder / f"{name}.csv")
     for table_name, table in (section.tables(sweep) if section.tables else {}).items():
         path = folder / f"{table_name}.tex"
         path.write_text(table.latex(table_name), encoding="utf-8", newline="\n")

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import spreadsheet
-from reports.cells import CellResult, collect, configuration, winner_row
-from reports.intervals import LEVEL, Column, Estimate, holm
-from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, escape, fence, paragraphs, plural, points
-from reports.section import results_basis
+from reports.data.cells import CellResult, collect, configuration, winner_row
+from reports.data.manifest import Manifest
+from reports.data.store import StoredSweep
+from reports.render import csv_files
+from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs, plural, points
+from reports.render.table import Table
 from reports.sections import budget
-from reports.standings import covariance_of, generator_of
-from reports.store import Sweep
-from reports.table import Table
+from reports.sections.section import results_basis
+from reports.statistics.intervals import LEVEL, Estimate, TaskScores, holm
+from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
 
 NAME = "compare"
@@ -59,17 +59,17 @@ class Pair:
         return "B is better" if self.difference.value > 0 else "A is better"
 
 
-def write(a: Sweep, b: Sweep, out: Path) -> Path:
+def write(a: StoredSweep, b: StoredSweep, out: Path) -> Path:
     """Write compare.md, compare.csv and compare.tex into the folder `out`; returns the path of the first."""
     out.mkdir(parents=True, exist_ok=True)
     shown = table(a, b)
-    spreadsheet.write(rows(a, b), out / f"{NAME}.csv")
+    csv_files.write(rows(a, b), out / f"{NAME}.csv")
     (out / f"{NAME}.tex").write_text(shown.latex(NAME), encoding="utf-8", newline="\n")
     (out / f"{NAME}.md").write_text(text(a, b, shown) + "\n", encoding="utf-8", newline="\n")
     return out / f"{NAME}.md"
 
 
-def text(a: Sweep, b: Sweep, shown: Table) -> str:
+def text(a: StoredSweep, b: StoredSweep, shown: Table) -> str:
     changed = setup_differences(a.manifest, b.manifest)
     setup = Table(header=("What", "A", "B"), rows=[(name, *values) for name, values in changed.items()], align="lll")
     return paragraphs(
@@ -87,7 +87,7 @@ def text(a: Sweep, b: Sweep, shown: Table) -> str:
     )
 
 
-def table(a: Sweep, b: Sweep) -> Table:
+def table(a: StoredSweep, b: StoredSweep) -> Table:
     lines = [
         (
             *_titles(a, b, pair.cell),
@@ -102,7 +102,7 @@ def table(a: Sweep, b: Sweep) -> Table:
     return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(told))
 
 
-def rows(a: Sweep, b: Sweep) -> pd.DataFrame:
+def rows(a: StoredSweep, b: StoredSweep) -> pd.DataFrame:
     """One row per cell of either sweep; scores in percent points."""
     return pd.DataFrame(
         {
@@ -119,7 +119,7 @@ def rows(a: Sweep, b: Sweep) -> pd.DataFrame:
     )
 
 
-def pairs(a: Sweep, b: Sweep) -> list[Pair]:
+def pairs(a: StoredSweep, b: StoredSweep) -> list[Pair]:
     """Every cell of either sweep, A's order first, judged together."""
     cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
     judged = {cell: _difference(a, b, cell) for cell in cells}
@@ -171,7 +171,7 @@ def _range(dimension: Dimension) -> str:
     return ", ".join(str(value) for value in dimension.values)
 
 
-def _difference(a: Sweep, b: Sweep, cell: Cell) -> Estimate | str:
+def _difference(a: StoredSweep, b: StoredSweep, cell: Cell) -> Estimate | str:
     """B minus A, or why that cannot be judged."""
     one, other = collect(a).get(cell), collect(b).get(cell)
     if one is None or other is None:
@@ -186,7 +186,7 @@ def _difference(a: Sweep, b: Sweep, cell: Cell) -> Estimate | str:
     scores = [*other.scores, *one.scores]
     answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
     metric = a.manifest.tasks[cell.task].score
-    column = Column([other.scores, one.scores], covariance_of(metric, scores, answers, generator_of(a, cell.task)))
+    column = TaskScores([other.scores, one.scores], covariance_of(metric, scores, answers, generator_of(a, cell.task)))
     return column.difference(0, 1) or "a single seed"
 
 
@@ -195,13 +195,13 @@ def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
     return task.split, task.score, manifest.models[cell.model].weights
 
 
-def _head(letter: str, sweep: Sweep) -> str:
+def _head(letter: str, sweep: StoredSweep) -> str:
     done = sum(result.ended for result in collect(sweep).values())
     told = f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
     return paragraphs(told, fence(sweep.command or "unknown"))
 
 
-def _titles(a: Sweep, b: Sweep, cell: Cell) -> tuple[str, str, str]:
+def _titles(a: StoredSweep, b: StoredSweep, cell: Cell) -> tuple[str, str, str]:
     manifest = a.manifest if cell in a.manifest.cells else b.manifest
     return manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title
 
@@ -223,7 +223,7 @@ def _shown(difference: Estimate | None) -> str:
     return f"{difference.value:+.2f} [{points(low)}, {points(high)}]"
 
 
-def _configurations(a: Sweep, b: Sweep, cell: Cell) -> str:
+def _configurations(a: StoredSweep, b: StoredSweep, cell: Cell) -> str:
     winners = [winner_row(sweep, cell) for sweep in (a, b)]
     one, other = (None if winner is None else configuration(winner) for winner in winners)
     if one is None or other is None:
@@ -232,7 +232,7 @@ def _configurations(a: Sweep, b: Sweep, cell: Cell) -> str:
     return ", ".join(f"{name}: {one.get(name, MISSING)} / {other.get(name, MISSING)}" for name in names) or "the same"
 
 
-def _hours(sweep: Sweep, cell: Cell) -> str:
+def _hours(sweep: StoredSweep, cell: Cell) -> str:
     spent = budget.rows(sweep).set_index(["model", "task", "method"])
     key = (cell.model, cell.task, cell.method)
     if key not in spent.index:

@@ -37,6 +37,6 @@ SAVED_BYTES = "saved_bytes"  # size of that file
 TEST = "test."  # + metric name, percent points; finals only
 
 # Artifacts.
-SWEEP_FILE = "sweep.json"  # of the sweep's run: its manifest (see orchestrator/manifest.py)
+SWEEP_FILE = "sweep.json"  # of the sweep's run: its manifest (see orchestrator/planning/sweep_manifest.py)
 ABLATION_FILE = "ablation.json"  # of an ablated final's run: search_spaces.records.Ablation
 PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...]}

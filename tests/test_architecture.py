@@ -17,13 +17,18 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "fac
 # Reading what these wrote can run code.
 UNSAFE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "yaml.load", "eval", "exec"}
-PRINTERS = {"orchestrator/run.py", "orchestrator/again.py", "reports/__main__.py"}
+PRINTERS = {"orchestrator/run.py", "orchestrator/reproduce.py", "reports/__main__.py"}
 HEAVY = {"torch", "ray", "transformers", "datasets", "optuna", "mlflow", "pandas", "numpy"}
 # Third-party names of the design that each belong to few files.
 OWNERS = {
-    "optuna": {"orchestrator/study.py"},
-    "ray": {"orchestrator/cluster.py", "orchestrator/tuning.py", "trainables/host.py", "trainables/trainable.py"},
-    "mlflow": {"orchestrator/tracking_store.py", "reports/store.py"},
+    "optuna": {"orchestrator/search/sampler.py"},
+    "ray": {
+        "orchestrator/execution/cluster.py",
+        "orchestrator/execution/tune_runner.py",
+        "trainables/worker/ray_actors.py",
+        "trainables/worker/tune_trainable.py",
+    },
+    "mlflow": {"orchestrator/tracking/mlflow_store.py", "reports/data/store.py"},
 }
 
 
@@ -108,12 +113,12 @@ LIGHT = [
     "search_spaces.loading",
     "trainables.methods",
     "trainables.tasks",
-    "trainables.tasks.loading",
-    "trainables.models",
-    "orchestrator.plan",
-    "orchestrator.preview",
+    "trainables.tasks.task_loading",
+    "trainables.backbone.models",
+    "orchestrator.planning.plan",
+    "orchestrator.planning.preview",
     "orchestrator.run",
-    "orchestrator.preflight",
+    "orchestrator.planning.preflight",
 ]
 
 

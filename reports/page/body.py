@@ -30,7 +30,7 @@ class Body:
 
 
 def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
-    """Render the report's Markdown; `figures` as in `reports.page.build.page`."""
+    """Render the report's Markdown; `figures` as in `reports.page.document.page`."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = _with_figures(reader.parse(markdown), figures)
     _prepare_tables(tokens)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from html import escape
 
-from reports.families import FAMILIES, OTHER
 from reports.plots.canvas import FAINT, GREY, INK, PALE, PAPER
 from reports.plots.diverging import GAINS, LOSSES
+from reports.plots.method_styles import FAMILIES, OTHER
 
 # What each colour of a figure becomes on a dark page.
 _DARK = (

@@ -5,17 +5,17 @@ A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), 
 
 from collections.abc import Callable, Mapping
 
-from reports.cells import CellResult
-from reports.plots import ablation, curves, efficiency, search, settings, tries
-from reports.sheet import Sheet
-from reports.store import Sweep
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
+from reports.plots import ablation_map, curves, efficiency_curves, search_history, settings, tries
+from reports.plots.figure_pages import Sheet
 from search_spaces.language import Cell
 
-FIGURES: dict[str, Callable[[Sweep, Mapping[Cell, CellResult]], list[Sheet]]] = {
-    "efficiency": efficiency.sheets,
+FIGURES: dict[str, Callable[[StoredSweep, Mapping[Cell, CellResult]], list[Sheet]]] = {
+    "efficiency": efficiency_curves.sheets,
     "settings": settings.sheets,
-    "ablation": ablation.sheets,
+    "ablation": ablation_map.sheets,
     "tries": tries.sheets,
-    "search": search.sheets,
+    "search": search_history.sheets,
     "curves": curves.sheets,
 }

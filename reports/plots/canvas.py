@@ -20,9 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reports.cells import CellResult
-from reports.manifest import Manifest
-from reports.markdown import plain_text
+from reports.data.cells import CellResult
+from reports.data.manifest import Manifest
+from reports.render.markdown import plain_text
 from search_spaces.language import Cell
 
 WIDTH = 7.2  # inches

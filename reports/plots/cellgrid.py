@@ -12,12 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.cells import CellResult
-from reports.families import ordered
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
 from reports.plots.canvas import Frame, empty, head, note_of, paper, short, title_of
+from reports.plots.figure_pages import Page, Sheet, pages
+from reports.plots.method_styles import ordered
 from reports.plots.tiles import Scale, Tile, board, score_scale
-from reports.sheet import Page, Sheet, pages
-from reports.store import Sweep
 from search_spaces.language import Cell
 
 FEW = 5  # methods that fit beside each other, so that a row can be a task
@@ -40,13 +40,13 @@ class Kind:
     draw: Callable[[Tile, Cell, pd.DataFrame], None]
 
 
-def cell_pages(sweep: Sweep, kind: str) -> list[Page]:
+def cell_pages(sweep: StoredSweep, kind: str) -> list[Page]:
     """Few methods: rows of tasks, six to a sheet. Many: a sheet per task."""
     return pages(sweep.manifest, kind, 6 if len(sweep.manifest.methods) <= FEW else 1)
 
 
 def draw_cells(
-    sweep: Sweep,
+    sweep: StoredSweep,
     results: Results,
     page: Page,
     kind: Kind,
@@ -78,12 +78,12 @@ def draw_cells(
     return figure
 
 
-def _only_task(sweep: Sweep, page: Page) -> str:
+def _only_task(sweep: StoredSweep, page: Page) -> str:
     facts = sweep.manifest.tasks[page.tasks[0]]
     return f", {short(facts.title)} ({facts.score})" if len(page.tasks) == 1 else ""
 
 
-def sheets_of(sweep: Sweep, kind: str, alt: str, draw: Callable[[Page], Callable[[], Figure]]) -> list[Sheet]:
+def sheets_of(sweep: StoredSweep, kind: str, alt: str, draw: Callable[[Page], Callable[[], Figure]]) -> list[Sheet]:
     return [
         Sheet(name=page.name, alt=f"{alt} on {sweep.manifest.models[page.model].title}", draw=draw(page))
         for page in cell_pages(sweep, kind)

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.cells import CellResult
-from reports.families import look
-from reports.markdown import plural
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
 from reports.plots.canvas import GREY, INK, PALE
 from reports.plots.cellgrid import Kind, draw_cells, sheets_of
+from reports.plots.figure_pages import Page, Sheet
+from reports.plots.method_styles import look
 from reports.plots.tiles import Tile, linear_scale
-from reports.sheet import Page, Sheet
-from reports.store import Sweep
+from reports.render.markdown import plural
 from search_spaces.language import Cell
 
 COLUMNS = ["cell", "task", "run_id", "phase", "state", "epoch", "score"]
@@ -39,17 +39,17 @@ LEGEND = (
 )
 
 
-def sheets(sweep: Sweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
+def sheets(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
     return sheets_of(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, results, page))
 
 
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per trial and epoch with a score (percent points), trial by trial."""
     trials = sweep.trials[["run_id", "cell", "task", "phase", "state"]]
     return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
 
 
-def draw(sweep: Sweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
+def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
     table = rows(sweep)
     last = max(int(table["epoch"].max()), 2) if len(table) else 2
     kind = Kind(
@@ -78,7 +78,7 @@ def _counted(own: pd.DataFrame) -> str:
     return ", ".join(text for text in found if not text.startswith("0 "))
 
 
-def _draw(sweep: Sweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+def _draw(sweep: StoredSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
     search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")

@@ -7,9 +7,9 @@ from typing import Any
 
 import matplotlib as mpl
 
-from reports.cells import collect
+from reports.data.cells import collect
+from reports.data.store import StoredSweep
 from reports.plots import FIGURES
-from reports.store import Sweep
 
 # The salt keeps the SVG's ids from changing from build to build; a foreign title with dollar signs is no mathematics.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "reports", "text.parse_math": False}
@@ -17,7 +17,7 @@ _DPI = 160
 _FAST: Any = {"compress_level": 3}  # larger files, in less time
 
 
-def write(sweep: Sweep, folder: Path) -> list[Path]:
+def write(sweep: StoredSweep, folder: Path) -> list[Path]:
     """Draw every figure into the folder; returns the files."""
     results = collect(sweep)
     files = []

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from reports.cells import CellResult
-from reports.families import look
-from reports.manifest import Manifest
+from reports.data.cells import CellResult
+from reports.data.manifest import Manifest
+from reports.data.store import StoredSweep
 from reports.plots.canvas import (
     LINES,
     PAPER,
@@ -30,9 +30,9 @@ from reports.plots.canvas import (
     short,
     title_of,
 )
-from reports.sheet import Page, Sheet, file_name, pages
-from reports.standings import covered, standings
-from reports.store import Sweep
+from reports.plots.figure_pages import Page, Sheet, file_name, pages
+from reports.plots.method_styles import look
+from reports.statistics.standings import covered, standings
 from search_spaces.language import Cell
 
 Results = Mapping[Cell, CellResult]
@@ -85,7 +85,7 @@ def _varies(manifest: Manifest, name: str, setting: str) -> bool:
     return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
 
 
-def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
+def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
     """A sheet per setting and model; none when no rows differ in a setting alone."""
     manifest = sweep.manifest
     settings = dict.fromkeys(one.setting for one in series(manifest))
@@ -100,7 +100,7 @@ def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
     ]
 
 
-def rows(sweep: Sweep, results: Results, model: str, task: str, setting: str) -> pd.DataFrame:
+def rows(sweep: StoredSweep, results: Results, model: str, task: str, setting: str) -> pd.DataFrame:
     """One row per method row with a score: series, family, label, value, mean, low, high (percent points), n."""
     found = []
     for one in series(sweep.manifest):
@@ -113,7 +113,7 @@ def rows(sweep: Sweep, results: Results, model: str, task: str, setting: str) ->
     return pd.DataFrame(found, columns=_COLUMNS)
 
 
-def draw(sweep: Sweep, results: Results, page: Page, setting: str) -> Figure:
+def draw(sweep: StoredSweep, results: Results, page: Page, setting: str) -> Figure:
     """The page's figure, a panel per task and a line with its band per method."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, results, page.model, task, setting) for task in page.tasks}

@@ -1,6 +1,6 @@
 """Budget curve: the best validation score that a search of n configurations can be expected to find.
 
-The curves are those of `reports/expected.py`, which the section beside the figure has in numbers.
+The curves are those of `reports/statistics/expected.py`, which the section beside the figure has in numbers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports import labels
-from reports.cells import CellResult
-from reports.expected import curves
-from reports.families import look, ordered, present
-from reports.markdown import plural
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
+from reports.plots import label_placement
 from reports.plots.canvas import (
     GREY,
     INK,
@@ -38,9 +36,11 @@ from reports.plots.canvas import (
     short,
     title_of,
 )  # fmt: skip
+from reports.plots.figure_pages import Page, Sheet, pages
+from reports.plots.method_styles import look, ordered, present
 from reports.plots.tiles import joined
-from reports.sheet import Page, Sheet, pages
-from reports.store import Sweep
+from reports.render.markdown import plural
+from reports.statistics.expected import curves
 from search_spaces.language import Cell
 
 FEW = 8  # lines that can still be told apart in one panel
@@ -48,7 +48,7 @@ COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
 Results = Mapping[Cell, CellResult]
 
 
-def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
+def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
     """A sheet per model with a panel per task while the methods are few, else per task with a panel per family.
 
     None where every cell has a single configuration.
@@ -66,7 +66,7 @@ def sheets(sweep: Sweep, results: Results) -> list[Sheet]:
     ]
 
 
-def rows(sweep: Sweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
+def rows(sweep: StoredSweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
     """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget)."""
     manifest = sweep.manifest
     found = []
@@ -78,7 +78,7 @@ def rows(sweep: Sweep, model: str, task: str, order: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def draw(sweep: Sweep, results: Results, page: Page) -> Figure:
+def draw(sweep: StoredSweep, results: Results, page: Page) -> Figure:
     """The page's figure: panels of tasks, or of families when the page holds one task of many methods."""
     manifest = sweep.manifest
     order = ordered(manifest, page.model, results)
@@ -159,7 +159,7 @@ def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
     height = axes.get_window_extent().height
     low, high = axes.get_ylim()
     gap = 1.25 * SMALL * axes.figure.dpi / 72 / height * (high - low)
-    places = labels.stacked(list(ends["expected"]), gap, low + gap / 2, high - gap / 2)
+    places = label_placement.stacked(list(ends["expected"]), gap, low + gap / 2, high - gap / 2)
     right = int(own["n"].max())
     edge = axes.get_xlim()[1]
     start = right + 0.14 * (edge - right)

@@ -1,6 +1,5 @@
 """The sections of the report in their order: one file and one line each. A section's CSV has its name."""
 
-from reports.section import Section
 from reports.sections import (
     ablation,
     budget,
@@ -10,12 +9,13 @@ from reports.sections import (
     overview,
     paper,
     results,
-    search,
+    search_quality,
     trace,
     trials,
     views,
     winners,
 )
+from reports.sections.section import Section
 
 SECTIONS: dict[str, Section] = {
     "overview": overview.SECTION,
@@ -26,7 +26,7 @@ SECTIONS: dict[str, Section] = {
     "cost": cost.SECTION,
     "paper": paper.SECTION,
     "winners": winners.SECTION,
-    "search": search.SECTION,
+    "search": search_quality.SECTION,
     "views": views.SECTION,
     "budget": budget.SECTION,
     "trace": trace.SECTION,

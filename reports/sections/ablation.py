@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from reports.ablations import Worth, worths
-from reports.markdown import Markup, bullets, escape, paragraphs, plural, points
+from reports.data.ablation_scores import Worth, worths
+from reports.data.store import StoredSweep
 from reports.plots.diverging import signed
-from reports.section import Section, caption, removal_basis
+from reports.render.markdown import Markup, bullets, escape, paragraphs, plural, points
+from reports.render.table import Table
 from reports.sections.efficiency import images
-from reports.store import Sweep
-from reports.table import Table
+from reports.sections.section import Section, caption, removal_basis
 
 HEADER = (
     *("Model", "Task", "Method", "Seeds", "Nothing removed", "One layer, mean", "One layer, worst"),
@@ -21,7 +21,7 @@ HEADER = (
 )
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     if not worths(sweep):
         return ""
     shown = tables(sweep)
@@ -38,7 +38,7 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     manifest = sweep.manifest
     lines = [
         (
@@ -54,7 +54,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     return {"ablation": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)} if lines else {}
 
 
-def rows(sweep: Sweep) -> pd.DataFrame | None:
+def rows(sweep: StoredSweep) -> pd.DataFrame | None:
     """One row per cell and span: model, task, method, first, last (from 1), score, change, change_std (n - 1), n."""
     if not worths(sweep):
         return None
@@ -88,7 +88,7 @@ def _numbers(worth: Worth) -> tuple[str, ...]:
     )
 
 
-def _missing(sweep: Sweep) -> list[str]:
+def _missing(sweep: StoredSweep) -> list[str]:
     """Why rows or cells that were asked for have no numbers."""
     methods = sweep.manifest.methods
     rigid = dict.fromkeys(cell.method for cell in worths(sweep) if not methods[cell.method].removable)

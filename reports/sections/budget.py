@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import pandas as pd
 
-from reports.markdown import MISSING, Markup, escape, paragraphs, plural
-from reports.section import Section, most
-from reports.store import Sweep
-from reports.table import Table
-from reports.trials import by_cell
+from reports.data.store import StoredSweep
+from reports.data.trial_table import by_cell
+from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural
+from reports.render.table import Table
+from reports.sections.section import Section, most
 from search_spaces.language import Budget, Cell
 from search_spaces.records import BUDGET
 
@@ -32,7 +32,7 @@ HEADER = {
 }
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     budget = sweep.manifest.budget
     return paragraphs(
         "## Budget",
@@ -59,7 +59,7 @@ def _may_try(budget: Budget) -> str:
     return f"{most(budget)}{smaller}{seeds}"
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     spent = rows(sweep)
     manifest = sweep.manifest
     lines: list[list[object]] = [
@@ -78,13 +78,13 @@ def tables(sweep: Sweep) -> dict[str, Table]:
 
 
 @lru_cache(maxsize=2)
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per cell, not to be changed: numbers of trials, epochs and hours, search and finals apart."""
     groups = by_cell(sweep.manifest, sweep.trials)
     return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
 
 
-def _spent(sweep: Sweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
+def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
     search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
     retrained = trials[trials["phase"] != "search"]
     states = search["state"].value_counts()
@@ -130,7 +130,7 @@ def _uneven(spent: pd.DataFrame) -> str:
     )
 
 
-def _curtailed(sweep: Sweep) -> str:
+def _curtailed(sweep: StoredSweep) -> str:
     """What a time budget did to the searches."""
     if not sweep.curtailed:
         return ""
@@ -144,7 +144,7 @@ def _curtailed(sweep: Sweep) -> str:
     )
 
 
-def _replaced(sweep: Sweep) -> str:
+def _replaced(sweep: StoredSweep) -> str:
     """Finals of winners from before the searches were taken up again."""
     number = int((sweep.trials["phase"] == "replaced").sum())
     if not number:
@@ -156,7 +156,7 @@ def _replaced(sweep: Sweep) -> str:
     )
 
 
-def _reasons(sweep: Sweep) -> str:
+def _reasons(sweep: StoredSweep) -> str:
     """Why trials failed, most frequent first."""
     failed = sweep.trials[sweep.trials["state"].isin(("FAILED", "INVALID"))]
     if failed.empty:

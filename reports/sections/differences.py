@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.markdown import MISSING, Markup, escape, paragraphs, points
-from reports.section import Section, caption, results_basis
+from reports.data.store import StoredSweep
+from reports.render.markdown import MISSING, Markup, escape, paragraphs, points
+from reports.render.table import Table
 from reports.sections.results import visible
-from reports.standings import Standing, average_standings, standings
-from reports.store import Sweep
-from reports.table import Table
+from reports.sections.section import Section, caption, results_basis
+from reports.statistics.standings import Standing, average_standings, standings
 
 AVERAGE = "average"
 NONE = (None, None)
@@ -19,7 +19,7 @@ HEADER = (
 )
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     judged = _all(sweep)
     if not any(standing.behind for _, standing in judged):
         return ""
@@ -44,7 +44,7 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     judged = _all(sweep)
     manifest = sweep.manifest
     names = {AVERAGE: "Average", **{name: task.title for name, task in manifest.tasks.items()}}
@@ -61,7 +61,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=told)}
 
 
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per method and column, the average over tasks among them (task "average"); percent points."""
     columns = ("model", "task", "method", "value", "low", "high", "behind", "behind_low", "behind_high")
     more = ("p_corrected", "comparisons", "verdict", "smallest_visible", "found_in_4_of_5", "covers_examples")
@@ -78,7 +78,7 @@ def rows(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*columns, *more])
 
 
-def _all(sweep: Sweep) -> list[tuple[tuple[str, str, str], Standing]]:
+def _all(sweep: StoredSweep) -> list[tuple[tuple[str, str, str], Standing]]:
     """Model, task and method of every standing, in table order; averages after the tasks where there are several."""
     judged = standings(sweep)
     found = []

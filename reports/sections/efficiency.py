@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from reports.cells import collect
-from reports.markdown import Markup, escape, paragraphs, plural
+from reports.data.cells import collect
+from reports.data.store import StoredSweep
 from reports.plots import FIGURES
-from reports.section import Section, caption, results_basis
-from reports.standings import covered
-from reports.store import Sweep
+from reports.render.markdown import Markup, escape, paragraphs, plural
+from reports.sections.section import Section, caption, results_basis
+from reports.statistics.standings import covered
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     settings = images(sweep, "settings")
     return paragraphs(
         "## Parameter efficiency",
@@ -26,7 +26,7 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def images(sweep: Sweep, kind: str) -> list[Markup]:
+def images(sweep: StoredSweep, kind: str) -> list[Markup]:
     """The figures of one kind; each leads to its SVG file."""
     return [
         Markup(f"[![{escape(sheet.alt)}](figures/{sheet.name}.png)](figures/{sheet.name}.svg)")
@@ -34,7 +34,7 @@ def images(sweep: Sweep, kind: str) -> list[Markup]:
     ]
 
 
-def _missing(sweep: Sweep) -> str:
+def _missing(sweep: StoredSweep) -> str:
     """Cells that no figure of results can show."""
     left = [result for result in collect(sweep).values() if result.mean is None]
     named = "; ".join(f"{result.cell} ({result.progress})" for result in left[:12])

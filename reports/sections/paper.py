@@ -9,18 +9,18 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from reports.cells import collect, counted, final_values
-from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, escape, paragraphs, points, shares
-from reports.papers import EVERY, SECONDS, Column, Paper, Printed, Row, Score, paper_of
-from reports.section import Section
-from reports.store import Sweep
-from reports.table import Table
-from reports.trials import by_cell
+from reports.data.cells import collect, counted, final_values
+from reports.data.manifest import Manifest
+from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, Printed, paper_of
+from reports.data.store import StoredSweep
+from reports.data.trial_table import by_cell
+from reports.render.markdown import MISSING, Markup, escape, paragraphs, points, shares
+from reports.render.table import Table
+from reports.sections.section import Section
 from search_spaces.language import Cell
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     paper = paper_of(sweep.manifest)
     if paper is None:
         return ""
@@ -36,7 +36,7 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     """The paper's tables by their names; none when the sweep does not repeat it."""
     paper = paper_of(sweep.manifest)
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
@@ -57,7 +57,7 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
     )
 
 
-def _table(sweep: Sweep, paper: Paper, printed: Printed) -> Table:
+def _table(sweep: StoredSweep, paper: Paper, printed: Printed) -> Table:
     """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
@@ -76,12 +76,12 @@ def _table(sweep: Sweep, paper: Paper, printed: Printed) -> Table:
     return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
 
 
-def _printed_scores(printed: Printed, row: Row) -> list[str]:
+def _printed_scores(printed: Printed, row: PaperRow) -> list[str]:
     means = [score.mean for score in row.scores if score.mean is not None]
     return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
 
-def _shown(score: Score) -> str:
+def _shown(score: PaperScore) -> str:
     if score.words:
         return score.words
     digits = 2 if score.std is not None and 0 < score.std < 0.05 else 1
@@ -89,7 +89,7 @@ def _shown(score: Score) -> str:
 
 
 def _measured(
-    sweep: Sweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
+    sweep: StoredSweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
     """Rows with this sweep's results; none for what has no result in any column."""
     lines: list[list[object]] = []
@@ -105,25 +105,25 @@ def _measured(
     return lines
 
 
-def _share(sweep: Sweep, model: str, label: str) -> str:
+def _share(sweep: StoredSweep, model: str, label: str) -> str:
     weights = [counts.weights for counts in counted(collect(sweep), model, label)]
     return shares(weights, sweep.manifest.models[model].total)
 
 
-def _score(sweep: Sweep, column: Column, model: str, label: str) -> Score:
+def _score(sweep: StoredSweep, column: PaperColumn, model: str, label: str) -> PaperScore:
     """Mean and sample standard deviation over the finals of what belongs into this column."""
     results = collect(sweep)
     if column.task == EVERY:
         means = [results[Cell(model=model, task=task, method=label)].mean for task in sweep.manifest.tasks]
         known = [mean for mean in means if mean is not None]
-        return Score(mean=fmean(known)) if known and len(known) == len(means) else Score()
+        return PaperScore(mean=fmean(known)) if known and len(known) == len(means) else PaperScore()
     cell = Cell(model=model, task=column.task, method=label)
     values = _values(_finals(sweep).get(cell), column.metric)
-    return Score(mean=fmean(values) if values else None, std=stdev(values) if len(values) > 1 else None)
+    return PaperScore(mean=fmean(values) if values else None, std=stdev(values) if len(values) > 1 else None)
 
 
 @lru_cache(maxsize=2)
-def _finals(sweep: Sweep) -> Mapping[Cell, pd.DataFrame]:
+def _finals(sweep: StoredSweep) -> Mapping[Cell, pd.DataFrame]:
     return by_cell(sweep.manifest, sweep.trials[sweep.trials["phase"] == "final"])
 
 

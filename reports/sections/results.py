@@ -7,16 +7,16 @@ from statistics import fmean
 
 import pandas as pd
 
-from reports.cells import CellResult, collect, counted, final_values
-from reports.families import ordered
-from reports.manifest import Manifest
-from reports.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
-from reports.papers import nominal_percent, paper_of
-from reports.section import Section, caption, results_basis
-from reports.standings import Standing, average_standings, standings
-from reports.store import Sweep
-from reports.table import Table
-from reports.trials import by_cell
+from reports.data.cells import CellResult, collect, counted, final_values
+from reports.data.manifest import Manifest
+from reports.data.papers import nominal_percent, paper_of
+from reports.data.store import StoredSweep
+from reports.data.trial_table import by_cell
+from reports.plots.method_styles import ordered
+from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
+from reports.render.table import Table
+from reports.sections.section import Section, caption, results_basis
+from reports.statistics.standings import Standing, average_standings, standings
 from search_spaces.language import Cell
 
 Results = Mapping[Cell, CellResult]
@@ -30,7 +30,7 @@ MARKS = {
 }
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     shown = tables(sweep)
     results = collect(sweep)
     parts = ["## Results on the test split", caption(results_basis(sweep)), _legend(sweep)]
@@ -45,7 +45,7 @@ def text(sweep: Sweep) -> str:
     return paragraphs(*parts, _counting(sweep.manifest))
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     """Two per model, in the manifest's order: scores, and parameters."""
     found = {}
     for number, model in enumerate(sweep.manifest.models, start=1):
@@ -54,7 +54,7 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     return found
 
 
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per cell and test metric."""
     results = collect(sweep)
     finals = sweep.trials[sweep.trials["phase"] == "final"]
@@ -76,7 +76,7 @@ def average(results: Sequence[CellResult]) -> float | None:
     return fmean(means) if len(means) == len(results) else None
 
 
-def _legend(sweep: Sweep) -> str:
+def _legend(sweep: StoredSweep) -> str:
     n = sweep.manifest.budget.final_seeds
     spread = "mean ± sample standard deviation (n − 1)" if n > 1 else "one run, standard deviation n/a,"
     ties = (
@@ -93,7 +93,7 @@ def _legend(sweep: Sweep) -> str:
     )
 
 
-def _scores(sweep: Sweep, model: str) -> Table:
+def _scores(sweep: StoredSweep, model: str) -> Table:
     manifest, results, judged = sweep.manifest, collect(sweep), standings(sweep)
     averages = average_standings(sweep, model)
     lines: list[list[object]] = []
@@ -231,7 +231,7 @@ def _counting(manifest: Manifest) -> str:
     return told
 
 
-def _csv_row(sweep: Sweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
+def _csv_row(sweep: StoredSweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
     manifest, cell, counts = sweep.manifest, result.cell, result.counts
     task, basis = manifest.tasks[cell.task], results_basis(sweep)
     is_score = metric == task.score

@@ -7,18 +7,18 @@ import shlex
 
 import pandas as pd
 
-from reports.cells import configuration, winner_row
-from reports.commands import cell_command, finals_command
-from reports.markdown import MISSING, Markup, escape, fence, paragraphs
-from reports.section import Section
-from reports.store import Sweep
-from reports.table import Table
-from reports.trials import PARAM
-from reports.tried import winning_trials
+from reports.data.cells import configuration, winner_row
+from reports.data.store import StoredSweep
+from reports.data.trial_table import PARAM
+from reports.data.tried import winning_trials
+from reports.render.commands import cell_command, finals_command
+from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs
+from reports.render.table import Table
+from reports.sections.section import Section
 from search_spaces.language import Cell
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
     shown = tables(sweep)
     cells, name = sweep.manifest.cells, sweep.manifest.sweep
@@ -46,7 +46,7 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     runs = [line for cell in sweep.manifest.cells for line in _runs(sweep, cell)]
     winners = [(cell, winner_row(sweep, cell)) for cell in sweep.manifest.cells]
     known = [(str(cell), _configured(winner)) for cell, winner in winners if winner is not None]
@@ -63,12 +63,12 @@ def tables(sweep: Sweep) -> dict[str, Table]:
     }
 
 
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per cell: its exact configuration, the runs and trials behind it, and the commands that make it again."""
     return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
-def _row(sweep: Sweep, cell: Cell) -> dict[str, object]:
+def _row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
     manifest = sweep.manifest
     winner, finals = winner_row(sweep, cell), _finals(sweep, cell)
     seeds = finals[PARAM + "seed"] if PARAM + "seed" in finals else pd.Series(dtype=str)
@@ -94,7 +94,7 @@ def _row(sweep: Sweep, cell: Cell) -> dict[str, object]:
     }
 
 
-def _finals(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+def _finals(sweep: StoredSweep, cell: Cell) -> pd.DataFrame:
     trials = sweep.trials
     return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "final")]
 
@@ -103,7 +103,7 @@ def _configured(winner: pd.Series) -> str:
     return ", ".join(f"{name} = {value}" for name, value in sorted(configuration(winner).items()))
 
 
-def _runs(sweep: Sweep, cell: Cell) -> list[tuple[object, ...]]:
+def _runs(sweep: StoredSweep, cell: Cell) -> list[tuple[object, ...]]:
     trials = sweep.trials[sweep.trials["trial"].isin(winning_trials(sweep))]
     found = [_run(cell, "winner", row) for _, row in trials[trials["cell"] == str(cell)].iterrows()]
     return found + [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reports.markdown import paragraphs
-from reports.section import Section, caption, search_basis
+from reports.data.store import StoredSweep
+from reports.render.markdown import paragraphs
 from reports.sections.efficiency import images
-from reports.store import Sweep
+from reports.sections.section import Section, caption, search_basis
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     rates = (
         "### Which learning rate won where",
         "Each trial of the search at its best epoch. Shaded: outside the searched range. A winner beside the shade asks for "

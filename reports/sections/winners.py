@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.cells import configuration
-from reports.edges import Edge, as_number, edge
-from reports.markdown import MISSING, Markup, escape, paragraphs, plural, points
-from reports.section import Section, caption, search_basis
-from reports.store import Sweep
-from reports.table import Table
-from reports.tried import can_win, tried
+from reports.data.cells import configuration
+from reports.data.store import StoredSweep
+from reports.data.tried import can_win, tried
+from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural, points
+from reports.render.table import Table
+from reports.sections.section import Section, caption, search_basis
+from reports.statistics.edges import Edge, as_number, edge
 from search_spaces.language import Cell
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
 
 
-def text(sweep: Sweep) -> str:
+def text(sweep: StoredSweep) -> str:
     flagged = int((rows(sweep)["at_edge"].fillna("") != "").sum())
     advice = (
         f"{plural(flagged, 'winner')} {'sits' if flagged == 1 else 'sit'} at the edge of a searched range: the best "
@@ -36,27 +36,27 @@ def text(sweep: Sweep) -> str:
     )
 
 
-def tables(sweep: Sweep) -> dict[str, Table]:
+def tables(sweep: StoredSweep) -> dict[str, Table]:
     lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
     told = Markup(f"Winning configurations. {search_basis(sweep).caption}")
     return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=told)}
 
 
-def rows(sweep: Sweep) -> pd.DataFrame:
+def rows(sweep: StoredSweep) -> pd.DataFrame:
     """One row per cell; hyperparameters as one text and the flags as another."""
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
-def _mean(sweep: Sweep) -> str:
+def _mean(sweep: StoredSweep) -> str:
     seeds = sweep.manifest.budget.search_seeds
     return f", the mean over {seeds} seeds" if seeds > 1 else ""
 
 
-def _kind(sweep: Sweep) -> str:
+def _kind(sweep: StoredSweep) -> str:
     return "configurations" if sweep.manifest.budget.search_seeds > 1 else "trials"
 
 
-def _otherwise(sweep: Sweep) -> str:
+def _otherwise(sweep: StoredSweep) -> str:
     """A warning where a winner is not what the rule of selection gives."""
     cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
     if not cells:
@@ -67,25 +67,25 @@ def _otherwise(sweep: Sweep) -> str:
     )
 
 
-def _beaten(sweep: Sweep, cell: Cell) -> bool:
+def _beaten(sweep: StoredSweep, cell: Cell) -> bool:
     winner = _won(sweep, cell)
     return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
-def _won(sweep: Sweep, cell: Cell) -> pd.Series | None:
+def _won(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
     """The configuration that won the cell, as `tried` has it; None while there is none or its run is not in the store."""
     table = tried(sweep)
     rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get(str(cell), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
-def _candidates(sweep: Sweep, cell: Cell) -> pd.DataFrame:
+def _candidates(sweep: StoredSweep, cell: Cell) -> pd.DataFrame:
     """What could win: configurations that ran to their end, and those that a time budget stopped."""
     table = tried(sweep)
     return table[(table["cell"] == str(cell)) & can_win(table)]
 
 
-def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
+def edges_of(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
     """Searched hyperparameters whose winning value is at an end, with the end."""
     chosen = configuration(winner)
     found = {
@@ -95,7 +95,7 @@ def edges_of(sweep: Sweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
     return {name: end for name, end in found.items() if end}
 
 
-def describe(sweep: Sweep, cell: Cell, winner: pd.Series) -> str:
+def describe(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> str:
     """What was searched and chosen: "lr 0.0001, r 32"."""
     chosen = configuration(winner)
     names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
@@ -107,11 +107,11 @@ def _value(value: str) -> str:
     return value if number is None else f"{number:.4g}"
 
 
-def _ties(sweep: Sweep, cell: Cell, winner: pd.Series) -> int:
+def _ties(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> int:
     return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
-def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
+def _line(sweep: StoredSweep, cell: Cell) -> tuple[object, ...]:
     manifest = sweep.manifest
     where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title)
     winner = _won(sweep, cell)
@@ -130,7 +130,7 @@ def _line(sweep: Sweep, cell: Cell) -> tuple[object, ...]:
     )
 
 
-def _csv_row(sweep: Sweep, cell: Cell) -> dict[str, object]:
+def _csv_row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
     row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
     winner = _won(sweep, cell)
     if winner is None:

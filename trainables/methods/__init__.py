@@ -4,10 +4,10 @@ from trainables.methods.adalora import AdaLoRA
 from trainables.methods.adapter import Adapter
 from trainables.methods.adapter_drop import AdapterDrop, AdapterDropRobust
 from trainables.methods.adaption_prompt import AdaptionPrompt
+from trainables.methods.base import Method
 from trainables.methods.bitfit import BitFit, BitFitSmall
 from trainables.methods.child_tuning import ChildTuningD, ChildTuningF
 from trainables.methods.compacter import Compacter, CompacterPlusPlus
-from trainables.methods.contract import Method
 from trainables.methods.diff_pruning import DiffPruning
 from trainables.methods.dora import DoRA
 from trainables.methods.dylora import DyLoRA

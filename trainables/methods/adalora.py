@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Parameter, Shape, StepValues, Values, require_int, require_number
+from trainables.methods.base import Parameter, Shape, SiteContext, StepValues, Values, require_int, require_number
+from trainables.methods.initializers import normal
 from trainables.methods.lora import LoRA
-from trainables.methods.starts import normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class AdaLoRA(LoRA):
             "up": Parameter(shape=(self.r, outputs), start=normal(SIGMA)),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h.baddbmm(at.x @ p.down * p.singular, p.up, alpha=self.scale)
 
     def penalty(self, everything: Mapping[str, Values]) -> Tensor:

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import (
-    At,
-    Family,
+from trainables.methods.base import (
     Method,
+    MethodFamily,
     Parameter,
     Shape,
     Site,
+    SiteContext,
     Values,
     require_int,
     require_number,
 )
-from trainables.methods.starts import truncated
+from trainables.methods.initializers import truncated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Adapter(Method):
 
     title: ClassVar[str] = "Adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019"
-    family: ClassVar[Family] = "adapter"
+    family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": ADAPTER_LR, "r": choice(32, 64, 128)}
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
@@ -64,7 +64,7 @@ class Adapter(Method):
             "up_bias": Parameter(shape=(d,)),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + (h @ p.down + p.down_bias).relu() @ p.up + p.up_bias
 
     def counts(self, shape: Shape) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int
+from trainables.methods.base import Parameter, Shape, Site, SiteContext, Values, require_int
 from trainables.methods.pfeiffer import Pfeiffer
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class AdapterDropRobust(Pfeiffer):
     title: ClassVar[str] = "AdapterDrop (robust)"
     paper: ClassVar[str] = "Rücklé et al. 2021"
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + (p.dropped <= at.layer) * self.branch(h, p, at)
 
     def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, Sequence[float] | np.ndarray]:

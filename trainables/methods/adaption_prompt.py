@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
-from trainables.methods.starts import normal
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.initializers import normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class AdaptionPrompt(Method):
 
     title: ClassVar[str] = "AdaptionPrompt"
     paper: ClassVar[str] = "Zhang et al. 2024"
-    family: ClassVar[Family] = "prompt"
+    family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("attention.context",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "layers": choice(2, 4, 6)}
 
@@ -48,7 +48,7 @@ class AdaptionPrompt(Method):
             "gate": Parameter(shape=(shape.heads,)),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         def heads(x: Tensor) -> Tensor:
             return x.unflatten(-1, (p.gate.shape[-1], -1)).transpose(1, 2)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class BitFitSmall(Method):
     title: ClassVar[str] = "BitFit (query, intermediate)"
     paper: ClassVar[str] = "Ben Zaken et al. 2022"
-    family: ClassVar[Family] = "scaling and bias"
+    family: ClassVar[MethodFamily] = "scaling and bias"
     sites: ClassVar[tuple[Site, ...]] = ("attention.query", "ffn.intermediate")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         return {"delta": Parameter(shape=(shape.ends(site)[1],))}
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + p.delta
 
     def counts(self, shape: Shape) -> tuple[int, int]:

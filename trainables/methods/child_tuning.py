@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Mask, Parameter, Shape, require_number
+from trainables.methods.backbone_weights import BACKBONE, LAYER
+from trainables.methods.base import Mask, MethodFamily, Parameter, Shape, require_number
 from trainables.methods.full import Full
-from trainables.methods.weights import BACKBONE, LAYER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ChildTuningF(Full):
 
     title: ClassVar[str] = "Child-Tuning F"
     paper: ClassVar[str] = "Xu et al. 2021"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.2, 0.3, 0.4)}
 
     keep: float = 0.3
@@ -43,7 +43,7 @@ class ChildTuningD(Full):
 
     title: ClassVar[str] = "Child-Tuning D"
     paper: ClassVar[str] = "Xu et al. 2021"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.1, 0.2, 0.3)}
 
     keep: float = 0.3

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.activations import gelu
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
-from trainables.methods.starts import GLOROT, normal
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.initializers import GLOROT, normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Compacter(Method):
 
     title: ClassVar[str] = "Compacter"
     paper: ClassVar[str] = "Karimi Mahabadi et al. 2021"
-    family: ClassVar[Family] = "adapter"
+    family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2), "r": choice(24, 48, 96)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up_left", "up_bias")
@@ -61,7 +61,7 @@ class Compacter(Method):
     def shared(self, shape: Shape) -> dict[str, Parameter]:
         return {"rule": Parameter(shape=(self.n, self.n, self.n), start=normal(1e-4))}
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         down, up = kronecker_sum(p.rule, p.down_left @ p.down_right), kronecker_sum(p.rule, p.up_left @ p.up_right)
         return h + gelu(h @ down + p.down_bias) @ up + p.up_bias
 

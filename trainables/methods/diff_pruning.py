@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Mask, Parameter, Shape, Values, require_number
-from trainables.methods.starts import constant
-from trainables.methods.weights import WeightMethod
+from trainables.methods.backbone_weights import WeightMethod
+from trainables.methods.base import Mask, MethodFamily, Parameter, Shape, Values, require_number
+from trainables.methods.initializers import constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class DiffPruning(WeightMethod):
 
     title: ClassVar[str] = "Diff pruning"
     paper: ClassVar[str] = "Guo et al. 2021"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "l0": choice(1.25e-7, 1e-6)}
     phases: ClassVar[Literal[1, 2]] = 2
     penalised: ClassVar[bool] = True

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.contract import At, Parameter, Shape, Values
+from trainables.methods.base import Parameter, Shape, SiteContext, Values
+from trainables.methods.initializers import FROZEN
 from trainables.methods.lora import LoRA
-from trainables.methods.starts import FROZEN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,11 @@ class DoRA(LoRA):
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
         return {"magnitude": weight.norm(dim=0)}
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         bias = at.frozen(at.site)[1]
         return super().transform(h - bias, p, at) * (p.magnitude / self._norm(p, at)) + bias
 
-    def _norm(self, p: Values, at: At) -> Tensor:
+    def _norm(self, p: Values, at: SiteContext) -> Tensor:
         """||V|| of each output [K, 1, out]."""
         down, up, s = p.down.detach(), p.up.detach(), self.scale
         across = ((down.mT @ at.weight) * up).sum(1, keepdim=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.contract import At, Shape, Values
+from trainables.methods.base import Shape, SiteContext, Values
 from trainables.methods.lora import LoRA
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DyLoRA(LoRA):
     def rest(self, shape: Shape) -> Mapping[str, ArrayLike]:
         return self._at_rank(self.r)
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         down, up = p.down, p.up
         if self.frozen:
             down, up = _learning(down, p.learns), _learning(up, p.learns.mT)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Mask, Shape, require_int, require_number
-from trainables.methods.weights import WeightMethod
+from trainables.methods.backbone_weights import WeightMethod
+from trainables.methods.base import Mask, MethodFamily, Shape, require_int, require_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class FishMask(WeightMethod):
 
     title: ClassVar[str] = "FISH mask"
     paper: ClassVar[str] = "Sung et al. 2021"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.001, 0.005, 0.02)}
 
     keep: float = 0.005

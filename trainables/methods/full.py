@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Shape
-from trainables.methods.weights import WeightMethod
+from trainables.methods.backbone_weights import WeightMethod
+from trainables.methods.base import MethodFamily, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Full(WeightMethod):
     title: ClassVar[str] = "Fine-tuning"
     paper: ClassVar[str] = "Devlin et al. 2019"
-    family: ClassVar[Family] = "full"
+    family: ClassVar[MethodFamily] = "full"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4)}
 
     def counts(self, shape: Shape) -> tuple[int, int]:

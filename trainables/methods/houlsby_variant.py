@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from search_spaces.language import Dimension, choice
 from trainables.methods.activations import gelu, swish
 from trainables.methods.adapter import Adapter
-from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
-from trainables.methods.starts import IDENTITY, ONES
+from trainables.methods.base import Parameter, Shape, Site, SiteContext, Values, require_int, require_one_of
+from trainables.methods.initializers import IDENTITY, ONES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ class HoulsbyVariant(Adapter):
             return {}
         return super().parameters(shape, layer, site) | self._more(shape.width)
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         x = at.x if self.variant in ("parallel", "multiplicative") else h
         if self.variant == "norm_input":
             x = normalised(x, *moments(x)) * p.gain + p.shift
@@ -123,7 +123,7 @@ class HoulsbyVariant(Adapter):
             declared["running_variance"] = Parameter(shape=(self.r,), start=ONES, trained=False)
         return declared
 
-    def _activated(self, z: Tensor, p: Values, at: At) -> Tensor:
+    def _activated(self, z: Tensor, p: Values, at: SiteContext) -> Tensor:
         if self.variant == "batch_norm":
             return (normalised(z, *batch_moments(z, p, at)) * p.gain + p.shift).relu()
         z = z + p.down_bias
@@ -137,7 +137,7 @@ def moments(z: Tensor) -> tuple[Tensor, Tensor]:
     return z.mean(-1, keepdim=True), z.var(-1, keepdim=True, correction=0)
 
 
-def batch_moments(z: Tensor, p: Values, at: At) -> tuple[Tensor, Tensor]:
+def batch_moments(z: Tensor, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
     """Mean and variance [K, 1, R] over a trial's own tokens; in evaluation the running ones, which training moves."""
     if not at.training:
         return p.running_mean, p.running_variance

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values
-from trainables.methods.starts import ONES
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values
+from trainables.methods.initializers import ONES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class IA3(Method):
     title: ClassVar[str] = "(IA)³"
     paper: ClassVar[str] = "Liu et al. 2022"
-    family: ClassVar[Family] = "scaling and bias"
+    family: ClassVar[MethodFamily] = "scaling and bias"
     sites: ClassVar[tuple[Site, ...]] = ("attention.key", "attention.value", "ffn.hidden")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         return {"scale": Parameter(shape=(shape.ends(site)[1],), start=ONES)}
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h * p.scale
 
     def counts(self, shape: Shape) -> tuple[int, int]:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Method, Shape
+from trainables.methods.base import Method, MethodFamily, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormOnly(Method):
     title: ClassVar[str] = "LayerNorm only"
     paper: ClassVar[str] = "Houlsby et al. 2019"
-    family: ClassVar[Family] = "freezing"
+    family: ClassVar[MethodFamily] = "freezing"
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
 

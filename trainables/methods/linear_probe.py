@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, HeadReads, Method, Shape, require_one_of
+from trainables.methods.base import HeadReads, Method, MethodFamily, Shape, require_one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LinearProbe(Method):
 
     title: ClassVar[str] = "Linear probe"
     paper: ClassVar[str] = "feature-based transfer"
-    family: ClassVar[Family] = "freezing"
+    family: ClassVar[MethodFamily] = "freezing"
     search: ClassVar[Mapping[str, Dimension]] = {
         "lr": choice(5e-4, 1e-3, 3e-3, 1e-2),
         "reads": choice("own", "first", "mean"),

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import (
-    At,
-    Family,
+from trainables.methods.base import (
     Method,
+    MethodFamily,
     Parameter,
     Shape,
     Site,
+    SiteContext,
     Values,
     require_int,
     require_number,
     require_one_of,
 )
-from trainables.methods.starts import LINEAR_UNIFORM
+from trainables.methods.initializers import LINEAR_UNIFORM
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
 class LowRank(Method):
     """Base of all that act beside linear maps. `targets`: the query and value maps, or all six of a layer."""
 
-    family: ClassVar[Family] = "low rank"
+    family: ClassVar[MethodFamily] = "low rank"
     sites: ClassVar[tuple[Site, ...]] = ALL
 
     targets: Literal["qv", "all"] = "qv"
@@ -94,7 +94,7 @@ class LoRA(LowRank):
             "up": Parameter(shape=(self.r, outputs)),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h.baddbmm(at.x @ p.down, p.up, alpha=self.scale)
 
     def counts(self, shape: Shape) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Mask, Shape, require_number
+from trainables.methods.base import Mask, MethodFamily, Shape, require_number
 from trainables.methods.full import Full
 
 
@@ -23,7 +23,7 @@ class LtSft(Full):
 
     title: ClassVar[str] = "LT-SFT"
     paper: ClassVar[str] = "Ansell et al. 2022"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.005, 0.01, 0.05)}
     phases: ClassVar[Literal[1, 2]] = 2
     rewinds: ClassVar[bool] = True

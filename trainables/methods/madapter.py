@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.adapter import ADAPTER_LR, Adapter
-from trainables.methods.contract import At, Parameter, Shape, Site, Values, require_int, require_one_of
-from trainables.methods.starts import IDENTITY, RELU_UNIFORM, truncated
+from trainables.methods.base import Parameter, Shape, Site, SiteContext, Values, require_int, require_one_of
+from trainables.methods.initializers import IDENTITY, RELU_UNIFORM, truncated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class MAdapter(Adapter):
             declared[f"mid{i}_bias"] = Parameter(shape=(self.r,))
         return declared
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         z = (h @ p.down + p.down_bias).relu()
         for i in range(self.n_mid):
             z = (z @ p[f"mid{i}"] + p[f"mid{i}_bias"]).relu()

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int, require_number
+from trainables.methods.base import (
+    MethodFamily,
+    Parameter,
+    Shape,
+    Site,
+    SiteContext,
+    Values,
+    require_int,
+    require_number,
+)
 from trainables.methods.parallel import Parallel
 from trainables.methods.prefix import Prefix
 
@@ -30,7 +39,7 @@ class MAM(Prefix):
 
     title: ClassVar[str] = "MAM adapter"
     paper: ClassVar[str] = "He et al. 2022"
-    family: ClassVar[Family] = "combination"
+    family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.prefix", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 64)}
 
@@ -48,7 +57,7 @@ class MAM(Prefix):
             return super().parameters(shape, layer, site)
         return self._adapter.parameters(shape, layer, site)
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return self._adapter.transform(h, p, at)
 
     def counts(self, shape: Shape) -> tuple[int, int]:

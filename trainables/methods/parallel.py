@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import (
-    At,
-    Family,
+from trainables.methods.base import (
     Method,
+    MethodFamily,
     Parameter,
     Shape,
     Site,
+    SiteContext,
     Values,
     require_int,
     require_number,
     require_one_of,
 )
-from trainables.methods.starts import LINEAR_UNIFORM, ONES
+from trainables.methods.initializers import LINEAR_UNIFORM, ONES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Parallel(Method):
 
     title: ClassVar[str] = "Parallel adapter"
     paper: ClassVar[str] = "He et al. 2022"
-    family: ClassVar[Family] = "adapter"
+    family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = BOTH
     search: ClassVar[Mapping[str, Dimension]] = {
         "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
@@ -76,7 +76,7 @@ class Parallel(Method):
             **scale,
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         scale = p.scale if self.scale == "learned" else self.scale
         return h + scale * ((at.x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
 

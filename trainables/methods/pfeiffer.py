@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int
-from trainables.methods.starts import normal
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.initializers import normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class Pfeiffer(Method):
 
     title: ClassVar[str] = "Pfeiffer adapter"
     paper: ClassVar[str] = "Pfeiffer et al. 2021"
-    family: ClassVar[Family] = "adapter"
+    family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48, 64)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
@@ -50,10 +50,10 @@ class Pfeiffer(Method):
             "up_bias": Parameter(shape=(d,)),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + self.branch(h, p, at)
 
-    def branch(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def branch(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         """What is added to the sub-layer's output h."""
         z = at.norm(h + at.x)
         return (z @ p.down + p.down_bias).relu() @ p.up + p.up_bias

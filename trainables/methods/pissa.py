@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Parameter, Values
+from trainables.methods.base import Parameter, SiteContext, Values
+from trainables.methods.initializers import FROZEN
 from trainables.methods.lora import LoRA
-from trainables.methods.starts import FROZEN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,6 @@ class PiSSA(LoRA):
         root = (s[: self.r] / self.scale).sqrt()
         return {"down": u[:, : self.r] * root, "up": (v[:, : self.r] * root).T.contiguous()}
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         residual = h - self.scale * (at.x @ at.start("down")) @ at.start("up")
         return super().transform(residual, p, at)

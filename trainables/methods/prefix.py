@@ -17,8 +17,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Method, Parameter, Shape, Site, Values, require_int, require_share
-from trainables.methods.starts import LINEAR_UNIFORM, normal, uniform
+from trainables.methods.base import (
+    Method,
+    MethodFamily,
+    Parameter,
+    Shape,
+    Site,
+    SiteContext,
+    Values,
+    require_int,
+    require_share,
+)
+from trainables.methods.initializers import LINEAR_UNIFORM, normal, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +40,7 @@ class Prefix(Method):
 
     title: ClassVar[str] = "Prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021"
-    family: ClassVar[Family] = "prompt"
+    family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("attention.prefix",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "length": choice(10, 20, 40)}
 
@@ -65,7 +75,7 @@ class Prefix(Method):
             "hidden_bias": Parameter(shape=(self.mlp,), start=uniform(-bound, bound)),
         }
 
-    def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
+    def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
         if not self.mlp:
             return p.key, p.value
         key, value = ((p.prompt @ p.hidden + p.hidden_bias).tanh() @ p.out + p.out_bias).chunk(2, dim=-1)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Method, Parameter, Shape, Site, Values, require_int, require_one_of
-from trainables.methods.starts import WORDS, normal
+from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, Values, require_int, require_one_of
+from trainables.methods.initializers import WORDS, normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class PromptTuning(Method):
 
     title: ClassVar[str] = "Prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021"
-    family: ClassVar[Family] = "prompt"
+    family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("embeddings",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 1e-2, 3e-2, 1e-1), "length": choice(10, 20, 50)}
 

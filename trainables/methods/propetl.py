@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_number
+from trainables.methods.base import MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_number
+from trainables.methods.initializers import uniform
 from trainables.methods.pfeiffer import Pfeiffer
-from trainables.methods.starts import uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class ProPETL(Pfeiffer):
 
     title: ClassVar[str] = "ProPETL (adapter)"
     paper: ClassVar[str] = "Zeng et al. 2023"
-    family: ClassVar[Family] = "combination"
+    family: ClassVar[MethodFamily] = "combination"
     search: ClassVar[Mapping[str, Dimension]] = {
         "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
         "mask_lr": choice(1e-3, 3e-3, 1e-2),
@@ -62,7 +62,7 @@ class ProPETL(Pfeiffer):
     def shared(self, shape: Shape) -> dict[str, Parameter]:
         return super().parameters(shape, 0, "ffn.output")
 
-    def branch(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def branch(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         masked = {name: p[name] * self.chosen(p[f"{name}_scores"]) for name in ("down", "up")}
         return super().branch(h, Values({**p, **masked}), at)
 

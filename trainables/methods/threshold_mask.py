@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Parameter, Shape, Values, require_int, require_number
-from trainables.methods.starts import uniform
-from trainables.methods.weights import POOLER, WeightMethod, layer_of
+from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
+from trainables.methods.base import MethodFamily, Parameter, Shape, Values, require_int, require_number
+from trainables.methods.initializers import uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class ThresholdMask(WeightMethod):
 
     title: ClassVar[str] = "Threshold mask"
     paper: ClassVar[str] = "Zhao et al. 2020"
-    family: ClassVar[Family] = "mask"
+    family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-4, 1e-3, 3e-3, 3e-2), "masked": choice(0.02, 0.05)}
 
     masked: float = 0.05

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import Family, Parameter, Shape, require_int
-from trainables.methods.starts import FROZEN
-from trainables.methods.weights import POOLER, WeightMethod, layer_of
+from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
+from trainables.methods.base import MethodFamily, Parameter, Shape, require_int
+from trainables.methods.initializers import FROZEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TopLayers(WeightMethod):
 
     title: ClassVar[str] = "Top layers"
     paper: ClassVar[str] = "Houlsby et al. 2019"
-    family: ClassVar[Family] = "freezing"
+    family: ClassVar[MethodFamily] = "freezing"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "k": choice(1, 2, 3, 5)}
 
     k: int = 2

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Family, Parameter, Shape, Site, Values, require_int
+from trainables.methods.base import MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.initializers import LINEAR_UNIFORM, normal
 from trainables.methods.pfeiffer import STD, Pfeiffer
 from trainables.methods.prefix import Prefix
-from trainables.methods.starts import LINEAR_UNIFORM, normal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class UniPELT(Prefix):
 
     title: ClassVar[str] = "UniPELT"
     paper: ClassVar[str] = "Mao et al. 2022"
-    family: ClassVar[Family] = "combination"
+    family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.query", "attention.value", "attention.prefix", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48)}
 
@@ -63,12 +63,12 @@ class UniPELT(Prefix):
     def reads_all_tokens(self) -> bool:
         return True
 
-    def prefix(self, p: Values, at: At) -> tuple[Tensor, Tensor]:
+    def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
         key, value = super().prefix(p, at)
         gate = _gate(at.x, p, at)
         return at.to_examples(key) * gate, at.to_examples(value) * gate
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         if at.site != "ffn.output":
             return h + at.to_tokens(_gate(at.x, p, at)) * (at.x @ p.a @ p.b)
         x = at.norm(h + at.x)
@@ -81,6 +81,6 @@ class UniPELT(Prefix):
         return weights + matrices, prefix + matrices + layers * (4 + r + d)
 
 
-def _gate(x: Tensor, p: Values, at: At) -> Tensor:
+def _gate(x: Tensor, p: Values, at: SiteContext) -> Tensor:
     """x [K, T, D] -> [b, 1, 1]."""
     return at.mean_of_examples((x @ p.gate + p.gate_bias).sigmoid())

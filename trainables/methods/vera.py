@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.contract import At, Parameter, Shape, Values, require_int
+from trainables.methods.base import Parameter, Shape, SiteContext, Values, require_int
+from trainables.methods.initializers import RELU_UNIFORM, constant
 from trainables.methods.lora import LowRank
-from trainables.methods.starts import RELU_UNIFORM, constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class VeRA(LowRank):
             "up": Parameter(shape=(self.r, outputs), start=RELU_UNIFORM),
         }
 
-    def transform(self, h: Tensor, p: Values, at: At) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         inner = at.x @ p.down[: at.x.shape[-1]] * p.inner
         return h + inner @ p.up[:, : h.shape[-1]] * p.outer
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.language import FileTask
-from trainables.tasks.contract import Texts
+from trainables.tasks.task_data import Texts
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 # A label that occurs, on average, fewer times than this is no class but a number or an identifier.
@@ -26,7 +26,7 @@ Cells = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class FileTable:
     """The named columns of one file: one tuple (text, [text_pair], label) per example."""
 
     path: Path
@@ -81,7 +81,7 @@ def _paths(task: FileTask, folder: Path) -> list[Path]:
     return paths
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> Table:
+def _table(path: Path, columns: tuple[str, ...]) -> FileTable:
     readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
     try:
         rows = list(readers[path.suffix.lower()](path, columns))
@@ -89,7 +89,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> Table:
         raise ValueError(f"{path}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     if not rows:
         raise ValueError(f"{path}: has no examples")
-    return Table(path=path, columns=columns, rows=rows)
+    return FileTable(path=path, columns=columns, rows=rows)
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
@@ -155,7 +155,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
     yield from zip(*(table.column(name).to_pylist() for name in columns), strict=True)
 
 
-def _check_texts(table: Table) -> None:
+def _check_texts(table: FileTable) -> None:
     for place, name in enumerate(table.columns[:-1]):
         for number, row in enumerate(table.rows, start=1):
             text = row[place]
@@ -168,7 +168,7 @@ def _check_texts(table: Table) -> None:
                 )
 
 
-def _words(table: Table) -> list[str]:
+def _words(table: FileTable) -> list[str]:
     """Class names as texts: 1, 1.0 and "1" are one class."""
     words = []
     for number, row in enumerate(table.rows, start=1):
@@ -184,7 +184,7 @@ def _words(table: Table) -> list[str]:
     return words
 
 
-def _classes(tables: list[Table], words: list[list[str]]) -> list[str]:
+def _classes(tables: list[FileTable], words: list[list[str]]) -> list[str]:
     """Sorted class names, numbers by value; refused unless there are two or more, the same in every file."""
     known = [Counter(column) for column in words]
     for table, counts in zip(tables, known, strict=True):
@@ -204,7 +204,7 @@ def _classes(tables: list[Table], words: list[list[str]]) -> list[str]:
     return sorted(known[0], key=int) if numeric else sorted(known[0])
 
 
-def _targets(table: Table) -> list[float]:
+def _targets(table: FileTable) -> list[float]:
     targets = []
     for number, row in enumerate(table.rows, start=1):
         try:
@@ -221,6 +221,6 @@ def _targets(table: Table) -> list[float]:
     return targets
 
 
-def _texts(table: Table, labels: list[float]) -> Texts:
+def _texts(table: FileTable, labels: list[float]) -> Texts:
     pairs = [row[1] for row in table.rows] if len(table.columns) == 3 else None
     return Texts(first=[row[0] for row in table.rows], second=pairs, labels=labels)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainables.tasks import agreement, entailment
-from trainables.tasks.contract import Task, Texts
+from trainables.tasks.task_data import Task, Texts
 
 TRAIN, TEST = 2000, 600
 SEED = 20_001

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.tasks.contract import Metric, MissingData, Task, Texts
+from trainables.tasks.task_data import Metric, MissingData, Task, Texts
 
 HUB = "nyu-mll/glue"
 DEV = "GLUE dev"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GlueTask:
     """One task. Columns are numbers in the TSV files and names on the Hub.
 
     `header` holds what the first line must contain at these columns; empty for a file without a header. `words` maps
@@ -49,7 +49,7 @@ def _task(name: str, title: str, *metrics: Metric, regression: bool = False) -> 
 
 
 ROWS = (
-    Row(
+    GlueTask(
         task=_task("cola", "CoLA", "matthews", "accuracy"),
         folder="CoLA",
         width=4,
@@ -57,7 +57,7 @@ ROWS = (
         label=1,
         hub_columns=("sentence",),
     ),
-    Row(
+    GlueTask(
         task=_task("mrpc", "MRPC", "accuracy", "f1"),
         folder="MRPC",
         width=5,
@@ -65,7 +65,7 @@ ROWS = (
         label=0,
         header=("#1 String", "#2 String", "Quality"),
     ),
-    Row(
+    GlueTask(
         task=_task("stsb", "STS-B", "pearson", "spearman", regression=True),
         folder="STS-B",
         width=10,
@@ -73,7 +73,7 @@ ROWS = (
         label=9,
         header=("sentence1", "sentence2", "score"),
     ),
-    Row(
+    GlueTask(
         task=_task("rte", "RTE", "accuracy"),
         folder="RTE",
         width=4,
@@ -85,11 +85,11 @@ ROWS = (
 )
 
 
-def row(name: str) -> Row:
+def row(name: str) -> GlueTask:
     return next(row for row in ROWS if row.task.name == name)
 
 
-def check(row: Row, data_dir: Path | None) -> None:
+def check(row: GlueTask, data_dir: Path | None) -> None:
     """Cheap look at the local files: MissingData when one is absent, ValueError when it is not the official one."""
     if data_dir is None:
         return
@@ -99,7 +99,7 @@ def check(row: Row, data_dir: Path | None) -> None:
         parse(row, _path(row, data_dir, part), "".join(head))
 
 
-def read(row: Row, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts]:
+def read(row: GlueTask, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts]:
     """(train, dev) of a GLUE task, from local files or, without a folder, from the Hub or its cache.
 
     Raises MissingData when they cannot be had, ValueError naming file and line when one is not the official one.
@@ -111,7 +111,7 @@ def read(row: Row, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts
     return train, dev
 
 
-def _path(row: Row, data_dir: Path, part: str) -> Path:
+def _path(row: GlueTask, data_dir: Path, part: str) -> Path:
     path = data_dir / row.folder / f"{part}.tsv"
     if not path.is_file():
         raise MissingData(
@@ -129,7 +129,7 @@ def text_of(path: Path) -> str:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
 
 
-def parse(row: Row, path: Path, text: str) -> Texts:
+def parse(row: GlueTask, path: Path, text: str) -> Texts:
     """The examples of a tab-separated file; ValueError names file and line."""
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside a sentence.
     lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
@@ -150,7 +150,7 @@ def parse(row: Row, path: Path, text: str) -> Texts:
     return Texts(first=texts[0], second=texts[1] if len(texts) > 1 else None, labels=labels)
 
 
-def _check_header(row: Row, path: Path, found: list[str]) -> None:
+def _check_header(row: GlueTask, path: Path, found: list[str]) -> None:
     for name, column in zip(row.header, (*row.columns, row.label), strict=True):
         if column >= len(found) or found[column].strip() != name:
             raise ValueError(
@@ -158,7 +158,7 @@ def _check_header(row: Row, path: Path, found: list[str]) -> None:
             )
 
 
-def _label(row: Row, where: str, text: str) -> float:
+def _label(row: GlueTask, where: str, text: str) -> float:
     if not row.task.regression:
         if text.strip() not in row.words:
             raise ValueError(f"{where}: label {text[:40]!r}, should be {' or '.join(row.words)}")
@@ -172,7 +172,7 @@ def _label(row: Row, where: str, text: str) -> float:
     return score
 
 
-def _read_hub(row: Row, repo: str) -> tuple[Texts, Texts]:
+def _read_hub(row: GlueTask, repo: str) -> tuple[Texts, Texts]:
     import datasets
 
     name = row.task.name
@@ -207,7 +207,7 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _from_hub(row: Row, part: Any) -> Texts:
+def _from_hub(row: GlueTask, part: Any) -> Texts:
     columns = [list(part[name]) for name in row.hub_columns]
     labels = [float(label) for label in part["label"]]
     return Texts(first=columns[0], second=columns[1] if len(columns) > 1 else None, labels=labels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.tasks.contract import Metric, Task
+from trainables.tasks.task_data import Metric, Task
 
 # Regression outputs closer to each other than this share of their size are one value, apart from rounding in float32.
 CONSTANT = 1e-6
@@ -30,7 +30,7 @@ class Scores:
         return next(iter(self.metrics.values()))
 
 
-def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scores:
+def compute_metrics(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scores:
     """Score outputs [n, C] (logits; C = 1: values) against labels [n].
 
     Outputs that are not all finite come from a model that has diverged: they count as the constant 0, class or value.

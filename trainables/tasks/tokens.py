@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.tasks.contract import Loaded, MissingData, Split, Task, TaskData, Texts
+from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

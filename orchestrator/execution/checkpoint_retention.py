@@ -1,0 +1,62 @@
+"""Which checkpoints stay on disk: the last of each running trial, and the best of each cell. Measures them while they are
+there.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from orchestrator.search.sweep import Sweep
+from search_spaces.language import Cell
+
+
+class CheckpointRetention:
+    """Deletes a trial's checkpoint once its end is in the ledger, unless it is the best of its cell so far.
+
+    `record` makes an event durable: what a trial that is done needs on disk is measured before it may go.
+    """
+
+    def __init__(self, sweep: Sweep, folder: Path, record: Callable[[Mapping[str, Any]], None] = lambda event: None):
+        self._sweep, self._folder, self._record = sweep, folder, record
+        found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
+        self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
+
+    def ended(self, trial_id: str) -> None:
+        """Call after the trial's end is durable. Its cell's former best may go with it."""
+        entry, path = self._sweep.entry(trial_id), self._folder / trial_id / "state.safetensors"
+        if entry.outcome and entry.outcome.state == "DONE" and path.is_file():
+            self._record({"event": "saved", "id": trial_id, "bytes": path.stat().st_size, "stored": _numbers(path)})
+        cell = entry.trial.cell
+        for candidate in {trial_id, self._best.get(cell, trial_id)}:
+            if self._disposable(candidate):
+                shutil.rmtree(self._folder / candidate, ignore_errors=True)
+        best = self._sweep.best_of(cell)
+        if best:
+            self._best[cell] = best.trial.id
+
+    def tidy(self) -> None:
+        """Remove what an earlier driver left: checkpoints of ended trials that are not the best of their cell."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.suffix == ".new" or self._disposable(path.stem):
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _disposable(self, trial_id: str) -> bool:
+        try:
+            entry = self._sweep.entry(trial_id)
+        except KeyError:
+            return True  # no trial of this sweep
+        best = self._sweep.best_of(entry.trial.cell)
+        return entry.outcome is not None and (best is None or best.trial.id != trial_id)
+
+
+def _numbers(path: Path) -> int:
+    """How many numbers the file holds: of a trial that is done its best epoch, pruned weights as zeros."""
+    with safe_open(path, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

@@ -1,0 +1,209 @@
+"""The Ray cluster of a sweep: started for it alone, or joined; and how many trials it may run at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.exit_codes import CLUSTER_LOST, EnvironmentUnfit
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+WATCH_SECONDS = 5.0
+LOST_AFTER = 6  # misses in a row
+GUARDIAN_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one trial holds, how many trials run at once, and how many of them share a GPU, or a core without GPUs."""
+
+    slots: int
+    cpu: float
+    gpu: float
+    per_device: int
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that this process may use, found without loading any library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
+    if visible is None:
+        return present
+    return min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(gpus: int) -> str:
+    """On what a sweep trains, as manifests and reports call it; how many trials share a device changes no result."""
+    return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
+
+
+def check_gpus(gpus: int, address: str | None) -> None:
+    """Raise EnvironmentUnfit when this machine alone is to provide more GPUs than it has."""
+    found = count_gpus()
+    if address is None and gpus > found:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        note = f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else ""
+        raise EnvironmentUnfit(
+            f"--gpus {gpus}: this machine has {found}{note}. Use --gpus {found}"
+            f"{' to train on the CPU' if not found else ''}, or join a cluster with --address"
+        )
+
+
+def environment() -> dict[str, str]:
+    """Ours, with this code on the path: for processes that we start."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def share(gpus: int, per_device: int, cpus: float) -> Share:
+    """What a trial holds of a GPU and of the cores; without GPUs, of a core."""
+    if not gpus:
+        slots = max(1, math.floor(cpus)) * per_device
+        return Share(slots=slots, cpu=1 / per_device, gpu=0, per_device=per_device)
+    slots = gpus * per_device
+    cpu = max(0.01, min(1.0, math.floor(100 * cpus / slots) / 100))
+    return Share(slots=slots, cpu=cpu, gpu=1 / per_device, per_device=per_device)
+
+
+@contextmanager
+def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[Share, Path]]:
+    """Start or join a cluster; yields what a trial holds and a private folder that is removed at the end.
+
+    Raises EnvironmentUnfit when there are fewer GPUs than asked or Ray does not start.
+    """
+    # Short, private to this user: socket paths have a limit of 107 bytes, and the folder holds the token.
+    folder = Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp" if os.path.isdir("/tmp") else None))
+    with _guarded(folder):
+        _environment(folder, address)
+        import ray
+
+        try:
+            yield _start(folder, gpus, per_device, address), folder
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """Have everything that this sweep starts ended, and its folder removed, however this process ends."""
+    command = [sys.executable, "-m", "orchestrator.execution.reaper", str(folder)]
+    # A session of its own: a Ctrl-C or a hang-up of the terminal must not reach it first.
+    guardian = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
+    try:
+        yield
+    finally:
+        assert guardian.stdin is not None
+        guardian.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            guardian.wait(GUARDIAN_SECONDS)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """End the process with exit code 7 when no node answers any more: Tune itself would wait for ever."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(stop,), name="cluster-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Share:
+    import ray
+
+    try:
+        _init(folder, gpus, address)
+    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"cluster at {address}" if address else "Ray on this machine"
+        raise EnvironmentUnfit(f"{where} does not start: {_first_line(error)}") from None
+    resources = ray.cluster_resources()
+    if gpus > resources.get("GPU", 0):
+        raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {resources.get('GPU', 0):g}")
+    return share(gpus, per_device, resources.get("CPU", 1))
+
+
+def _init(folder: Path, gpus: int, address: str | None) -> None:
+    import ray
+
+    env_vars = {
+        "PYTHONPATH": environment()["PYTHONPATH"],
+        "HF_HUB_OFFLINE": "1",  # everything was fetched by the driver; a trial never waits for a network
+        # Large activations would otherwise be mapped and unmapped at every step.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    }
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": env_vars}}
+    if address:
+        ray.init(address=address, **common)
+        return
+    ray.init(
+        address="local",
+        num_cpus=count_cores(),
+        num_gpus=gpus,
+        include_dashboard=False,
+        _temp_dir=str(folder / "ray"),
+        **common,
+    )
+
+
+def _environment(folder: Path, address: str | None) -> None:
+    """Switches that Ray reads at import: no telemetry, no output of its own, a token of our own."""
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the ledger is the record, Tune's snapshot is never read
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    if address is None:
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32), encoding="ascii")
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        os.environ.pop("RAY_ADDRESS", None)
+    os.environ.update(settings)
+
+
+def _watch(stop: threading.Event) -> None:
+    import ray
+
+    misses = 0
+    while not stop.wait(WATCH_SECONDS):
+        try:
+            alive = any(node["Alive"] for node in ray.nodes())
+        except Exception:  # whatever Ray raises here means that it does not answer
+            alive = False
+        misses = 0 if alive else misses + 1
+        if misses >= LOST_AFTER and not stop.is_set():
+            log.error("the Ray cluster does not answer any more; the same command continues this sweep")
+            logging.shutdown()
+            time.sleep(0.2)
+            os._exit(CLUSTER_LOST)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,218 @@
+"""From a space and the command line to what would run: checked, counted, without torch, ray or any training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.planning.fit_to_models import fit
+from search_spaces.language import (
+    TRAINING,
+    Budget,
+    Choice,
+    Dimension,
+    FileTask,
+    MethodEntry,
+    Range,
+    Recipe,
+    Scalar,
+    Space,
+    grid_size,
+    task_name,
+)
+from search_spaces.loading import nearest
+from search_spaces.records import Counts
+from trainables.backbone import models
+from trainables.methods import METHODS
+from trainables.methods.base import Shape
+from trainables.tasks.task_data import Task
+from trainables.tasks.task_loading import check_files, describe
+from trainables.training.parameter_counts import build, count
+
+# Options that replace a value of the space: option, part of the space, field.
+REPLACED = (
+    ("trials", "budget", "trials"),
+    ("seeds", "budget", "final_seeds"),
+    ("epochs", "recipe", "epochs"),
+    ("precision", "recipe", "precision"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the command line changes of a space; None leaves it as it is."""
+
+    models: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    trials: int | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A checked space. `stamp` lists what makes it less than the space as written; shapes are None while unknown."""
+
+    space: Space
+    stamp: tuple[str, ...]
+    shapes: Mapping[str, Shape | None]
+    tasks: Mapping[str, Task]
+
+    def tries(self, entry: MethodEntry) -> int:
+        """Configurations of a cell: the budget, or all points of a smaller finite space."""
+        return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
+
+    def epochs(self, entry: MethodEntry) -> tuple[int, int]:
+        """Fewest and most epochs for which a trial of this method is planned."""
+        values = self.space.values_of(entry).get("epochs", self.space.recipe.epochs)
+        ends = [int(end) for end in _ends(values)]
+        return min(ends), max(ends)
+
+    @property
+    def trials(self) -> int:
+        """Trials of the whole sweep, finals included."""
+        finals = self.space.budget.final_seeds
+        seeds = self.space.budget.search_seeds
+        return sum(self.tries(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
+
+    def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
+        """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
+        settings = corners(self.space.values_of(entry))
+        found = [count(build(entry.name, each, shape), shape, outputs=2) for each in settings]
+        return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
+
+
+def make_plan(space: Space, overrides: Overrides, data_dir: Path | None) -> Plan:
+    """Apply the command line and check everything that can be checked cheaply.
+
+    Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
+    """
+    written = _with_own_search(space)
+    space, stamp = apply(written, overrides)
+    tasks = {task_name(task): describe(task) for task in space.tasks}
+    shapes = {name: _shape(name) for name in space.models}
+    if overrides.models is not None:
+        own = [shape for name in written.models if (shape := models.peek(name))]
+        given = [shape for shape in shapes.values() if shape]
+        space, told = fit(space, own, given, droppable=overrides.methods is None)
+        stamp += [f"on {', '.join(space.models)}: {each}" for each in told]
+    for entry in space.methods:
+        for name, shape in shapes.items():
+            _check_settings(space, entry, name, shape)
+    for task in space.tasks:
+        check_files(task, data_dir, space.folder)
+    return Plan(space=space, stamp=tuple(stamp), shapes=shapes, tasks=tasks)
+
+
+def _with_own_search(space: Space) -> Space:
+    """The space with the dimensions filled in that methods declare themselves."""
+    for entry in space.methods:
+        if entry.name not in METHODS:
+            raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
+    filled = [
+        replace(e, settings={**METHODS[e.name].search, **e.settings}, own_search=False) if e.own_search else e
+        for e in space.methods
+    ]
+    return replace(space, methods=tuple(filled))
+
+
+def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
+    """The space with the command line's subsets and smaller budgets, and a sentence for each.
+
+    What is kept keeps the space's order: the same names in another order are the same sweep.
+    """
+    stamp: list[str] = []
+    changes: dict[str, Any] = {}
+    if overrides.models is not None and set(overrides.models) != set(space.models):
+        changes["models"] = tuple(_in_order(overrides.models, space.models))
+        stamp.append(f"--models {','.join(changes['models'])} instead of {','.join(space.models)}")
+    if overrides.tasks is not None:
+        tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
+        kept = _subset("task", overrides.tasks, tasks)
+        changes["tasks"] = tuple(tasks[name] for name in kept)
+        stamp += _fewer("--tasks", kept, tasks)
+    if overrides.methods is not None:
+        rows = {entry.label: entry for entry in space.methods}
+        kept = _subset("method", overrides.methods, rows)
+        changes["methods"] = tuple(rows[name] for name in kept)
+        stamp += _fewer("--methods", kept, rows)
+    for flag, part, name in REPLACED:
+        value, record = getattr(overrides, flag), changes.get(part, getattr(space, part))
+        if value is not None and value != getattr(record, name):
+            stamp.append(f"--{flag} {value} instead of {getattr(record, name)}")
+            changes[part] = _changed(record, name, f"--{flag} {value}", value)
+    if space.recipe.epochs != changes.get("recipe", space.recipe).epochs:
+        changes |= _not_searched("epochs", space.search, changes.get("methods", space.methods))
+    return replace(space, **changes), stamp
+
+
+def _not_searched(
+    name: str, search: Mapping[str, Scalar | Dimension], methods: Sequence[MethodEntry]
+) -> dict[str, Any]:
+    """A space's parts without this hyperparameter, which the command line has decided."""
+    own = [replace(e, settings={k: v for k, v in e.settings.items() if k != name}) for e in methods]
+    return {"search": {k: v for k, v in search.items() if k != name}, "methods": tuple(own)}
+
+
+def _subset(kind: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{kind} {name!r} is not in this space: {nearest(name, known)}")
+    return _in_order(names, known)
+
+
+def _in_order(names: Sequence[str], order: Iterable[str]) -> list[str]:
+    known = [name for name in order if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def _changed(record: Recipe | Budget, name: str, where: str, value: int | str) -> Recipe | Budget:
+    """The record with that field; its complaint, if any, names the option instead of the field."""
+    try:
+        return replace(record, **{name: value})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).rpartition(': ')[2]}") from None
+
+
+def _fewer(flag: str, names: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    return [f"{flag} {','.join(names)}, {len(names)} of {len(known)}"] if len(names) < len(known) else []
+
+
+def _shape(name: str) -> Shape | None:
+    """The model's shape. A bare word must be a known model or a directory: it may be a typing error of one."""
+    shape = models.peek(name)
+    if shape is None and "/" not in name and name != "minilm":
+        known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
+        raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
+    return shape
+
+
+def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:
+    values = space.values_of(entry)
+    recipe = replace(space.recipe, epochs=min(int(e) for e in _ends(values.get("epochs", space.recipe.epochs))))
+    try:
+        for settings in corners(values):
+            method = build(entry.name, settings, shape)
+            method.check_recipe(recipe, shape)
+        for name, default in type(method)().settings().items():
+            if isinstance(values.get(name), Range) and isinstance(default, int):
+                raise ValueError(f"{name} is a whole number and a range draws fractions; list them: {name}=choice(...)")
+    except ValueError as error:
+        raise ValueError(f"method {entry.label!r} on {model}: {error}") from None
+
+
+def corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
+    """Settings of a method that between them hold every listed value and the ends of every range."""
+    own = {key: _ends(value) for key, value in values.items() if key not in TRAINING}
+    first = {key: ends[0] for key, ends in own.items()}
+    return [first] + [{**first, key: value} for key, ends in own.items() for value in ends[1:]]
+
+
+def _ends(value: Scalar | Dimension) -> tuple[Scalar, ...]:
+    if isinstance(value, Choice):
+        return value.values
+    return (value.low, value.high) if isinstance(value, Range) else (value,)

@@ -1,0 +1,86 @@
+"""What a sweep needs of its surroundings, looked at before anything is started or written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from orchestrator.execution.cluster import check_gpus
+from orchestrator.exit_codes import EnvironmentUnfit
+
+MIN_FREE_MIB = 100
+CONNECT_SECONDS = 3.0
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+_DATABASE = "sqlite:///"
+
+
+def check(arguments: Namespace) -> None:
+    """Raise ValueError for an option that cannot be meant, EnvironmentUnfit for what this machine does not provide."""
+    if arguments.tracking_uri:
+        check_tracking(arguments.tracking_uri)
+    if arguments.address:
+        check_address(arguments.address)
+    check_gpus(arguments.gpus, arguments.address)
+    check_folder("--out", arguments.out)
+    check_folder("--report", arguments.report)
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Raise EnvironmentUnfit unless `folder` exists and can be written, or could be created. Leaves nothing behind."""
+    existing = folder.absolute()
+    while not _is_there(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise EnvironmentUnfit(f"{flag} {folder}: {existing} is not a folder; give another place")
+    try:
+        # Permission bits say little: not to root, nor on a read-only, a network or a kernel's file system.
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=existing):
+            pass
+    except OSError as error:
+        raise EnvironmentUnfit(
+            f"{flag} {folder}: {existing} cannot be written ({error.strerror}); give another place, or mend its permissions"
+        ) from None
+    free = shutil.disk_usage(existing).free >> 20
+    if free < MIN_FREE_MIB:
+        raise EnvironmentUnfit(
+            f"{flag} {folder}: {free} MiB are free on its disk and at least {MIN_FREE_MIB} are needed; free some, or give "
+            "another place"
+        )
+
+
+def _is_there(path: Path) -> bool:
+    """Unlike `exists`: true of a dangling link, and a name that is too long raises."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def check_tracking(uri: str) -> None:
+    """Refuse addresses that cannot serve as a tracking store. A server that does not answer is no reason: it may later."""
+    from orchestrator.tracking.tracking_address import check_uri
+
+    check_uri(uri)
+    if uri.startswith(_DATABASE):
+        check_folder("--tracking-uri", Path(uri.removeprefix(_DATABASE).partition("?")[0]).parent)
+
+
+def check_address(address: str) -> None:
+    """Raise ValueError unless `address` is HOST:PORT or auto, EnvironmentUnfit when nothing answers there."""
+    found = _ADDRESS.fullmatch(address)
+    if address == "auto":
+        return
+    if not found or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError(f"--address {address!r}: must be HOST:PORT, as `ray start` prints it, or auto")
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise EnvironmentUnfit(
+            f"--address {address}: nothing answers there ({error.strerror or error}); start the cluster, or leave --address out"
+        ) from None

@@ -1,0 +1,223 @@
+"""What `--plan` and `--list` print. Text in, text out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from orchestrator.planning.forecast import Forecast, RunCall, disk, look_ahead
+from orchestrator.planning.plan import Plan
+from search_spaces.language import Choice, Dimension, MethodEntry, grid_size
+from search_spaces.loading import docstring, names
+from search_spaces.records import END_STATES
+from trainables.backbone import models
+from trainables.methods import METHODS
+from trainables.tasks import TASKS
+from trainables.training.parameter_counts import build, count
+
+
+def plan_text(plan: Plan, call: RunCall) -> str:
+    """Cells, trials and parameters; tokens, hours and disk as far as they are known; what has been done already."""
+    space, budget = plan.space, plan.space.budget
+    seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
+    asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
+    ahead = look_ahead(plan, call)
+    lines = [
+        f"{space.name}: {space.title or 'untitled'}",
+        f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
+        f"  {plan.trials} trials: at most {budget.trials} tried per cell{seeds}, its winner re-trained on "
+        f"{budget.final_seeds} fresh seeds",
+        f"  at most {space.recipe.epochs} epochs each, patience {space.recipe.patience}; at most {budget.in_flight} trials of a "
+        f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
+        "",
+        f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
+        f"  tasks    {', '.join(f'{t.title} ({t.metrics[0]}, test: {t.test_source})' for t in plan.tasks.values())}",
+        "",
+    ]
+    lines += _table(
+        [
+            ["method", "searched", "points", "tries", "seconds an epoch", "trained parameters (2 classes)"],
+            *(_row(plan, entry, ahead) for entry in space.methods),
+        ]
+    )
+    if plan.stamp:
+        lines += ["", "  reduced: " + "; ".join(plan.stamp)]
+    told = [(name, text) for name, text in _ahead(plan, call, ahead) if text]
+    return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
+
+
+def list_text(kind: str) -> str:
+    """Spaces, methods, tasks and models by name, or one of them; methods alone with everything known about them."""
+    if kind == "methods":
+        return "\n".join(_table(_methods()))
+    blocks = {
+        "spaces": [[name, docstring(name)] for name in names()],
+        "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
+        "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
+        "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],
+    }
+    shown = blocks if kind == "all" else {kind: blocks[kind]}
+    return "\n\n".join("\n".join([title, *_table(rows)]) for title, rows in shown.items())
+
+
+def _methods() -> list[list[str]]:
+    shape = models.shape_of(models.KNOWN_CONFIGS["bert-base-uncased"])
+    rows = [["method", "family", "paper", "searched", "trained on BERT-base", "backbone"]]
+    for name, kind in METHODS.items():
+        counts = count(build(name, {}, shape), shape, outputs=2)
+        searched = " ".join(f"{key} {_dimension(d)}" for key, d in kind.search.items())
+        trained = f"{counts.trained:,} ({100 * counts.trained / counts.total:.3g} %)"
+        rows.append([name, kind.family, kind.paper, searched, trained, "shared" if kind.shares_backbone else "its own"])
+    return rows
+
+
+def _ahead(plan: Plan, call: RunCall, ahead: Forecast) -> list[tuple[str, str]]:
+    """What is left to do, and what it takes, line by line."""
+    return [
+        ("tokens", _tokens(plan, ahead)),
+        ("time", _time(call, ahead)),
+        ("besides", _ablations(plan)),
+        ("disk", _disk(plan, ahead)),
+        ("asks for", _devices(call, ahead)),
+        ("budget", f"{call.budget}: the searches end in time for the finals" if call.budget else ""),
+        ("done", _done(plan, ahead)),
+    ]
+
+
+def _tokens(plan: Plan, ahead: Forecast) -> str:
+    each = [
+        f"{plan.tasks[task].title} on {models.title(model)} {_about(size.tokens)} ({size.examples:,} examples)"
+        for (model, task), size in ahead.lengths.items()
+        if size
+    ]
+    unknown = len(ahead.lengths) - len(each)
+    missing = f"unknown for {unknown} of {len(ahead.lengths)} pairs of model and task" if unknown else ""
+    total = ahead.tokens
+    whole = f"{_span(*map(_about, total))} in all that is left" if total and total[1] else ""
+    return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
+
+
+def _time(call: RunCall, ahead: Forecast) -> str:
+    busy = [cell for cell, left in ahead.left.items() if left.most]
+    missing = sum(cell not in ahead.paces for cell in busy)
+    if not busy:
+        return "nothing is left to train"
+    if missing:
+        return f"unknown: sweeps in {call.out} have timed nothing like {missing} of {len(busy)} cells on such a device"
+    if ahead.hours is None:
+        return "unknown: so is how many trials will run at once"
+    least, most = (f"{hours:.2g}" for hours in ahead.hours)
+    return (
+        f"{least} to at most {most} h of training, as fast as sweeps in {call.out} were; start and report not counted"
+    )
+
+
+def _ablations(plan: Plan) -> str:
+    """What rows that lose their layers ask of the validation split, which no epoch's time holds."""
+    labels = [entry.label for entry in plan.space.methods if entry.ablated]
+    if not labels:
+        return ""
+    spans = {shape.layers * (shape.layers + 1) // 2 + 1 for shape in plan.shapes.values() if shape}
+    times = " or ".join(map(str, sorted(spans))) or "an unknown number of"
+    return (
+        f"{times} more evaluations of each final of {', '.join(labels)}, without spans of its layers; not in the hours"
+    )
+
+
+def _disk(plan: Plan, ahead: Forecast) -> str:
+    sizes = disk(plan)
+    if sizes is None:
+        return "unknown"
+    kept, running = sizes
+    together = f", together {_mebibytes(kept + ahead.machine.slots * running)}" if ahead.machine.slots else ""
+    parts = f"{_mebibytes(kept)} for the best of each cell and {_mebibytes(running)} for each running trial"
+    return f"checkpoints: at most {parts}{together}"
+
+
+def _mebibytes(size: float) -> str:
+    return f"{math.ceil(size / 2**20):,} MiB"
+
+
+def _devices(call: RunCall, ahead: Forecast) -> str:
+    """GPUs or cores, trials on each, and processes beside the driver's and Ray's own."""
+    device, machine = "GPU" if call.gpus else "core", ahead.machine
+    if not machine.devices:
+        return f"all cores of the cluster at {call.address}"
+    devices = f"{machine.devices} {device}" + ("" if machine.devices == 1 else "s")
+    if not machine.per_device:
+        return f"{devices}; as many trials on each as fill it, known once the data are read"
+    if machine.per_device == 1:
+        return f"{devices}, one trial on each, in a process of its own"
+    lanes = f"{machine.devices} processes that train, {machine.slots} that wait for one trial each"
+    return f"{devices}, {machine.per_device} trials on each ({machine.slots} at once): {lanes}"
+
+
+def _done(plan: Plan, ahead: Forecast) -> str:
+    if not ahead.done:
+        return f"nothing of it has run yet ({ahead.folder})"
+    states: Counter[str] = Counter()
+    for cell in ahead.done.values():
+        states.update(cell.states)
+    begun = states.pop("begun", 0)
+    told = ", ".join(f"{states[state]} {state}" for state in END_STATES if state in states)
+    finished = sum(cell.finals >= plan.space.budget.final_seeds for cell in ahead.done.values())
+    parts = [f"{states.total()} of {plan.trials} trials have ended ({told or 'none'})"]
+    parts += [f"{begun} begun, to be continued"] if begun else []
+    parts += [f"{finished} of {len(plan.space.cells)} cells finished"]
+    parts += [f"--budget {ahead.curtailed} ended the searches"] if ahead.curtailed else []
+    return f"{'; '.join(parts)}, in {ahead.folder}"
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _about(number: float) -> str:
+    """Two or three digits: 840, 27.9 thousand, 1.25 million."""
+    for size, word in ((1e9, "thousand million"), (1e6, "million"), (1e3, "thousand")):
+        if number >= size:
+            return f"{number / size:.3g} {word}"
+    return f"{number:.3g}"
+
+
+def _row(plan: Plan, entry: MethodEntry, ahead: Forecast) -> list[str]:
+    dimensions = plan.space.dimensions_of(entry)
+    size = grid_size(dimensions)
+    searched = " ".join(f"{name} {_dimension(d)}" for name, d in dimensions.items())
+    points = "TPE" if math.isinf(size) else f"{'TPE' if size > plan.space.budget.trials else 'all'} of {size:g}"
+    return [entry.label, searched, points, str(plan.tries(entry)), _pace(entry, ahead), _parameters(plan, entry)]
+
+
+def _pace(entry: MethodEntry, ahead: Forecast) -> str:
+    """Seconds of an epoch over models and tasks; "about" where they follow from other tasks or methods."""
+    cells = [cell for cell in ahead.left if cell.method == entry.label]
+    known = [ahead.paces[cell] for cell in cells if cell in ahead.paces]
+    if len(known) < len(cells):
+        return "unknown" if not known else f"unknown for {len(cells) - len(known)} of {len(cells)}"
+    low, high = (f"{found:.2g}" for found in (min(known)[0], max(known)[0]))
+    return ("" if all(exact for _, exact in known) else "about ") + _span(low, high)
+
+
+def _parameters(plan: Plan, entry: MethodEntry) -> str:
+    parts = []
+    for name, shape in plan.shapes.items():
+        if shape is None:
+            parts.append(f"{name}: unknown until downloaded")
+            continue
+        low, high = plan.counts(entry, shape)
+        spread = f"{low.trained:,}" if low == high else f"{low.trained:,} to {high.trained:,}"
+        parts.append(f"{models.title(name)} {spread} ({100 * high.trained / high.total:.2f} %)")
+    return "; ".join(parts)
+
+
+def _dimension(dimension: Dimension) -> str:
+    if isinstance(dimension, Choice):
+        return "{" + ", ".join(map(str, dimension.values)) + "}"
+    return f"[{dimension.low:g}, {dimension.high:g}{' log' if dimension.log else ''}]"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,159 @@
+"""The resolved form of a sweep, written beside its ledger and into MLflow: enough to read and to repeat it.
+
+A sweep is named by its space and the hash of the space's resolved form, so the same command finds the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.planning.plan import Plan
+from search_spaces.language import Choice, Dimension, FileTask, MethodEntry, Range, Space
+from search_spaces.records import TRAINING_SEMANTICS
+from trainables.backbone import models
+from trainables.backbone.models import Model
+from trainables.methods import METHODS
+from trainables.tasks.task_data import Loaded
+
+PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
+
+
+def sweep_id(space: Space) -> str:
+    """`<space>-<8 hex digits>`; changes with anything that the space says, its titles excepted.
+
+    Order counts: it decides which configuration is tried first.
+    """
+    text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS[space.recipe.precision]})
+    return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def space_json(space: Space) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "models": list(space.models),
+        "tasks": [asdict(task) if isinstance(task, FileTask) else task for task in space.tasks],
+        "methods": [
+            {"name": e.name, "label": e.label, "values": {k: _value(v) for k, v in space.values_of(e).items()}}
+            # Rows without an ablation keep the sweep's name that they had before there was one.
+            | ({"ablated": True} if e.ablated else {})
+            for e in space.methods
+        ],
+        "recipe": asdict(space.recipe),
+        # One search seed is left out: it was no part of the name when there was nothing else.
+        "budget": {k: v for k, v in asdict(space.budget).items() if (k, v) != ("search_seeds", 1)},
+        "seed": space.seed,
+    }
+
+
+def make_manifest(
+    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str
+) -> dict[str, Any]:
+    """JSON with everything that a report or a successor has to know about the sweep."""
+    space = plan.space
+    commit, dirty = _commit()
+    return {
+        "sweep": sweep_id(space),
+        "space": space.name,
+        "title": space.title or space.name,
+        "paper": space.paper,
+        "seed": space.seed,
+        "stamp": list(plan.stamp),
+        "command": command,
+        "models": {
+            name: {"title": models.title(name), "weights": m.fingerprint, "total": m.shape.total, "source": name}
+            for name, m in found.items()
+        },
+        "tasks": {name: _task(task) for name, task in loaded.items()},
+        "methods": {e.label: _method(space, e, title) for e, title in zip(space.methods, titles(space), strict=True)},
+        "recipe": asdict(space.recipe),
+        "budget": asdict(space.budget),
+        "resolved": space_json(space),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "commit": commit,
+        "dirty": dirty,
+        "device": device,
+    }
+
+
+def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What must not change under a sweep that is continued: files of models and data, by name."""
+    weights = {f"model {name}": m["weights"] for name, m in manifest["models"].items()}
+    return weights | {f"task {name}": t["split"] for name, t in manifest["tasks"].items()}
+
+
+def _task(loaded: Loaded) -> dict[str, Any]:
+    task = loaded.task
+    return {
+        "title": task.title,
+        "score": task.metrics[0],
+        "metrics": list(task.metrics),
+        "split": loaded.fingerprint,
+        "train": len(loaded.train),
+        "validation": len(loaded.validation),
+        "test": len(loaded.test),
+        "majority": loaded.majority,
+        "test_source": task.test_source,
+        "notes": list(loaded.notes),
+    }
+
+
+def titles(space: Space) -> list[str]:
+    """What tables call the rows: the method, with the settings in which rows of one method differ, or else with its label."""
+    kinds = {e.name: [space.values_of(other) for other in space.methods if other.name == e.name] for e in space.methods}
+    found = []
+    for entry in space.methods:
+        values, alike = space.values_of(entry), kinds[entry.name]
+        apart = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
+        told = [f"{key} = {values[key]}" for key in apart if not isinstance(values[key], Choice | Range)]
+        found.append(", ".join([METHODS[entry.name].title, *told]))
+    return [
+        title if (title != METHODS[e.name].title or e.label == e.name) and found.count(title) == 1 else _labelled(e)
+        for e, title in zip(space.methods, found, strict=True)
+    ]
+
+
+def _labelled(entry: MethodEntry) -> str:
+    title = METHODS[entry.name].title
+    return title if entry.label == entry.name else f"{title} ({entry.label})"
+
+
+def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
+    kind = METHODS[entry.name]
+    values = space.values_of(entry)
+    return {
+        "name": entry.name,
+        "title": title,
+        "kind": kind.title,
+        "family": kind.family,
+        "paper": kind.paper,
+        "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},
+        "searched": {k: _value(v) for k, v in values.items() if isinstance(v, Choice | Range)},
+        **({"ablated": True, "removable": bool(kind.removed_at_zero)} if entry.ablated else {}),
+    }
+
+
+def _value(value: Any | Dimension) -> Any:
+    if isinstance(value, Choice):
+        return {"choice": list(value.values)}
+    if isinstance(value, Range):
+        return {"range": [value.low, value.high], "log": value.log}
+    return value
+
+
+def _commit() -> tuple[str, bool]:
+    """Commit of this code and whether files differ from it; empty where it does not run from a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))

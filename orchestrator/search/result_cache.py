@@ -1,0 +1,70 @@
+"""Results of other sweeps under the same output folder, found by trial id: the same trial is never trained twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.ledger import Damaged, read
+from search_spaces.records import Outcome, Progress, TestResult
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class CachedResult:
+    """What another sweep's ledger says about a trial."""
+
+    folder: Path
+    curve: list[Progress] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    def test(self) -> TestResult | None:
+        """The test result of a final, if its predictions are still there."""
+        if not self.outcome or not self.outcome.predictions:
+            return None
+        path = self.folder / self.outcome.predictions
+        if not path.is_file():
+            return None
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return TestResult(
+            metrics=self.outcome.metrics,
+            predictions=tuple(stored["predictions"]),
+            labels=tuple(stored["labels"]),
+            collapsed=self.outcome.collapsed,
+        )
+
+
+class ResultCache:
+    """Reads the ledgers of all sweeps in `root` but this one, once, at the start."""
+
+    def __init__(self, root: Path, but: Path):
+        self._found: dict[str, CachedResult] = {}
+        for path in sorted(root.glob("*/ledger.jsonl")):
+            if path.parent.resolve() != but.resolve():
+                self._read(path.parent)
+
+    def get(self, trial_id: str) -> CachedResult | None:
+        return self._found.get(trial_id)
+
+    def _read(self, folder: Path) -> None:
+        try:
+            records = read(folder)
+        except Damaged as error:
+            log.warning("results of %s are not re-used: %s", folder.name, error)
+            return
+        found: dict[str, CachedResult] = {}
+        for record in records:
+            if record["event"] == "asked":
+                found[record["id"]] = CachedResult(folder)
+            elif record["event"] == "progress":
+                found[record["id"]].curve.append(Progress.from_json(record["progress"]))
+            elif record["event"] == "ended":
+                found[record["id"]].outcome = Outcome.from_json(record["outcome"])
+        # Of two sweeps that hold the same trial, keep the one that got further.
+        for trial_id, new in found.items():
+            old = self._found.get(trial_id)
+            if old is None or (len(new.curve), new.outcome is not None) > (len(old.curve), old.outcome is not None):
+                self._found[trial_id] = new

@@ -1,0 +1,71 @@
+"""The time that a sweep may take, `--budget 40h`: when its searches have to end for the finals to be in time.
+
+The searches of all cells end at one moment, which is in the ledger: what has been decided does not depend on a clock again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heapreplace
+from typing import Any
+
+from orchestrator.search.cell import CellSearch
+from orchestrator.search.durations import Durations, seconds, spent
+from orchestrator.search.sweep import Sweep
+
+
+def stopwatch() -> Callable[[], float]:
+    """Seconds since now."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began
+
+
+class TimeBudget:
+    """`text` as given; `records`: what is in the ledger before this driver begins; `clock`: seconds since it began."""
+
+    def __init__(self, text: str, records: Sequence[Mapping[str, Any]], clock: Callable[[], float]):
+        self.text, self.seconds = text, seconds(text)
+        self.durations = Durations(records)
+        self._before, self._clock = spent(records), clock
+
+    def watch(self, sweep: Sweep, slots: int) -> Callable[[], None]:
+        """What to call often: ends the searches of the sweep once no more time is left than the finals will need."""
+
+        def look() -> None:
+            if sweep.curtailed or all(search.searched for search in sweep.cells.values()):
+                return
+            gone, needed = self._before + self._clock(), reserve(sweep, self.durations, slots)
+            if gone + needed >= self.seconds:
+                sweep.curtail(budget=self.text, allowed=self.seconds, spent=gone, needed=needed)
+
+        return look
+
+
+def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:
+    """Seconds from the end of all searches to the end of the sweep, as far as can be told; 0 before the first epoch.
+
+    Each running trial of a search reports once more, a cell without a trial to choose from runs one for an epoch, then all
+    missing finals are trained, the longest last, which is the worst order.
+    """
+    epochs = sweep.space.recipe.epochs
+    unfinished = [search for search in sweep.cells.values() if not search.finished]
+    first = max((durations.epoch(search.cell) for search in unfinished if not search.searched), default=0.0)
+    return first + greedy((job for search in unfinished for job in _jobs(search, durations, epochs)), slots)
+
+
+def greedy(jobs: Iterable[float], slots: int) -> float:
+    """Seconds until jobs of these lengths, shortest first, are done on so many slots that never idle."""
+    ends = [0.0] * slots
+    for job in sorted(jobs):
+        heapreplace(ends, ends[0] + job)
+    return max(ends)
+
+
+def _jobs(search: CellSearch, durations: Durations, epochs: int) -> list[float]:
+    """What a cell has still to train once its search ends, in seconds."""
+    whole = durations.whole(search.cell, epochs)
+    running = [entry for entry in search.finals if entry.outcome is None]
+    jobs = [whole - min(whole, sum(p.seconds for p in entry.curve)) for entry in running]
+    jobs += [whole] * (search.budget.final_seeds - len(search.finals))
+    return jobs if search.searched else jobs + [durations.epoch(search.cell)] * max(1, search.live)

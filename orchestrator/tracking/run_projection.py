@@ -1,0 +1,261 @@
+"""What the records of a ledger mean for MLflow: which runs there are, and what each record changes in them.
+
+A pure function of the records, so that replaying them finds the same runs again. Knows the names in
+`search_spaces/keys.py`; knows no client, no thread and no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from orchestrator.tracking.tracking_address import redact
+from search_spaces import keys
+from search_spaces.language import Cell
+from search_spaces.records import Outcome, Progress, Trial
+
+KINDS = ("sweep", "cell", "trial")
+
+
+class Key(NamedTuple):
+    """How a run is found again by its tags. `cell` is "model/task/label", `trial` a trial id; empty where not due."""
+
+    kind: str
+    cell: str = ""
+    trial: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunUpdates:
+    """A run and what it is born with."""
+
+    key: Key
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
+    parent: RunUpdates | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value of a metric. `time` in milliseconds is the record's, so that a point written twice stays one."""
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(kw_only=True)
+class Edit:
+    """What a batch of records changes in one run; `start` and `end` in milliseconds.
+
+    `files` maps an artifact's name to its text or to a path relative to the sweep's folder. `status` is MLflow's.
+    """
+
+    run: RunUpdates
+    start: int
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | PurePosixPath] = field(default_factory=dict)
+    status: str = ""
+    end: int = 0
+
+
+class RunProjection:
+    """Follows the records; `take` hands out what they changed since the last call."""
+
+    def __init__(self) -> None:
+        self.born: dict[Key, RunUpdates] = {}
+        self._sweep: RunUpdates | None = None
+        # What code each call of the sweep ran: commit, and whether files differed from it.
+        self._code: list[tuple[str, bool]] = []
+        self._trials: dict[str, RunUpdates] = {}
+        self._open: set[Key] = set()
+        self._extended: set[Cell] = set()
+        self._edits: dict[Key, Edit] = {}
+        self._now = 0
+
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Enter the next record."""
+        self._now = round(record["time"] * 1000)
+        getattr(self, "_on_" + record["event"])(record)
+
+    def take(self) -> list[Edit]:
+        """The changes since the last call, one edit per run, parents first."""
+        edits, self._edits = self._edits, {}
+        return sorted(edits.values(), key=lambda edit: KINDS.index(edit.run.key.kind))
+
+    def _on_sweep(self, record: Mapping[str, Any]) -> None:
+        manifest = record["manifest"]
+        command = redact(manifest.get("command", ""))
+        tags = {
+            keys.KIND: "sweep",
+            keys.SWEEP: manifest["sweep"],
+            keys.STAMP: ", ".join(manifest.get("stamp", ())),
+            keys.COMMAND: command,
+        }
+        self._sweep = RunUpdates(key=Key("sweep"), name=manifest["sweep"], tags=tags)
+        edit = self._edit(self._sweep)
+        edit.tags.update(tags)
+        self._code.append((manifest.get("commit", ""), manifest.get("dirty", False)))
+        earlier = [code for code in dict.fromkeys(self._code) if code != self._code[-1]]
+        told = {**manifest, "command": command, "earlier_code": earlier}
+        edit.files[keys.SWEEP_FILE] = json.dumps(told, indent=1, sort_keys=True)
+        self._close("sweep", "cell", status="RUNNING")
+
+    def _on_asked(self, record: Mapping[str, Any]) -> None:
+        """Nothing yet: a trial gets its run when it runs."""
+        trial = Trial.from_json(record["trial"])
+        self._trials[record["id"]] = self._trial_run(trial, record["id"])
+
+    def _on_started(self, record: Mapping[str, Any]) -> None:
+        edit = self._trial_edit(record["id"])
+        edit.tags[keys.STATE] = "RUNNING"
+        edit.status = "RUNNING"
+        self._open.add(edit.run.key)
+
+    def _on_progress(self, record: Mapping[str, Any]) -> None:
+        progress = Progress.from_json(record["progress"])
+        values = {
+            keys.SCORE: progress.score,
+            keys.LOSS: progress.loss,
+            keys.SECONDS: progress.seconds,
+            keys.MEMORY: progress.memory_mib,
+        }
+        edit = self._trial_edit(record["id"])
+        self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
+
+    def _on_ended(self, record: Mapping[str, Any]) -> None:
+        outcome = Outcome.from_json(record["outcome"])
+        edit = self._trial_edit(record["id"])
+        edit.tags |= {
+            keys.STATE: outcome.state,
+            keys.REASON: redact(outcome.reason),
+            keys.CACHED: _text(record["cached"]),
+            keys.COLLAPSED: _text(outcome.collapsed),
+            keys.DIVERGED: _text(outcome.diverged),
+        }
+        self._log(edit, _final_values(outcome), step=0)
+        if outcome.predictions:
+            edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
+        if outcome.ablation:
+            edit.files[keys.ABLATION_FILE] = json.dumps(outcome.ablation.to_json())
+        edit.status = "FINISHED" if outcome.state in ("DONE", "STOPPED") else "FAILED"
+        edit.end = self._now
+        self._open.discard(edit.run.key)
+
+    def _on_saved(self, record: Mapping[str, Any]) -> None:
+        values = {keys.SAVED_BYTES: record["bytes"], keys.COUNTS + "stored": record["stored"]}
+        self._log(self._trial_edit(record["id"]), values, step=0)
+
+    def _on_winner(self, record: Mapping[str, Any]) -> None:
+        cell, winner = Cell(**record["cell"]), self._trials[record["id"]]
+        self._edit(self._cell_run(cell)).tags[keys.WINNER] = record["id"]
+        if cell in self._extended:
+            for run in self._finals(cell):
+                same = {**run.params, "seed": ""} == {**winner.params, "seed": ""}
+                self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
+
+    def _on_lanes(self, record: Mapping[str, Any]) -> None:
+        """Of no interest to a reader of results: how many trials share a device changes none."""
+
+    def _on_curtailed(self, record: Mapping[str, Any]) -> None:
+        self._edit_sweep().tags[keys.CURTAILED] = record["budget"]
+
+    def _on_extended(self, record: Mapping[str, Any]) -> None:
+        self._edit_sweep().tags |= {keys.CURTAILED: "", keys.EXTENDED: "true"}
+        for cell in (Cell(**given) for given in record["cells"]):
+            self._extended.add(cell)
+            self._edit(self._cell_run(cell)).tags[keys.WINNER] = ""
+            for run in self._finals(cell):
+                self._edit(run).tags[keys.PHASE] = "replaced"
+
+    def _finals(self, cell: Cell) -> list[RunUpdates]:
+        runs = (run for run in self._trials.values() if run.key.cell == str(cell) and run.key in self.born)
+        return [run for run in runs if run.tags[keys.PHASE] == "final"]
+
+    def _on_interrupted(self, record: Mapping[str, Any]) -> None:
+        """Nothing runs for long after this; a trial that is started again goes on in the same run."""
+        self._close("sweep", "cell", "trial", status="KILLED")
+
+    def _on_finished(self, record: Mapping[str, Any]) -> None:
+        self._close("trial", status="KILLED")
+        self._close("sweep", "cell", status="FINISHED")
+
+    def _close(self, *kinds: str, status: str) -> None:
+        """Set the status of all runs of these kinds; of trials only those that have not ended."""
+        for key, run in self.born.items():
+            if key.kind in kinds and (key.kind != "trial" or key in self._open):
+                edit = self._edit(run)
+                edit.status, edit.end = status, self._now
+
+    def _edit(self, run: RunUpdates) -> Edit:
+        """The pending edit of this run; its first one ever carries the parameters, and comes after its parent's."""
+        if run.key not in self._edits:
+            self._edits[run.key] = Edit(run=run, start=self._now)
+        edit = self._edits[run.key]
+        if run.key not in self.born:
+            if run.parent:
+                self._edit(run.parent)
+            self.born[run.key] = run
+            edit.params.update(run.params)
+        return edit
+
+    def _trial_edit(self, trial_id: str) -> Edit:
+        run = self._trials[trial_id]
+        if run.key not in self.born:
+            self._open.add(run.key)
+        return self._edit(run)
+
+    def _log(self, edit: Edit, values: Mapping[str, float], step: int) -> None:
+        edit.points += [Point(key=key, value=value, time=self._now, step=step) for key, value in values.items()]
+
+    def _edit_sweep(self) -> Edit:
+        assert self._sweep, "a ledger starts with the sweep's record"
+        return self._edit(self._sweep)
+
+    def _cell_run(self, cell: Cell) -> RunUpdates:
+        key = Key("cell", str(cell))
+        if key in self.born:
+            return self.born[key]
+        assert self._sweep, "a ledger starts with the sweep's record"
+        return RunUpdates(key=key, name=str(cell), tags=self._cell_tags(cell, "cell"), parent=self._sweep)
+
+    def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
+        tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+        return RunUpdates(
+            key=Key("trial", str(trial.cell), trial_id),
+            name=f"{trial.cell.method} lr={trial.lr:g} b={trial.batch_size} seed {trial.seed}",
+            tags=self._cell_tags(trial.cell, "trial") | tags,
+            params={key: _text(value) for key, value in {**trial.hyperparameters, "seed": trial.seed}.items()},
+            parent=self._cell_run(trial.cell),
+        )
+
+    def _cell_tags(self, cell: Cell, kind: str) -> dict[str, str]:
+        assert self._sweep, "a ledger starts with the sweep's record"
+        return {
+            keys.KIND: kind,
+            keys.SWEEP: self._sweep.tags[keys.SWEEP],
+            keys.CELL: str(cell),
+            keys.MODEL: cell.model,
+            keys.TASK: cell.task,
+            keys.METHOD: cell.method,
+        }
+
+
+def _final_values(outcome: Outcome) -> dict[str, float]:
+    values: dict[str, float] = {keys.EPOCHS: outcome.epochs}
+    if outcome.state in ("DONE", "STOPPED"):
+        values |= {keys.BEST_SCORE: outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
+    if outcome.counts:
+        values |= {keys.COUNTS + name: number for name, number in vars(outcome.counts).items()}
+    return values | {keys.TEST + name: value for name, value in outcome.metrics.items()}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,168 @@
+"""Keeps MLflow in step with the ledger from a thread of its own. The sweep never waits for it, nor fails with it.
+
+The ledger is the queue: the store itself says how many records it has taken, so that nothing is lost when the store,
+the network or the driver goes away, and a store that lost its runs is filled again from the first record.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.tracking.mlflow_store import Store
+from orchestrator.tracking.run_projection import RunProjection
+from orchestrator.tracking.tracking_address import check_uri, redact
+
+__all__ = ["Tracker", "check_uri", "redact"]
+
+log = logging.getLogger(__name__)
+
+# Seconds between two deliveries, between attempts after a failure (doubled up to the limit), and while one is awaited.
+PERIOD, RETRY, RETRY_LIMIT, AWAITED = 0.5, 1.0, 30.0, 1.0
+BATCH = 1000  # records per delivery, after which the position is noted
+CLOSING = 5.0  # seconds that a delivery under way may still take
+
+
+class Tracker:
+    """Writes the ledger to MLflow from a thread of its own.
+
+    `records` are those already in the ledger; later ones come through `put`. `artifacts` is where a sqlite store keeps
+    files, `folder` the sweep's folder, which holds the predictions.
+    """
+
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[dict[str, Any]]):
+        self._uri, self._artifacts, self._folder = uri, artifacts, folder
+        self._records = list(records)
+        self._early: dict[int, dict[str, Any]] = {}
+        self._delivered = 0
+        self._news = threading.Condition()
+        self._closed = self._awaited = self._lost = False
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+
+    @property
+    def behind(self) -> int:
+        """Records not yet delivered, as far as is known: all of them before the store was first reached."""
+        return len(self._records) - self._delivered
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, records: Sequence[dict[str, Any]]) -> None:
+        """Hand over records just appended to the ledger, in any order. Returns at once."""
+        with self._news:
+            self._early |= {record["seq"]: record for record in records}
+            while (record := self._early.pop(len(self._records) + 1, None)) is not None:
+                self._records.append(record)
+            self._news.notify_all()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything is delivered, or nothing more has been for `timeout` seconds; returns whether all is."""
+        with self._news:
+            self._awaited = True
+            self._news.notify_all()
+            while self.behind and self._gets_on(self.behind, timeout):
+                pass
+            self._awaited = False
+            return self.behind == 0
+
+    def _gets_on(self, behind: int, timeout: float) -> bool:
+        """Whether fewer records than so many are left within `timeout` seconds."""
+        return self._news.wait_for(lambda: self.behind < behind, timeout)
+
+    def close(self) -> None:
+        """End the thread. What is not delivered stays in the ledger, and the next driver of this sweep delivers it."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(CLOSING)
+
+    def _run(self) -> None:
+        link: Link | None = None
+        pause = 0.0
+        while self._wait(pause):
+            try:
+                link = link or self._connect()
+                while self.behind and not self._closed:
+                    self._deliver(link)
+                self._tell_found()
+                pause = PERIOD
+            except Exception as error:  # whatever the store or its client does, the sweep goes on
+                link = None
+                pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
+                self._tell_lost(error)
+
+    def _wait(self, pause: float) -> bool:
+        """Wait for `pause` seconds and then for something to deliver; False when it is over."""
+        start = time.monotonic()
+        with self._news:
+            while not self._closed:
+                left = start + (min(pause, AWAITED) if self._awaited else pause) - time.monotonic()
+                if left <= 0 and self.behind:
+                    return True
+                self._news.wait(left if left > 0 else None)
+        return False
+
+    def _connect(self) -> Link:
+        link = Link(self._uri, self._artifacts, self._folder, self._records)
+        self._note(link.position)
+        return link
+
+    def _deliver(self, link: Link) -> None:
+        link.deliver(self._records[link.position : link.position + BATCH])
+        self._note(link.position)
+
+    def _note(self, position: int) -> None:
+        with self._news:
+            self._delivered = position
+            self._news.notify_all()
+
+    def _tell_lost(self, error: Exception) -> None:
+        if not self._lost:
+            self._lost = True
+            reason = redact(f"{type(error).__name__}: {error}").splitlines()[0][:200]
+            log.warning(
+                "tracking store %s unreachable, %d records wait in the ledger (%s)",
+                redact(self._uri),
+                self.behind,
+                reason,
+            )
+
+    def _tell_found(self) -> None:
+        if self._lost:
+            self._lost = False
+            log.warning("tracking store %s reachable again", redact(self._uri))
+
+
+class Link:
+    """A connection to the store together with what its runs look like after `position` records."""
+
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[dict[str, Any]]):
+        manifest = records[0]["manifest"]
+        self._store = Store(uri, artifacts, folder, manifest["space"], manifest["sweep"])
+        self.position = self._store.position if self._store.position <= len(records) else 0
+        self._runs = self._replay(records)
+        missing = [key for key in self._runs.born if key not in self._store.known]
+        if missing and self.position:
+            log.info("%d runs are missing in the tracking store, which is filled again", len(missing))
+            self.position = 0
+            self._runs = RunProjection()
+
+    def deliver(self, records: Sequence[dict[str, Any]]) -> None:
+        """Write the records that follow `position`."""
+        for record in records:
+            self._runs.apply(record)
+        self._store.write(self._runs.take(), self.position + len(records))
+        self.position += len(records)
+
+    def _replay(self, records: Sequence[dict[str, Any]]) -> RunProjection:
+        """The runs as the delivered records left them; the edits that led there are done."""
+        runs = RunProjection()
+        for record in records[: self.position]:
+            runs.apply(record)
+        runs.take()
+        return runs

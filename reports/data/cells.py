@@ -1,0 +1,182 @@
+"""Collects what each cell's finals say: scores on the test split, marks, parameter counts, how far the cell is.
+
+The one place where test scores are taken out of the trials; it refuses every row that is not a final.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, stdev
+from typing import Literal
+
+import pandas as pd
+
+from reports.data.store import StoredSweep
+from reports.data.trial_table import PARAM, by_cell
+from search_spaces import keys
+from search_spaces.language import Cell
+from search_spaces.records import END_STATES
+
+Progress = Literal["complete", "finals running", "searching", "no winner", "not started"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellCounts:
+    """Trainable parameters of the cell's winner; the three ways of counting of `search_spaces.records.Counts`."""
+
+    weights: int
+    module: int
+    trained: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """One cell. `scores` holds the test score of each final that has one (percent points), in the order of seeds, `runs` and
+    `trials` their ids in MLflow and in the ledger.
+
+    `planned` finals were asked for, `running` have not ended, `failed` ended without a score. `collapsed` and
+    `diverged` count finals whose scores are among `scores` all the same. `mixed`: they differ in configuration.
+    """
+
+    cell: Cell
+    progress: Progress
+    scores: tuple[float, ...]
+    runs: tuple[str, ...]
+    trials: tuple[str, ...]
+    planned: int
+    running: int
+    failed: int
+    collapsed: int
+    diverged: int
+    mixed: bool
+    counts: CellCounts | None
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.scores) if self.scores else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1); None with fewer than two scores."""
+        return stdev(self.scores) if len(self.scores) > 1 else None
+
+    @property
+    def ended(self) -> bool:
+        return self.progress in ("complete", "no winner")
+
+
+@lru_cache(maxsize=2)
+def collect(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
+    """The result of every cell that the manifest promises, those without any run included.
+
+    Raises ValueError when a search trial has a score on the test split: what was selected may then have been selected there.
+    """
+    check_selection(sweep.trials)
+    return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}
+
+
+def counted(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
+    """What this method's winners train on this model, one entry per task with a winner."""
+    cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
+    return [counts for cell in cells if (counts := results[cell].counts) is not None]
+
+
+def check_selection(trials: pd.DataFrame) -> None:
+    """Raise ValueError when the search of any cell has seen the split that its finals report."""
+    scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]
+    seen = trials[~trials["phase"].isin(("final", "replaced")) & trials[scored].notna().any(axis=1)]
+    if len(seen):
+        raise ValueError(
+            f"trial {seen['trial'].iloc[0]} of {seen['cell'].iloc[0]} belongs to the search and has a score on the test split "
+            f"({len(seen)} such trials): results selected on the split that they report are refused"
+        )
+
+
+def test_scores(finals: pd.DataFrame, metric: str) -> pd.Series:
+    """Test scores (percent points) of these trials, NaN where there is none.
+
+    Raises ValueError unless every row is a final: numbers that took part in a selection are no results.
+    """
+    wrong = finals[finals["phase"] != "final"]
+    if len(wrong):
+        raise ValueError(
+            f"{len(wrong)} of {len(finals)} rows are no finals (trial {wrong['trial'].iloc[0]}, phase "
+            f"{wrong['phase'].iloc[0]!r}): a results table shows test scores of finals only"
+        )
+    name = keys.TEST + metric
+    return finals[name] if name in finals else pd.Series(math.nan, index=finals.index)
+
+
+test_scores.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
+def final_values(finals: pd.DataFrame, metric: str) -> tuple[float, ...]:
+    """The finals' values of one test metric in the order of their seeds; those without a value left out."""
+    return tuple(float(value) for value in _by_seed(finals, metric))
+
+
+def _by_seed(finals: pd.DataFrame, metric: str) -> pd.Series:
+    values = test_scores(finals, metric)[finals["state"] == "DONE"]
+    values = values[values.map(math.isfinite)]
+    if PARAM + "seed" not in finals:
+        return values
+    seeds = pd.to_numeric(finals.loc[values.index, PARAM + "seed"], errors="coerce")
+    return values.loc[seeds.sort_values(kind="stable").index]
+
+
+def winner_row(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
+    """The search trial that won the cell; None while there is no winner or its run is not in the store."""
+    trials = sweep.trials
+    rows = trials[(trials["cell"] == str(cell)) & (trials["trial"] == sweep.winners.get(str(cell), ""))]
+    return None if rows.empty else rows.iloc[0]
+
+
+def configuration(row: pd.Series) -> dict[str, str]:
+    """Hyperparameters of a trial as MLflow keeps them, the seed left out."""
+    names = [name for name in row.index if str(name).startswith(PARAM) and name != PARAM + "seed"]
+    return {str(name).removeprefix(PARAM): str(row[name]) for name in names if not pd.isna(row[name])}
+
+
+def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
+    finals = rows[rows["phase"] == "final"]
+    found = _by_seed(finals, sweep.manifest.tasks[cell.task].score)
+    scores = tuple(float(value) for value in found)
+    running = int((~finals["state"].isin(END_STATES)).sum())
+    return CellResult(
+        cell=cell,
+        progress=_progress(sweep, cell, rows, finals),
+        scores=scores,
+        runs=tuple(finals.loc[found.index, "run_id"]),
+        trials=tuple(finals.loc[found.index, "trial"]),
+        planned=sweep.manifest.budget.final_seeds,
+        running=running,
+        failed=len(finals) - running - len(scores),
+        collapsed=int(finals["collapsed"].sum()),
+        diverged=int(finals["diverged"].sum()),
+        mixed=len({tuple(sorted(configuration(row).items())) for _, row in finals.iterrows()}) > 1,
+        counts=_counts(finals, winner_row(sweep, cell)),
+    )
+
+
+def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, finals: pd.DataFrame) -> Progress:
+    ended = rows["state"].isin(END_STATES)
+    if ended[finals.index].sum() >= sweep.manifest.budget.final_seeds:
+        return "complete"
+    if str(cell) in sweep.winners or len(finals):
+        return "finals running"
+    if rows.empty:
+        return "not started"
+    asked = bool(sweep.curtailed) or len(rows) >= sweep.manifest.planned_trials(cell.method)
+    return "no winner" if asked and ended.all() and not (rows["state"] == "DONE").any() else "searching"
+
+
+def _counts(finals: pd.DataFrame, winner: pd.Series | None) -> CellCounts | None:
+    """Counts of the first final that has them, else the winner's."""
+    known = finals.dropna(subset=["weights", "module", "trained"])
+    row: Mapping[str, float] | pd.Series | None = known.iloc[0] if len(known) else winner
+    if row is None or any(pd.isna(row[name]) for name in ("weights", "module", "trained")):
+        return None
+    return CellCounts(weights=int(row["weights"]), module=int(row["module"]), trained=int(row["trained"]))

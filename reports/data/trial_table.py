@@ -1,0 +1,100 @@
+"""The one tidy table of a sweep: a row per trial, from MLflow's runs, without knowing MLflow.
+
+Columns: run_id, cell ("model/task/label"), model, task, method (label), trial, phase, state, reason; cached, collapsed,
+diverged (truth values); best_score (percent points, validation split), best_epoch, epochs, seconds (summed over epochs),
+memory_mib (peak), saved_bytes (of what a final keeps); weights, module, trained, total, stored (parameters); hyperparameters as
+`param.*` (texts, as MLflow keeps them); scores on the test split as `test.*` (percent points, finals only). What is missing is
+NaN.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.data.manifest import Manifest
+from reports.data.store_address import redact
+from search_spaces import keys
+from search_spaces.language import Cell
+from search_spaces.records import END_STATES
+
+PARAM = "param."  # prefix of the columns with hyperparameters
+COUNTS = ("weights", "module", "trained", "total", "stored")
+_BASE = (
+    *("run_id", "started", "cell", "model", "task", "method", "trial", "phase", "state", "reason"),
+    *(
+        "cached",
+        "collapsed",
+        "diverged",
+        "best_score",
+        "best_epoch",
+        "epochs",
+        "seconds",
+        "memory_mib",
+        "saved_bytes",
+        *COUNTS,
+    ),
+)
+
+
+def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple[float, int]]) -> pd.DataFrame:
+    """The table of these runs in the manifest's order; `seconds` maps a run's id to its training time and epochs."""
+    order = {str(cell): position for position, cell in enumerate(manifest.cells)}
+    rows = [_row(run, *seconds[run.info.run_id]) for run in runs]
+    table = pd.DataFrame(rows, columns=_columns(manifest, rows))
+    strangers = ~table["cell"].isin(order)
+    if strangers.any():
+        logging.getLogger(__name__).warning("%d trials of cells outside the manifest are left out", strangers.sum())
+    table = table[~strangers]
+    # Of two runs of one trial (a retried request, a run orphaned by a crash) the one that ended counts, else the newest.
+    table = table.assign(ended=table["state"].isin(END_STATES), order=table["cell"].map(order))
+    table = table.sort_values(["ended", "started"], kind="stable").drop_duplicates(["cell", "trial"], keep="last")
+    table = table.sort_values(["order", "phase", "started", "trial"], ascending=[True, False, True, True])
+    return table.drop(columns=["ended", "order", "started"]).reset_index(drop=True)
+
+
+def by_cell(manifest: Manifest, trials: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
+    """The rows of every cell of the manifest, in table order; no rows for a cell without trials."""
+    groups = {str(cell): rows for cell, rows in trials.groupby("cell", sort=False)}
+    return {cell: groups.get(str(cell), trials.iloc[:0]) for cell in manifest.cells}
+
+
+def _columns(manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
+    """Column names in a fixed order, those of an empty table too."""
+    metrics = {keys.TEST + metric for task in manifest.tasks.values() for metric in (task.score, *task.metrics)}
+    found = {name for row in rows for name in row}
+    params = sorted(name for name in found if name.startswith(PARAM))
+    tests = sorted(metrics | {name for name in found if name.startswith(keys.TEST)})
+    return [*_BASE, *params, *tests]
+
+
+def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
+    """One trial's run as one row; numbers that are missing are NaN."""
+    tags, metrics = run.data.tags, run.data.metrics
+    # From the end: a model may be a path.
+    model, task, method = ["", "", *tags.get(keys.CELL, "").rsplit("/", 2)][-3:]
+    row = {
+        "run_id": run.info.run_id,
+        "started": run.info.start_time,
+        "cell": tags.get(keys.CELL, ""),
+        "model": model,
+        "task": task,
+        "method": method,
+        "trial": tags.get(keys.TRIAL, run.info.run_id),
+        "phase": tags.get(keys.PHASE, ""),
+        "state": tags.get(keys.STATE, ""),
+        "reason": redact(tags.get(keys.REASON, "")),
+        "cached": tags.get(keys.CACHED) == "true",
+        "collapsed": tags.get(keys.COLLAPSED) == "true",
+        "diverged": tags.get(keys.DIVERGED) == "true",
+        "seconds": seconds,
+        "epochs": metrics.get(keys.EPOCHS, epochs),
+    }
+    for name in (keys.BEST_SCORE, keys.BEST_EPOCH, keys.MEMORY, keys.SAVED_BYTES):
+        row[name] = metrics.get(name, float("nan"))
+    row |= {name: metrics.get(keys.COUNTS + name, float("nan")) for name in COUNTS}
+    row |= {PARAM + name: value for name, value in run.data.params.items()}
+    return row | {name: value for name, value in metrics.items() if name.startswith(keys.TEST)}

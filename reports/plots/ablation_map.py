@@ -1,0 +1,136 @@
+"""Heat map of an ablation: change of the validation score with a span of layers removed, after Houlsby et al. 2019, figure 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle as Patch
+
+from reports.data.ablation_scores import Worth, worths
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
+from reports.plots.canvas import (
+    FAINT,
+    GREY,
+    SMALL,
+    Frame,
+    Rectangle,
+    empty,
+    head,
+    note_of,
+    paper,
+    short,
+    title_of,
+    write,
+)
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
+from reports.plots.figure_pages import Page, Sheet, file_name, pages
+from reports.plots.tiles import board
+from reports.render.markdown import plural, points
+from search_spaces.language import Cell
+
+Results = Mapping[Cell, CellResult]
+NUMBERED = 12  # layers up to which every square has its number
+ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0  # inches: height of a square, with and without a number, and of a panel
+TASKS = 6  # on a sheet
+
+
+def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+    """A sheet for each row that was to be ablated and can be, with a panel per task."""
+    asked = [label for label, facts in sweep.manifest.methods.items() if facts.ablated and facts.removable]
+    return [
+        Sheet(
+            name=page.name,
+            alt=f"Change of the validation score on {sweep.manifest.models[page.model].title} when "
+            f"{sweep.manifest.methods[label].title} is removed from a span of layers",
+            draw=partial(draw, sweep, results, page, label),
+        )
+        for label in asked
+        for page in pages(sweep.manifest, f"ablation_{file_name(label)}", TASKS)
+    ]
+
+
+def draw(sweep: StoredSweep, results: Results, page: Page, label: str) -> Figure:
+    manifest = sweep.manifest
+    cells = [Cell(model=page.model, task=task, method=label) for task in page.tasks]
+    found = [worths(sweep)[cell] for cell in cells]
+    layers = max((one.layers for one in found if one), default=NUMBERED)
+    step = step_for(max((np.nanmax(np.abs(one.mean)) for one in found if one), default=0.0))
+    height = max(LEAST, layers * (ROW if layers <= NUMBERED else NARROW_ROW))
+    frame = Frame(columns=min(2, len(cells)), height=height, gap_x=0.4, gap_y=0.25)
+    title = f"{short(manifest.methods[label].title)} removed from layers, not re-trained"
+    told = ("colour and number: mean change of the validation score, percent points", note_of(manifest, results))
+    note = "; ".join(part for part in told if part)
+    labels = ("last layer removed", "first layer removed")
+    figure, places = paper(title_of(manifest, page.model, title), note, len(cells), frame, _legend(step), labels)
+    axes = board(figure)
+    for place, cell, one in zip(places, cells, found, strict=True):
+        facts = manifest.tasks[cell.task]
+        head(figure, place, f"{short(facts.title)} ({facts.score})", _counted(one))
+        if one:
+            _draw(figure, axes, place, one.mean, step)
+        else:
+            empty(figure, place, results[cell].progress)
+    return figure
+
+
+def _counted(worth: Worth | None) -> str:
+    if worth is None:
+        return ""
+    return f"n = {plural(len(worth.whole), 'final seed')}, nothing removed: {points(worth.whole.mean())}"
+
+
+def _legend(step: float) -> list[Line2D]:
+    """A square for each colour, with the change that it stands for."""
+    style = {"linestyle": "none", "marker": "s", "markersize": 6.5, "markeredgecolor": GREY, "markeredgewidth": 0.4}
+    shades = [*reversed(LOSSES), NOTHING, *GAINS]
+    numbers = [step * (position - len(LOSSES)) for position in range(len(shades))]
+    digits = 1 if step < 1 else 0
+    return [
+        Line2D([], [], color=one.colour, label=signed(number, digits), **style)  # type: ignore[arg-type]
+        for one, number in zip(shades, numbers, strict=True)
+    ]
+
+
+def _draw(figure: Figure, axes: Axes, place: Rectangle, changes: np.ndarray, step: float) -> None:
+    """Squares of `changes` [L, L], the first layer above; numbers in them while they fit, beside gains at least a sign."""
+    left, bottom, width, height = place
+    layers = len(changes)
+    across, down = width / layers, height / layers
+    for first in range(layers):
+        for last in range(first, layers):
+            x, y, change = left + last * across, bottom + height - (first + 1) * down, float(changes[first, last])
+            one = shade(change, step)
+            axes.add_artist(Patch((x, y), across, down, facecolor=one.colour, edgecolor=FAINT, linewidth=0.5))
+            text = _number(change) if layers <= NUMBERED else "+" if one in GAINS else ""
+            if text:
+                middle = {"ha": "center", "va": "center_baseline"}
+                write(figure, x + across / 2, y + down / 2, text, SMALL, one.ink, **middle)
+    _count(figure, place, layers)
+    axes.add_artist(Line2D([left, left + width], [bottom, bottom], color=GREY, linewidth=0.5))
+    axes.add_artist(Line2D([left, left], [bottom, bottom + height], color=GREY, linewidth=0.5))
+
+
+def _number(change: float) -> str:
+    """Two digits: −0.3, −9.7, −12."""
+    return signed(change, 1 if abs(change) < 9.95 else 0)
+
+
+def _count(figure: Figure, place: Rectangle, layers: int) -> None:
+    """The numbers of the layers from 1, the lowest, beside and below the squares."""
+    left, bottom, width, height = place
+    for layer in _shown(layers):
+        share = (layer - 0.5) / layers
+        write(figure, left - 0.06, bottom + height * (1 - share), str(layer), SMALL, ha="right", va="center_baseline")
+        write(figure, left + width * share, bottom - 0.05, str(layer), SMALL, ha="center", va="top")
+
+
+def _shown(layers: int) -> Sequence[int]:
+    """Layers that have their number written: all of twelve, else as many evenly."""
+    every = -(-layers // NUMBERED)
+    return range(every, layers + 1, every) if every > 1 else range(1, layers + 1)

@@ -1,0 +1,278 @@
+"""Parameter efficiency: test score of each method's finals against the parameters that it trains.
+
+Families by colour and marker, every method named beside its mark, the Pareto front only where the differences are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
+from reports.plots import label_placement
+from reports.plots.canvas import (
+    FAINT,
+    GREY,
+    INK,
+    MAGNITUDE,
+    PAPER,
+    SMALL,
+    TEXT,
+    Frame,
+    emptied,
+    head,
+    note_of,
+    place_of,
+    room_of,
+    score_axis,
+    sheet,
+    short,
+    title_of,
+)  # fmt: skip
+from reports.plots.figure_pages import Page, Sheet, pages
+from reports.plots.method_styles import look, present
+from reports.plots.settings import series
+from reports.statistics.standings import better, covered, standings
+from search_spaces.language import Cell
+
+FEW = 8  # methods whose names still fit into half the width of a sheet
+Results = Mapping[Cell, CellResult]
+
+
+def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+    """A sheet per model while the methods are few, else one per model and task."""
+    manifest = sweep.manifest
+    found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
+    return [
+        Sheet(
+            name=page.name,
+            alt=f"Test scores on {manifest.models[page.model].title} against trained parameters",
+            draw=partial(draw, sweep, results, page),
+        )
+        for page in found
+    ]
+
+
+def rows(sweep: StoredSweep, results: Results, model: str, task: str) -> pd.DataFrame:
+    """One row per method that has a score and a size: method, title, family, trained, mean, low, high (percent points;
+    NaN without an interval), n, planned, front (truth value). In the order of the manifest."""
+    cells = [results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
+    shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
+    found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
+    judged = found[found["low"].notna()]
+    members = front(list(judged["method"]), list(judged["trained"]), list(judged["mean"]), better(sweep, model, task))
+    return found.assign(front=found["method"].isin(members))
+
+
+_COLUMNS = ["method", "title", "family", "trained", "mean", "low", "high", "n", "planned"]
+
+
+def front(
+    methods: Sequence[str], sizes: Sequence[float], means: Sequence[float], above: Collection[tuple[str, str]]
+) -> list[str]:
+    """The methods that the Pareto front runs through, from the smallest to the largest.
+
+    `above`: pairs of methods, the first better than the second beyond noise. The front starts at the smallest method and
+    rises only to one that is above the last it reached: where that cannot be told, nothing says that more parameters buy
+    a better score.
+    """
+    found: list[str] = []
+    for _, _, method in sorted(zip(sizes, (-mean for mean in means), methods, strict=True)):
+        if not found or (method, found[-1]) in above:
+            found.append(method)
+    return found
+
+
+def _row(sweep: StoredSweep, result: CellResult) -> tuple[object, ...]:
+    facts = sweep.manifest.methods[result.cell.method]
+    assert result.counts is not None
+    interval = standings(sweep)[result.cell].interval or (float("nan"), float("nan"))
+    numbers = (result.counts.trained, result.mean, *interval, len(result.scores), result.planned)
+    return result.cell.method, facts.title, facts.family, *numbers
+
+
+def draw(sweep: StoredSweep, results: Results, page: Page) -> Figure:
+    """The page's figure, a panel per task."""
+    manifest = sweep.manifest
+    tables = {task: rows(sweep, results, page.model, task) for task in page.tasks}
+    frame = _frame(len(page.tasks), len(manifest.methods))
+    title = title_of(manifest, page.model, "Parameter efficiency")
+    axis_labels = ("trained parameters (logarithmic)", "test score, percent points")
+    figure, axes = sheet(title, note_of(manifest, results), len(tables), frame, _legend(sweep, tables), axis_labels)
+    sizes = pd.concat([table["trained"] for table in tables.values()])
+    for panel, (task, table) in zip(axes, tables.items(), strict=True):
+        facts = manifest.tasks[task]
+        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table, len(manifest.methods)))
+        if table.empty:
+            emptied(panel, "no final has finished")
+            continue
+        _scale(panel, table, sizes)
+        _draw_front(panel, table)
+        lines = _draw_series(panel, sweep, table)
+        _draw_methods(panel, table)
+        _label(panel, table, lines)
+    return figure
+
+
+def _frame(num_tasks: int, num_methods: int) -> Frame:
+    if num_tasks == 1:
+        return Frame(columns=1, height=3.0 if num_methods <= FEW else 4.6)
+    return Frame(columns=2, height=2.3, gap_x=0.45, gap_y=0.25)
+
+
+def _counted(table: pd.DataFrame, num_methods: int) -> str:
+    """How many finals stand behind a mark, and how many methods have none."""
+    if table.empty:
+        return ""
+    planned = int(table["planned"].max())
+    finals = f"n = {planned} final {'seed' if planned == 1 else 'seeds'} per method"
+    missing = num_methods - len(table)
+    return f"{finals}; {missing} of {num_methods} methods without a result" if missing else finals
+
+
+def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
+    """The same sizes in every panel of a sheet; intervals of a few seeds may leave the panel, means may not."""
+    low, high = float(sizes.min()), float(sizes.max())
+    reach = max(high / low, 10.0)
+    axes.set_xscale("log")
+    axes.set_xlim(low / reach**0.12, high * reach**0.12)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if reach > 30 else (1.0, 3.0)))
+    axes.xaxis.set_major_formatter(MAGNITUDE)
+    axes.xaxis.set_minor_locator(NullLocator())
+    means, room = table["mean"], room_of(table)
+    lowest = max(float(table["low"].fillna(means).min()), means.min() - room)
+    highest = min(float(table["high"].fillna(means).max()), means.max() + room)
+    score_axis(axes, min(lowest, means.min()) - 0.15 * room, max(highest, means.max()) + 0.15 * room, 6, True)
+
+
+def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
+    """A staircase from the smallest method up, with the interval of the method it runs through."""
+    members = table[table["front"]].sort_values("trained")
+    if members.empty:
+        return
+    right = axes.get_xlim()[1]
+    x = [*members["trained"], right]
+    for name, style in (("low", None), ("mean", "-")):
+        values = [*members[name], members[name].iloc[-1]]
+        if style:
+            axes.step(x, values, where="post", color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.2)
+        else:
+            tops = [*members["high"], members["high"].iloc[-1]]
+            axes.fill_between(x, values, tops, step="post", color=FAINT, linewidth=0, zorder=0.4)
+
+
+def _draw_series(axes: Axes, sweep: StoredSweep, table: pd.DataFrame) -> list[np.ndarray]:
+    """Rows of one method that differ in one number belong together: a thin line with its band.
+
+    Returns the corners of each line [N, 2], as data.
+    """
+    by_method = table.set_index("method")
+    drawn = []
+    for one in series(sweep.manifest):
+        members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("trained")
+        if len(members) > 1:
+            colour = look(members["family"].iloc[0]).colour
+            axes.plot(members["trained"], members["mean"], color=colour, linewidth=0.7, zorder=1.4)
+            axes.fill_between(
+                members["trained"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
+            )
+            drawn.append(members[["trained", "mean"]].to_numpy())
+    return drawn
+
+
+def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
+    for row in table.itertuples():
+        style = look(row.family)
+        if row.low == row.low:
+            axes.vlines(row.trained, row.low, row.high, color=style.colour, linewidth=0.6, alpha=0.55, zorder=1.6)
+        axes.plot(
+            row.trained, row.mean, style.marker, color=style.colour, zorder=2 + bool(row.front),
+            markersize=6.5 if style.marker in "*P" else 5.5, markeredgecolor=PAPER, markeredgewidth=0.4,
+            markerfacecolor=style.colour if row.low == row.low else PAPER,
+        )  # fmt: skip
+        if row.low != row.low:
+            axes.lines[-1].set_markeredgecolor(style.colour)
+
+
+def _legend(sweep: StoredSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
+    drawn = pd.concat(tables.values())
+    marks = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=look(name).marker,
+            color=look(name).colour,
+            markersize=5,
+            label=name or "other",
+        )
+        for name in present(sweep.manifest)
+    ]
+    if drawn["low"].notna().any():
+        marks.append(Line2D([], [], marker="|", linestyle="none", color=GREY, markersize=8, label=covered(sweep)))
+    if drawn["low"].isna().any():
+        hollow = {"marker": "o", "linestyle": "none", "color": GREY, "markerfacecolor": PAPER, "markersize": 5}
+        marks.append(Line2D([], [], label="hollow: one final, no interval", **hollow))  # type: ignore[arg-type]
+    if any(table["front"].sum() > 1 for table in tables.values()):
+        marks.append(
+            Line2D(
+                [],
+                [],
+                color=INK,
+                linewidth=0.9,
+                linestyle=(0, (4, 2)),
+                label="Pareto front: rises where a difference is real",
+            )
+        )
+    return marks
+
+
+def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None:
+    """Write each method beside its mark and off the lines, with the number of finals where it is not the planned one."""
+    scale = axes.figure.dpi / 72
+    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
+    taken, bars, marks = [], [], []
+    for row in table.itertuples():
+        x, y = axes.transData.transform((row.trained, row.mean))
+        taken.append((x - 3.2 * scale, y - 3.2 * scale, x + 3.2 * scale, y + 3.2 * scale))
+        if row.low == row.low:
+            low, high = (axes.transData.transform((row.trained, end))[1] for end in (row.low, row.high))
+            bars.append((x - scale, max(low, bottom), x + scale, min(high, top)))
+        seeds = f" (n = {row.n})" if row.n != row.planned else ""
+        marks.append(
+            label_placement.Mark(
+                x=row.trained, y=row.mean, text=short(row.title, 28) + seeds, colour=look(row.family).colour
+            )
+        )
+    taken += _front_boxes(axes, table, 0.6 * scale)
+    taken += [box for corners in lines for box in _line_boxes(axes.transData.transform(corners), 3 * scale)]
+    label_placement.annotate(axes, marks, taken, bars, SMALL if len(marks) > 12 else TEXT)
+
+
+def _line_boxes(corners: np.ndarray, half: float) -> list[label_placement.Box]:
+    """A line through corners [N, 2] as a string of small boxes, in pixels."""
+    found = []
+    for start, end in pairwise(corners):
+        number = max(2, round(float(np.hypot(*(end - start))) / (2 * half)))
+        found += [(x - half, y - half, x + half, y + half) for x, y in np.linspace(start, end, number)]
+    return found
+
+
+def _front_boxes(axes: Axes, table: pd.DataFrame, half: float) -> list[label_placement.Box]:
+    """The staircase as thin boxes, in pixels."""
+    members = table[table["front"]].sort_values("trained")
+    corners = axes.transData.transform(members[["trained", "mean"]].to_numpy())
+    right = axes.get_window_extent().x1
+    ends = [*corners[1:, 0], right][: len(corners)]
+    flat = [(x, y - half, end, y + half) for (x, y), end in zip(corners, ends, strict=True)]
+    rises = [(x - half, low, x + half, y) for (x, y), (_, low) in zip(corners[1:], corners[:-1], strict=True)]
+    return flat + rises

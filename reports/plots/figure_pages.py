@@ -1,0 +1,60 @@
+"""What a figure of the report is: a file name, one sentence about it, and how to draw it. Pages of figures that are large.
+
+Every kind of figure has a function from the sweep to its sheets; drawing waits until somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from reports.data.manifest import Manifest
+from search_spaces.language import NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """`name` is the file's name without its ending, `alt` says in one line what can be seen."""
+
+    name: str
+    alt: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The part of a model's figures that fits on one sheet."""
+
+    name: str
+    model: str
+    tasks: tuple[str, ...]
+
+
+def pages(manifest: Manifest, kind: str, tasks_per_page: int) -> list[Page]:
+    """Pages of every model: its tasks, that many at a time."""
+    tasks = list(manifest.tasks)
+    groups = [tuple(tasks[start : start + tasks_per_page]) for start in range(0, len(tasks), tasks_per_page)]
+    return [
+        Page(name="_".join([kind, file_name(model), *_suffix(number, group, len(groups))]), model=model, tasks=group)
+        for model in manifest.models
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def file_name(text: str) -> str:
+    """The text where it is safe in a path. Models may be directories or Hub ids: these get a hash."""
+    if NAME.fullmatch(text):
+        return text
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[-40:]
+    return f"{plain}-{zlib.crc32(text.encode()):08x}"
+
+
+def _suffix(number: int, group: tuple[str, ...], total: int) -> list[str]:
+    """What tells the pages of one model apart: nothing for a single one, else the task, else the page's number."""
+    if total == 1:
+        return []
+    return [file_name(group[0])] if len(group) == 1 else [str(number)]

@@ -1,0 +1,174 @@
+"""Search view: which learning rate each cell tried, what it scored, which one won, and where the range ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWN
+
+from reports.data.cells import CellResult
+from reports.data.store import StoredSweep
+from reports.data.trial_table import PARAM
+from reports.data.tried import winning_trials
+from reports.plots.canvas import FAINT, GREY, INK, PAPER
+from reports.plots.cellgrid import Kind, draw_cells, sheets_of
+from reports.plots.figure_pages import Page, Sheet
+from reports.plots.tiles import Scale, Tile
+from reports.render.markdown import plural
+from reports.statistics.edges import as_number
+from search_spaces.language import Cell, Choice, Dimension, Range
+
+COLUMNS = ["cell", "task", "trial", "lr", "batch_size", "score", "stopped", "winner"]
+# Batch sizes differ in marker and lightness; the sizes that a space has are few.
+_LOOKS = (("o", "#0072b2"), ("^", "#c04f00"), ("s", "#00805c"), ("D", "#b5409a"), ("v", "#8a7400"), ("P", "#4b3a8f"))
+_BELOW = CARETDOWN
+
+
+def sheets(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
+    if not sweep.manifest.searches:
+        return []
+    return sheets_of(
+        sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, results, page)
+    )
+
+
+def rows(sweep: StoredSweep) -> pd.DataFrame:
+    """One row per search trial with a learning rate and a score: cell, task, trial, lr, batch_size (NaN where none),
+    score (best epoch, percent points, validation), stopped by ASHA, of the configuration that won its cell."""
+    trials = sweep.trials
+    found = trials[(trials["phase"] == "search") & trials["state"].isin(("DONE", "STOPPED"))]
+    table = pd.DataFrame(
+        {
+            **{name: found[name] for name in ("cell", "task", "trial")},
+            "lr": _numbers(found, "lr"),
+            "batch_size": _numbers(found, "batch_size"),
+            "score": found["best_score"],
+            "stopped": found["state"] == "STOPPED",
+            "winner": found["trial"].isin(winning_trials(sweep)),
+        },
+        columns=COLUMNS,
+    )
+    return table[(table["lr"] > 0) & table["score"].notna()]
+
+
+def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
+    values = trials[PARAM + name] if PARAM + name in trials else pd.Series(math.nan, index=trials.index)
+    return pd.to_numeric(values, errors="coerce").astype(float)  # without rows texts would stay texts
+
+
+def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
+    table = rows(sweep)
+    batches = sorted(table["batch_size"].dropna().unique())
+    limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
+    kind = Kind(
+        title="The search",
+        labels=("learning rate (logarithmic)", "best validation score, percent points"),
+        legend=_legend(batches),
+        horizontal=_scale(*_span(sweep, table)),
+        counted=_counted,
+        draw=partial(_draw, sweep),
+    )
+    return draw_cells(sweep, results, page, kind, _placed(table, batches, limits, _step(kind.horizontal)), limits)
+
+
+def _step(scale: Scale) -> float:
+    """Factor between trials of one rate, which stand beside each other by their batch size."""
+    return (scale.high / scale.low) ** 0.03
+
+
+def _placed(
+    table: pd.DataFrame, batches: Sequence[float], limits: Mapping[str, tuple[float, float]], step: float
+) -> pd.DataFrame:
+    """The rows with the place of each mark: x, y, whether its score is below the axis, the number of its batch size."""
+    places = table["batch_size"].map({size: place for place, size in enumerate(batches)}).fillna(0).astype(int)
+    floor = table["task"].map({task: low for task, (low, _) in limits.items()}).astype(float)
+    x = table["lr"] * step ** (places - (len(batches) - 1) / 2)
+    return table.assign(
+        place=places,
+        x=x,
+        y=table["score"].clip(lower=floor),
+        low=table["score"] < floor,
+        room=step ** (1 + len(batches) / 2),
+    )
+
+
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    """All but the lowest tenth of the scores, and in any case every cell's best; lower ones are drawn at the edge."""
+    if table.empty:
+        return 0.0, 1.0
+    worst_cell = table.groupby("cell")["score"].max().min()
+    return min(float(table["score"].quantile(0.1)), float(worst_cell)), float(table["score"].max())
+
+
+def _counted(own: pd.DataFrame) -> str:
+    stopped = int(own["stopped"].sum())
+    return plural(len(own), "trial") + (f", {stopped} stopped" if stopped else "")
+
+
+def _span(sweep: StoredSweep, table: pd.DataFrame) -> tuple[float, float]:
+    """Every rate that was searched or tried, with room on both sides; never less than a decade, which holds a power of ten."""
+    bounds = [bound for facts in sweep.manifest.methods.values() for bound in _range(facts.searched.get("lr"))]
+    rates = [*bounds, *table["lr"]] or [1e-5, 1e-3]
+    ratio = max(rates) / min(rates)
+    reach = max(ratio**0.1, (10.1 / ratio) ** 0.5)
+    return min(rates) / reach, max(rates) * reach
+
+
+def _range(dimension: Dimension | None) -> list[float]:
+    """Lowest and highest value that could be chosen; nothing for what was not searched."""
+    if isinstance(dimension, Range):
+        return [dimension.low, dimension.high]
+    values = [as_number(value) for value in dimension.values] if isinstance(dimension, Choice) else []
+    numbers = [value for value in values if value is not None and value > 0]
+    return [min(numbers), max(numbers)] if numbers else []
+
+
+def _scale(low: float, high: float) -> Scale:
+    """Powers of ten, few enough for their texts."""
+    powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    ticks = tuple((10.0**p, f"1e{p}") for p in powers[:: max(1, -(-len(powers) // 4))])
+    return Scale(low=low, high=high, log=True, ticks=ticks)
+
+
+def _draw(sweep: StoredSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["room"].iloc[0])
+    for (place, stopped, low), points in own.groupby(["place", "stopped", "low"]):
+        marker, colour = _LOOKS[place % len(_LOOKS)]
+        tile.plot(
+            points["x"], points["y"], linestyle="none", marker=_BELOW if low else marker, color=colour, markersize=4,
+            markerfacecolor=PAPER if stopped and not low else colour, markeredgewidth=0.6, zorder=2, cut=False,
+        )  # fmt: skip
+    won, ring = own[own["winner"]], {"marker": "o", "markersize": 8.5, "markerfacecolor": "none", "zorder": 3}
+    tile.plot(won["x"], won["y"], color=INK, markeredgewidth=0.8, linestyle="none", cut=False, **ring)
+
+
+def _draw_ends(tile: Tile, ends: Sequence[float], room: float) -> None:
+    """Shade what was not searched."""
+    if ends:
+        for outer, end in zip((tile.x.low, tile.x.high), (ends[0] / room, ends[1] * room), strict=True):
+            tile.shade(outer, end, FAINT)
+            tile.plot(
+                [end, end], [tile.y.low, tile.y.high], color=GREY, linewidth=0.5, linestyle=(0, (3, 2)), zorder=0.4
+            )
+
+
+def _legend(batches: Sequence[float]) -> list[Line2D]:
+    plain = {"linestyle": "none", "markersize": 4.5}
+    marks = [
+        Line2D([], [], marker=marker, color=colour, label=f"batch size {size:g}", **plain)  # type: ignore[arg-type]
+        for size, (marker, colour) in zip(batches, _LOOKS * (len(batches) // len(_LOOKS) + 1), strict=False)
+    ]
+    ring = {"linestyle": "none", "marker": "o", "markerfacecolor": "none", "color": INK}
+    edge = {"linestyle": (0, (3, 2)), "linewidth": 0.7, "color": GREY}
+    return [
+        *marks,
+        Line2D([], [], markersize=4.5, label="hollow: stopped", **{**ring, "color": GREY}),  # type: ignore[arg-type]
+        Line2D([], [], markersize=8, label="winner", **ring),  # type: ignore[arg-type]
+        Line2D([], [], label="end of the range", **edge),  # type: ignore[arg-type]
+        Line2D([], [], marker=_BELOW, color=GREY, label="below the axis", **plain),  # type: ignore[arg-type]
+    ]

@@ -1,0 +1,104 @@
+"""A table as it is shown: written once, rendered as Markdown for the summary and as LaTeX for a paper.
+
+Cells are foreign text, which is escaped, or `Markup` of our own: text escaped for Markdown with `**bold**` and `*italic*`
+around whole pieces. LaTeX is made from the same cells; tables need the packages booktabs and textcomp, and compile with any
+engine.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.render.markdown import MISSING, Markup, escape
+
+_SPECIAL = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+_SIGNS = {
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "−": r"$-$",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+    "§": r"\S{}",
+    "¶": r"\P{}",
+    "▾": r"$\triangledown$",
+    "↳": r"$\hookrightarrow$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    MISSING: "--",
+    "…": r"\ldots{}",
+}
+NO_CAPTION = Markup()
+_STYLED = re.compile(r"\*\*(?P<bold>(?:\\.|[^*\\])+)\*\*|\*(?P<italic>(?:\\.|[^*\\])+)\*")
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """`align` has one letter per column, l or r; cells that are no Markup are foreign text."""
+
+    header: Sequence[object]
+    rows: Sequence[Sequence[object]]
+    align: str
+    caption: Markup = NO_CAPTION
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.header) == len(self.align) for row in self.rows), "as many cells as columns"
+
+    def markdown(self) -> str:
+        rules = [{"l": ":---", "r": "---:"}[letter] for letter in self.align]
+        return "\n".join([_line(self.header), "| " + " | ".join(rules) + " |", *map(_line, self.rows)])
+
+    def latex(self, label: str) -> str:
+        """A table environment of its own, to be included with \\input."""
+        lines = [
+            "% Needs the packages booktabs, textcomp and amssymb.",
+            r"\begin{table}",
+            rf"\caption{{{_tex(self.caption)}}}",
+            rf"\label{{tab:{label}}}",
+            rf"\begin{{tabular}}{{{self.align}}}",
+            r"\toprule",
+            _row(self.header),
+            r"\midrule",
+            *map(_row, self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(escape(cell) for cell in cells) + " |"
+
+
+def _row(cells: Sequence[object]) -> str:
+    return " & ".join(_tex(escape(cell)) for cell in cells) + r" \\"
+
+
+def _tex(markup: Markup) -> str:
+    """Markup in LaTeX: bold and italic pieces kept, everything else as the text that Markdown would show."""
+    parts, end = [], 0
+    for found in _STYLED.finditer(markup):
+        if found.start() and markup[found.start() - 1] == "\\":
+            continue
+        command = "textbf" if found["bold"] else "emph"
+        parts += [_plain(markup[end : found.start()]), rf"\{command}{{{_plain(found['bold'] or found['italic'])}}}"]
+        end = found.end()
+    return "".join([*parts, _plain(markup[end:])])
+
+
+def _plain(text: str) -> str:
+    shown = html.unescape(_ESCAPED.sub(r"\1", text))
+    return "".join(_SPECIAL.get(sign) or _SIGNS.get(sign) or sign for sign in shown)

@@ -1,0 +1,89 @@
+"""Expected validation score against the number of tries: was the search long enough to trust the order?"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import pandas as pd
+
+from reports.data.store import StoredSweep
+from reports.render.markdown import MISSING, Markup, bullets, escape, paragraphs, points
+from reports.render.table import Table
+from reports.sections.efficiency import images
+from reports.sections.section import Section, caption, search_basis
+from reports.statistics.expected import Outlook, curves, outlook
+
+HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "All", "Gain of the second half")
+
+
+def text(sweep: StoredSweep) -> str:
+    if not sweep.manifest.searches:
+        return ""
+    return paragraphs(
+        "## Would more search change the order?",
+        caption(search_basis(sweep)),
+        "Expected best validation score after that many tries: the mean over all orders of the tries made, drawn without "
+        "repetition and counted as interchangeable. A curve that still rises at its end says that a larger budget would "
+        "have helped; a marker: the whole budget is used. A try that ASHA stopped counts with its best epoch so far; one "
+        "that failed counts with the lowest score of its task.",
+        *(_numbers(sweep) if curves(sweep) else ()),
+        *images(sweep, "tries"),
+    )
+
+
+def _numbers(sweep: StoredSweep) -> tuple[str, str]:
+    columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
+    return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
+
+
+def tables(sweep: StoredSweep) -> dict[str, Table]:
+    """None where every cell has a single configuration."""
+    manifest, lines = sweep.manifest, []
+    if not manifest.searches:
+        return {}
+    for cell, curve in curves(sweep).items():
+        number = len(curve)
+        places = [1, ceil(number / 4), ceil(number / 2), number]
+        gain = curve[-1] - curve[places[2] - 1] if number > 1 else None
+        titles = (
+            manifest.models[cell.model].title,
+            manifest.tasks[cell.task].title,
+            manifest.methods[cell.method].title,
+        )
+        lines.append((*titles, str(number), *(points(curve[k - 1]) for k in places), points(gain)))
+    told = Markup(f"Expected best validation score against tries. {search_basis(sweep).caption}")
+    return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)}
+
+
+def rows(sweep: StoredSweep) -> pd.DataFrame:
+    """One row per cell and number of tries: the curve that the figure draws."""
+    found = [
+        (cell.model, cell.task, cell.method, k, value)
+        for cell, curve in curves(sweep).items()
+        for k, value in enumerate(curve, start=1)
+    ]
+    return pd.DataFrame(found, columns=["model", "task", "method", "tries", "expected_best"])
+
+
+def _told(sweep: StoredSweep, model: str, task: str) -> str:
+    of_column = {c.method: curve for c, curve in curves(sweep).items() if (c.model, c.task) == (model, task)}
+    where = escape(f"{sweep.manifest.models[model].title}, {sweep.manifest.tasks[task].title}")
+    found = outlook(of_column)
+    return f"{where}: {_verdict(sweep, found) if found else MISSING + ' too few tries to say.'}"
+
+
+def _verdict(sweep: StoredSweep, found: Outlook) -> str:
+    leader = escape(sweep.manifest.methods[found.full[0]].title)
+    order = "the order is that of half the tries" if found.half == found.full else "half the tries gave another order"
+    if found.settled:
+        return (
+            f"{leader} leads by {points(found.lead)}, more than any other gained from the second half of its tries "
+            f"({points(found.gain)}); {order}. More search is unlikely to change who leads."
+        )
+    return (
+        f"{leader} leads by {points(found.lead)}, another gained {points(found.gain)} from the second half of its "
+        f"tries; {order}. **More search could change who leads.**"
+    )
+
+
+SECTION = Section(text=text, rows=rows, tables=tables, basis=search_basis)

@@ -1,0 +1,124 @@
+"""What a section of the report is: text for the summary, rows for a CSV file, tables for a paper, and where its numbers come
+from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+
+from reports.data.store import StoredSweep
+from reports.data.tried import tried
+from reports.render.markdown import Markup, plural
+from reports.render.table import Table
+from search_spaces.language import Budget
+
+Split = Literal["test", "validation"]
+_WARNINGS = {
+    "results": "",
+    "search": "These are maxima of the search, optimistic, and no results.",
+    "removal": "These are changes under removal, and no results.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """Where the scores of a section come from.
+
+    `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
+    not be the same split, or the search itself, whose scores are its own maxima, or what changes when parts of finals are
+    removed. `rule`, `seeds` and `tries` are told to the reader.
+    """
+
+    split: Split
+    selected_on: Split
+    describes: Literal["results", "search", "removal"]
+    rule: str
+    seeds: str
+    tries: str
+
+    def check(self, section: str) -> None:
+        """Raise ValueError for results that were selected on the split that they report."""
+        if self.describes == "results" and self.split == self.selected_on:
+            raise ValueError(
+                f"section {section!r} reports scores of the {self.split} split, on which its configurations were "
+                "selected: refused"
+            )
+
+    @property
+    def caption(self) -> str:
+        """One line of plain text, which stands under the section's heading and in the captions of its tables."""
+        told = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
+        return f"{told} {_WARNINGS[self.describes]}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
+    file; `tables` its tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
+    """
+
+    text: Callable[[StoredSweep], str] | None = None
+    rows: Callable[[StoredSweep], pd.DataFrame | None] | None = None
+    tables: Callable[[StoredSweep], Mapping[str, Table]] | None = None
+    basis: Callable[[StoredSweep], Basis] | None = None
+
+
+def results_basis(sweep: StoredSweep) -> Basis:
+    """That of everything that is measured with finals."""
+    budget = sweep.manifest.budget
+    return Basis(
+        split="test",
+        selected_on="validation",
+        describes="results",
+        rule=f"per cell, the configuration with the best epoch's score on the validation split{mean_of(budget)}",
+        seeds=f"{budget.final_seeds} per cell, not used in the search",
+        tries=_tries(sweep),
+    )
+
+
+def search_basis(sweep: StoredSweep) -> Basis:
+    """That of everything that shows the search itself."""
+    budget = sweep.manifest.budget
+    one = budget.search_seeds == 1
+    return Basis(
+        split="validation",
+        selected_on="validation",
+        describes="search",
+        rule=f"the best epoch of each trial, the best {'trial' if one else 'configuration'} of each cell{mean_of(budget)}",
+        seeds="one, the same for every trial" if one else f"{budget.search_seeds}, the same for every configuration",
+        tries=_tries(sweep),
+    )
+
+
+def most(budget: Budget) -> str:
+    """What a cell may try at most: a smaller grid ends earlier."""
+    return "one configuration" if budget.trials == 1 else f"up to {budget.trials} configurations"
+
+
+def mean_of(budget: Budget) -> str:
+    """The end of a sentence about selection, where it was by more than one seed."""
+    return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
+
+
+def removal_basis(sweep: StoredSweep) -> Basis:
+    """That of what finals score with parts of them removed."""
+    return replace(results_basis(sweep), split="validation", describes="removal")
+
+
+def _tries(sweep: StoredSweep) -> str:
+    if not sweep.curtailed:
+        return f"{most(sweep.manifest.budget)} per cell"
+    found = tried(sweep)["cell"].value_counts()
+    each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
+    fewest, spent = min(each), max(each)
+    told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
+    return f"{told} per cell, until a time budget ended the searches"
+
+
+def caption(basis: Basis) -> Markup:
+    """The basis as a paragraph."""
+    return Markup(f"*{basis.caption}*")

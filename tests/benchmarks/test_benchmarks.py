@@ -1,0 +1,185 @@
+"""The benchmarks count and divide correctly, and the GPU script never shows a figure that it did not measure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import control_plane, gpu, measure, padding, sweep_split
+from benchmarks.adapter_product import arms
+from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
+from benchmarks.operators import ENCODER, LIMIT, count, count_fused
+from benchmarks.saved_bytes import saved_bytes
+from trainables.backbone.backbone import Backbone
+
+ROOT = Path(__file__).parents[2]
+NOT_NEEDED = ("ray", "optuna", "mlflow")
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    return ENCODER.save(tmp_path_factory.mktemp("deep"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return Encoder(layers=2, width=16, heads=2).save(tmp_path_factory.mktemp("small"))
+
+
+def test_a_step_dispatches_as_many_operators_for_sixteen_trials_as_for_one(deep):
+    numbers = [count_fused(deep, K) for K in (1, 4, 16)]
+    assert numbers == [numbers[0]] * 3
+    assert 500 < numbers[0] <= LIMIT
+
+
+def test_views_are_no_operators():
+    x = torch.zeros(4, 6, requires_grad=True)
+    assert count(lambda: x.view(6, 4).t()[1:].unsqueeze(0).detach()) == 0
+    assert count(lambda: (x + 1).sum()) == 2
+    assert count(lambda: (x.detach() @ x.detach().t()).add_(1)) == 2
+
+
+def test_spread_is_median_and_extremes():
+    spread = measure.Spread.of([4.0, 1.0, 2.0])
+    assert (spread.median, spread.low, spread.high, spread.number) == (2.0, 1.0, 4.0, 3)
+    assert str(spread) == "2 (1..4, n=3)"
+
+
+def test_ratios_are_taken_round_by_round():
+    # The machine was three times slower in the second round: a ratio of medians would not cancel that.
+    spread = measure.ratio([2.0, 6.0, 2.2], [1.0, 3.0, 1.0])
+    assert (spread.median, spread.low, spread.high) == pytest.approx((2.0, 2.0, 2.2))
+
+
+def test_arms_alternate_and_seconds_are_per_unit_without_the_warm_up():
+    now, calls = [0.0], []
+
+    def step(name, seconds):
+        def run():
+            calls.append(name)
+            now[0] += seconds
+
+        return run
+
+    arms = {
+        "a": measure.Arm(step=step("a", 1.0), repeats=2),
+        "b": measure.Arm(step=step("b", 8.0), units=4),
+    }
+    seconds = measure.interleaved(arms, rounds=2, warm_up=1, clock=lambda: now[0])
+    assert seconds == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
+    assert "".join(calls) == "ab" + "aab" + "baa"
+
+
+def test_results_are_written_with_their_conditions(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    measure.write(path, "made up", {"threads": "1"}, {"case": {"ratio": measure.Spread.of([1.0, 3.0])}})
+    record = json.loads(path.read_text())
+    assert record["conditions"] == {"threads": "1"}
+    assert record["results"]["case"]["ratio"] == {"median": 2.0, "low": 1.0, "high": 3.0, "number": 2}
+
+
+def test_both_arms_of_the_adapter_product_compute_the_same():
+    both = arms(3, 5, 8, 2)
+    torch.testing.assert_close(both["loop"](), both["batched"]())
+
+
+def test_padding_shares_by_hand(monkeypatch):
+    monkeypatch.setattr(padding, "permutation", lambda number, *_: np.arange(number))
+    found = padding.shares(np.array([1, 3, 2, 2]), batch_size=2)
+    assert list(found.values()) == pytest.approx([8 / 8, 8 / 10, 8 / 10, 8 / 512])
+
+
+def test_the_lone_arm_trains_on_the_batches_of_the_resident(small):
+    data, trial = make_data([3, 5, 7, 4] * 10), make_trials(1, r=4)[0]
+    lone, fused = Lone(small, trial, data), Fused(Backbone.load(small, CPU), [trial], data)
+    slot = fused.engine.join(make_trials(2, r=4)[1], data)
+    split, chosen = slot.batch()
+    own = Lone(small, slot.trial, data, length=16).batch()
+    assert own["input_ids"].shape == (8, 16)
+    assert own["attention_mask"].sum() == (split.offsets[chosen + 1] - split.offsets[chosen]).sum()
+    assert own["labels"].tolist() == split.labels[chosen].tolist()
+    lone.step()
+    fused.step()
+
+
+def test_saved_bytes_count_a_storage_once_and_not_what_was_there_before():
+    weight = torch.ones(100, requires_grad=True)
+    x = torch.ones(100)
+    assert saved_bytes(lambda: weight * x) == 0
+    assert saved_bytes(lambda: (weight * x).sin().sin()) == 2 * 400
+    # exp keeps its result and square its argument: the same storage.
+    assert saved_bytes(lambda: (weight * x).exp().square()) == 400
+
+
+def test_a_sweep_is_split_into_start_compute_and_control_by_hand():
+    def progress(time, seconds):
+        return {"event": "progress", "id": "a", "time": time, "progress": {"seconds": seconds}}
+
+    records = [
+        {"event": "started", "id": "a", "time": 10.0},
+        progress(13.0, 1.0),
+        progress(16.0, 2.0),
+        {"event": "ended", "id": "a", "time": 16.5},
+    ]
+    assert sweep_split.split(records) == pytest.approx({"start": 2.0, "compute": 3.0, "control": 1.5, "wall": 6.5})
+
+
+def test_cost_per_trial_is_the_difference_of_two_ends_divided_by_the_trials_between():
+    marks = [(float(i), {"clerk": 0.002 * i, "all": 0.01 * i}) for i in range(1, 60)]
+    found = control_plane._window(marks, 10, 40)
+    assert found == pytest.approx({"wall": 1000.0, "clerk": 2.0, "all": 10.0})
+
+
+def test_a_sweep_without_ray_is_measured_from_its_tenth_trial_on():
+    found = control_plane.decide(trials=24, cells=2, slots=4)
+    assert list(found) == ["10"]
+    assert 0 < found["10"]["optuna"] < found["10"]["all"]
+
+
+@pytest.mark.slow
+def test_the_control_plane_is_measured_end_to_end(tmp_path):
+    path = tmp_path / "control.json"
+    command = [sys.executable, "-m", "benchmarks.control_plane", "--smoke", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text())["results"]
+    assert found["C9"]["results_per_second"]["lanes"]["median"] > 0
+    assert found["per trial"]["start_ms_median"]["median"] > 0
+
+
+def test_the_engine_needs_no_ray_optuna_or_mlflow():
+    grimp = pytest.importorskip("grimp", reason="the extra [dev] is not installed")
+    graph = grimp.build_graph("trainables", "search_spaces", include_external_packages=True, cache_dir=None)
+    needed = graph.find_upstream_modules("trainables.training.engine")
+    assert "torch" in needed
+    assert needed.isdisjoint(NOT_NEEDED)
+
+
+def test_without_a_device_nothing_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 4
+    assert capsys.readouterr().out == "not measured: no CUDA device\n"
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_where_only_torch_and_transformers_are(tmp_path):
+    for name in NOT_NEEDED:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not on that machine')\n")
+    result = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--smoke", "--json", str(result)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(result.read_text())
+    assert sorted(record["results"]) == [f"G{i}" for i in range(1, 9)]
+    assert all(record["results"].values())
+    assert "smoke" in record["conditions"]["device"]

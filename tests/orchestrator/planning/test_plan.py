@@ -1,0 +1,383 @@
+"""A plan: what the command line makes of a space, how many trials that is, and the name of the sweep."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.driver import Prepared, maker
+from orchestrator.planning import sweep_manifest
+from orchestrator.planning.plan import Overrides, apply, make_plan
+from orchestrator.planning.preview import list_text, plan_text
+from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.run import command_of, parser
+from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
+from search_spaces.loading import load
+from tests.fixtures.forecast_call import make_call
+from trainables.backbone.models import KNOWN_CONFIGS
+from trainables.methods import METHODS
+
+ROOT = Path(__file__).parents[3]
+# The published sizes of the two encoders with their poolers.
+BERT, ROBERTA = 109_482_240, 124_645_632
+
+
+def make_space(**changes) -> Space:
+    values = {
+        "name": "made-up",
+        "models": ("bert-base-uncased", "roberta-base"),
+        "tasks": ("agreement", "entailment"),
+        "methods": (method("full"), method("adapter", r=choice(32, 64))),
+        "search": {"lr": choice(1e-4, 1e-3), "batch_size": choice(8, 16)},
+        "recipe": Recipe(epochs=8),
+        "budget": Budget(trials=6, final_seeds=2),
+    }
+    return Space(**{**values, **changes})
+
+
+def plan_of(space: Space, **overrides):
+    return make_plan(space, Overrides(**overrides), None)
+
+
+def test_without_options_the_space_stays_as_it_is_and_unstamped():
+    plan = plan_of(make_space())
+    assert (plan.space, plan.stamp) == (make_space(), ())
+
+
+def test_subsets_keep_only_what_is_named_and_are_stamped():
+    plan = plan_of(make_space(), tasks=["entailment"], methods=["adapter"])
+    assert [str(cell) for cell in plan.space.cells] == [
+        "bert-base-uncased/entailment/adapter",
+        "roberta-base/entailment/adapter",
+    ]
+    assert plan.stamp == ("--tasks entailment, 1 of 2", "--methods adapter, 1 of 2")
+
+
+def test_methods_are_chosen_by_label():
+    space = make_space(methods=(method("adapter", label="narrow", r=8), method("adapter", label="wide", r=64)))
+    assert [entry.settings for entry in plan_of(space, methods=["wide"]).space.methods] == [{"r": 64}]
+    with pytest.raises(ValueError, match=r"method 'adapter' is not in this space: .*known: narrow, wide"):
+        plan_of(space, methods=["adapter"])
+
+
+def test_models_may_be_others_than_the_spaces():
+    plan = plan_of(make_space(models=("roberta-base",)), models=["bert-base-uncased"])
+    assert plan.space.models == ("bert-base-uncased",)
+    assert plan.stamp == ("--models bert-base-uncased instead of roberta-base",)
+
+
+def test_naming_everything_in_any_order_is_the_whole_space():
+    space, stamp = apply(
+        make_space(),
+        Overrides(
+            models=["roberta-base", "bert-base-uncased"],
+            tasks=["entailment", "agreement"],
+            methods=["adapter", "full"],
+            trials=6,
+            seeds=2,
+            epochs=8,
+        ),
+    )
+    assert (space, stamp) == (make_space(), [])
+
+
+def test_smaller_budgets_replace_the_spaces_and_are_stamped():
+    plan = plan_of(make_space(), trials=3, seeds=1, epochs=2)
+    assert (plan.space.budget.trials, plan.space.budget.final_seeds, plan.space.recipe.epochs) == (3, 1, 2)
+    assert plan.stamp == ("--trials 3 instead of 6", "--seeds 1 instead of 2", "--epochs 2 instead of 8")
+    untouched = replace(plan.space, budget=make_space().budget, recipe=make_space().recipe)
+    assert untouched == make_space()
+
+
+def test_a_small_finite_cell_is_tried_once_through_and_a_wide_one_up_to_the_budget():
+    space = make_space(
+        methods=(
+            method("full"),  # 2 x 2 points
+            method("adapter", r=choice(32, 64)),  # 2 x 2 x 2
+            method("madapter", r=8, lr=log_uniform(1e-5, 1e-3)),
+            method("sparse_adapter", r=8, lr=1e-4, batch_size=8),  # one point
+        )
+    )
+    plan = plan_of(space)
+    assert [plan.tries(entry) for entry in space.methods] == [4, 6, 6, 1]
+    assert plan.trials == 4 * (4 + 6 + 6 + 1) + 4 * 4 * 2
+
+
+def test_counts_range_over_the_searched_settings():
+    plan = plan_of(make_space())
+    low, high = plan.counts(plan.space.entry("adapter"), plan.shapes["bert-base-uncased"])
+
+    def trained(r: int) -> int:
+        adapters = 24 * (2 * 768 * r + r + 768)
+        return adapters + 25 * 2 * 768 + 2 * 768 + 2  # and LayerNorms, and a head of two classes
+
+    assert (low.trained, high.trained) == (trained(32), trained(64)) == (1_238_786, 2_419_202)
+    assert (low.total, plan.shapes["roberta-base"].total) == (BERT, ROBERTA)
+
+
+def test_dimensions_that_all_methods_share_are_counted_and_checked_like_their_own():
+    search = {"lr": 1e-3, "batch_size": 8, "r": choice(32, 64)}
+    own, shared = (
+        plan_of(make_space(methods=(entry,), search=dimensions))
+        for entry, dimensions in (
+            (method("adapter", r=choice(32, 64)), {"lr": 1e-3, "batch_size": 8}),
+            (method("adapter"), search),
+        )
+    )
+    shape = own.shapes["bert-base-uncased"]
+    assert own.counts(own.space.methods[0], shape) == shared.counts(shared.space.methods[0], shape)
+    with pytest.raises(ValueError, match="'r' is no setting of 'full'"):
+        plan_of(make_space(search=search))
+
+
+def test_settings_are_checked_against_every_model():
+    with pytest.raises(ValueError, match=r"method 'adapter' on roberta-base: r = 800: .*between 1 and 768"):
+        plan_of(make_space(models=("roberta-base",), methods=(method("adapter", r=choice(8, 800)),)))
+
+
+def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
+    text = plan_text(plan_of(make_space(), trials=3), make_call(tmp_path))
+    assert "2 models x 2 tasks x 2 methods = 8 cells" in text
+    assert f"{8 * 3 + 8 * 2} trials" in text
+    assert "BERT-base 1,238,786 to 2,419,202" in text
+    assert "reduced: --trials 3 instead of 6" in text
+    assert "nothing of it has run yet" in text
+
+
+def test_a_plan_foretells_the_evaluations_of_rows_that_lose_their_layers(tmp_path):
+    space = make_space(methods=(method("full"), ablated(method("adapter", r=32))))
+    told = "besides  79 more evaluations of each final of adapter, without spans of its layers"  # 12 * 13 / 2 and the whole
+    assert told in plan_text(plan_of(space), make_call(tmp_path))
+    assert "besides" not in plan_text(plan_of(make_space()), make_call(tmp_path))
+
+
+def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
+    space = make_space()
+    same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
+    assert sweep_id(same) == sweep_id(space)
+    assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
+
+
+OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
+
+CHANGES = {
+    "name": {"name": "other"},
+    "models": {"models": ("bert-base-uncased",)},
+    "order of models": {"models": ("roberta-base", "bert-base-uncased")},
+    "tasks": {"tasks": ("agreement",)},
+    "file task": {"tasks": ("agreement", FileTask(name="entailment", train="a.csv", text="t", label="l"))},
+    "label": {"methods": (method("full", label="all"), method("adapter", r=choice(32, 64)))},
+    "fixed setting": {"methods": (method("full"), method("adapter", r=32))},
+    "searched setting": {"methods": (method("full"), method("adapter", r=choice(32, 65)))},
+    "order of a choice": {"methods": (method("full"), method("adapter", r=choice(64, 32)))},
+    "ablated row": {"methods": (method("full"), ablated(method("adapter", r=choice(32, 64))))},
+    "lr": {"search": {"lr": choice(1e-4, 2e-3), "batch_size": choice(8, 16)}},
+    "range": {"search": {"lr": log_uniform(1e-4, 1e-3), "batch_size": choice(8, 16)}},
+    "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
+    "seed": {"seed": 1},
+    **{
+        f"recipe.{field.name}": {"recipe": replace(Recipe(epochs=8), **{field.name: OTHER[str(field.type)]})}
+        for field in fields(Recipe)
+    },
+    **{
+        f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
+        for field in fields(Budget)
+    },
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
+    assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+
+
+def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
+    def told(*methods):
+        return sweep_manifest.titles(make_space(methods=methods))
+
+    widths = (method("adapter", label=f"a{r}", r=r) for r in (32, 64))
+    assert told(method("full"), *widths) == ["Fine-tuning", "Adapter, r = 32", "Adapter, r = 64"]
+    assert told(method("lora", r=8), method("lora", label="fast", r=8, lr=1e-3)) == ["LoRA", "LoRA, lr = 0.001"]
+    assert told(method("adapter", label="ours", r=8)) == ["Adapter (ours)"]
+    alike = (method("adapter", label="a", r=choice(8, 16)), method("adapter", label="b", r=choice(32, 64)))
+    assert told(*alike) == ["Adapter (a)", "Adapter (b)"]
+
+
+def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
+    assert "ablated" not in json.dumps(sweep_manifest.space_json(make_space()))
+
+
+def test_only_the_finals_of_an_ablated_row_are_ablated():
+    plan = plan_of(make_space(methods=(method("full"), ablated(method("adapter", r=32)))), methods=["adapter"])
+    known = SimpleNamespace(fingerprint="f")
+    make = maker(plan, Prepared(models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={}))
+    found = [make(plan.space.cells[0], {"lr": 1e-3, "batch_size": 8}, 1, phase) for phase in ("search", "final")]
+    assert [trial.ablated for trial in found] == [False, True]
+
+
+def test_no_two_changes_share_a_name():
+    assert len({sweep_id(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
+
+
+def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
+    before, narrow = sweep_id(make_space()), sweep_id(make_space(recipe=Recipe(precision="bf16")))
+    monkeypatch.setattr(sweep_manifest, "TRAINING_SEMANTICS", {**sweep_manifest.TRAINING_SEMANTICS, "fp32": 99})
+    assert sweep_id(make_space()) != before
+    assert sweep_id(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
+
+
+def test_a_sweep_has_the_same_name_in_every_process():
+    script = (
+        "from orchestrator.planning.sweep_manifest import sweep_id; from search_spaces.loading import load; "
+        "print(sweep_id(load('quickstart')))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sweep_id(load("quickstart"))
+
+
+def test_the_resolved_space_survives_json():
+    resolved = sweep_manifest.space_json(make_space(tasks=(FileTask(name="mine", train="a.csv", text="t", label="l"),)))
+    assert json.loads(json.dumps(resolved)) == resolved
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--space", "quickstart"],
+        ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
+        ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
+        ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
+        ["--space", "quickstart", "--budget", "90m"],
+        [
+            "--space",
+            "quickstart",
+            "--out=-x",
+            "--report",
+            "$HOME",
+            "--tracking-uri",
+            "http://h:5000",
+            "--address",
+            "h:1",
+        ],
+    ],
+)
+def test_the_command_of_a_sweep_repeats_it(words):
+    assert_repeats(words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1),
+    st.integers(min_value=-10, max_value=10_000),
+)
+def test_the_command_of_a_sweep_repeats_any_path_and_number(text, number):
+    assert_repeats([f"--space={text}", f"--out={text}", f"--trials={number}"])
+
+
+def test_the_command_of_a_sweep_leaves_out_what_only_prints():
+    command = command_of(parser().parse_args(["--space", "quickstart", "--plan", "--list", "--yes"]))
+    assert command == "python -m orchestrator.run --space quickstart --gpus 0"
+
+
+def assert_repeats(words: list[str]) -> None:
+    arguments = parser().parse_args(words)
+    again = shlex.split(command_of(arguments))
+    assert again[:3] == ["python", "-m", "orchestrator.run"]
+    assert parser().parse_args(again[3:]) == arguments
+
+
+def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_path):
+    from orchestrator.driver import FORMAT, check_unchanged
+
+    def begun(weights="w", version=FORMAT):
+        return {"event": "sweep", "format": version, "manifest": sweep_manifest(weights)}
+
+    def sweep_manifest(weights):
+        return {"models": {"m": {"weights": weights}}, "tasks": {"t": {"split": "s"}}}
+
+    check_unchanged([], sweep_manifest("w"), tmp_path)
+    check_unchanged([begun()], sweep_manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="another version"):
+        check_unchanged([begun(version=FORMAT + 1)], sweep_manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="changed since"):
+        check_unchanged([begun("other")], sweep_manifest("w"), tmp_path)
+
+
+def test_a_method_brings_its_own_search_unless_the_space_says_otherwise(tmp_path):
+    space = make_space(
+        methods=[own_search("adapter", r=8), own_search("full", lr=1e-5)], search={"batch_size": choice(8)}
+    )
+    plan = make_plan(space, Overrides(), None)
+    adapter, full = plan.space.methods
+    assert plan.space.dimensions_of(adapter) == {"lr": METHODS["adapter"].search["lr"], "batch_size": choice(8)}
+    assert plan.space.dimensions_of(full) == {"batch_size": choice(8)}
+
+
+def test_every_method_recommends_four_learning_rates():
+    for kind in METHODS.values():
+        assert len(kind.search["lr"].values) == 4
+
+
+def test_the_list_of_methods_tells_everything_about_each():
+    text = list_text("methods")
+    for name, kind in METHODS.items():
+        line = next(line for line in text.split("\n") if line.split()[:1] == [name])
+        assert all(part in line for part in (kind.family, kind.paper, "shared" if kind.shares_backbone else "its own"))
+    assert "2,419,202 (2.21 %)" in text
+
+
+def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line():
+    search = {"lr": 1e-4, "batch_size": 8, "epochs": choice(3, 8)}
+    space = make_space(search=search, methods=(method("full"), method("adapter", r=8, epochs=5)))
+    assert [plan_of(space).tries(entry) for entry in space.methods] == [2, 1]
+    shorter = plan_of(space, epochs=2)
+    assert all("epochs" not in shorter.space.values_of(entry) for entry in shorter.space.methods)
+    assert (shorter.space.recipe.epochs, shorter.stamp) == (2, ("--epochs 2 instead of 8",))
+    with pytest.raises(ValueError, match=r"epochs = 9: must be whole numbers between 1 and 8"):
+        make_space(search={**search, "epochs": choice(3, 9)})
+    with pytest.raises(ValueError, match=r"lt_sft.*epochs = 1: must be at least 2"):
+        plan_of(make_space(search={**search, "epochs": choice(1, 8)}, methods=(method("lt_sft"),)))
+
+
+@pytest.fixture
+def six_layers(tmp_path):
+    config = {**KNOWN_CONFIGS["bert-base-uncased"], "num_hidden_layers": 6}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(tmp_path)
+
+
+def test_other_models_leave_out_what_they_cannot_have_and_say_so(six_layers):
+    rows = (method("full"), *(method("top_layers", label=f"top_{k}", k=k) for k in (2, 7, 12)))
+    space = make_space(
+        models=("bert-base-uncased",), methods=(*rows, method("top_layers", label="top", k=choice(1, 6, 7)))
+    )
+    plan = plan_of(space, models=[six_layers])
+    assert [entry.label for entry in plan.space.methods] == ["full", "top_2", "top"]
+    assert plan.space.entry("top").settings["k"] == choice(1, 6)
+    assert plan.stamp[1:] == (
+        f"on {six_layers}: without top_7, top_12, which do not fit",
+        f"on {six_layers}: top with k in 1, 6 only",
+    )
+    assert plan_of(space).space == space
+    assert plan_of(plan.space).space == plan.space
+
+
+def test_what_is_asked_for_by_name_or_is_wrong_everywhere_is_refused_not_left_out(six_layers):
+    space = make_space(models=("bert-base-uncased",), methods=(method("full"), method("top_layers", k=7)))
+    with pytest.raises(ValueError, match=r"'top_layers' on .*: k = 7: .*between 1 and 6"):
+        plan_of(space, models=[six_layers], methods=["top_layers"])
+    for wrong in (method("top_layers", k=13), method("top_layers", k=choice(13, 14)), method("adapter", r=8, n=1)):
+        with pytest.raises(ValueError, match=rf"method '{wrong.label}' on"):
+            plan_of(make_space(methods=(method("full"), wrong)), models=[six_layers])
+    with pytest.raises(ValueError, match=r"k = 7"):
+        plan_of(make_space(methods=(method("top_layers", k=7),)), models=[six_layers])

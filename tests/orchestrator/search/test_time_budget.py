@@ -1,0 +1,270 @@
+"""A time budget: the searches end in time for the finals, what was decided stays decided, and a larger one goes on."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from orchestrator.ledger import read
+from orchestrator.search.durations import Durations, seconds, spent
+from orchestrator.search.time_budget import TimeBudget, greedy, reserve
+from orchestrator.tracking.run_projection import Key, RunProjection
+from search_spaces import keys
+from search_spaces.language import Budget, Recipe, method
+from search_spaces.records import BUDGET
+from tests.fixtures.fakes import Died, curve, drive, end_of, make_space, open_sweep, result
+
+
+@dataclass
+class Scene:
+    """Workers that train an epoch of every trial in a second, on a clock that runs with what they report."""
+
+    budget: str | None
+    workers: int = 3
+    now: float = 0.0
+
+    def run(self, space, root, **more):
+        return drive(space, root, workers=self.workers, begin=self._begin, look=self._look, **more)
+
+    def _begin(self, sweep):
+        self.sweep, records = sweep, sweep._ledger.records
+        self.allowance = TimeBudget(self.budget, [], lambda: self.now) if self.budget else None
+        if sweep.curtailed and (not self.allowance or self.allowance.seconds > sweep.curtailed["allowed"]):
+            sweep.extend()
+        self._seen = len(records)
+        if self.allowance:
+            self.allowance.durations.note(records)
+            self._watch = self.allowance.watch(sweep, self.workers)
+
+    def _look(self):
+        records = self.sweep._ledger.records[self._seen :]
+        self._seen += len(records)
+        self.now += sum(r["event"] == "progress" for r in records) / self.workers
+        if self.allowance:
+            self.allowance.durations.note(records)
+            self._watch()
+
+
+def calm(root):
+    scene = Scene(None)
+    return scene.run(make_space(), root / "calm"), scene.now
+
+
+@pytest.mark.parametrize("budget", [30, 40, 60])
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_the_searches_end_in_time_for_the_finals(budget, workers, tmp_path):
+    space, scene = make_space(), Scene(f"{budget * 3 / workers}s", workers)
+    sweep = scene.run(space, tmp_path)
+    assert sweep.finished
+    for search in sweep.cells.values():
+        assert [e.outcome.state for e in search.finals] == ["DONE"] * 2
+        assert search.search
+        assert search.winner
+    assert sweep.curtailed["budget"] == scene.budget
+    # An epoch is what a trial takes to hear that it is over.
+    assert scene.now <= scene.allowance.seconds + 1
+    tried = [len(search.search) for search in sweep.cells.values()]
+    assert sum(tried) < 28
+    assert max(tried) - min(tried) <= space.budget.in_flight, "cells are cut where they stand, and they stand even"
+
+
+def test_most_of_the_time_is_used(tmp_path):
+    scene = Scene("40s")
+    scene.run(make_space(), tmp_path)
+    assert scene.now > 30
+
+
+def test_what_ran_when_the_searches_ended_is_stopped_for_that_reason_and_can_win(tmp_path):
+    sweep = Scene("30s").run(make_space(), tmp_path)
+    entries = [e for search in sweep.cells.values() for e in search.search]
+    stopped = [e for e in entries if e.outcome.reason == BUDGET]
+    assert stopped
+    assert {e.outcome.state for e in stopped} == {"STOPPED"}
+    for entry in stopped:
+        assert len(entry.curve) < 8
+        assert entry.outcome.best_score == entry.curve[-1].best_score
+    for search in sweep.cells.values():
+        able = [e for e in search.search if e.outcome.state == "DONE" or e.outcome.reason == BUDGET]
+        assert search.winner.outcome.best_score == max(e.outcome.best_score for e in able)
+
+
+def test_however_little_time_there_is_each_cell_has_one_configuration_and_its_finals(tmp_path):
+    scene = Scene("1s", workers=1)
+    sweep = scene.run(make_space(), tmp_path)
+    for search in sweep.cells.values():
+        assert 1 <= len(search.search) <= 2
+        assert len(search.finals) == 2
+    assert sweep.finished
+
+
+def test_a_configuration_that_fails_is_replaced_by_another_so_that_each_cell_has_one(tmp_path):
+    failed = []
+
+    def fails(trial):
+        if trial.cell.method == "full" and trial.phase == "search" and (len(failed) < 2 or trial.id in failed):
+            failed.append(trial.id)
+            return True
+        return False
+
+    sweep = Scene("1s", workers=1).run(make_space(tasks=("t",)), tmp_path, fails=fails)
+    for search in sweep.cells.values():
+        assert search.winner, [e.outcome for e in search.search]
+        assert len(search.finals) == 2
+
+
+def test_with_time_enough_nothing_is_cut_and_nothing_is_said(tmp_path):
+    sweep = Scene("10m").run(make_space(), tmp_path)
+    assert result(sweep) == result(calm(tmp_path)[0])
+    assert not sweep.curtailed
+    assert {"curtailed", "extended"}.isdisjoint(r["event"] for r in read(tmp_path / "sweep"))
+
+
+@pytest.mark.parametrize("dies_at", [3, 6, 40, 70])
+def test_a_killed_driver_continues_to_the_end_that_the_budget_had_set(dies_at, tmp_path):
+    space, scene, trained = make_space(), Scene("30s"), []
+    with pytest.raises(Died):
+        scene.run(space, tmp_path, dies_at=dies_at, trained=trained)
+    cut = scene.sweep.curtailed
+    asked = {e.trial.id for s in scene.sweep.cells.values() for e in s.search}
+    without = sum(not s.search for s in scene.sweep.cells.values())
+    again = Scene("30s", now=scene.now).run(space, tmp_path, seed=7, trained=trained)
+    assert again.finished
+    assert len(trained) == len(set(trained))
+    if cut:
+        assert again.curtailed["spent"] == cut["spent"]
+        new = {e.trial.id for s in again.cells.values() for e in s.search} - asked
+        assert len(new) == without, "only a cell that had nothing to choose from asks for more"
+
+
+def test_the_same_command_has_nothing_left_to_do(tmp_path):
+    first, trained = Scene("40s"), []
+    sweep = first.run(make_space(), tmp_path)
+    again = Scene("40s", now=first.now).run(make_space(), tmp_path, trained=trained)
+    assert trained == []
+    assert result(again) == result(sweep)
+
+
+@pytest.mark.parametrize("budgets", [("30s",), ("30s", "45s"), ("1s", "2s", "30s", "31s")])
+@pytest.mark.parametrize("kill", [None, 40])
+def test_a_search_that_is_taken_up_again_ends_as_one_that_was_never_ended(budgets, kill, tmp_path):
+    space, now = make_space(), 0.0
+    for budget in budgets:
+        scene = Scene(budget, now=now)
+        assert scene.run(space, tmp_path).curtailed
+        now = scene.now
+    if kill:
+        with pytest.raises(Died):
+            Scene(None).run(space, tmp_path, dies_at=kill)
+    sweep = Scene(None).run(space, tmp_path, seed=3)
+    assert not sweep.curtailed
+    assert result(sweep) == result(calm(tmp_path)[0])
+
+
+def run_to_another_winner(tmp_path):
+    """A sweep that a budget ended, and then went on; the cells whose winner has changed with that."""
+    first = Scene("70s").run(make_space(), tmp_path)
+    before = {cell: search.winner.trial for cell, search in first.cells.items()}
+    finals = {cell: [e.trial.id for e in search.finals] for cell, search in first.cells.items()}
+    trained = []
+    second = Scene(None).run(make_space(), tmp_path, trained=trained)
+    changed = {cell for cell, search in second.cells.items() if search.winner.trial != before[cell]}
+    assert 0 < len(changed) < len(before), "the curves of this space show both"
+    return second, finals, changed, trained
+
+
+def test_finals_of_a_winner_that_stays_are_kept_and_those_of_another_do_not_count(tmp_path):
+    sweep, finals, changed, trained = run_to_another_winner(tmp_path)
+    for cell, search in sweep.cells.items():
+        ids = [e.trial.id for e in search.finals]
+        assert [e.trial.seed for e in search.finals] == [1, 2]
+        assert {e.trial.lr for e in search.finals} == {search.winner.trial.lr}
+        if cell in changed:
+            assert set(ids).isdisjoint(finals[cell])
+            assert sweep.best_of(cell) in search.finals
+        else:
+            assert ids == finals[cell]
+            assert set(ids).isdisjoint(trial_id for trial_id, _ in trained)
+
+
+def test_the_store_tells_finals_that_count_from_those_that_were_replaced(tmp_path):
+    sweep, finals, changed, _ = run_to_another_winner(tmp_path)
+    manifest = {"sweep": "s", "space": "fake", "models": {}, "tasks": {}, "methods": {}}
+    runs, tags = RunProjection(), {}
+    for record in [{"event": "sweep", "manifest": manifest, "time": 0.0}, *read(tmp_path / "sweep")]:
+        runs.apply(record)
+        for edit in runs.take():
+            tags.setdefault(edit.run.key, dict(edit.run.tags)).update(edit.tags)
+    assert tags[Key("sweep")][keys.CURTAILED] == ""
+    assert tags[Key("sweep")][keys.EXTENDED] == "true"
+    for cell, search in sweep.cells.items():
+        assert tags[Key("cell", str(cell))][keys.WINNER] == search.winner.trial.id
+        assert {tags[Key("trial", str(cell), e.trial.id)][keys.PHASE] for e in search.finals} == {"final"}
+        for trial_id in finals[cell] if cell in changed else []:
+            assert tags[Key("trial", str(cell), trial_id)][keys.PHASE] == "replaced"
+
+
+def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its_end(tmp_path):
+    space = make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, final_seeds=3))
+    sweep = open_sweep(space, tmp_path)
+    trial = sweep.suggest()
+    points = curve(trial)
+    for progress in points:
+        sweep.record(trial.id, progress, *(end_of(trial, progress) if progress is points[-1] else (None, None)))
+    sweep.curtail("1s", 1.0, 1.0, 0.0)
+    (search,) = sweep.cells.values()
+    assert search.winner.trial == trial
+    final = sweep.suggest()
+    assert final.phase == "final"
+    sweep.extend()
+    assert search.winner is None
+    assert sweep.suggest().phase == "search"
+    assert final.id not in {e.trial.id for e in search.entries}
+    sweep._ledger.close()
+    again = open_sweep(space, tmp_path)
+    assert {e.trial.phase for s in again.cells.values() for e in s.entries} == {"search"}
+
+
+def test_what_is_kept_for_the_finals_is_what_they_took_elsewhere(tmp_path):
+    space = make_space(tasks=("t",), recipe=Recipe(epochs=8, patience=8))
+    sweep = open_sweep(space, tmp_path)
+    durations = Durations()
+    assert reserve(sweep, durations, 2) == 0
+    first, second = sweep.suggest(), sweep.suggest()
+    assert first.cell != second.cell
+    points = [replace(p, seconds=5.0) for p in curve(first)]
+    for progress in points:
+        sweep.record(first.id, progress, *(end_of(first, progress) if progress is points[-1] else (None, None)))
+    durations.note(sweep._ledger.records)
+    # Each of two cells: two finals of 40 s, and an epoch of 5 s; the second cell has not even reported yet.
+    assert reserve(sweep, durations, 1) == 2 * (80 + 5) + 5
+    assert reserve(sweep, durations, 2) == (80 + 5) + 5
+    assert reserve(sweep, durations, 4) == (40 + 5) + 5
+    sweep.record(second.id, replace(curve(second)[0], seconds=1.0))
+    durations = Durations(sweep._ledger.records)
+    assert reserve(sweep, durations, 1) == 80 + 5 + 2 * 8 * 1 + 1 + 5
+
+
+def test_jobs_are_shared_out_shortest_first():
+    assert greedy([9.0, 1.0, 2.0], 2) == 1 + 9
+    assert greedy([3.0, 3.0], 5) == 3
+    assert greedy([], 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90m", 5400), ("40h", 144_000), ("3600s", 3600), ("2d", 172_800), ("1.5h", 5400)]
+)
+def test_a_time_is_a_number_with_its_unit(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "40", "3 bananas", "0h", "-2h", "h", "1h30m", "inf", "nanh", "１h", "1e3s", " 2h"]
+)
+def test_anything_else_is_no_time(text):
+    with pytest.raises(ValueError, match="above zero with its unit"):
+        seconds(text)
+
+
+def test_time_between_two_drivers_is_not_spent():
+    times = [("sweep", 100.0), ("asked", 101.0), ("progress", 130.0), ("sweep", 5000.0), ("progress", 5010.0)]
+    assert spent({"event": event, "time": time} for event, time in times) == 30 + 10
+    assert spent([]) == 0

@@ -1,0 +1,157 @@
+"""A number of a table followed to its run and made again: the same finals, alone, in this process."""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from orchestrator import exit_codes, reproduce
+from orchestrator.driver import Prepared, maker
+from orchestrator.ledger import Ledger, read, write_atomic
+from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
+from search_spaces.language import Cell
+from search_spaces.loading import load
+from search_spaces.records import TRAINING_SEMANTICS
+from tests.fixtures.cli_process import ROOT, arguments, finish, start, table, write_project
+from trainables.backbone.models import resolve
+from trainables.tasks import task_loading, tokens
+from trainables.worker.device_worker import DeviceWorker, Job, open_device_worker
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The folder of a sweep one of whose cells is finished, and that cell; its finals trained together in one lane."""
+    out = tmp_path_factory.mktemp("out")
+    plan = make_plan(load(str(write_project(out, epochs=2))), Overrides(methods=["adapter"]), None)
+    (name,) = plan.space.models
+    model = resolve(name)
+    task = task_loading.load(
+        plan.space.tasks[0], data_dir=None, folder=plan.space.folder, train_examples=0, test_examples=0
+    )
+    data = tokens.prepare(task, str(model.path), plan.space.recipe.max_length, out / "tokens")
+    prepared = Prepared(models={name: model}, tasks={"markers": task}, tokens={(name, "markers"): data})
+    cell = Cell(model=name, task="markers", method="adapter")
+    make = maker(plan, prepared)
+    searched, *finals = (
+        make(cell, {"lr": 3e-3, "batch_size": 8, "r": 4}, seed, "final" if seed else "search") for seed in (0, 1, 2)
+    )
+    folder = out / sweep_id(plan.space)
+    with closing(Ledger.open(folder)) as ledger:
+        manifest = make_manifest(plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores")
+        ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
+        ledger.append(*({"event": "asked", "number": 0, "id": t.id, "trial": t.to_json()} for t in (searched, *finals)))
+        ledger.append({"event": "winner", "cell": vars(cell), "id": searched.id})
+        for trial, report in zip(finals, _train_together(finals, name, data, out), strict=True):
+            outcome = {**report.outcome.to_json(), "predictions": f"predictions/{trial.id}.json"}
+            answers = {"predictions": list(report.test.predictions), "labels": list(report.test.labels)}
+            write_atomic(folder / outcome["predictions"], str(answers).replace("'", '"'))
+            ledger.append({"event": "ended", "id": trial.id, "outcome": outcome, "cached": False})
+    return folder, str(cell)
+
+
+def _train_together(trials, source, data, out):
+    lane: DeviceWorker = open_device_worker(False)
+    for trial in trials:
+        lane.enter(Job(trial=trial, source=source, data=data, folder=out / "checkpoints" / trial.id))
+        lane.ask(trial.id)
+        lane.ask(trial.id)
+    while lane.busy:
+        lane.turn()
+    assert not lane.failures
+    return [[lane.residents[trial.id].take() for _ in range(2)][-1] for trial in trials]
+
+
+def test_every_final_trained_alone_has_the_score_and_the_predictions_on_record(sweep, capsys):
+    folder, cell = sweep
+    assert reproduce.main([str(folder), cell]) == exit_codes.COMPLETE
+    shown = capsys.readouterr().out
+    on_record = {r["id"]: r["outcome"]["metrics"]["accuracy"] for r in read(folder) if r["event"] == "ended"}
+    rows = re.findall(r"^ +(\d+) +([0-9a-f]{16}) +([\d.]+) +([\d.]+) +(\d+) of (\d+)$", shown, re.MULTILINE)
+    assert {trial: float(score) for _, trial, score, *_ in rows} == {k: round(v, 4) for k, v in on_record.items()}
+    assert [(seed, changed, number) for seed, *_, changed, number in rows] == [("1", "0", "60"), ("2", "0", "60")]
+    assert all(before == after for _, _, before, after, *_ in rows)
+    assert f"{cell}: lr = 0.003, batch_size = 8, epochs = 2, r = 4" in shown
+
+
+def test_another_seed_is_trained_too_and_has_nothing_on_record(sweep, capsys):
+    folder, cell = sweep
+    assert reproduce.main([str(folder), cell, "--seed", "77"]) == exit_codes.COMPLETE
+    assert re.search(r"^ +77 +[0-9a-f]{16} +not there +[\d.]+ +unknown$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_one_seed_of_the_finals_is_that_final(sweep):
+    record = reproduce.read_cell(*sweep)
+    assert reproduce.chosen(record, 2) == record.finals[1:]
+
+
+def test_finals_of_another_configuration_are_not_the_cells(sweep):
+    folder, cell = sweep
+    first, *_ = reproduce.read_cell(folder, cell).finals
+    other = replace(first.trial, lr=1e-3)
+    with closing(Ledger.open(folder)) as ledger:
+        ledger.append({"event": "asked", "number": 0, "id": other.id, "trial": other.to_json()})
+    assert [final.trial.seed for final in reproduce.read_cell(folder, cell).finals] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "phrases"),
+    [
+        (("nowhere", None), ("nowhere: there is no sweep", "OUT/SWEEP")),
+        ((None, "x/markers/adaptor"), ("cell 'x/markers/adaptor' is not in", "known:", "MODEL/TASK/METHOD")),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(sweep, capsys, change, phrases):
+    words = [str(given or own) for given, own in zip(change, sweep, strict=True)]
+    assert reproduce.main(words) == exit_codes.BAD_INPUT
+    shown = capsys.readouterr().err
+    assert all(phrase in shown for phrase in ("error: ", *phrases)), shown
+
+
+def test_a_wrong_seed_is_refused(sweep, capsys):
+    with pytest.raises(SystemExit) as end:
+        reproduce.main([*map(str, sweep), "--seed", "-1"])
+    assert end.value.code == exit_codes.BAD_INPUT
+    with pytest.raises(SystemExit):
+        reproduce.main([*map(str, sweep), "--seed", "three"])
+    assert "'three': must be a whole number" in capsys.readouterr().err
+
+
+def test_a_cell_without_a_winner_says_how_to_go_on(sweep, tmp_path, capsys):
+    folder, cell = sweep
+    with closing(Ledger.open(tmp_path / "young")) as ledger:
+        ledger.append(*(r for r in read(folder) if r["event"] == "sweep"))
+    assert reproduce.main([str(tmp_path / "young"), cell]) == exit_codes.BAD_INPUT
+    assert "has no winner yet; continue the sweep with: python -m orchestrator.run" in capsys.readouterr().err
+
+
+def test_tokens_that_are_gone_and_other_training_are_named(sweep, tmp_path):
+    record = reproduce.read_cell(*sweep)
+    (final, *_) = record.finals
+    with pytest.raises(ValueError, match=r"does not hold task 'markers'.*sweep's command makes it again"):
+        reproduce.tokens_of(replace(record, folder=tmp_path / "x"), final.trial)
+    with pytest.raises(ValueError, match="check out the commit"):
+        reproduce.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS["fp32"] + 1))
+
+
+@pytest.mark.slow
+def test_the_command_that_the_report_prints_gives_the_number_of_its_table(tmp_path):
+    """A number followed by hand: from the table to the trace, from there to the run."""
+    space = write_project(tmp_path)
+    code, errors = finish(start(*arguments(space, tmp_path / "runs"), cwd=tmp_path))
+    assert code == 0, errors
+    (row,) = [r for r in table(tmp_path / "runs", "trace", ()) if r["method"] == "adapter"]
+    results = table(tmp_path / "runs", "results", ())
+    (result,) = [r for r in results if (r["method"], r["metric"]) == ("adapter", "accuracy")]
+    words = row["finals_command"].split()
+    assert words[:3] == ["python", "-m", "orchestrator.reproduce"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert f"{float(result['mean']):.2f} ± {float(result['std']):.2f} again" in done.stdout
+    assert done.stdout.count(" 0 of 60") == 2

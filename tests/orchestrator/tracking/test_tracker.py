@@ -1,0 +1,217 @@
+"""The tracker's thread: it never holds the sweep up, whatever the store does, and delivers when it can."""
+
+import http.server
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from orchestrator.tracking.tracker import Tracker
+from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, write_predictions
+
+RECORDS = numbered(WHOLE)
+
+
+@contextmanager
+def tracking(uri, folder, records=()):
+    tracker = Tracker(uri, folder / "artifacts", folder, records)
+    tracker.start()
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory):
+    """An empty store, to be copied: creating one takes two seconds."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with the sweep delivered record by record by a first tracker, its folder, and what it then held."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_predictions(folder)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with tracking(uri, folder) as tracker:
+        for record in RECORDS:
+            tracker.put([record])
+        assert tracker.drain(30)
+        assert tracker.behind == 0
+    return uri, folder, content(uri)
+
+
+def test_what_was_put_is_in_the_store_after_drain(store):
+    _, _, found = store
+    assert found["sweep", "", ""]["tags"]["peft.position"] == str(len(RECORDS))
+    assert len(found) == 6
+
+
+def test_a_second_tracker_has_nothing_to_do(store):
+    uri, folder, found = store
+    with tracking(uri, folder, RECORDS) as tracker:
+        assert tracker.behind == len(RECORDS), "unknown before the store was reached"
+        assert tracker.drain(20)
+    assert content(uri) == found
+
+
+def test_records_put_out_of_order_or_twice_are_delivered_once_and_in_order(store, schema, tmp_path):
+    found, other = store[2], f"sqlite:///{shutil.copy(schema, tmp_path)}"
+    write_predictions(tmp_path)
+    with tracking(other, tmp_path, RECORDS[:3]) as tracker:
+        tracker.put(RECORDS[6:])
+        tracker.put(RECORDS[2:5])
+        assert tracker.behind <= 5
+        tracker.put(RECORDS)
+        assert tracker.drain(20)
+    trials = {key: (run["points"], run["status"]) for key, run in found.items()}
+    assert {key: (run["points"], run["status"]) for key, run in content(other).items()} == trials
+
+
+def test_an_empty_tracker_drains_at_once(tmp_path):
+    with tracking("sqlite:////nowhere/mlflow.db", tmp_path) as tracker:
+        start = time.monotonic()
+        assert tracker.drain(5)
+        assert time.monotonic() - start < 0.5
+
+
+def test_an_unreachable_store_costs_one_warning_and_no_time(tmp_path, caplog):
+    with tracking("http://127.0.0.1:9", tmp_path) as tracker:
+        start = time.monotonic()
+        for record in RECORDS:
+            tracker.put([record])
+        assert time.monotonic() - start < 0.2
+        assert not tracker.drain(3)
+        assert tracker.behind == len(RECORDS)
+    assert len(warnings(caplog)) == 1, warnings(caplog)
+    assert "tracking store http://127.0.0.1:9 unreachable" in warnings(caplog)[0]
+    assert "records wait in the ledger" in warnings(caplog)[0]
+
+
+@contextmanager
+def fake_server(status, delay=0.0):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            time.sleep(delay)
+            self.send_response(status)
+            self.end_headers()
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *arguments):
+            requests.append(self.path)
+
+    requests = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status", [500, 429, 403])
+def test_a_server_that_refuses_is_asked_again_about_once_a_second(tmp_path, caplog, status):
+    with fake_server(status) as (uri, requests), tracking(uri, tmp_path, RECORDS) as tracker:
+        assert not tracker.drain(2.5)
+        assert tracker.behind == len(RECORDS)
+    assert 2 <= len(requests) <= 4
+    assert len([w for w in warnings(caplog) if "unreachable" in w]) == 1
+
+
+def test_a_frozen_server_holds_nobody_up(tmp_path):
+    with fake_server(200, delay=8.0) as (uri, requests):
+        tracker = Tracker(uri, None, tmp_path, RECORDS[:1])
+        tracker.start()
+        wait_for(lambda: requests or tracker._thread.is_alive())
+        start = time.monotonic()
+        tracker.put(RECORDS[1:])
+        assert time.monotonic() - start < 0.1
+        assert not tracker.drain(0.3)
+        assert time.monotonic() - start < 1.0
+        tracker._closed = True
+
+
+def test_a_failure_within_the_tracker_is_told_and_retried(store, schema, tmp_path, caplog, monkeypatch):
+    found, other = store[2], f"sqlite:///{shutil.copy(schema, tmp_path)}"
+    failures = [TypeError("planted"), KeyError("planted")]
+    real = Tracker._deliver
+
+    def deliver(self, link):
+        if failures:
+            raise failures.pop()
+        real(self, link)
+
+    monkeypatch.setattr(Tracker, "_deliver", deliver)
+    write_predictions(tmp_path)
+    with tracking(other, tmp_path, RECORDS) as tracker:
+        assert tracker.drain(20)
+        wait_for(lambda: len(warnings(caplog)) == 2)
+    assert "planted" in warnings(caplog)[0]
+    assert "reachable again" in warnings(caplog)[1]
+    assert len(content(other)) == len(found)
+
+
+@pytest.mark.slow
+def test_a_locked_database_holds_nobody_up_and_takes_everything_later(tmp_path, caplog):
+    write_predictions(tmp_path)
+    path = tmp_path / "mlflow.db"
+    client(f"sqlite:///{path}")
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with tracking(f"sqlite:///{path}", tmp_path, RECORDS[:1]) as tracker:
+        start = time.monotonic()
+        for record in RECORDS[1:]:
+            tracker.put([record])
+        assert time.monotonic() - start < 0.2
+        wait_for(lambda: warnings(caplog), 60)
+        lock.rollback()
+        lock.close()
+        assert tracker.drain(60)
+    assert len(content(f"sqlite:///{path}")) == 6
+
+
+def test_importing_the_tracker_does_not_load_mlflow():
+    code = "import sys, orchestrator.tracking.tracker; print([m for m in ('mlflow', 'torch', 'ray', 'optuna') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_draining_goes_on_as_long_as_the_store_gets_on(tmp_path):
+    tracker = Tracker("sqlite:///nowhere.db", tmp_path, tmp_path, RECORDS[:6])
+
+    def deliver():
+        for position in range(1, 7):
+            time.sleep(0.15)
+            tracker._note(position)
+
+    threading.Thread(target=deliver, daemon=True).start()
+    assert tracker.drain(0.5)  # 0.9 seconds in all
+
+
+def test_draining_ends_when_the_store_has_stopped(tmp_path):
+    tracker = Tracker("sqlite:///nowhere.db", tmp_path, tmp_path, RECORDS[:6])
+    threading.Timer(0.1, tracker._note, [3]).start()
+    start = time.monotonic()
+    assert not tracker.drain(0.4)
+    assert 0.4 < time.monotonic() - start < 5

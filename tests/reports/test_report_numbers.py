@@ -1,0 +1,153 @@
+"""The numbers of the report against `statistics`, tables of Student's t, and counting by hand."""
+
+import statistics
+
+import pytest
+
+from reports.data.cells import collect, test_scores
+from reports.data.store import read
+from reports.sections import budget, cost, results, trials, winners
+from reports.statistics.edges import edge
+from search_spaces.language import Cell, choice, log_uniform, uniform
+from tests.fixtures.report_store import KNOWN, MAJORITY, known_store
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    return read(known_store(), "sweep-1")
+
+
+def cell(text):
+    model, task, method = text.split("/")
+    return Cell(model=model, task=task, method=method)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_mean_and_sample_deviation_are_those_of_the_finals_with_a_score(sweep, name):
+    found = collect(sweep)[cell(name)]
+    scores = [score for score in KNOWN[name] if score is not None]
+    assert found.scores == tuple(scores)
+    assert found.mean == pytest.approx(statistics.mean(scores))
+    expected = statistics.stdev(scores) if len(scores) > 1 else None
+    assert found.std == (None if expected is None else pytest.approx(expected))
+
+
+def test_collapsed_and_diverged_finals_are_counted_and_stay_in_the_mean(sweep):
+    found = collect(sweep)
+    assert found[cell("minilm/stsb/full")].collapsed == 1
+    assert found[cell("minilm/stsb/full")].mean == pytest.approx((0 + 88 + 89) / 3)
+    assert found[cell("bert-base-uncased/mrpc/adapter")].diverged == 1
+    assert len(found[cell("bert-base-uncased/mrpc/adapter")].scores) == 3
+
+
+def test_every_cell_says_how_far_it_is(sweep):
+    progress = {str(name): result.progress for name, result in collect(sweep).items()}
+    assert progress.pop("bert-base-uncased/stsb/full") == "finals running"
+    assert progress.pop("bert-base-uncased/stsb/adapter") == "searching"
+    assert progress.pop("bert-base-uncased/stsb/madapter") == "no winner"
+    assert set(progress.values()) == {"complete"}
+
+
+def test_scores_of_search_trials_are_refused(sweep):
+    finals = sweep.trials[sweep.trials["phase"] == "final"]
+    assert len(test_scores(finals, "accuracy")) == len(finals)
+    with pytest.raises(ValueError, match=r"no finals \(trial minilm/mrpc/full-0, phase 'search'\)"):
+        test_scores(sweep.trials, "accuracy")
+
+
+def test_only_the_best_mean_of_a_column_is_bold_and_equal_ones_share_it(sweep):
+    text = results.text(sweep)
+    assert "| Adapter | **86.50 ± 0.50** | 87.50 ± 0.71 ≈ § n = 2 | **87.00** |" in text
+    assert "| Fine-tuning | **88.20 ± 0.26** | 89.00 (std n/a)" not in text  # below: the only result of its column
+    assert "| Fine-tuning | **88.20 ± 0.26** | **89.00 (std n/a)** § n = 1 | **88.60** |" in text
+    assert "| MAdapter | **88.20 ± 0.26** | – § | – |" in text
+
+
+def test_what_cannot_be_told_from_the_best_carries_the_tie_mark(sweep):
+    """The store of the fixture has no predictions: Welch's test over seeds, corrected for three pairs."""
+    text = results.text(sweep)
+    # 86.5 - 85.0: standard error sqrt(1/3 + 0.25/3) = 0.645, 2.94 degrees of freedom, t = 2.32.
+    assert "| Fine-tuning | 85.00 ± 1.00 ≈ | " in text
+    # 89.5 - 87.5, of 3 and 2 values: standard error 0.577, 1.68 degrees of freedom, t = 3.46.
+    assert "87.50 ± 0.71 ≈ § n = 2" in text
+    # 86.5 - 80.2: standard error 0.311, t = 20.3 with 2.6 degrees of freedom, p = 0.0006 before the correction.
+    assert "| MAdapter | 80.20 ± 0.20 | " in text
+
+
+def test_averages_need_every_task(sweep):
+    expected = statistics.mean([statistics.mean((86.0, 86.5, 87.0)), statistics.mean((87.0, 88.0))])
+    found = collect(sweep)
+    assert results.average([found[cell("minilm/mrpc/adapter")], found[cell("minilm/stsb/adapter")]]) == expected
+    row = [found[cell(f"bert-base-uncased/{task}/madapter")] for task in ("mrpc", "stsb")]
+    assert results.average(row) is None
+
+
+def test_flags_name_the_cell_and_the_reason(sweep):
+    text = results.text(sweep)
+    assert "† Fine-tuning on STS-B: 1 of 3 finals collapsed to one constant prediction" in text
+    assert "‡ Adapter on MRPC: 1 of 3 finals diverged" in text
+    assert "§ Adapter on STS-B: 2 of 3 finals (1 failed)" in text
+    assert "§ MAdapter on STS-B: no trial of the search finished, hence no winner; 0 of 3 finals" in text
+    assert "▾ Adapter on MRPC: the mean is not above that of a constant prediction" in text
+
+
+def test_the_row_of_constant_predictions_is_the_manifests(sweep):
+    average = (MAJORITY["mrpc"] + MAJORITY["stsb"]) / 2
+    assert f"| *Constant prediction* | 68.38 | 0.00 | {average:.2f} |" in results.text(sweep)
+
+
+def test_parameter_shares_are_of_the_pretrained_encoder(sweep):
+    text = results.text(sweep)
+    assert f"| Adapter | 900,000 ({90_000_000 / 22_713_216:.2f} %) " in text
+    assert f"1,000,000 ({100_000_000 / 109_482_240:.3f} %) | 2.0 % at r = 64 |" in text
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "expected"),
+    [
+        (choice(1e-5, 5e-5, 1e-4), "1e-05", "lowest"),
+        (choice(1e-5, 5e-5, 1e-4), "5e-05", ""),
+        (choice(1e-5, 5e-5, 1e-4), "0.0001", "highest"),
+        (choice(8, 16), "8", ""),
+        (choice("snip", "magnitude", "random"), "snip", ""),
+        (uniform(0.0, 1.0), "0.04", "lowest"),
+        (uniform(0.0, 1.0), "0.06", ""),
+        (uniform(0.0, 1.0), "0.96", "highest"),
+        (log_uniform(1e-5, 1e-3), "1.2e-05", "lowest"),  # log10: 0.079 of 2, 4 %
+        (log_uniform(1e-5, 1e-3), "2e-05", ""),  # 15 %, though 1 % of the plain range
+        (log_uniform(1e-5, 1e-3), "nan", ""),
+    ],
+)
+def test_a_winner_at_the_end_of_what_was_searched_is_flagged(dimension, value, expected):
+    assert edge(dimension, value) == expected
+
+
+def test_winners_show_configuration_validation_score_and_edge(sweep):
+    row = winners.rows(sweep).set_index(["model", "task", "method"]).loc[("minilm", "mrpc", "adapter")]
+    assert row["hyperparameters"] == "lr 0.0005, batch_size 8"
+    assert (row["best_score"], row["best_epoch"], row["epochs"]) == (81.0, 2, 3)
+    assert row["at_edge"] == "lr highest"
+    assert "10 winners sit at the edge" in winners.text(sweep)
+
+
+def test_budgets_count_trials_by_how_they_ended_and_add_up_hours(sweep):
+    table = budget.rows(sweep).set_index(["model", "task", "method"])
+    row = table.loc[("minilm", "stsb", "adapter")]
+    assert (row["planned"], row["tried"], row["done"], row["stopped"], row["cached"]) == (4, 4, 3, 1, 1)
+    assert (row["finals"], row["finals_failed"]) == (2, 1)
+    # Epochs of 36 s: 2 + 3 + 1 in the search (the re-used trial costs nothing), 3 finals of 2.
+    assert row["search_hours"] == pytest.approx(6 * 0.01)
+    assert row["final_hours"] == pytest.approx(6 * 0.01)
+    assert row["epochs"] == 12
+    # What a result costs does not depend on who paid for it.
+    costs = cost.rows(sweep).set_index(["model", "task", "method"])
+    assert costs.loc[("minilm", "stsb", "adapter"), "hours"] == pytest.approx((12 + 2) * 0.01)
+    assert table.loc[("bert-base-uncased", "stsb", "madapter"), "failed"] == 4
+    assert "| bert-base-uncased/stsb/madapter | FAILED | out of memory | 4 |" in budget.text(sweep)
+
+
+def test_the_table_of_trials_has_every_trial_once_with_numbers_as_numbers(sweep):
+    table = trials.rows(sweep)
+    assert len(table) == 10 * 4 + 28 + 2 + 4
+    assert not table.duplicated(["cell", "trial"]).any()
+    assert table["param.lr"].dtype == float

@@ -1,0 +1,172 @@
+"""Finding and reading sweeps: what is missing is named, nothing is created, nothing secret is repeated."""
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from reports.__main__ import main
+from reports.data.store import find, read
+from reports.data.store_address import StoreError, redact
+from search_spaces import keys
+from tests.fixtures.report_store import FakeTrial, final, known_store, manifest, new_store, write_sweep
+
+CELL = "minilm/mrpc/adapter"
+
+
+def small(**changes):
+    return manifest(["minilm"], ["mrpc"], ["adapter"], **changes)
+
+
+def run(capsys, *arguments):
+    code = main(arguments)
+    return code, capsys.readouterr().err
+
+
+def test_a_missing_database_is_an_error_and_is_not_created(tmp_path, capsys):
+    path = tmp_path / "none" / "mlflow.db"
+    code, message = run(capsys, "--tracking-uri", f"sqlite:///{path}", "--out", str(tmp_path / "out"))
+    assert code == 4
+    assert str(path) in message
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_store_is_that_of_the_working_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, message = run(capsys)
+    assert code == 4
+    assert str(tmp_path / "runs" / "mlflow.db") in message
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "other.db"
+    sqlite3.connect(path).execute("CREATE TABLE notes (text)").connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not an MLflow store"):
+        find(f"sqlite:///{path}")
+    (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at " * 20)
+    with pytest.raises(StoreError, match="not a readable MLflow store"):
+        find(f"sqlite:///{tmp_path / 'text.db'}")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("uri", ["mlflow.db", "file:///tmp/mlruns", "sqlite://mlflow.db", "ftp://host/x", "sqlite:///"])
+def test_an_address_of_another_kind_is_bad_input(uri, capsys):
+    code, message = run(capsys, "--tracking-uri", uri)
+    assert code == 2
+    assert "--tracking-uri" in message
+
+
+def test_a_server_that_does_not_answer_is_reported_within_seconds_and_without_its_password(capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code, message = run(capsys, "--tracking-uri", f"http://ann:secret@127.0.0.1:{port}")
+    assert code == 4
+    assert "secret" not in message
+    assert "127.0.0.1" in message
+
+
+def test_unknown_names_bring_the_nearest_known_ones(capsys):
+    code, message = run(capsys, "--tracking-uri", known_store(), "--space", "glue_tset")
+    assert (code, "did you mean 'glue_test'" in message) == (2, True)
+    code, message = run(capsys, "--tracking-uri", known_store(), "--sweep", "sweep-2")
+    assert (code, "did you mean 'sweep-1'" in message) == (2, True)
+
+
+def test_a_store_without_sweeps_says_so(tmp_path, capsys):
+    code, message = run(capsys, "--tracking-uri", new_store(tmp_path))
+    assert (code, "no sweep is recorded" in message) == (4, True)
+
+
+def test_the_newest_sweep_is_taken_unless_one_is_named(tmp_path):
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(sweep="old"), [])
+    write_sweep(uri, small(sweep="new"), [])
+    write_sweep(uri, {**small(sweep="elsewhere"), "space": "other_space"}, [])
+    assert find(uri) == "elsewhere"
+    assert find(uri, space="glue_test") == "new"
+    assert find(uri, space="glue_test", sweep="old") == "old"
+    with pytest.raises(ValueError, match="known: new, old"):
+        find(uri, space="glue_test", sweep="elsewhere")
+
+
+def test_trials_of_other_sweeps_of_the_space_are_not_mixed_in(tmp_path):
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(sweep="one"), [FakeTrial(cell=CELL, name="a")])
+    write_sweep(uri, small(sweep="two"), [FakeTrial(cell=CELL, name="b")])
+    assert list(read(uri, "one").trials["trial"]) == ["a"]
+
+
+def test_of_two_runs_of_one_trial_the_one_that_ended_counts(tmp_path):
+    uri = new_store(tmp_path)
+    orphan = FakeTrial(cell=CELL, name="a", state="RUNNING")
+    write_sweep(uri, small(), [FakeTrial(cell=CELL, name="a"), orphan])
+    trials = read(uri, "sweep-1").trials
+    assert list(trials["state"]) == ["DONE"]
+
+
+def test_an_epoch_that_was_sent_twice_counts_once(tmp_path):
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(), [FakeTrial(cell=CELL, name="a")])
+    client = MlflowClient(tracking_uri=uri)
+    client.log_metric(read(uri, "sweep-1").trials["run_id"][0], keys.SECONDS, 36.0, step=2)
+    assert read(uri, "sweep-1").trials["seconds"][0] == 72.0
+
+
+def test_a_damaged_manifest_names_the_field(tmp_path):
+    uri = new_store(tmp_path)
+    record = small()
+    del record["tasks"]["mrpc"]["train"]
+    write_sweep(uri, record, [])
+    with pytest.raises(StoreError, match="the field 'train' is missing"):
+        read(uri, "sweep-1")
+
+
+def test_a_manifest_that_is_gone_is_an_error_of_the_store(tmp_path):
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(), [])
+    for file in (tmp_path / "artifacts").rglob("sweep.json"):
+        file.unlink()
+    with pytest.raises(StoreError):
+        read(uri, "sweep-1")
+
+
+def test_more_runs_than_a_page_are_all_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("reports.data.store.PAGE", 2)
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(), [FakeTrial(cell=CELL, name=f"t{i}") for i in range(5)])
+    assert len(read(uri, "sweep-1").trials) == 5
+
+
+def test_credentials_are_taken_out_of_every_text():
+    assert redact("postgresql://ann:p@ss@host/db") == "postgresql://host/db"
+    assert "hf_" not in redact("token hf_abcdefghijkl was refused")
+    assert redact("a@b without an address") == "a@b without an address"
+
+
+def test_credentials_of_command_and_reasons_do_not_reach_the_sweep(tmp_path):
+    uri = new_store(tmp_path)
+    failed = final(CELL, 1, None, tags={keys.REASON: "http://ann:pw@host refused"})
+    write_sweep(uri, small(command="run --tracking-uri http://ann:pw@host"), [failed])
+    sweep = read(uri, "sweep-1")
+    assert sweep.command == "run --tracking-uri http://host"
+    assert sweep.trials["reason"][0] == "http://host refused"
+
+
+def test_reading_and_building_import_neither_torch_nor_ray(tmp_path):
+    arguments = ["--tracking-uri", known_store(), "--out", str(tmp_path)]
+    code = (
+        "import sys; from reports.__main__ import main; "
+        f"code = main({arguments!r}); "
+        "print(code, [name for name in ('torch', 'ray', 'optuna', 'transformers') if name in sys.modules])"
+    )
+    folder = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stderr == ""

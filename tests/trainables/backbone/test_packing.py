@@ -1,0 +1,107 @@
+"""Packed rows give the numbers of the unpacked, padded Hugging Face model: logits and gradients to 1e-5."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from tests.fixtures.trials import make_data, make_trial
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.packing import pack
+from trainables.methods import METHODS
+from trainables.training.engine import Engine
+from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.parameter_layout import ParameterLayout
+from trainables.training.stacked_parameters import StackedParameters
+
+
+def padded(split, chosen):
+    lengths = split.offsets[chosen + 1] - split.offsets[chosen]
+    ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (i, n) in enumerate(zip(chosen, lengths, strict=True)):
+        ids[row, :n] = torch.from_numpy(split.ids[split.offsets[i] : split.offsets[i] + n].astype(np.int64))
+        mask[row, :n] = 1
+    return ids, mask
+
+
+def positions(model, mask):
+    """RoBERTa counts positions by the padding token, which our made-up ids do not use; BERT just counts."""
+    count = torch.arange(mask.shape[1]).expand_as(mask)
+    return count + 2 if model.family == "roberta" else count
+
+
+def hugging_face(model, layout, row):
+    reference = AutoModelForSequenceClassification.from_pretrained(
+        model.path, num_labels=2, attn_implementation="eager"
+    )
+    values = {e.name: row[e.start : e.stop].view(e.shape) for e in layout.entries}
+    head = reference.classifier
+    with torch.no_grad():
+        if model.family == "roberta":
+            head.dense.weight.copy_(values["head.dense"].T)
+            head.dense.bias.copy_(values["head.dense_bias"])
+            head = head.out_proj
+        head.weight.copy_(values["head.out"].T)
+        head.bias.copy_(values["head.out_bias"])
+    return reference.eval()
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+def test_logits_and_gradients_equal_the_padded_model(family, request):
+    model = request.getfixturevalue(family)
+    backbone, data = Backbone.load(model, torch.device("cpu")), make_data(low=3, high=30)
+    layout = ParameterLayout(METHODS["full"](), backbone, 2)
+    row = layout.initial(7, backbone)
+    group = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
+    chosen = np.array([3, 11, 0, 25, 8])
+    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
+    segment = Segment(group, 0, 1)
+    logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
+    losses_of(logits, rows, segment, regression=False).sum().backward()
+
+    reference = hugging_face(model, layout, row)
+    ids, mask = padded(data.train, chosen)
+    labels = torch.from_numpy(data.train.labels[chosen]).long()
+    out = reference(input_ids=ids, attention_mask=mask, position_ids=positions(model, mask), labels=labels)
+    out.loss.backward()
+
+    assert torch.allclose(logits[0], out.logits, atol=1e-5)
+    theirs = dict(getattr(reference, model.family).named_parameters())
+    compared = 0
+    for name, parameter in backbone.module.named_parameters():
+        if theirs[name].grad is not None:
+            assert torch.allclose(parameter.grad, theirs[name].grad, atol=1e-5), name
+            compared += 1
+    assert compared > 30
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_evaluation_in_long_rows_equals_one_example_at_a_time(outputs, tiny_bert, monkeypatch):
+    data, trial = make_data(outputs=outputs, test=40), make_trial("adapter", r=4)
+    results = []
+    for tokens in (1, 100_000):
+        monkeypatch.setattr("trainables.training.evaluation.ROW_TOKENS", tokens)
+        engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
+        engine.join(trial, data)
+        results.append(engine.test(trial.id).predictions)
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+
+
+def test_rows_of_different_length_do_not_touch(tiny_bert):
+    """A row's logits are the same beside a much longer row."""
+    backbone, data = Backbone.load(tiny_bert, torch.device("cpu")), make_data(low=3, high=40)
+    layout = ParameterLayout(METHODS["adapter"](r=4), backbone, 2)
+    group = StackedParameters(
+        layout, backbone, make_trial().recipe, torch.stack([layout.initial(s, backbone) for s in (1, 2)])
+    )
+    lengths = np.diff(data.train.offsets)
+    short, long = np.argsort(lengths)[:3], np.argsort(lengths)[-9:]
+
+    def logits(batches, rows):
+        packed = pack(batches, tiny_bert.shape.heads, torch.device("cpu"))
+        return ForwardPass(backbone, [Segment(group, 0, len(batches), rows)], packed, None).logits()[0]
+
+    both = logits([(data.train, short), (data.train, long)], slice(0, 2))
+    alone = logits([(data.train, short)], slice(0, 1))
+    assert torch.allclose(both[0, :3], alone[0], atol=1e-6)

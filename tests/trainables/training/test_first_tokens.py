@@ -1,0 +1,72 @@
+"""The last layer goes on with each example's first token alone, unless a method of the pass looks at the others."""
+
+import pytest
+import torch
+
+from search_spaces.language import Recipe
+from tests.fixtures.method_settings import SMALL
+from tests.fixtures.trials import make_data, make_trial
+from tests.trainables.training.test_engine_equality import SHARING, losses, mostly, train
+from trainables.backbone.backbone import Backbone
+from trainables.methods import METHODS
+from trainables.methods.base import Method
+from trainables.training.engine import Engine
+
+RECIPE = Recipe(epochs=2)
+READERS = {"unipelt", "linear_probe"}
+
+
+def widths(model, trials):
+    """How many tokens each layer's feed-forward part sees in the first step, beside those that came to the layer."""
+    engine, seen = Engine(Backbone.load(model, torch.device("cpu"))), []
+    for trial in trials:
+        engine.join(trial, make_data())
+    for layer in engine.backbone.module.encoder.layer:
+        layer.register_forward_hook(lambda module, args, out: seen.append((args[0].shape[1], out.shape[1])))
+    engine.step()
+    return seen
+
+
+def test_only_first_tokens_leave_the_last_layer(tiny_bert):
+    trials = [make_trial("adapter", r=4, seed=1), make_trial("lora", r=4, seed=2)]
+    *inner, last = widths(tiny_bert, trials)
+    assert all(came == went for came, went in inner)
+    assert last == (inner[0][0], 2 * trials[0].batch_size)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        make_trial("unipelt", **SMALL["unipelt"]),
+        make_trial("linear_probe", reads="mean"),
+        make_trial("houlsby_variant", r=4, variant="batch_norm"),
+    ],
+    ids=lambda trial: trial.method,
+)
+def test_one_method_that_looks_at_other_tokens_keeps_them_all(reader, tiny_bert):
+    came, went = widths(tiny_bert, [make_trial("adapter", r=4, seed=1), reader])[-1]
+    assert came == went
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("method", sorted(set(SHARING) - READERS))
+def test_what_is_left_out_changes_nothing(method, family, request, monkeypatch):
+    model = request.getfixturevalue(family)
+    # Different numbers of examples: some places of the smaller row stand empty.
+    trials = [
+        make_trial("adapter", r=4, seed=1, batch_size=16, recipe=RECIPE),
+        make_trial(method, seed=2, lr=3e-3, recipe=RECIPE, **SMALL[method]),
+    ]
+    first = train(model, trials, make_data())
+    monkeypatch.setattr(Method, "reads_all_tokens", property(lambda method: True))
+    for some, every in zip(first, train(model, trials, make_data()), strict=True):
+        assert losses(some) == pytest.approx(losses(every), abs=2e-6)
+        assert mostly(some, every) < 1e-4
+
+
+def test_a_method_that_does_not_say_what_it_reads_is_refused(tiny_bert, monkeypatch):
+    monkeypatch.setattr(METHODS["unipelt"], "reads_all_tokens", property(lambda method: False))
+    engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
+    engine.join(make_trial("unipelt", **SMALL["unipelt"]), make_data())
+    with pytest.raises(AssertionError, match="reads_all_tokens"):
+        engine.step()

@@ -1,0 +1,126 @@
+"""bf16 for matrix products: what it changes, and what stays fp32."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from search_spaces.language import Recipe
+from tests.fixtures.trials import make_data, make_trial
+from trainables.backbone.backbone import Backbone
+from trainables.training.engine import Engine
+from trainables.training.evaluation import EvalRequest, EvalRow, _forward
+from trainables.worker.device_worker import DeviceWorker, Job
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=4, patience=9, precision="bf16")
+
+
+class Casts(TorchDispatchMode):
+    """Shapes of the tensors that are cast to a type."""
+
+    def __init__(self, dtype=torch.bfloat16):
+        super().__init__()
+        self.dtype, self.shapes = dtype, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if "_to_copy" in str(function) and out.dtype == self.dtype:
+            self.shapes.append(tuple(out.shape))
+        return out
+
+
+def engine(model, precision):
+    return Engine(Backbone.load(model, CPU, precision))
+
+
+def train(model, trials, data, precision="bf16"):
+    lane = engine(model, precision)
+    slots = [lane.join(trial, data) for trial in trials]
+    while lane.residents:
+        for slot in lane.step():
+            if slot.done:
+                lane.leave(slot.trial.id)
+    return slots
+
+
+def logits(model, precision):
+    lane, trial, data = engine(model, precision), make_trial("adapter", r=4), make_data()
+    lane.join(trial, data)
+    company, place = lane._find(trial.id)
+    with torch.no_grad():
+        return _forward(lane.backbone, [EvalRow(0, EvalRequest(company, place, data.test), np.arange(20), 0)])[0]
+
+
+def test_logits_differ_from_fp32_by_no_more_than_bf16_explains(tiny_bert):
+    exact, narrow = logits(tiny_bert, "fp32"), logits(tiny_bert, "bf16")
+    assert 0 < np.abs(exact - narrow).max() < 0.05 * np.abs(exact).max() + 0.01
+
+
+def test_frozen_weights_are_cast_once_and_trained_ones_in_every_step(tiny_bert):
+    weights = {(32, 32), (64, 32), (32, 64)}
+    for method, settings, again in (("adapter", {"r": 4}, 0), ("full", {}, 12)):
+        lane = engine(tiny_bert, "bf16")
+        lane.join(make_trial(method, recipe=RECIPE, **settings), make_data())
+        lane.step()
+        with Casts() as casts:
+            lane.step()
+        assert sum(shape in weights for shape in casts.shapes) == again
+
+
+@pytest.mark.parametrize(("method", "settings"), [("adapter", {"r": 4}), ("full", {})])
+def test_parameters_and_moments_stay_fp32_and_learn(method, settings, tiny_bert):
+    data = make_data(train=240, test=60)
+    lane, trial = engine(tiny_bert, "bf16"), make_trial(method, lr=3e-3, recipe=Recipe(epochs=6), **settings)
+    slot = lane.join(trial, data)
+    before = lane.test(trial.id).metrics["accuracy"]
+    while not slot.done:
+        lane.step()
+    group = lane._find(trial.id)[0].group
+    assert {group.values.dtype, group.moments.dtype, slot.best.dtype} == {torch.float32}
+    assert lane.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
+
+
+def test_only_what_goes_to_the_residual_stream_is_widened(tiny_bert):
+    """Queries, keys, values and the feed-forward hidden states stay bf16: the next product would round them again."""
+    lane = engine(tiny_bert, "bf16")
+    lane.join(make_trial("linear_probe", recipe=RECIPE), make_data())
+    with Casts(torch.float32) as casts:
+        lane.step()
+    wide = [shape for shape in casts.shapes if shape[-1] == 64]
+    assert not wide, "the hidden states of the feed-forward part are 64 wide, and nothing else is"
+
+
+def test_the_precision_of_training_that_moved_is_in_the_ids():
+    assert make_trial(recipe=Recipe(epochs=3)).semantics == 3
+    assert make_trial(recipe=RECIPE).semantics == 4
+
+
+def test_company_changes_a_curve_by_no_more_than_rounding(tiny_bert):
+    data = make_data()
+    trials = [make_trial("adapter", r=4, seed=s, recipe=RECIPE) for s in (1, 2, 3)]
+    for trial, slot in zip(trials, train(tiny_bert, trials, data), strict=True):
+        alone = train(tiny_bert, [trial], data)[0]
+        assert [p.loss for p in slot.progress] == pytest.approx([p.loss for p in alone.progress], rel=0.01)
+
+
+def test_the_precision_is_part_of_a_trials_identity():
+    assert make_trial(recipe=RECIPE).id != make_trial(recipe=Recipe(epochs=4, patience=9)).id
+
+
+def test_residents_of_another_precision_get_another_backbone(tiny_bert, tmp_path):
+    lane = DeviceWorker(CPU)
+    backbones = {
+        precision: lane._engine(
+            Job(
+                trial=make_trial(recipe=Recipe(precision=precision)),
+                source=str(tiny_bert.path),
+                data=tmp_path,
+                folder=tmp_path,
+            ),
+            tiny_bert,
+        ).backbone
+        for precision in ("fp32", "bf16")
+    }
+    assert {p: b.precision for p, b in backbones.items()} == {"fp32": "fp32", "bf16": "bf16"}
+    assert backbones["fp32"] is not backbones["bf16"]

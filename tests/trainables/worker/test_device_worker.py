@@ -1,0 +1,181 @@
+"""A lane: its residents train together, each as if alone, and what goes wrong with one is nobody else's business."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from search_spaces.language import Recipe
+from tests.fixtures.trials import make_data, make_trial
+from trainables.training.engine import Engine
+from trainables.worker import device_worker as lanes
+from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
+
+RECIPE = Recipe(epochs=3, patience=9)
+
+
+@pytest.fixture
+def job(tiny_bert, tmp_path, monkeypatch):
+    """Makes jobs whose trials all have the same made-up task."""
+    monkeypatch.setattr(lanes, "read_data", lambda path: make_data(low=7, high=8))
+
+    def make(seed=1, method="adapter", where="together", phase="search", **settings) -> Job:
+        settings = settings or ({} if method == "full" else {"r": 4})
+        trial = replace(
+            make_trial(method, seed=seed, recipe=RECIPE, **settings), weights=tiny_bert.fingerprint, phase=phase
+        )
+        return Job(trial=trial, source=str(tiny_bert.path), data=tmp_path, folder=tmp_path / where / trial.id)
+
+    return make
+
+
+def entered(*jobs, ahead=0) -> DeviceWorker:
+    lane = DeviceWorker(torch.device("cpu"), ahead)
+    for each in jobs:
+        lane.enter(each)
+    return lane
+
+
+def finish(lane):
+    """Every report of every resident, asked for one by one, until all have ended or failed."""
+    reports = {trial_id: [] for trial_id in lane.residents}
+    for trial_id in reports:
+        lane.ask(trial_id)
+    while lane.residents:
+        lane.turn()
+        for trial_id, resident in list(lane.residents.items()):
+            if resident.ready:
+                reports[trial_id].append(resident.take())
+                if reports[trial_id][-1].outcome:
+                    lane.leave(trial_id)
+                else:
+                    lane.ask(trial_id)
+    return reports
+
+
+def elsewhere(job, where):
+    return replace(job, folder=job.folder.parent.parent / where / job.trial.id)
+
+
+def curve(reports):
+    return [(r.progress.epoch, r.progress.loss, r.progress.score) for r in reports]
+
+
+def test_residents_share_steps_and_none_notices(job, monkeypatch):
+    jobs = [job(1), job(2), job(3, "madapter"), job(4, "full")]
+    steps = []
+    real = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda self: (steps.append(len(self.residents)), real(self))[1])
+    together = finish(entered(*jobs))
+    assert steps.count(3) == 15  # the three that share, in 15 steps, beside them the one that cannot
+    assert steps.count(1) == 15
+    for each in jobs:
+        alone = finish(entered(elsewhere(each, "alone")))
+        assert curve(together[each.trial.id]) == curve(alone[each.trial.id])
+
+
+def test_a_resident_waits_for_whoever_asks_and_trains_no_further_than_allowed(job):
+    for ahead in (0, 1):
+        jobs = [job(1, where=f"w{ahead}"), job(2, where=f"w{ahead}")]
+        lane = entered(*jobs, ahead=ahead)
+        first, second = (each.trial.id for each in jobs)
+        lane.ask(first)
+        while lane.busy:
+            lane.turn()
+        epochs = {i: len(r._slot.progress) for i, r in lane.residents.items()}
+        assert epochs == {first: 1 + ahead, second: ahead}
+        assert lane.residents[first].ready
+        assert not lane.residents[second].ready
+
+
+def test_waiting_and_going_on_changes_no_bit(job):
+    jobs = [job(1, where="steady"), job(2, where="steady")]
+    steady = finish(entered(*jobs))
+    jobs = [elsewhere(each, "halting") for each in jobs]
+    lane = entered(*jobs)
+    halting = {each.trial.id: [] for each in jobs}
+    for i in (0, 1, 1, 0, 0, 1):
+        trial_id = jobs[i].trial.id
+        lane.ask(trial_id)
+        while not lane.residents[trial_id].ready:
+            lane.turn()
+        halting[trial_id].append(lane.residents[trial_id].take())
+    for trial_id, reports in halting.items():
+        assert curve(reports) == curve(steady[trial_id])
+
+
+def plant(monkeypatch, fails, error):
+    """Make a step's backward fail whenever `fails` says so of the trials in it."""
+    real = Engine._backward
+
+    def backward(self, rows, slots):
+        losses = real(self, rows, slots)  # the gradients are there already: what is left must not count twice
+        if fails([slot.trial for slot in slots]):
+            raise error
+        return losses
+
+    monkeypatch.setattr(Engine, "_backward", backward)
+
+
+def test_out_of_memory_halves_the_company_and_loses_nobody(job, monkeypatch, caplog):
+    jobs = [job(seed) for seed in range(1, 7)]
+    alone = {e.trial.id: finish(entered(elsewhere(e, "alone")))[e.trial.id] for e in jobs}
+    plant(monkeypatch, lambda trials: len(trials) > 2, torch.OutOfMemoryError("planted"))
+    lane = entered(*jobs)
+    reports = finish(lane)
+    assert not lane.failures
+    assert "a step of 6 trials failed (planted); trying 3" in caplog.text
+    for trial_id, expected in alone.items():
+        assert curve(reports[trial_id]) == curve(expected)
+
+
+def test_a_resident_that_cannot_be_trained_is_found_and_the_others_finish(job, monkeypatch):
+    jobs = [job(seed) for seed in (1, 2, 3)]
+    plant(monkeypatch, lambda trials: any(t.seed == 2 for t in trials), RuntimeError("planted"))
+    lane = entered(*jobs)
+    reports = finish(lane)
+    assert list(lane.failures) == [jobs[1].trial.id]
+    assert [len(reports[each.trial.id]) for each in jobs] == [3, 0, 3]
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_its_trial_alone(job):
+    good, bad = job(1), job(2)
+    lane = entered(good, bad)
+    bad.folder.parent.mkdir()
+    bad.folder.with_name(bad.trial.id + ".new").write_text("in the way")
+    reports = finish(lane)
+    assert [type(e) for e in lane.failures.values()] == [FileExistsError]
+    assert len(reports[good.trial.id]) == 3
+
+
+def test_a_trial_that_enters_again_replaces_itself_and_goes_on_from_its_checkpoint(job):
+    each = job(1, phase="final")
+    steady = finish(entered(elsewhere(each, "steady")))[each.trial.id]
+    lane = entered(each)
+    lane.ask(each.trial.id)
+    while not lane.residents[each.trial.id].ready:
+        lane.turn()
+    lane.enter(each)
+    assert list(lane.residents) == [each.trial.id]
+    again = finish(lane)[each.trial.id]
+    assert curve(again) == curve(steady)
+    assert again[-1].test == steady[-1].test
+
+
+def test_a_model_with_other_files_is_refused_and_nothing_is_left(job):
+    lane = DeviceWorker(torch.device("cpu"))
+    wrong = job(1)
+    with pytest.raises(ValueError, match="other files"):
+        lane.enter(replace(wrong, trial=replace(wrong.trial, weights="0")))
+    assert not lane.residents
+
+
+def test_a_lane_of_its_own_hands_out_one_epoch_at_a_time(job, tmp_path):
+    each = job(1)
+    record = {"trial": each.trial.to_json(), "source": each.source, "data": "-", "checkpoints": str(tmp_path / "own")}
+    own = InProcessTrial(DeviceWorker(torch.device("cpu")), record)
+    reports = [own.next() for _ in range(3)]
+    assert {r["id"] for r in reports} == {each.trial.id}
+    assert [r["progress"]["epoch"] for r in reports] == [1, 2, 3]
+    assert [bool(r["outcome"]) for r in reports] == [False, False, True]
+    own.leave()

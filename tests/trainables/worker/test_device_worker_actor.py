@@ -1,0 +1,142 @@
+"""The process around a lane: calls from the actor's loop, training in a thread, one message at a time to the desk."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from search_spaces.language import Recipe
+from tests.fixtures.trials import make_data, make_trial
+from trainables.worker import device_worker as lanes
+from trainables.worker.device_worker import DeviceWorker
+from trainables.worker.ray_actors import DeviceWorkerActor
+
+
+@pytest.fixture
+def job(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes, "read_data", lambda path: make_data())
+    recipe = Recipe(epochs=3)
+
+    def make(seed=1, **changes):
+        trial = replace(make_trial(seed=seed, r=4, recipe=recipe), weights=tiny_bert.fingerprint)
+        places = {"source": str(tiny_bert.path), "data": "-", "checkpoints": str(tmp_path)}
+        return {"id": trial.id, "trial": {**trial.to_json(), **changes}, **places}
+
+    return make
+
+
+class Driver:
+    """A desk whose driver answers after `seconds`; keeps every message, and how many were under way at once."""
+
+    def __init__(self, goes_on=lambda report: report["outcome"] is None, seconds=0.0):
+        self.messages, self.most = [], 0
+        self._goes_on, self._seconds, self._under_way = goes_on, seconds, 0
+        self.report = SimpleNamespace(remote=self._answer)
+
+    def epochs(self, job):
+        return [r["progress"]["epoch"] for message in self.messages for r in message if r["id"] == job["id"]]
+
+    async def _answer(self, reports):
+        self.messages.append(reports)
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        await asyncio.sleep(self._seconds)
+        self._under_way -= 1
+        return {report["id"]: self._goes_on(report) for report in reports}
+
+
+def test_trials_train_side_by_side_and_each_is_over_when_its_driver_says_so(job):
+    driver = Driver(lambda report: report["outcome"] is None and (report["id"], report["progress"]["epoch"]) != second)
+    jobs = [job(seed) for seed in (1, 2, 3)]
+    second = (jobs[1]["id"], 2)
+
+    async def together():
+        host = DeviceWorkerActor(False, driver)
+        return await asyncio.gather(*(host.train(each) for each in jobs))
+
+    assert asyncio.run(together()) == [True] * 3
+    assert [driver.epochs(each) for each in jobs] == [[1, 2, 3], [1, 2], [1, 2, 3]]
+
+
+def test_what_residents_finish_while_a_message_is_under_way_travels_in_one(job):
+    driver = Driver(seconds=0.3)
+    jobs = [job(seed) for seed in range(1, 7)]
+
+    async def together():
+        host = DeviceWorkerActor(False, driver)
+        await asyncio.gather(*(host.train(each) for each in jobs))
+
+    asyncio.run(together())
+    assert driver.most == 1, "a lane sent a message before the last one was answered"
+    assert sum(map(len, driver.messages)) == 18
+    assert len(driver.messages) <= 8, [len(m) for m in driver.messages]
+
+
+def test_an_error_reaches_the_trial_that_it_concerns_and_the_host_lives_on(job):
+    driver = Driver()
+
+    async def one_after_the_other():
+        host = DeviceWorkerActor(False, driver)
+        with pytest.raises(ValueError, match="other files"):
+            await host.train(job(1, weights="0"))
+        return await host.train(job(2))
+
+    assert asyncio.run(one_after_the_other())
+    assert driver.epochs(job(2)) == [1, 2, 3]
+
+
+def test_a_trial_that_enters_again_takes_the_place_of_what_was_there_of_it(job):
+    driver = Driver(seconds=0.05)
+
+    async def twice():
+        host = DeviceWorkerActor(False, driver)
+        lost = asyncio.create_task(host.train(job(1)))
+        while not driver.messages:
+            await asyncio.sleep(0.01)
+        over = await host.train(job(1))
+        lost.cancel()
+        return over
+
+    assert asyncio.run(twice())
+    assert driver.epochs(job(1))[-3:] == [1, 2, 3]
+
+
+def test_without_memory_for_one_more_a_trial_is_told_to_wait_but_not_when_it_is_alone(job, monkeypatch):
+    real = DeviceWorker.enter
+
+    def enter(self, entering):
+        if entering.trial.seed == 2:
+            raise torch.OutOfMemoryError("planted")
+        real(self, entering)
+
+    monkeypatch.setattr(DeviceWorker, "enter", enter)
+    driver = Driver(seconds=1.0)
+
+    async def scenes():
+        host = DeviceWorkerActor(False, driver)
+        with pytest.raises(torch.OutOfMemoryError):
+            await host.train(job(2))
+        first = asyncio.create_task(host.train(job(1)))
+        while not driver.messages:
+            await asyncio.sleep(0.01)
+        refused = await host.train(job(2))
+        await host.leave(job(1)["id"])
+        assert await first
+        return refused
+
+    assert asyncio.run(scenes()) is False
+
+
+def test_a_lane_that_cannot_be_opened_tells_everybody_why(job, monkeypatch):
+    def broken(gpu, ahead):
+        raise RuntimeError("no driver for this device")
+
+    monkeypatch.setattr(lanes, "open_lane", broken)
+
+    async def enter():
+        return await DeviceWorkerActor(True, Driver()).train(job(1))
+
+    with pytest.raises(RuntimeError, match="no driver"):
+        asyncio.run(asyncio.wait_for(enter(), 20))

@@ -1,0 +1,113 @@
+"""One dropout stream per trial: the masks of a step depend on the trial's seed and step alone.
+
+One fill per trial and step covers every place: the embeddings and two sub-layers per layer, the head, and the attention
+probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
+so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
+
+Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
+a method adds, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.backbone.packing import Rows
+from trainables.methods.base import Shape
+from trainables.seeds import derive
+
+LANES = 4  # 16-bit numbers in one 64-bit draw
+
+
+class DropoutFactors:
+    """The dropout factors of one step: 0 or 1 / (1 - rate), per place."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        shape: Shape,
+        seeds: list[tuple[int, int]],
+        hidden: list[float],
+        attention: list[float],
+        prefixes: list[int],
+        prefix: list[float],
+    ):
+        """All per row: (trial seed, step), rates of hidden states and attention, keys that the method adds and their rate."""
+        device = rows.input_ids.device
+        K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
+        places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
+        # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
+        self._hidden = _room(device, any(hidden), places, 1, N, d)
+        self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
+        self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
+        self._prefix = _room(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
+        b = 0
+        for k, seed in enumerate(seeds):
+            t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
+            sizes = [places * t * d, 2 * e * d, layers * e * heads * n * (n + m)]
+            sizes += [layers * 2 * e * m * d] if prefix[k] else []
+            bits = random_bits(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
+            ends = np.cumsum(sizes)
+            if self._hidden is not None:
+                start = rows.starts[k]
+                _fill(self._hidden[:, 0, start : start + t], bits[: ends[0]].reshape(places, t, d), hidden[k])
+                _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
+            if self._attention is not None:
+                block = bits[ends[1] : ends[2]].reshape(layers, e, heads, n, n + m)
+                room = self._attention[:, b : b + e, :, :n]
+                _fill(room[..., :n], block[..., :n], attention[k])
+                if m:
+                    _fill(room[..., L : L + m], block[..., n:], attention[k])
+            if self._prefix is not None and prefix[k]:
+                _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, d), prefix[k])
+            b += e
+
+    def hidden(self, place: int) -> Tensor | None:
+        """Factors [1, N, D] at a place: 0 embeddings, 2 l + 1 attention output and 2 l + 2 feed-forward of layer l."""
+        return None if self._hidden is None else _tensor(self._hidden[place])
+
+    def head(self, which: int) -> Tensor | None:
+        """Factors [K, E, D] before (0) and after (1) the head's dense layer; BERT's head has the first only."""
+        return None if self._head is None else _tensor(self._head[which])
+
+    def attention(self, layer: int) -> Tensor | None:
+        """Factors [B, H, L, L + l] of the attention probabilities of a layer."""
+        return None if self._attention is None else _tensor(self._attention[layer])
+
+    def prefix(self, layer: int) -> Tensor:
+        """Factors [2, B, l, D] of the keys and values that methods add in a layer."""
+        return _tensor(self._prefix[layer])
+
+
+def _room(device: torch.device, wanted: bool, *shape: int) -> Any:
+    """Memory for factors: an array on the CPU, a tensor elsewhere, None where nothing is dropped."""
+    if not wanted:
+        return None
+    return np.zeros(shape, np.float32) if device.type == "cpu" else torch.zeros(shape, device=device)
+
+
+def _fill(room: Any, bits: Any, rate: float) -> None:
+    scale = 1 / (1 - rate)
+    kept = bits >= round(rate * 65536) - 32768
+    if isinstance(room, Tensor):
+        torch.mul(kept, scale, out=room)
+    else:
+        np.multiply(kept, np.float32(scale), out=room)
+
+
+def random_bits(number: int, seed: int, device: torch.device) -> Any:
+    """Random bits of one trial and step, [number]."""
+    words = -(-number // LANES)
+    if device.type == "cpu":
+        return np.random.SFC64(seed).random_raw(words).view(np.int16)[:number]
+    generator = torch.Generator(device).manual_seed(seed)
+    draws = torch.empty(words, dtype=torch.int64, device=device)
+    return draws.random_(-(2**63), None, generator=generator).view(torch.int16)[:number]
+
+
+def _tensor(bits: Any) -> Tensor:
+    return bits if isinstance(bits, Tensor) else torch.from_numpy(bits)

@@ -1,0 +1,181 @@
+"""Packed rows: a slot's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
+
+The frozen Hugging Face encoder sees all rows as one "sequence" of N tokens with explicit position ids. Rows of one block have
+the width of its longest, so that a group of trials is a rectangle [G, T]; blocks differ in width. A method may add virtual
+tokens after the first token of each example: places with positions of their own, whose embeddings it supplies.
+
+Legend: K slots, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.tasks.task_data import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """K packed rows.
+
+    input_ids, token_types, positions: [1, N]; row k lies from `starts`[k] to `starts`[k + 1]. `spread` [B H L] and
+    `collect` [N H] are the index maps between the heads of tokens and those of padded examples; `idle` lists the heads of
+    tokens beyond their row's end, `padding` the padded places. `keys` [B, 1, 1, L] tells real keys (True), `hide`
+    [B H, 1, L] is 0 for them and else -inf. `first` [K, E] is the place of each example's first token, E the most examples
+    of a row, padding repeating the row's first example; `seats` [B] tells where in `first` each example stands, `seated`
+    [K E] which example stands there. `weights` [K, E] is 1 / (examples of the row) for real examples and 0 for padding;
+    labels [K, E]. `tokens`, `examples` and `longest` are per row, virtual tokens included: they size the row's own dropout
+    stream. `virtual` are the places of the virtual tokens, in the order of rows and examples, as many per example of row k
+    as `added`[k].
+    """
+
+    input_ids: Tensor
+    token_types: Tensor
+    positions: Tensor
+    spread: Tensor
+    collect: Tensor
+    idle: Tensor
+    padding: Tensor
+    keys: Tensor
+    hide: Tensor
+    first: Tensor
+    seats: Tensor
+    seated: Tensor
+    weights: Tensor
+    labels: Tensor
+    tokens: list[int]
+    examples: list[int]
+    longest: list[int]
+    starts: list[int]
+    virtual: Tensor
+    added: list[int]
+
+    @property
+    def batch(self) -> int:
+        return self.keys.shape[0]
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """Row of each example [B]."""
+        rows = torch.arange(len(self.examples)).repeat_interleave(torch.tensor(self.examples))
+        return rows.to(self.keys.device)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Tokens of each example [B, L], the padded ones repeating one of its own."""
+        heads, L = len(self.spread) // (self.batch * self.keys.shape[-1]), self.keys.shape[-1]
+        return self.spread.view(self.batch, heads, L)[:, 0] // heads
+
+    @cached_property
+    def example(self) -> Tensor:
+        """The example [N] of each token; what fills a row up counts to the row's first."""
+        N, L = self.input_ids.shape[1], self.keys.shape[-1]
+        heads = len(self.collect) // N
+        return self.collect.view(N, heads)[:, 0] // (heads * L)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """[1, N, 1]: 1 for tokens, 0 for what fills a row up."""
+        N = self.input_ids.shape[1]
+        heads = self.weights.new_ones(len(self.collect)).index_fill_(0, self.idle, 0)
+        return heads.view(1, N, -1)[..., :1]
+
+    def examples_of(self, start: int, stop: int) -> slice:
+        """The examples of rows start to stop - 1, among all."""
+        return slice(sum(self.examples[:start]), sum(self.examples[:stop]))
+
+
+def pack(
+    batches: Sequence[tuple[Split, np.ndarray]],
+    heads: int,
+    device: torch.device,
+    blocks: Sequence[int] | None = None,
+    added: Sequence[int] | None = None,
+) -> Rows:
+    """Pack the examples `indices` of each split into one row each, for attention with so many heads.
+
+    `blocks`: how many rows in turn have one width; by default all. `added`: virtual tokens per example of each row.
+    """
+    K = len(batches)
+    more = list(added or [0] * K)
+    lengths = [s.offsets[chosen + 1] - s.offsets[chosen] + m for (s, chosen), m in zip(batches, more, strict=True)]
+    tokens = [int(n.sum()) for n in lengths]
+    starts = _starts(tokens, blocks or [K])
+    N, L = starts[-1], max(int(n.max()) for n in lengths)
+    E, B = max(map(len, lengths)), sum(map(len, lengths))
+    ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))
+    first, seated = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
+    labels, weights = np.zeros((K, E), np.float32), np.zeros((K, E), np.float32)
+    spread, keys, real = np.zeros((B, L), np.int64), np.zeros((B, L), bool), np.zeros(N, bool)
+    head, virtual = np.arange(heads), []
+    b = 0
+    for k, ((split, chosen), n) in enumerate(zip(batches, lengths, strict=True)):
+        start = np.cumsum(n) - n
+        within = np.arange(tokens[k]) - np.repeat(start, n)
+        source = np.repeat(split.offsets[chosen], n) + np.maximum(within - more[k], 0)
+        virtual.append(starts[k] + np.flatnonzero((within > 0) & (within <= more[k])))
+        row, e = slice(starts[k], starts[k] + tokens[k]), len(n)
+        ids[row], types[row], positions[row], real[row] = split.ids[source], split.token_types[source], within, True
+        column = np.arange(L)[None, :]
+        keys[b : b + e] = column < n[:, None]
+        spread[b : b + e] = starts[k] + start[:, None] + np.where(keys[b : b + e], column, 0)
+        collect[starts[k] : starts[k + 1]] = b * heads * L
+        collect[row] = np.repeat(np.arange(b, b + e) * heads * L, n) + within
+        first[k] = starts[k]
+        first[k, :e] = starts[k] + start
+        seated[k] = b
+        seated[k, :e] = np.arange(b, b + e)
+        weights[k, :e], labels[k, :e] = 1 / e, split.labels[chosen]
+        b += e
+
+    hide = np.where(keys, np.float32(0), np.float32("-inf"))
+    every = np.broadcast_to(keys[:, None, :], (B, heads, L))
+
+    def move(array: np.ndarray) -> Tensor:
+        return sent(torch.from_numpy(array), device)
+
+    return Rows(
+        input_ids=move(ids[None]),
+        token_types=move(types[None]),
+        positions=move(positions[None]),
+        spread=move((spread[:, None, :] * heads + head[:, None]).reshape(-1)),
+        collect=move((collect[:, None] + head * L).reshape(-1)),
+        idle=move(np.flatnonzero(np.repeat(~real, heads))),
+        padding=move(np.flatnonzero(~every.reshape(-1))),
+        keys=move(keys[:, None, None, :]),
+        hide=move(np.repeat(hide, heads, axis=0)[:, None, :]),
+        first=move(first),
+        seats=move(np.flatnonzero(weights)),
+        seated=move(seated.reshape(-1)),
+        weights=move(weights),
+        labels=move(labels),
+        tokens=tokens,
+        examples=[len(n) for n in lengths],
+        longest=[int(n.max()) for n in lengths],
+        starts=starts,
+        virtual=move(np.concatenate(virtual)),
+        added=more,
+    )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device. To a GPU by way of pinned memory: from any other the copy waits for the steps before it."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
+    """Where each row begins, and where the last one ends."""
+    starts, k = [0], 0
+    for number in blocks:
+        width = max(tokens[k : k + number])
+        starts += [starts[-1] + width * (i + 1) for i in range(number)]
+        k += number
+    return starts

@@ -1,0 +1,56 @@
+"""Methods that train the encoder's own weights, or what these are computed from. Each trial needs a backbone of its own.
+
+Legend: K slots, L layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from trainables.methods.base import Method, Parameter, Shape, Values
+from trainables.methods.initializers import FROZEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKBONE, LAYER, POOLER = "backbone", "encoder.layer.", "pooler."
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightMethod(Method):
+    """What is trained is told tensor by tensor of the encoder, by the names of transformers.
+
+    In names of parameters they stand behind "backbone.".
+    """
+
+    shares_backbone: ClassVar[bool] = False
+    # Parts for which each training step draws noise, uniform in (0, 1) and of the part's shape.
+    noisy: ClassVar[tuple[str, ...]] = ()
+    # Whether everything, the head too, is put back to its start before the second phase; else only what the mask keeps out.
+    rewinds: ClassVar[bool] = False
+
+    @property
+    def gradient_share(self) -> float:
+        """Share of all gradients, drawn anew for each step, that this step uses, divided by it."""
+        return 1.0
+
+    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
+        """What is trained for the tensor `name`: nothing; {"": ...} the tensor itself; or parts that `effective` combines."""
+        return {"": Parameter(shape=size, start=FROZEN)}
+
+    def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
+        """The weight that is used, from the pretrained one and its trained parts [1, ...]; `noise` None: in evaluation."""
+        raise NotImplementedError
+
+    def settled(self, p: Values) -> dict[str, Tensor]:
+        """What parts of a computed weight become when the first phase is over, before the mask is drawn."""
+        return {}
+
+    def competes(self, name: str, parameter: Parameter) -> bool:
+        return name.startswith(BACKBONE)
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a tensor of the encoder belongs to; None for embeddings and pooler."""
+    return int(name.removeprefix(LAYER).split(".")[0]) if name.startswith(LAYER) else None

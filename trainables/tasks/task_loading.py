@@ -1,0 +1,170 @@
+"""From a task's name, or the user's own files, to split and fingerprinted texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from search_spaces.language import FileTask
+from search_spaces.loading import nearest
+from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
+from trainables.tasks.splits import split
+from trainables.tasks.task_data import (
+    BINARY_METRICS,
+    CLASSIFICATION_METRICS,
+    REGRESSION_METRICS,
+    Loaded,
+    Metric,
+    SplitIndices,
+    Task,
+    Texts,
+)
+
+# Beside the metric that a file task chose; macro F1 tells a collapsed classifier from a good one where accuracy does not.
+BESIDE: dict[bool, tuple[Metric, ...]] = {False: ("accuracy", "macro_f1"), True: ("pearson", "spearman")}
+# A class with a larger share of the train part than this is worth a sentence in the report.
+IMBALANCE = 0.9
+
+
+def describe(task: str | FileTask) -> Task:
+    """What is known of a task without reading its data. Raises ValueError for an unknown name or an unfit metric."""
+    if isinstance(task, FileTask):
+        return _describe_files(task)
+    if task not in TASKS:
+        raise ValueError(f"task {task!r} is not known: {nearest(task, TASKS)}; for your own data write a FileTask")
+    return TASKS[task]
+
+
+def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> None:
+    """Cheap look at a task's files, without heavy imports.
+
+    Raises ValueError for bad content and for a user's file that is not there, MissingData for an absent GLUE file.
+    """
+    known = describe(task)
+    if isinstance(task, FileTask):
+        outputs = files.check(task, folder)
+        if outputs is not None:
+            _check_outputs(known, outputs)
+    elif known.source == "glue":
+        glue.check(glue.row(known.name), data_dir)
+    elif known.source == "nsmc":
+        nsmc_reviews.check(known, data_dir)
+
+
+def load(
+    task: str | FileTask, *, data_dir: Path | None, folder: Path, train_examples: int, test_examples: int
+) -> Loaded:
+    """Read, split and cut a task. `folder`: where relative paths of a file task start. Raises as `check_files` does."""
+    known = describe(task)
+    source, test_source, outputs = read(task, data_dir, folder)
+    known = replace(known, outputs=outputs)
+    test_labels = None if test_source is None else test_source.labels
+    try:
+        chosen = split(source.labels, test_labels, known.regression, train_examples, test_examples)
+    except ValueError as error:
+        raise ValueError(f"task {known.name!r}: {error}") from None
+    parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
+    parts += ((test_source or source).take(chosen.test),)
+    return Loaded(
+        task=known,
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
+        split_indices=chosen,
+        fingerprint=_fingerprint(known, parts, chosen),
+        majority=_majority(known, parts[0], parts[2]),
+        notes=_notes(known, *parts),
+    )
+
+
+def _describe_files(task: FileTask) -> Task:
+    if task.name in TASKS:
+        raise ValueError(f"task {task.name!r} is a built-in task's name; give your own data another one")
+    allowed = REGRESSION_METRICS if task.regression else CLASSIFICATION_METRICS
+    metric: Metric = allowed[0]
+    if task.metric:
+        known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+        if task.metric not in known:
+            raise ValueError(f"task {task.name!r}: metric {task.metric!r} is not known: {nearest(task.metric, known)}")
+        if task.metric not in allowed:
+            kind = "a regression" if task.regression else "a classification"
+            raise ValueError(
+                f"task {task.name!r}: metric {task.metric!r} does not fit {kind}; allowed: {', '.join(allowed)}"
+            )
+        metric = next(name for name in allowed if name == task.metric)
+    return Task(
+        name=task.name,
+        title=task.name,
+        metrics=tuple(dict.fromkeys((metric, *BESIDE[task.regression]))),
+        regression=task.regression,
+        outputs=1 if task.regression else 0,
+        source="files",
+        test_source=Path(task.test).name if task.test else f"10 % of {Path(task.train).name}",
+    )
+
+
+def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
+    """(train source, test source, outputs), neither split nor cut. Raises as `check_files` does."""
+    known = describe(task)
+    if isinstance(task, FileTask):
+        train, test, outputs = files.read(task, folder)
+        _check_outputs(known, outputs)
+        return train, test, outputs
+    if known.source == "glue":
+        return *glue.read(glue.row(known.name), data_dir), known.outputs
+    if known.source == "nsmc":
+        return *nsmc_reviews.read(known, data_dir), known.outputs
+    return *generated.read(generated.grammar(known.name)), known.outputs
+
+
+def _check_outputs(known: Task, outputs: int) -> None:
+    metric = known.metrics[0]
+    if metric in BINARY_METRICS and outputs != 2:
+        raise ValueError(
+            f"task {known.name!r}: metric {metric!r} needs two classes and there are {outputs}; use 'macro_f1'"
+        )
+
+
+def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
+    """16 hex digits over what is trained on and scored by: texts, labels as float32, the split, metric and outputs."""
+    import numpy as np
+
+    digest = hashlib.sha256(json.dumps([task.metrics[0], task.regression, task.outputs]).encode())
+    for part, indices in zip(parts, (chosen.train, chosen.validation, chosen.test), strict=True):
+        digest.update(json.dumps([part.first, part.second, indices]).encode())
+        digest.update(np.asarray(part.labels, np.dtype("<f4")).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _majority(task: Task, train: Texts, test: Texts) -> float:
+    import numpy as np
+
+    from trainables.tasks.metrics import compute_metrics
+
+    outputs = np.zeros((len(test), task.outputs), np.float32)
+    if task.regression:
+        outputs[:] = np.mean(train.labels)
+    else:
+        outputs[:, np.bincount(np.asarray(train.labels, int)).argmax()] = 1
+    return compute_metrics(task, outputs, np.asarray(test.labels, np.float32)).score
+
+
+def _notes(task: Task, train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
+    """What a reader of the results should know about the data."""
+    notes = []
+    known = set(_pairs(train))
+    for part, name in ((validation, "validation"), (test, "test")):
+        shared = sum(pair in known for pair in _pairs(part))
+        if shared:
+            notes.append(f"{shared} of {len(part)} {name} examples also stand in train")
+    largest = max(Counter(train.labels).values()) / len(train)
+    if not task.regression and largest > IMBALANCE:
+        notes.append(f"{100 * largest:.1f} % of the train examples have the same label")
+    return tuple(notes)
+
+
+def _pairs(part: Texts) -> list[tuple[str, str]]:
+    return list(zip(part.first, part.second or [""] * len(part), strict=True))

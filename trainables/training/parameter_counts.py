@@ -1,0 +1,36 @@
+"""Trainable parameters of a configured method on a backbone, from its closed formula; never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from search_spaces.language import Scalar
+from search_spaces.loading import nearest
+from search_spaces.records import Counts
+from trainables.methods import METHODS
+from trainables.methods.base import Method, Shape
+
+
+def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None) -> Method:
+    """The method with these settings, checked. Raises ValueError naming the setting that is unknown or not allowed."""
+    kind = METHODS[name]
+    known = list(kind().settings())
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        hint = nearest(unknown[0], known) if known else "known: none"
+        raise ValueError(f"{unknown[0]!r} is no setting of {name!r}; {hint}")
+    method = kind(**settings)
+    method.check(shape)
+    return method
+
+
+def count(method: Method, shape: Shape, outputs: int) -> Counts:
+    """`outputs`: classes of the task, 1 for regression."""
+    weights, module = method.counts(shape)
+    head = shape.head(outputs, method.head_reads)
+    return Counts(weights=weights, module=module, trained=module + norms(method, shape) + head, total=shape.total)
+
+
+def norms(method: Method, shape: Shape) -> int:
+    """Numbers of the LayerNorms that are trained beside the method."""
+    return {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]
