@@ -27,9 +27,10 @@ from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sw
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget, stopwatch
-from orchestrator.tracking.tracker import Tracker, redact
+from orchestrator.tracking.tracker import Tracker
 from search_spaces.language import TRAINING, Cell, Scalar, task_name
 from search_spaces.records import Counts, Phase, Trial
+from search_spaces.tracking_uri import redact
 from trainables.backbone.models import Model, resolve
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
@@ -238,7 +239,7 @@ def _run(
 
         display = ProgressDisplay(sweep, console)
         drain = tune_runner.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
-        places = tune_runner.Places(
+        places = tune_runner.TrialPaths(
             sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints"
         )
         look = allowance.watch(sweep, part.slots) if allowance else lambda: None

@@ -9,14 +9,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.data.store_address import StoreError, redact
+from reports.data.store_address import StoreError
+from search_spaces.tracking_uri import redact
 
 COMPARE = "compare"
 OK, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 2, 4, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 written, 2 bad input, 4 no such store, 130 interrupted."""
+    """Run the command line and return its exit code.
+
+    0: written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not installed; 130:
+    interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     comparing = words[:1] == [COMPARE]
     options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from orchestrator.execution.cluster import check_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
+from search_spaces.tracking_uri import check_recorded_uri, sqlite_path
 
 MIN_FREE_MIB = 100
 CONNECT_SECONDS = 3.0
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-_DATABASE = "sqlite:///"
 
 
 def check(arguments: Namespace) -> None:
@@ -64,11 +64,8 @@ def _is_there(path: Path) -> bool:
 
 def check_tracking(uri: str) -> None:
     """Refuse addresses that cannot serve as a tracking store. A server that does not answer is no reason: it may later."""
-    from orchestrator.tracking.tracking_address import check_uri
-
-    check_uri(uri)
-    if uri.startswith(_DATABASE):
-        check_folder("--tracking-uri", Path(uri.removeprefix(_DATABASE).partition("?")[0]).parent)
+    if check_recorded_uri(uri).startswith("sqlite:"):
+        check_folder("--tracking-uri", sqlite_path(uri).parent)
 
 
 def check_address(address: str) -> None:

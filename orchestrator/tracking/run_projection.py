@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from orchestrator.tracking.tracking_address import redact
 from search_spaces import keys
 from search_spaces.language import Cell
 from search_spaces.records import Outcome, Progress, Trial
+from search_spaces.tracking_uri import redact
 
 KINDS = ("sweep", "cell", "trial")
 

@@ -15,9 +15,7 @@ from typing import Any
 
 from orchestrator.tracking.mlflow_store import Store
 from orchestrator.tracking.run_projection import RunProjection
-from orchestrator.tracking.tracking_address import check_uri, redact
-
-__all__ = ["Tracker", "check_uri", "redact"]
+from search_spaces.tracking_uri import redact
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ import pandas as pd
 from sqlalchemy import Boolean, column, create_engine, false, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
-from reports.data.store_address import StoreError, redact
+from reports.data.store_address import StoreError
 from search_spaces import keys
+from search_spaces.tracking_uri import redact
 
 COLUMNS = ["run_id", "epoch", "score", "seconds"]
 _NAMES = (keys.SCORE, keys.SECONDS)

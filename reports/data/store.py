@@ -21,11 +21,12 @@ import pandas as pd
 
 from reports.data import histories, store_address
 from reports.data.manifest import Manifest, parse
-from reports.data.store_address import StoreError, redact
+from reports.data.store_address import StoreError
 from reports.data.trial_table import trial_table
 from search_spaces import keys
 from search_spaces.loading import nearest
 from search_spaces.records import Ablation
+from search_spaces.tracking_uri import redact
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -132,12 +133,13 @@ def _client(tracking_uri: str) -> Iterator[Any]:
     # Takes two seconds, and --help should not.
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield MlflowClient(tracking_uri=tracking_uri)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # ImportError: no driver of that database
         raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
 
 

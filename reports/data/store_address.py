@@ -1,48 +1,30 @@
-"""Where the tracking store is: checks an address before MLflow sees it, and hides what must not be printed.
+"""Raises StoreError where nothing readable is at the address of a tracking store, before MLflow opens it.
 
 MLflow creates an empty database where it finds none; a report only reads, so a missing file is an error here.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
-_USERINFO = re.compile(r"(://)[^/\s]*@")
-_TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+")
+from search_spaces.tracking_uri import SERVERS, check_uri, redact, sqlite_path
 
 
 class StoreError(Exception):
-    """The tracking store cannot be read: missing, unreachable or damaged."""
-
-
-def redact(text: str) -> str:
-    """The text without user names and passwords of addresses, and without well-known kinds of access tokens."""
-    return _TOKEN.sub("***", _USERINFO.sub(r"\1", text))
+    """The tracking store cannot be read: missing, unreachable, damaged, or its database driver is not installed."""
 
 
 def check(uri: str) -> None:
-    """Raise ValueError for an address that is none, StoreError when nothing answers there."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator or scheme.split("+")[0] not in SCHEMES:
-        raise ValueError(f"--tracking-uri {redact(uri)!r}: must start with one of {', '.join(SCHEMES)} and ://")
+    """Raise ValueError for an address that no tracking store has, StoreError when nothing answers there."""
+    scheme = check_uri(uri).partition("://")[0].lower()
     if scheme == "sqlite":
         _check_file(sqlite_path(uri))
-    elif scheme in ("http", "https"):
+    elif scheme in SERVERS:
         _check_server(uri)
-
-
-def sqlite_path(uri: str) -> Path:
-    """File of a sqlite address: sqlite:///relative or sqlite:////absolute."""
-    path = uri.removeprefix("sqlite://").partition("?")[0]
-    if not path.startswith("/") or path == "/":
-        raise ValueError(f"--tracking-uri {uri!r}: write sqlite:///relative/path or sqlite:////absolute/path")
-    return Path(path[1:])
 
 
 def _check_file(path: Path) -> None:

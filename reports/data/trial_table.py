@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 
 from reports.data.manifest import Manifest
-from reports.data.store_address import redact
 from search_spaces import keys
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
+from search_spaces.tracking_uri import redact
 
 PARAM = "param."  # prefix of the columns with hyperparameters
 COUNTS = ("weights", "module", "trained", "total", "stored")

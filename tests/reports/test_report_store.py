@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from reports.__main__ import main
 from reports.data.store import find, read
-from reports.data.store_address import StoreError, redact
+from reports.data.store_address import StoreError
 from search_spaces import keys
 from tests.fixtures.report_store import FakeTrial, final, known_store, manifest, new_store, write_sweep
 
@@ -144,10 +144,26 @@ def test_more_runs_than_a_page_are_all_read(tmp_path, monkeypatch):
     assert len(read(uri, "sweep-1").trials) == 5
 
 
-def test_credentials_are_taken_out_of_every_text():
-    assert redact("postgresql://ann:p@ss@host/db") == "postgresql://host/db"
-    assert "hf_" not in redact("token hf_abcdefghijkl was refused")
-    assert redact("a@b without an address") == "a@b without an address"
+def test_a_database_without_its_driver_is_an_error_of_one_line(capsys, monkeypatch):
+    for name in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, message = run(capsys, "--tracking-uri", "postgresql://ann:p/ss@host/db?sslmode=disable")
+    assert code == 4
+    assert message.startswith("reports: postgresql://host/db: ")
+    assert "psycopg" in message
+    assert message.count("\n") == 1
+
+
+def test_an_unknown_database_driver_is_an_error_of_one_line(capsys):
+    code, message = run(capsys, "--tracking-uri", "postgresql+nodriver://host/db")
+    assert code == 4
+    assert message.count("\n") == 1
+
+
+def test_the_query_of_an_address_does_not_reach_the_summary(tmp_path, capsys):
+    code, _ = run(capsys, "--tracking-uri", f"{known_store()}?timeout=5", "--out", str(tmp_path))
+    assert code == 0
+    assert "timeout" not in (tmp_path / "summary.md").read_text()
 
 
 def test_credentials_of_command_and_reasons_do_not_reach_the_sweep(tmp_path):

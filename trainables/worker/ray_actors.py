@@ -153,7 +153,7 @@ class DeviceWorkerActor:
         lane.failures.pop(trial_id, None)
         settle = self._training.pop(trial_id, None)
         if settle:
-            settle(False, None) if _crowded(lane, error) else settle(None, error)
+            settle(False, None) if _is_crowded_out(lane, error) else settle(None, error)
 
 
 class WorkerRegistry(Mailbox):
@@ -254,9 +254,14 @@ def find_registry(name: str) -> Any:
     return ray.get_actor(name, namespace=NAMESPACE)
 
 
-def _crowded(lane: Any, error: Exception) -> bool:
-    """Whether it is the others' memory that a trial lacks."""
-    return type(error).__name__ in ("OutOfMemoryError", "NoRoom") and bool(lane.residents)
+def _is_crowded_out(lane: Any, error: Exception) -> bool:
+    """Return whether a trial failed for lack of memory that other trials of the device hold, so that it may be tried again."""
+    # Torch is loaded where a lane is, and nowhere else that imports this module.
+    from torch import OutOfMemoryError
+
+    from trainables.worker.device_worker import OutOfDeviceMemory
+
+    return isinstance(error, OutOfMemoryError | OutOfDeviceMemory) and bool(lane.residents)
 
 
 def _job(record: dict[str, Any]) -> Any:

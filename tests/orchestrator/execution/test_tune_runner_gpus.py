@@ -43,7 +43,7 @@ ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_t
          _temp_dir=str(root / "ray"), runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}})
 sweep = open_sweep(make_space(), root)
 data = {("m", task): root for task in ("t", "u")}
-places = tuning.Places(sources={"m": "m"}, data=data, checkpoints=root)
+places = tuning.TrialPaths(sources={"m": "m"}, data=data, checkpoints=root)
 # Two trials share a GPU, but each trains in its own process: no lane is needed to see where Ray puts them.
 part = share(gpus, per_gpu, 4)
 tuning.run(sweep, places, replace(part, per_device=1), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)

@@ -1,0 +1,94 @@
+"""Addresses of MLflow tracking stores: checked before MLflow sees them, and shown without what must stay secret.
+
+`check_uri` knows which addresses MLflow can serve; `check_recorded_uri` also refuses credentials, for addresses that are logged
+and recorded. Standard library only; opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+SERVERS = ("http", "https")
+DATABASES = ("postgresql", "mysql", "mssql")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+# Greedy, because an unquoted password may hold a slash or an @.
+_USERINFO = re.compile(r"(?<=://)(?!/)[^\s'\"]*@")
+_QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
+_TOKEN = re.compile(r"\b(?:hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+")
+
+
+def redact(text: str) -> str:
+    """Return the text without user names, passwords and queries of addresses, and without well-known kinds of tokens."""
+    return _TOKEN.sub("***", _QUERY.sub(r"\1", _USERINFO.sub("", text)))
+
+
+def check_uri(uri: str) -> str:
+    """Return the address; raise ValueError, which never shows a password, for one that MLflow cannot serve."""
+    found = _SCHEME.match(uri)
+    scheme = found[1].lower() if found else ""
+    if scheme in ("", "file"):
+        raise ValueError(
+            f"{_shown(uri)}: MLflow no longer keeps runs in plain folders; write sqlite:///FOLDER/mlflow.db"
+        )
+    if scheme == "sqlite":
+        sqlite_path(uri)
+    elif scheme in SERVERS:
+        _check_server(uri)
+    elif scheme.split("+")[0] not in DATABASES:
+        allowed = ", ".join(("sqlite", *SERVERS, *DATABASES))
+        raise ValueError(f"{_shown(uri)}: cannot be used; it must start with one of {allowed} and ://")
+    return uri
+
+
+def check_recorded_uri(uri: str) -> str:
+    """Return the address, which will be logged and recorded; raise ValueError as `check_uri` does, and for credentials."""
+    scheme = uri.partition("://")[0].lower()
+    if scheme in SERVERS:
+        _refuse_server_credentials(uri)
+    check_uri(uri)
+    if scheme.split("+")[0] in DATABASES:
+        _refuse_database_password(uri)
+    return uri
+
+
+def sqlite_path(uri: str) -> Path:
+    """Return the file of sqlite:///relative or sqlite:////absolute; raise ValueError for any other form."""
+    path = uri[len("sqlite://") :].partition("?")[0]
+    if not path.startswith("/") or path.rstrip("/") in ("", "/:memory:"):
+        raise ValueError(f"{_shown(uri)}: write sqlite:///relative/path.db or sqlite:////absolute/path.db")
+    return Path(path[1:])
+
+
+def _shown(uri: str) -> str:
+    return f"--tracking-uri {redact(uri)!r}"
+
+
+def _check_server(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.query or parts.fragment:
+        raise ValueError(f"{_shown(uri)}: must end before any ? or #; a token goes into MLFLOW_TRACKING_TOKEN")
+    try:
+        good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{_shown(uri)}: must name a host and, after a colon, a port between 1 and 65535")
+
+
+def _refuse_server_credentials(uri: str) -> None:
+    if "@" in uri:
+        raise ValueError(
+            f"{_shown(uri)}: an address is kept in logs and records, so it must not hold a user name or password; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+
+
+def _refuse_database_password(uri: str) -> None:
+    userinfo = _USERINFO.search(uri)
+    if (userinfo and ":" in userinfo[0]) or re.search(r"[?&](password|pwd)=", uri, re.IGNORECASE):
+        raise ValueError(
+            f"{_shown(uri)}: an address is kept in logs and records, so it must not hold a password; put an MLflow server in "
+            "front of the database and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
