@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import measure
 from trainables.methods.adapter import Adapter
-from trainables.methods.base import Values
+from trainables.methods.context import Values
 
 RESIDENTS = (16, 64)
 SHAPES = {"T=96 D=32 R=8": (96, 32, 8), "T=88 D=768 R=32": (88, 768, 32)}

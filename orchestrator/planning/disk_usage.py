@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainables.methods.backbone_weights import LAYER, POOLER, WeightMethod
-from trainables.methods.base import Method, Parameter, Shape
+from trainables.methods.base import Method
+from trainables.methods.spec import Parameter, Shape
 from trainables.training.parameter_counts import norms
 
 FLOAT, FLAG = 4, 1  # bytes

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.language import TRAINING, Choice, MethodEntry, Scalar, Space
-from trainables.methods.base import Shape
+from trainables.methods.spec import Shape
 from trainables.training.parameter_counts import build
 
 

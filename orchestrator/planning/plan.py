@@ -26,7 +26,7 @@ from search_spaces.loading import nearest
 from search_spaces.records import Counts
 from trainables.backbone import models
 from trainables.methods import METHODS
-from trainables.methods.base import Shape
+from trainables.methods.spec import Shape
 from trainables.tasks.task_data import Task
 from trainables.tasks.task_loading import check_files, describe
 from trainables.training.parameter_counts import build, count

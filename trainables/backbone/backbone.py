@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from search_spaces.language import Precision
 from trainables.backbone.attention import ATTENTION, Attending, attend
 from trainables.backbone.models import WEIGHTS, Model
-from trainables.methods.base import Shape, Site
+from trainables.methods.spec import Shape, Site
 
 T = TypeVar("T")
 

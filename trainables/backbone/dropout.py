@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainables.backbone.packing import Rows
-from trainables.methods.base import Shape
+from trainables.methods.spec import Shape
 from trainables.seeds import derive
 
 LANES = 4  # 16-bit numbers in one 64-bit draw

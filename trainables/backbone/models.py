@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.methods.base import Shape
+from trainables.methods.spec import Shape
 
 FAMILIES = ("bert", "roberta")
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"

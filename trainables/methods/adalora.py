@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Parameter, Shape, SiteContext, StepValues, Values, require_int, require_number
+from trainables.methods.context import SiteContext, StepValues, Values
 from trainables.methods.initializers import normal
 from trainables.methods.lora import LoRA
+from trainables.methods.spec import Parameter, Shape
+from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,18 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import (
-    Method,
-    MethodFamily,
-    Parameter,
-    Shape,
-    Site,
-    SiteContext,
-    Values,
-    require_int,
-    require_number,
-)
+from trainables.methods.base import Method
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import truncated
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
+from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

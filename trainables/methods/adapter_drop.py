@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.base import Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.pfeiffer import Pfeiffer
+from trainables.methods.spec import Parameter, Shape, Site
+from trainables.methods.validate import require_int
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.base import Method, Parameter, Shape, Values
+from trainables.methods.base import Method
+from trainables.methods.context import Values
 from trainables.methods.initializers import FROZEN
+from trainables.methods.spec import Parameter, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import BACKBONE, LAYER
-from trainables.methods.base import Mask, MethodFamily, Parameter, Shape, require_number
 from trainables.methods.full import Full
+from trainables.methods.spec import Mask, MethodFamily, Parameter, Shape
+from trainables.methods.validate import require_number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import WeightMethod
-from trainables.methods.base import Mask, MethodFamily, Parameter, Shape, Values, require_number
+from trainables.methods.context import Values
 from trainables.methods.initializers import constant
+from trainables.methods.spec import Mask, MethodFamily, Parameter, Shape
+from trainables.methods.validate import require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

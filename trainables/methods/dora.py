@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.base import Parameter, Shape, SiteContext, Values
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import FROZEN
 from trainables.methods.lora import LoRA
+from trainables.methods.spec import Parameter, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

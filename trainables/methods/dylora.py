@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from trainables.methods.base import Shape, SiteContext, Values
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.lora import LoRA
+from trainables.methods.spec import Shape
 
 if TYPE_CHECKING:
     import numpy as np

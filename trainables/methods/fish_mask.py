@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import WeightMethod
-from trainables.methods.base import Mask, MethodFamily, Shape, require_int, require_number
+from trainables.methods.spec import Mask, MethodFamily, Shape
+from trainables.methods.validate import require_int, require_number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import WeightMethod
-from trainables.methods.base import MethodFamily, Shape
+from trainables.methods.spec import MethodFamily, Shape
 
 
 @dataclass(frozen=True, kw_only=True)

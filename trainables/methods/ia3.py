@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, SiteContext, Values
+from trainables.methods.base import Method
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import ONES
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
 
 if TYPE_CHECKING:
     from torch import Tensor

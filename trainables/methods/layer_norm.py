@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Method, MethodFamily, Shape
+from trainables.methods.base import Method
+from trainables.methods.spec import MethodFamily, Shape
 
 
 @dataclass(frozen=True, kw_only=True)

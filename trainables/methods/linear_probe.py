@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import HeadReads, Method, MethodFamily, Shape, require_one_of
+from trainables.methods.base import Method
+from trainables.methods.spec import HeadReads, MethodFamily, Shape
+from trainables.methods.validate import require_one_of
 
 
 @dataclass(frozen=True, kw_only=True)

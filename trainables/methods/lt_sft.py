@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Mask, MethodFamily, Shape, require_number
 from trainables.methods.full import Full
+from trainables.methods.spec import Mask, MethodFamily, Shape
+from trainables.methods.validate import require_number
 
 
 @dataclass(frozen=True, kw_only=True)

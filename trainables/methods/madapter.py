@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.adapter import ADAPTER_LR, Adapter
-from trainables.methods.base import Parameter, Shape, Site, SiteContext, Values, require_int, require_one_of
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import IDENTITY, RELU_UNIFORM, truncated
+from trainables.methods.spec import Parameter, Shape, Site
+from trainables.methods.validate import require_int, require_one_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,18 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import (
-    MethodFamily,
-    Parameter,
-    Shape,
-    Site,
-    SiteContext,
-    Values,
-    require_int,
-    require_number,
-)
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.parallel import Parallel
 from trainables.methods.prefix import Prefix
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
+from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

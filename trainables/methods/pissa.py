@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Parameter, SiteContext, Values
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import FROZEN
 from trainables.methods.lora import LoRA
+from trainables.methods.spec import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Method, MethodFamily, Parameter, Shape, Site, Values, require_int, require_one_of
+from trainables.methods.base import Method
+from trainables.methods.context import Values
 from trainables.methods.initializers import WORDS, normal
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
+from trainables.methods.validate import require_int, require_one_of
 
 if TYPE_CHECKING:
     from torch import Tensor

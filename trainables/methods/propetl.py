@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_number
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import uniform
 from trainables.methods.pfeiffer import Pfeiffer
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
+from trainables.methods.validate import require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

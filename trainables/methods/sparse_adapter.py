@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from trainables.methods.adapter import Adapter
-from trainables.methods.base import Mask, Shape, require_one_of, require_share
+from trainables.methods.spec import Mask, Shape
+from trainables.methods.validate import require_one_of, require_share
 
 SCORES = ("random", "magnitude", "er", "snip", "grasp")
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
-from trainables.methods.base import MethodFamily, Parameter, Shape, Values, require_int, require_number
+from trainables.methods.context import Values
 from trainables.methods.initializers import uniform
+from trainables.methods.spec import MethodFamily, Parameter, Shape
+from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
     from torch import Tensor

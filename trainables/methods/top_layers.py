@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
-from trainables.methods.base import MethodFamily, Parameter, Shape, require_int
 from trainables.methods.initializers import FROZEN
+from trainables.methods.spec import MethodFamily, Parameter, Shape
+from trainables.methods.validate import require_int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import MethodFamily, Parameter, Shape, Site, SiteContext, Values, require_int
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM, normal
 from trainables.methods.pfeiffer import STD, Pfeiffer
 from trainables.methods.prefix import Prefix
+from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
+from trainables.methods.validate import require_int
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.base import Parameter, Shape, SiteContext, Values, require_int
+from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import RELU_UNIFORM, constant
 from trainables.methods.lora import LowRank
+from trainables.methods.spec import Parameter, Shape
+from trainables.methods.validate import require_int
 
 if TYPE_CHECKING:
     from torch import Tensor

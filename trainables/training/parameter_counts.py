@@ -8,7 +8,8 @@ from search_spaces.language import Scalar
 from search_spaces.loading import nearest
 from search_spaces.records import Counts
 from trainables.methods import METHODS
-from trainables.methods.base import Method, Shape
+from trainables.methods.base import Method
+from trainables.methods.spec import Shape
 
 
 def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None) -> Method:

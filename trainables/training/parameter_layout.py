@@ -16,8 +16,10 @@ from torch import Tensor
 
 from trainables.backbone.backbone import Backbone
 from trainables.methods.backbone_weights import BACKBONE, WeightMethod
-from trainables.methods.base import HeadReads, Method, Parameter, Shape, Site, Values
+from trainables.methods.base import Method
+from trainables.methods.context import Values
 from trainables.methods.initializers import FROZEN, WORDS, Init, truncated
+from trainables.methods.spec import HeadReads, Parameter, Shape, Site
 from trainables.seeds import derive
 
 HEAD_START = truncated(0.02)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.dropout import random_bits
 from trainables.methods.backbone_weights import BACKBONE, WeightMethod
-from trainables.methods.base import Values
+from trainables.methods.context import Values
 from trainables.seeds import derive
 from trainables.training.parameter_layout import ParameterLayout
 

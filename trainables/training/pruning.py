@@ -23,7 +23,7 @@ from torch import Tensor
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import pack
 from trainables.methods.backbone_weights import WeightMethod
-from trainables.methods.base import MaskScore
+from trainables.methods.spec import MaskScore
 from trainables.seeds import derive, permutation
 from trainables.training.forward_pass import ForwardPass, Segment, losses_of
 from trainables.training.parameter_layout import ParameterLayout, ParameterSlice

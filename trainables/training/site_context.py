@@ -1,4 +1,4 @@
-"""The place in a pass where a method's formula acts: what it may ask beside its parameters. Implements `methods.contract.At`.
+"""Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may ask there.
 
 Legend: K slots of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, L longest example.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.base import Site
+from trainables.methods.spec import Site
 from trainables.training.parameter_layout import frozen_starts
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from search_spaces.language import Recipe
 from trainables.backbone.backbone import Backbone
-from trainables.methods.base import StepValues
+from trainables.methods.context import StepValues
 from trainables.training.parameter_layout import ParameterLayout, ParamGroup
 from trainables.training.private_weights import PrivateWeights
 

@@ -12,7 +12,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.backbone.packing import pack
 from trainables.methods import METHODS
-from trainables.methods.base import Values
+from trainables.methods.context import Values
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass, Segment, losses_of
 from trainables.training.parameter_counts import build, count

@@ -9,7 +9,7 @@ from search_spaces.language import Recipe
 from tests.fixtures.low_rank import CPU, values_of
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
-from trainables.methods.base import StepValues
+from trainables.methods.context import StepValues
 from trainables.training.engine import Engine
 from trainables.training.parameter_counts import build
 

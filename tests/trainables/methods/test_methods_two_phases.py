@@ -10,7 +10,7 @@ from tests.fixtures.mask_methods import Seat, plain
 from tests.fixtures.trials import make_data
 from tests.trainables.methods.test_methods import CPU
 from trainables.backbone.backbone import Backbone
-from trainables.methods.base import Values
+from trainables.methods.context import Values
 from trainables.training.parameter_counts import build
 from trainables.training.pruning import contenders
 

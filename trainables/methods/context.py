@@ -1,0 +1,77 @@
+"""What a method's formula receives: its parameters as tensors, and the context of the site where it acts.
+
+Legend: K slots, T tokens of a slot's row, b examples of all rows, D width, F width of the feed-forward layer, l virtual tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from trainables.methods.spec import Site
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Values(dict[str, "Tensor"]):
+    """The parameters of one site, and those that all sites share, reached as attributes: `p.down` is [K, D, R]."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        return self[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepValues:
+    """One parameter after a step, all views of the trial's own: values and grads [K, ...], memory [n, K, ...]."""
+
+    value: Tensor
+    grad: Tensor
+    memory: Tensor
+
+
+class SiteContext(Protocol):
+    """What a formula may ask of the place where it acts."""
+
+    layer: int
+    site: Site
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout acts, and running statistics move."""
+
+    @property
+    def x(self) -> Tensor:
+        """What came to the linear map [K, T, D]; at an output, the residual: the sub-layer's own input."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen linear map's weight [in, out]."""
+
+    @property
+    def query(self) -> Tensor:
+        """At attention.context: this layer's queries, heads joined [K, T, D]."""
+
+    def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
+        """Weight [in, out] and bias [out] of a linear map of this layer."""
+
+    def start(self, name: str) -> Tensor:
+        """What a parameter declared FROZEN started from; the same for every trial, without K."""
+
+    def norm(self, h: Tensor) -> Tensor:
+        """The frozen LayerNorm that follows this output, of h [K, T, D]."""
+
+    def mean_of_examples(self, z: Tensor) -> Tensor:
+        """Mean over each example's own tokens: z [K, T, n] -> [b, 1, n]."""
+
+    def to_tokens(self, m: Tensor) -> Tensor:
+        """An example's value for each of its tokens: m [b, 1, n] -> [K, T, n]."""
+
+    def to_examples(self, v: Tensor) -> Tensor:
+        """A trial's value for each of its examples: v [K, l, n] -> [b, l, n]."""
+
+    def real(self) -> Tensor:
+        """[K, T, 1]: 1 for tokens, 0 for what fills a row up."""
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """In training: the new value of a parameter that gradients do not move (running statistics), after this step."""

@@ -1,0 +1,140 @@
+"""The values with which a method declares itself: its sites, parameters and mask, and the shape of the backbone they depend on.
+
+Knows no formula and imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from trainables.methods.initializers import ZEROS, Init
+
+# Where a method can act, in the order in which a token meets the places.
+Site = Literal[
+    "embeddings",  # word embeddings of the virtual tokens, before positions, token types and the LayerNorm
+    "attention.query",  # a linear map's output
+    "attention.key",  # a linear map's output
+    "attention.value",  # a linear map's output
+    "attention.prefix",  # keys and values before a layer's own: `prefix` instead of `transform`
+    "attention.context",  # what the heads return, before the dense layer
+    "attention.dense",  # a linear map's output, before dropout
+    "attention.output",  # the same after dropout, before the residual is added
+    "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
+    "ffn.hidden",  # after the activation [K, T, F]
+    "ffn.dense",  # a linear map's output, before dropout
+    "ffn.output",  # the same after dropout, before the residual is added
+]
+
+# What the classification head reads: the model's own head on its first token (BERT's pooled, RoBERTa's through a dense layer),
+# or one linear map of the first token's raw state, or of the mean over tokens.
+HeadReads = Literal["own", "first", "mean"]
+
+MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The numbers of a backbone that decide parameter counts.
+
+    `total` is the pretrained base model with its pooler (the denominator of percentages); `pooler` whether the
+    classification model uses it; `embeddings` counts the embedding block, its LayerNorm included; `positions` is the most
+    tokens that an example may have.
+    """
+
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    total: int
+    pooler: bool
+    embeddings: int
+    positions: int
+
+    @property
+    def layer_norms(self) -> int:
+        """Gains and biases of all LayerNorms: two per layer and the embeddings' one."""
+        return (2 * self.layers + 1) * 2 * self.width
+
+    @property
+    def layer(self) -> int:
+        """All parameters of one encoder layer."""
+        d, f = self.width, self.ffn
+        return 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
+
+    @property
+    def pooling(self) -> int:
+        """Parameters of the pooler that the classification model uses."""
+        return self.width * (self.width + 1) if self.pooler else 0
+
+    @property
+    def encoder(self) -> int:
+        """All parameters that the classification model uses of the backbone."""
+        return self.embeddings + self.layers * self.layer + self.pooling
+
+    @property
+    def maps(self) -> int:
+        """Weights of the linear maps of all encoder layers."""
+        d, f = self.width, self.ffn
+        return self.layers * (4 * d * d + 2 * d * f)
+
+    @property
+    def matrices(self) -> int:
+        """Those of `encoder` that are neither biases nor LayerNorms."""
+        d = self.width
+        return self.embeddings - 2 * d + self.maps + (d * d if self.pooler else 0)
+
+    def head(self, outputs: int, reads: HeadReads = "own") -> int:
+        """Parameters of the classification head: two linear maps in RoBERTa's own, else one."""
+        d = self.width
+        return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
+
+    def ends(self, site: Site) -> tuple[int, int]:
+        """Widths of what comes to a linear map and of what it gives; at other sites both are that of the hidden states."""
+        d, f = self.width, self.ffn
+        widths: dict[Site, tuple[int, int]] = {
+            "ffn.intermediate": (d, f),
+            "ffn.hidden": (f, f),
+            "ffn.dense": (f, d),
+        }
+        return widths.get(site, (d, d))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One declared parameter: its shape without K, and its start.
+
+    A shape of one dimension reaches the formula as [K, 1, n] and is not decayed nor pruned, one of more as [K, ...] and is,
+    unless `decayed` says otherwise. `lr`: a peak learning rate of its own instead of the trial's. `trained`: False for
+    running statistics, which `SiteContext.keep` sets and nobody counts.
+    """
+
+    shape: tuple[int, ...]
+    start: Init = ZEROS
+    decayed: bool = True
+    lr: float | None = None
+    trained: bool = True
+
+
+# How the entries of a mask are ranked; the formulas are in `trainables/training/pruning.py`.
+MaskScore = Literal["random", "magnitude", "snip", "grasp", "fisher", "batch_fisher", "change"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """A mask over those entries of a trial's row that compete for it: the floor(`keep` * number) best ones go on moving.
+
+    `each`: so many of every parameter instead of all together. `examples`: how many a gradient score sees, 0 for the whole
+    training part. `zeroed`: what is kept out is zero from then on, else it stays at its start.
+    """
+
+    score: MaskScore
+    keep: float
+    each: bool = False
+    examples: int = 0
+    zeroed: bool = False
+
+    def kept(self, number: int) -> int:
+        """floor(keep * number), without the binary rounding that makes 0.29 * 100 a little less than 29."""
+        return math.floor(round(self.keep * number, 6))
