@@ -57,7 +57,9 @@ def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float, grac
         sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
         tracker.append(_tracker(root, sweep))
         tune_runner.open_registry = functools.partial(tune_runner.open_registry, kind=registry(seconds))
-        places = tune_runner.TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+        places = tune_runner.TrialPaths(
+            sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root
+        )
         part = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
 
         def ended(trial_id: str) -> None:
