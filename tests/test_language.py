@@ -20,11 +20,11 @@ EVERYTHING = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT /
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 
 # Identifiers of the first release. Each had a meaning that only this project knew.
-OLD_NAMES = set(
-    "Lane LaneHost Resident Slot Company Group Pace Question Clerk Desk Registry Place Places At Room NoRoom Own Remote OwnWeights "
-    "RunningPass Start Layout Keeper Library Allowance Guardian Footprint Length Display is_kin seat_only curtail goodbye "
-    "asking seats seated turn".split()
-)
+OLD_NAMES = {
+    *("Lane", "LaneHost", "Resident", "Slot", "Company", "Group", "Pace", "Question", "Clerk", "Desk", "Registry", "Place", "Places"),
+    *("At", "Room", "NoRoom", "Own", "Remote", "OwnWeights", "RunningPass", "Start", "Layout", "Keeper", "Library", "Allowance"),
+    *("Guardian", "Footprint", "Length", "Display", "is_kin", "seat_only", "curtail", "goodbye", "asking", "seats", "seated", "turn"),
+}
 # Metaphors, and indefinite persons where a trial, a worker or a function is meant.
 OLD_WORDS = re.compile(
     r"\b(lanes?|desks?|clerks?|compan(?:y|ies)|neighbours?|guardians?|goodbye|strangers?|seat(?:s|ed|ing)?"
