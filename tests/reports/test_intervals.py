@@ -170,14 +170,14 @@ def test_a_single_seed_has_no_interval_and_no_spread_at_all_proves_nothing():
     column = TaskScores([[80.0], [81.0, 82.0], [83.0, 83.0], [84.0, 84.0]])
     assert column.mean(0) is None
     assert column.difference(0, 1) is None
-    assert column.difference(2, 3).p_value == 1.0
+    assert column.difference(2, 3).p_value == pytest.approx(1.0)
 
 
 def test_holm_agrees_with_its_definition():
     p_values = [0.01, 0.04, 0.03, 0.005]
     # Sorted: 0.005 * 4, 0.01 * 3, 0.03 * 2, 0.04 * 1, each at least the one before.
     assert holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
 
 
 def test_the_smallest_visible_difference_is_where_a_corrected_test_begins_to_speak():

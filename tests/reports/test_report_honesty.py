@@ -223,7 +223,7 @@ def test_costs_are_hours_points_parameters_memory_seconds_and_bytes(sweep):
     assert row["hours"] == pytest.approx(hours)
     assert row["hours_per_point"] == pytest.approx(hours / gained)
     assert (row["trained"], row["stored"], row["bytes"], row["memory_mib"]) == (1_020_000, 1_000_000, 4_000_088, 512)
-    assert row["seconds_per_epoch"] == 36.0
+    assert row["seconds_per_epoch"] == pytest.approx(36.0)
     assert "| 1,020,000 | 1,000,000 | 22,713,216 | 4,000,088 | 512 | 36 |" in cost.text(sweep)
 
 
