@@ -127,19 +127,30 @@ def g4_memory(bench: Bench) -> Rows:
     if not bench.cuda or len(points) < 2:
         yield {"what": "memory per further trial, out of memory", "value": "not measured"}
         return
+    yield from memory_per_trial(bench, points)
+    yield from out_of_memory(bench, shape)
+
+
+def memory_per_trial(bench: Bench, points: list[dict[str, Any]]) -> Rows:
+    """The slope between the last two rows of a curve over K, on a device."""
     a, b = points[-2:]
     per_trial = (b["peak GiB"] - a["peak GiB"]) / (b["K"] - a["K"])
     total = torch.cuda.get_device_properties(bench.device).total_memory / GIB
-    yield {"what": f"MiB per further trial, {label(shape)}, from K={a['K']} to {b['K']}", "value": 1024 * per_trial}
+    yield {"what": f"MiB per further trial, {b['shape']}, from K={a['K']} to {b['K']}", "value": 1024 * per_trial}
     yield {"what": "K that this slope would let fit", "value": b["K"] + int((total - b["peak GiB"]) / per_trial)}
+
+
+def out_of_memory(bench: Bench, shape: Shape) -> Rows:
+    """What a device with little memory does to the residents."""
+    total = torch.cuda.get_device_properties(bench.device).total_memory / GIB
     torch.cuda.set_per_process_memory_fraction(ALLOWED_GIB / total)
     try:
-        yield from _out_of_memory(bench, shape)
+        yield from _fill(bench, shape)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _out_of_memory(bench: Bench, shape: Shape) -> Rows:
+def _fill(bench: Bench, shape: Shape) -> Rows:
     """Trials join, one a step, until memory ends; then the younger half leaves."""
     fused, data, slots = bench.fused(0, shape), bench.data(shape), []
     try:

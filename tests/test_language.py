@@ -21,9 +21,49 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architec
 
 # Identifiers of the first release. Each had a meaning that only this project knew.
 OLD_NAMES = {
-    *("Lane", "LaneHost", "Resident", "Slot", "Company", "Group", "Pace", "Question", "Clerk", "Desk", "Registry", "Place", "Places"),
-    *("At", "Room", "NoRoom", "Own", "Remote", "OwnWeights", "RunningPass", "Start", "Layout", "Keeper", "Library", "Allowance"),
-    *("Guardian", "Footprint", "Length", "Display", "is_kin", "seat_only", "curtail", "goodbye", "asking", "seats", "seated", "turn"),
+    *(
+        "Lane",
+        "LaneHost",
+        "Resident",
+        "Slot",
+        "Company",
+        "Group",
+        "Pace",
+        "Question",
+        "Clerk",
+        "Desk",
+        "Registry",
+        "Place",
+        "Places",
+    ),
+    *(
+        "At",
+        "Room",
+        "NoRoom",
+        "Own",
+        "Remote",
+        "OwnWeights",
+        "RunningPass",
+        "Start",
+        "Layout",
+        "Keeper",
+        "Library",
+        "Allowance",
+    ),
+    *(
+        "Guardian",
+        "Footprint",
+        "Length",
+        "Display",
+        "is_kin",
+        "seat_only",
+        "curtail",
+        "goodbye",
+        "asking",
+        "seats",
+        "seated",
+        "turn",
+    ),
 }
 # Metaphors, and indefinite persons where a trial, a worker or a function is meant.
 OLD_WORDS = re.compile(

@@ -1,6 +1,7 @@
 """The benchmarks count and divide correctly, and the GPU script never shows a figure that it did not measure."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu, measure, padding, sweep_split
+from benchmarks import control_plane, gpu, gpu_first, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.operators import ENCODER, LIMIT, count, count_fused
 from benchmarks.saved_bytes import saved_bytes
 from trainables.backbone.backbone import Backbone
+from trainables.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = ("ray", "optuna", "mlflow")
@@ -160,26 +162,62 @@ def test_the_engine_needs_no_ray_optuna_or_mlflow():
     assert needed.isdisjoint(NOT_NEEDED)
 
 
-def test_without_a_device_nothing_is_measured(monkeypatch, capsys):
+@pytest.mark.parametrize("script", [gpu, gpu_first])
+def test_without_a_device_nothing_is_measured(monkeypatch, capsys, script):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main([]) == 4
+    assert script.main([]) == 4
     assert capsys.readouterr().out == "not measured: no CUDA device\n"
 
 
-@pytest.mark.slow
-def test_the_gpu_script_runs_where_only_torch_and_transformers_are(tmp_path):
-    for name in NOT_NEEDED:
-        (tmp_path / f"{name}.py").write_text("raise ImportError('not on that machine')\n")
-    result = tmp_path / "gpu.json"
+def smoke(name, folder):
+    """The record that a GPU script writes in smoke mode where what it must not need cannot be imported."""
+    for module in (*NOT_NEEDED, "datasets"):
+        (folder / f"{module}.py").write_text("raise ImportError('not on that machine')\n")
+    result = folder / "result.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--smoke", "--json", str(result)],
+        [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--json", str(result)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(result.read_text())
-    assert sorted(record["results"]) == [f"G{i}" for i in range(1, 9)]
     assert all(record["results"].values())
     assert "smoke" in record["conditions"]["device"]
+    return record["results"]
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_where_only_torch_and_transformers_are(tmp_path):
+    assert sorted(smoke("gpu", tmp_path)) == [f"G{i}" for i in range(1, 9)]
+
+
+@pytest.mark.slow
+def test_so_does_the_script_for_the_first_minutes_on_a_gpu(tmp_path):
+    found = smoke("gpu_first", tmp_path)
+    assert list(found) == list(gpu_first.SECTIONS)
+    trained = [row["trained"] for row in found["S1"] if "trained" in row]
+    assert trained == [len(METHODS)] * 3
+
+
+def test_the_first_minutes_take_only_sections_that_exist_and_start_none_too_late(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        gpu_first.main(["--smoke", "--only", "S2,S99"])
+    path = tmp_path / "first.json"
+    assert gpu_first.main(["--smoke", "--only", "S2", "--minutes", "0", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["results"] == {"S2": [{"": "not measured: no time left"}]}
+
+
+def test_a_section_that_fails_keeps_its_rows_and_the_others_run(small, tmp_path, monkeypatch):
+    def breaks(bench):
+        yield {"what": "first", "ms": 1.0}
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(gpu_first, "SECTIONS", {"A": breaks, "B": gpu_first.s2_waits})
+    bench = gpu_first.Bench(model=small, scale=gpu_first.SMOKE, device=CPU, precision="bf16", deadline=math.inf)
+    path = tmp_path / "first.json"
+    assert not gpu_first.measure_all(bench, ["A", "B"], {}, path)
+    found = json.loads(path.read_text())["results"]
+    assert found["A"] == [{"what": "first", "ms": 1.0}, {"": "failed: ValueError: out of order"}]
+    assert found["B"]
