@@ -1,0 +1,252 @@
+"""The events of a sweep's ledger, one class each, and how they are written as JSON.
+
+The names in `EVENTS` and the fields of the classes are those on disk, so that they never change; a field that is added needs
+a default, which ledgers from before it get. Knows no file and no clock: a record's number and time are the ledger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from typing import Any, Literal
+
+from search_spaces.language import Cell
+from search_spaces.records import END_STATES, Outcome, Progress, Trial
+
+Decision = Literal["continue", "stop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOpened:
+    """A driver begins to work on the sweep, anew or again."""
+
+    manifest: Mapping[str, Any]
+    format: int = 0  # of the ledger; 0: from before it was numbered
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicesShared:
+    """The cluster is up."""
+
+    slots: int  # trials that run at once
+    per_device: int  # of them on one device
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialAsked:
+    """A study proposed a trial, or a winner got another final."""
+
+    id: str
+    trial: Trial
+    number: int = 0  # in the search of its cell, or among its finals
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted:
+    """A trial was assigned to a device worker, for the first time or again."""
+
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReported:
+    """A trial finished an epoch. `decision`: what ASHA said to it."""
+
+    id: str
+    progress: Progress
+    decision: Decision = "continue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded:
+    """A trial is over. `cached`: its result is that of the same trial in another sweep."""
+
+    id: str
+    outcome: Outcome
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointMeasured:
+    """The checkpoint of a trial that ran to its end."""
+
+    id: str
+    bytes: int
+    stored: int  # numbers in the file
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinnerChosen:
+    """The search of a cell is over, and this trial's configuration was the best."""
+
+    cell: Cell
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchesEndedEarly:
+    """The time budget ended the searches of all cells. `budget` is the option as given; the others are seconds."""
+
+    budget: str
+    allowed: float  # the budget in seconds
+    spent: float
+    needed: float  # for the finals
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchesResumed:
+    """The searches that a time budget had ended go on in these cells."""
+
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepInterrupted:
+    """A signal asked the driver to stop: nothing is started any more."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFinished:
+    """Every cell has its result."""
+
+
+Event = (
+    SweepOpened
+    | DevicesShared
+    | TrialAsked
+    | TrialStarted
+    | EpochReported
+    | TrialEnded
+    | CheckpointMeasured
+    | WinnerChosen
+    | SearchesEndedEarly
+    | SearchesResumed
+    | SweepInterrupted
+    | SweepFinished
+)
+
+EVENTS: Mapping[str, type[Event]] = {
+    "sweep": SweepOpened,
+    "lanes": DevicesShared,
+    "asked": TrialAsked,
+    "started": TrialStarted,
+    "progress": EpochReported,
+    "ended": TrialEnded,
+    "saved": CheckpointMeasured,
+    "winner": WinnerChosen,
+    "curtailed": SearchesEndedEarly,
+    "extended": SearchesResumed,
+    "interrupted": SweepInterrupted,
+    "finished": SweepFinished,
+}
+NAMES: Mapping[type[Event], str] = {event: name for name, event in EVENTS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRecord:
+    """An event as it stands in a ledger."""
+
+    seq: int  # 1, 2, 3, ... without gaps
+    time: float  # seconds since 1970, when it was made durable
+    event: Event
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Return the event as it is written, its name under "event"."""
+    written = {name: write(getattr(event, name)) for name, (_, write, _) in _wire(type(event)).items()}
+    return {"event": NAMES[type(event)], **written}
+
+
+def event_from_json(record: Mapping[str, Any]) -> Event:
+    """Return the event that was written. Raise ValueError for an unknown event, or a field that is wrong or missing."""
+    name = record.get("event")
+    if not isinstance(name, str) or name not in EVENTS:
+        raise ValueError(f"holds an unknown event, {str(name)[:80]!r}")
+    wire = _wire(EVENTS[name])
+    unknown = sorted(record.keys() - wire.keys() - {"event"})
+    missing = sorted(field for field, (_, _, required) in wire.items() if required and field not in record)
+    if unknown or missing:
+        told = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+        raise ValueError(f"holds an event {name!r} that {' and '.join(told)}")
+    return EVENTS[name](
+        **{field: _read(name, field, read, record[field]) for field, (read, _, _) in wire.items() if field in record}
+    )
+
+
+def _read(event: str, field: str, read: Callable[[Any], Any], value: object) -> Any:
+    try:
+        return read(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"holds an event {event!r} whose {field} cannot be read ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _a(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
+    """Return a function that lets values of this type through. A bool is no number."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{str(value)[:80]!r} is of the wrong type")
+        return value
+
+    return check
+
+
+def _one_of(*allowed: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"{str(value)[:80]!r} is not one of {', '.join(allowed)}")
+        return value
+
+    return check
+
+
+def _outcome(record: Mapping[str, Any]) -> Outcome:
+    _one_of(*END_STATES)(record["state"])
+    return Outcome.from_json(record)
+
+
+def _progress(record: Mapping[str, Any]) -> Progress:
+    for value in record.values():
+        if not isinstance(value, int | float | None):
+            raise TypeError(f"{str(value)[:80]!r} is no number")
+    return Progress.from_json(record)
+
+
+def _trial(record: Mapping[str, Any]) -> Trial:
+    _one_of("search", "final")(record["phase"])
+    return Trial.from_json(record)
+
+
+def _cells(records: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
+    return tuple(Cell(**record) for record in records)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+# How a field of each type is read and written.
+_WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "str": (_a(str), _same),
+    "int": (_a(int), _same),
+    "float": (_a((int, float)), _same),
+    "bool": (_a(bool), _same),
+    "Decision": (_one_of("continue", "stop"), _same),
+    "Mapping[str, Any]": (_a(dict), dict),
+    "Trial": (_trial, Trial.to_json),
+    "Progress": (_progress, Progress.to_json),
+    "Outcome": (_outcome, Outcome.to_json),
+    "Cell": (lambda record: Cell(**record), lambda cell: dict(vars(cell))),
+    "tuple[Cell, ...]": (_cells, lambda cells: [dict(vars(cell)) for cell in cells]),
+}
+
+
+@cache
+def _wire(event: type[Event]) -> Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any], bool]]:
+    """Return of each field: how it is read, how it is written, whether it must be there."""
+    return {field.name: (*_WIRES[str(field.type)], field.default is MISSING) for field in fields(event)}
