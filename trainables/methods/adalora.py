@@ -68,7 +68,7 @@ class AdaLoRA(LoRA):
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        return h.baddbmm(at.x @ p.down * p.singular, p.up, alpha=self.scale)
+        return h.baddbmm(at.map_input @ p.down * p.singular, p.up, alpha=self.scale)
 
     def penalty(self, everything: Mapping[str, Values]) -> Tensor:
         factors = [rows for p in everything.values() if "singular" in p for rows in (p.down.mT, p.up)]

@@ -41,8 +41,16 @@ class SiteContext(Protocol):
         """Whether dropout acts, and running statistics move."""
 
     @property
-    def x(self) -> Tensor:
-        """What came to the linear map [K, T, D]; at an output, the residual: the sub-layer's own input."""
+    def map_input(self) -> Tensor:
+        """What the linear map reads [K, T, in]. Only at the output of a linear map."""
+
+    @property
+    def sublayer_input(self) -> Tensor:
+        """What the sub-layer's first linear maps read [K, T, D]. Only at a sub-layer's output and at attention.prefix."""
+
+    @property
+    def residual(self) -> Tensor:
+        """What will be added to h [K, T, D]; a post-norm encoder adds the sub-layer's input. Only at a sub-layer's output."""
 
     @property
     def weight(self) -> Tensor:

@@ -48,7 +48,7 @@ class DyLoRA(LoRA):
         down, up = p.down, p.up
         if self.frozen:
             down, up = _learning(down, p.learns), _learning(up, p.learns.mT)
-        return h.baddbmm(at.x @ down * p.scales, up)
+        return h.baddbmm(at.map_input @ down * p.scales, up)
 
     def _at_rank(self, n: int) -> dict[str, ArrayLike]:
         """Factors of the r columns: the scale of those in use, and 1 for the last of these."""

@@ -86,7 +86,7 @@ class HoulsbyVariant(Adapter):
         return super().parameters(shape, layer, site) | self._more(shape.width)
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        x = at.x if self.variant in ("parallel", "multiplicative") else h
+        x = at.sublayer_input if self.variant in ("parallel", "multiplicative") else h
         if self.variant == "norm_input":
             x = normalised(x, *moments(x)) * p.gain + p.shift
         z = self._activated(x @ p.down, p, at)

@@ -70,7 +70,7 @@ class Parallel(Method):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         scale = p.scale if self.scale == "learned" else self.scale
-        return h + scale * ((at.x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
+        return h + scale * ((at.sublayer_input @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
 
     def counts(self, shape: Shape) -> tuple[int, int]:
         d, r, modules = shape.width, self.r, shape.layers * len(BESIDE[self.beside])

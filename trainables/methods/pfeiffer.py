@@ -58,7 +58,7 @@ class Pfeiffer(Method):
 
     def branch(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         """What is added to the sub-layer's output h."""
-        z = at.norm(h + at.x)
+        z = at.norm(h + at.residual)
         return (z @ p.down + p.down_bias).relu() @ p.up + p.up_bias
 
     def counts(self, shape: Shape) -> tuple[int, int]:

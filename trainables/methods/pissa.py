@@ -49,5 +49,5 @@ class PiSSA(LoRA):
         return {"down": u[:, : self.r] * root, "up": (v[:, : self.r] * root).T.contiguous()}
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        residual = h - self.scale * (at.x @ at.start("down")) @ at.start("up")
+        residual = h - self.scale * (at.map_input @ at.start("down")) @ at.start("up")
         return super().transform(residual, p, at)

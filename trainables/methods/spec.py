@@ -27,6 +27,17 @@ Site = Literal[
     "ffn.output",  # the same after dropout, before the residual is added
 ]
 
+# The sites at a linear map's output, and those at a sub-layer's.
+LINEAR_MAPS: tuple[Site, ...] = (
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.dense",
+    "ffn.intermediate",
+    "ffn.dense",
+)
+SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
+
 # What the classification head reads: the model's own head on its first token (BERT's pooled, RoBERTa's through a dense layer),
 # or one linear map of the first token's raw state, or of the mean over tokens.
 HeadReads = Literal["own", "first", "mean"]

@@ -67,13 +67,14 @@ class UniPELT(Prefix):
 
     def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
         key, value = super().prefix(p, at)
-        gate = _gate(at.x, p, at)
+        gate = _gate(at.sublayer_input, p, at)
         return at.to_examples(key) * gate, at.to_examples(value) * gate
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         if at.site != "ffn.output":
-            return h + at.to_tokens(_gate(at.x, p, at)) * (at.x @ p.a @ p.b)
-        x = at.norm(h + at.x)
+            x = at.map_input
+            return h + at.to_tokens(_gate(x, p, at)) * (x @ p.a @ p.b)
+        x = at.norm(h + at.residual)
         return h + at.to_tokens(_gate(x, p, at)) * ((x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
 
     def counts(self, shape: Shape) -> tuple[int, int]:

@@ -50,7 +50,7 @@ class VeRA(LowRank):
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        inner = at.x @ p.down[: at.x.shape[-1]] * p.inner
+        inner = at.map_input @ p.down[: at.map_input.shape[-1]] * p.inner
         return h + inner @ p.up[:, : h.shape[-1]] * p.outer
 
     def counts(self, shape: Shape) -> tuple[int, int]:

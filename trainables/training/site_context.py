@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.methods.spec import Site
+from trainables.methods.spec import LINEAR_MAPS, SUBLAYER_OUTPUTS, Site
 from trainables.training.parameter_layout import frozen_starts
 
 if TYPE_CHECKING:
     from trainables.backbone.packing import Rows
     from trainables.training.forward_pass import ForwardPass, Segment
-
-OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 
 
 @dataclass
@@ -37,9 +35,16 @@ class PackedSiteContext:
         return self.running.training
 
     @property
-    def x(self) -> Tensor:
-        assert self.incoming is not None, f"nothing comes to {self.site}"
-        return self.running.tokens(self.segment, self.incoming)
+    def map_input(self) -> Tensor:
+        return self._input_at("map_input", LINEAR_MAPS)
+
+    @property
+    def sublayer_input(self) -> Tensor:
+        return self._input_at("sublayer_input", ("attention.prefix", *SUBLAYER_OUTPUTS))
+
+    @property
+    def residual(self) -> Tensor:
+        return self._input_at("residual", SUBLAYER_OUTPUTS)
 
     @property
     def query(self) -> Tensor:
@@ -59,7 +64,7 @@ class PackedSiteContext:
         return frozen_starts(method, self.running.backbone, self.layer, self.site)[name]
 
     def norm(self, h: Tensor) -> Tensor:
-        norm = self.running.backbone.norms[2 * self.layer + 1 + OUTPUTS.index(self.site)]
+        norm = self.running.backbone.norms[2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site)]
         return F.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
     def to_examples(self, v: Tensor) -> Tensor:
@@ -83,6 +88,11 @@ class PackedSiteContext:
     def keep(self, name: str, value: Tensor) -> None:
         if self.training:
             self.segment.group.keep_value(f"{self.layer}.{self.site}.{name}", value)
+
+    def _input_at(self, name: str, sites: tuple[Site, ...]) -> Tensor:
+        assert self.site in sites, f"{name} is not defined at {self.site}: only at {', '.join(sites)}"
+        assert self.incoming is not None
+        return self.running.tokens(self.segment, self.incoming)
 
     @property
     def _all_rows(self) -> Rows:
