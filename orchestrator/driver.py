@@ -24,6 +24,7 @@ from orchestrator.execution.progress import ProgressDisplay, log_records
 from orchestrator.ledger import Ledger, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sweep_id
+from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget, stopwatch
@@ -47,21 +48,6 @@ DELIVERY = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Where and with what a sweep runs; nothing here changes its results."""
-
-    gpus: int
-    per_device: int  # 0: as many as fill a GPU
-    data_dir: Path | None
-    out: Path
-    report: Path
-    tracking_uri: str | None
-    address: str | None
-    budget: str | None  # the time that all drivers of the sweep together may spend: "40h"
-    command: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Everything that trials need, on this machine: models, examples, and token files by (model, task)."""
 
@@ -70,24 +56,24 @@ class Prepared:
     tokens: dict[tuple[str, str], Path]
 
 
-def drive(plan: Plan, settings: Settings) -> int:
+def drive(plan: Plan, options: RunOptions) -> int:
     """Run the sweep; returns the exit code. Raises what `run.main` turns into one."""
     clock = stopwatch()
     console = Console(stderr=True)
     set_up_logging(console)
     found = {name: resolve(name) for name in plan.space.models}
-    loaded = _load_tasks(plan, settings)
-    out = settings.out.absolute()
+    loaded = _load_tasks(plan, options)
+    out = options.out.absolute()
     folder = out / sweep_id(plan.space)
     with closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, found, loaded, settings.command, device_name(settings.gpus))
+        manifest = make_manifest(plan, found, loaded, options.command, device_name(options.gpus))
         check_unchanged(ledger.records, manifest, folder)
         prepared = _prepare(plan, found, loaded, out)
         _write_state(folder, manifest, loaded)
-        uri = settings.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+        uri = options.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, list(ledger.records))
         tracker.start()
-        allowance = TimeBudget(settings.budget, ledger.records, clock) if settings.budget else None
+        allowance = TimeBudget(options.budget, ledger.records, clock) if options.budget else None
 
         def notify(records: Sequence[dict[str, Any]]) -> None:
             tracker.put(records)
@@ -107,18 +93,16 @@ def drive(plan: Plan, settings: Settings) -> int:
             folder.name,
             folder,
             redact(uri),
-            settings.command,
+            options.command,
         )
         if sweep.curtailed and (allowance is None or allowance.seconds > sweep.curtailed["allowed"]):
             sweep.extend()
-        code = (
-            _verdict(sweep) if sweep.finished else _run(sweep, prepared, settings, folder, console, record, allowance)
-        )
+        code = _verdict(sweep) if sweep.finished else _run(sweep, prepared, options, folder, console, record, allowance)
         if sweep.finished:
             sweep.close()
         delivered = tracker.drain(DELIVERY)
         tracker.close()
-    return _finish(sweep, code, delivered, folder, uri, settings)
+    return _finish(sweep, code, delivered, folder, uri, options)
 
 
 def maker(plan: Plan, prepared: Prepared) -> Callable[[Cell, dict[str, Scalar], int, Phase], Trial]:
@@ -187,12 +171,12 @@ def set_up_logging(console: Console) -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
-def _load_tasks(plan: Plan, settings: Settings) -> dict[str, Loaded]:
+def _load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
     recipe = plan.space.recipe
     return {
         task_name(task): load(
             task,
-            data_dir=settings.data_dir,
+            data_dir=options.data_dir,
             folder=plan.space.folder,
             train_examples=recipe.train_examples,
             test_examples=recipe.test_examples,
@@ -221,7 +205,7 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
 def _run(
     sweep: Sweep,
     prepared: Prepared,
-    settings: Settings,
+    options: RunOptions,
     folder: Path,
     console: Console,
     record: Callable[[Mapping[str, Any]], None],
@@ -231,14 +215,14 @@ def _run(
     keeper.tidy()
     parts = (read(path).train for path in prepared.tokens.values())
     lengths = (len(part.ids) / len(part) for part in parts)
-    per_device = settings.per_device or trials_per_device(sweep.space, lengths, settings.gpus)
-    with cluster(settings.gpus, per_device, settings.address) as (part, temporary), watched():
+    per_device = options.trials_per_device or trials_per_device(sweep.space, lengths, options.gpus)
+    with cluster(options.gpus, per_device, options.address) as (part, temporary), watched():
         record({"event": "lanes", "slots": part.slots, "per_device": part.per_device})
         # Not before: Ray reads its switches and its token when it is imported.
         from orchestrator.execution import tune_runner
 
         display = ProgressDisplay(sweep, console)
-        drain = tune_runner.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", settings.command))
+        drain = tune_runner.Drain(goodbye=lambda: log.error("stopped at once; continue with: %s", options.command))
         places = tune_runner.TrialPaths(
             sources=_sources(prepared), data=prepared.tokens, checkpoints=folder / "checkpoints"
         )
@@ -265,21 +249,21 @@ def _sources(prepared: Prepared) -> dict[str, str]:
     return {name: str(model.path) if Path(name).is_dir() else name for name, model in prepared.models.items()}
 
 
-def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, settings: Settings) -> int:
+def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, options: RunOptions) -> int:
     if not delivered:
         log.error(
             "the tracking store %s did not take everything; the ledger holds it, and the same command delivers it",
             redact(uri),
         )
         return code or exit_codes.ENVIRONMENT
-    arguments = ["--tracking-uri", uri, "--sweep", folder.name, "--out", str(settings.report)]
+    arguments = ["--tracking-uri", uri, "--sweep", folder.name, "--out", str(options.report)]
     done = subprocess.run([sys.executable, "-m", "reports", *arguments], env=environment(), check=False)
     if done.returncode:
         log.error("the report could not be written (exit code %d)", done.returncode)
         return code or exit_codes.ENVIRONMENT
-    log.info("report: %s", settings.report / "summary.md")
+    log.info("report: %s", options.report / "summary.md")
     if code in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
-        log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", settings.command)
+        log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", options.command)
     elif code == exit_codes.TOO_MANY_FAILURES:
         first = sweep.failures[0].outcome
         log.error("stopped: %s; the first: %s", sweep.broken or "a cell has no result", first.reason if first else "")

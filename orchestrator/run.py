@@ -15,19 +15,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
 from orchestrator.planning import preflight
-from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
 from trainables.backbone.models import MissingModel
 from trainables.tasks.task_data import MissingData
-
-if TYPE_CHECKING:
-    from orchestrator.planning.forecast import RunCall
 
 ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
 
@@ -123,17 +120,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, exit_codes.CLUSTER_LOST)
 
 
-def call_of(arguments: argparse.Namespace) -> RunCall:
-    """What a preview has to know of the command line beside the space."""
-    from orchestrator.planning.forecast import RunCall
-
-    return RunCall(
+def options_of(arguments: argparse.Namespace) -> RunOptions:
+    return RunOptions(
+        models=arguments.models,
+        tasks=arguments.tasks,
+        methods=arguments.methods,
+        num_configurations=arguments.trials,
+        final_seeds=arguments.seeds,
+        epochs=arguments.epochs,
+        precision=arguments.precision,
         gpus=arguments.gpus,
-        per_device=arguments.trials_per_gpu,
-        address=arguments.address,
+        trials_per_device=arguments.trials_per_gpu,
+        budget=arguments.budget,
         data_dir=arguments.data_dir,
         out=arguments.out,
-        budget=arguments.budget,
+        report=arguments.report,
+        tracking_uri=arguments.tracking_uri,
+        address=arguments.address,
+        command=command_of(arguments),
     )
 
 
@@ -168,42 +172,23 @@ def _main(arguments: argparse.Namespace) -> int:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
     if not 0 <= arguments.gpus <= 4096:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
-    overrides = Overrides(
-        models=arguments.models,
-        tasks=arguments.tasks,
-        methods=arguments.methods,
-        trials=arguments.trials,
-        seeds=arguments.seeds,
-        epochs=arguments.epochs,
-        precision=arguments.precision,
-    )
-    plan = make_plan(load(arguments.space), overrides, arguments.data_dir)
+    options = options_of(arguments)
+    plan = make_plan(load(arguments.space), options)
     if arguments.plan:
-        print(preview.plan_text(plan, call_of(arguments)))
+        print(preview.plan_text(plan, options))
         return exit_codes.COMPLETE
-    preflight.check(arguments)
+    preflight.check(options)
     from orchestrator.planning.forecast import check_budget
 
-    check_budget(plan, call_of(arguments))
+    check_budget(plan, options)
     if plan.trials > ASK_ABOVE and not arguments.yes and sys.stdin.isatty():
         answer = input(f"{plan.trials} trials of at most {plan.space.recipe.epochs} epochs. Start? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was started")
             return exit_codes.COMPLETE
-    from orchestrator.driver import Settings, drive
+    from orchestrator.driver import drive
 
-    settings = Settings(
-        gpus=arguments.gpus,
-        per_device=arguments.trials_per_gpu,
-        data_dir=arguments.data_dir,
-        out=arguments.out,
-        report=arguments.report,
-        tracking_uri=arguments.tracking_uri,
-        address=arguments.address,
-        budget=arguments.budget,
-        command=command_of(arguments),
-    )
-    return drive(plan, settings)
+    return drive(plan, options)
 
 
 def _names(text: str) -> list[str]:

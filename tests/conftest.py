@@ -37,8 +37,7 @@ def tiny_roberta(tmp_path_factory):
 def driver(monkeypatch):
     """Stands for the driver: takes a checked plan, and fails the test unless told what to do with it."""
     module = ModuleType("orchestrator.driver")
-    module.Settings = dict
-    module.drive = lambda plan, settings: pytest.fail("a sweep was started")
+    module.drive = lambda plan, options: pytest.fail("a sweep was started")
     monkeypatch.setitem(sys.modules, "orchestrator.driver", module)
     return module
 

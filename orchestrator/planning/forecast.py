@@ -19,23 +19,12 @@ from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.planning.throughput import Setting, expected, measured, setting_of
 from orchestrator.planning.token_counts import TokenCount, length
+from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.language import Cell, task_name
 from search_spaces.records import BUDGET, Trial
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunCall:
-    """What the command line says beside the space. `per_device` 0: as many trials as fill a GPU."""
-
-    gpus: int
-    per_device: int
-    address: str | None
-    data_dir: Path | None
-    out: Path
-    budget: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +94,13 @@ class Forecast:
         return sum(each * left.least for each, left in known), sum(each * left.most for each, left in known)
 
 
-def look_ahead(plan: Plan, call: RunCall) -> Forecast:
-    """Read the ledgers under `call.out`, and a sample of the texts that are on this machine."""
+def look_ahead(plan: Plan, options: RunOptions) -> Forecast:
+    """Read the ledgers under `options.out`, and a sample of the texts that are on this machine."""
     space = plan.space
-    folder = call.out / sweep_id(space)
+    folder = options.out / sweep_id(space)
     records = read(folder)
     by_name = {task_name(task): task for task in space.tasks}
-    curtailed, extended = _time_budget(records, call.budget)
+    curtailed, extended = _time_budget(records, options.budget)
     known = done(records, extended)
 
     @cache
@@ -119,18 +108,18 @@ def look_ahead(plan: Plan, call: RunCall) -> Forecast:
         if name not in by_name and name not in TASKS:
             return None
         recipe = replace(space.recipe, train_examples=train_examples)
-        return length(by_name.get(name, name), model, recipe, call.data_dir, space.folder)
+        return length(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
 
     pairs = dict.fromkeys((cell.model, cell.task) for cell in space.cells)
     lengths = {pair: tokens_of(*pair, space.recipe.train_examples) for pair in pairs}
-    machine = _machine(plan, call, lengths.values())
-    timed = measured(call.out)
+    machine = _machine(plan, options, lengths.values())
+    timed = measured(options.out)
 
     def tokens(setting: Setting) -> float | None:
         found = tokens_of(setting.model, setting.task, setting.train_examples)
         return found.tokens if found else None
 
-    paces = {cell: expected(_setting(plan, cell, call, machine), timed, tokens) for cell in space.cells}
+    paces = {cell: expected(_setting(plan, cell, options, machine), timed, tokens) for cell in space.cells}
     return Forecast(
         folder=folder,
         machine=machine,
@@ -142,21 +131,21 @@ def look_ahead(plan: Plan, call: RunCall) -> Forecast:
     )
 
 
-def check_budget(plan: Plan, call: RunCall) -> None:
+def check_budget(plan: Plan, options: RunOptions) -> None:
     """Raise ValueError for a time budget that a new sweep cannot keep by what is known of this machine's speed."""
-    if not call.budget or read(call.out / sweep_id(plan.space)):
+    if not options.budget or read(options.out / sweep_id(plan.space)):
         return
-    forecast = look_ahead(plan, call)
+    forecast = look_ahead(plan, options)
     if not forecast.machine.slots or len(forecast.paces) < len(forecast.left):
         return
     shortest = min(*(plan.epochs(entry)[0] for entry in plan.space.methods), plan.space.recipe.patience + 1)
     finals = plan.space.budget.final_seeds * shortest
     each = [(pace * (1 + finals), pace * (1 + shortest)) for pace, _ in forecast.paces.values()]
     needed = _shortest(each, forecast.machine.slots)
-    if needed > seconds(call.budget):
+    if needed > seconds(options.budget):
         raise ValueError(
-            f"--budget {call.budget}: one configuration of each of {len(each)} cells and its finals take at least "
-            f"{needed / 60:.1f} min here, by the speed of earlier sweeps in {call.out}; give more, or fewer cells or --seeds"
+            f"--budget {options.budget}: one configuration of each of {len(each)} cells and its finals take at least "
+            f"{needed / 60:.1f} min here, by the speed of earlier sweeps in {options.out}; give more, or fewer cells or --seeds"
         )
 
 
@@ -204,7 +193,7 @@ def left(plan: Plan, cell: Cell, known: Done, searching: bool = True) -> Left:
     """
     budget, entry = plan.space.budget, plan.space.entry(cell.method)
     fewest, epochs = plan.epochs(entry)
-    tries = max(0, plan.tries(entry) * budget.search_seeds - known.searched) if searching else 0
+    tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.searched) if searching else 0
     finals = max(0, budget.final_seeds - known.finals)
     shortest = min(fewest, plan.space.recipe.patience + 1)
     # Trial n is judged by trials 0 .. n - in_flight, and only if they are `min_values` at least.
@@ -252,19 +241,19 @@ def _shortest(chains: Iterable[tuple[float, float]], slots: int) -> float:
     return max(sum(work for work, _ in known) / slots, max((chain for _, chain in known), default=0.0))
 
 
-def _machine(plan: Plan, call: RunCall, lengths: Iterable[TokenCount | None]) -> Machine:
+def _machine(plan: Plan, options: RunOptions, lengths: Iterable[TokenCount | None]) -> Machine:
     known = [each.mean for each in lengths if each]
     unknown = not known or len(known) < len({(cell.model, cell.task) for cell in plan.space.cells})
-    devices = call.gpus or (0 if call.address else count_cores())
-    per_device = call.per_device
-    if not per_device and not (call.gpus and unknown):
-        per_device = trials_per_device(plan.space, known, call.gpus)
+    devices = options.gpus or (0 if options.address else count_cores())
+    per_device = options.trials_per_device
+    if not per_device and not (options.gpus and unknown):
+        per_device = trials_per_device(plan.space, known, options.gpus)
     return Machine(devices=devices, per_device=per_device)
 
 
-def _setting(plan: Plan, cell: Cell, call: RunCall, machine: Machine) -> Setting:
+def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> Setting:
     method = plan.space.entry(cell.method).name
-    return setting_of(cell, method, plan.space.recipe, device_name(call.gpus), machine.per_device)
+    return setting_of(cell, method, plan.space.recipe, device_name(options.gpus), machine.per_device)
 
 
 def _time_budget(records: Iterable[Mapping[str, Any]], given: str | None) -> tuple[str, bool]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.fit_to_models import fit
+from orchestrator.run_options import RunOptions
 from search_spaces.language import (
     TRAINING,
     Budget,
@@ -31,26 +31,13 @@ from trainables.tasks.task_data import Task
 from trainables.tasks.task_loading import check_files, describe
 from trainables.training.parameter_counts import build, count
 
-# Options that replace a value of the space: option, part of the space, field.
+# Options that replace a value of the space: flag, field of RunOptions, part of the space, field of that part.
 REPLACED = (
-    ("trials", "budget", "trials"),
-    ("seeds", "budget", "final_seeds"),
-    ("epochs", "recipe", "epochs"),
-    ("precision", "recipe", "precision"),
+    ("--trials", "num_configurations", "budget", "trials"),
+    ("--seeds", "final_seeds", "budget", "final_seeds"),
+    ("--epochs", "epochs", "recipe", "epochs"),
+    ("--precision", "precision", "recipe", "precision"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """What the command line changes of a space; None leaves it as it is."""
-
-    models: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
-    methods: Sequence[str] | None = None
-    trials: int | None = None
-    seeds: int | None = None
-    epochs: int | None = None
-    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +49,8 @@ class Plan:
     shapes: Mapping[str, Shape | None]
     tasks: Mapping[str, Task]
 
-    def tries(self, entry: MethodEntry) -> int:
-        """Configurations of a cell: the budget, or all points of a smaller finite space."""
+    def num_configurations(self, entry: MethodEntry) -> int:
+        """Return how many configurations a cell tries: the budget, or all points of a smaller finite space."""
         return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
 
     def epochs(self, entry: MethodEntry) -> tuple[int, int]:
@@ -77,7 +64,7 @@ class Plan:
         """Trials of the whole sweep, finals included."""
         finals = self.space.budget.final_seeds
         seeds = self.space.budget.search_seeds
-        return sum(self.tries(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
+        return sum(self.num_configurations(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
@@ -86,25 +73,25 @@ class Plan:
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
 
-def make_plan(space: Space, overrides: Overrides, data_dir: Path | None) -> Plan:
-    """Apply the command line and check everything that can be checked cheaply.
+def make_plan(space: Space, options: RunOptions) -> Plan:
+    """Apply the options to the space and check everything that can be checked cheaply.
 
     Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
     """
     written = _with_own_search(space)
-    space, stamp = apply(written, overrides)
+    space, stamp = apply(written, options)
     tasks = {task_name(task): describe(task) for task in space.tasks}
     shapes = {name: _shape(name) for name in space.models}
-    if overrides.models is not None:
+    if options.models is not None:
         own = [shape for name in written.models if (shape := models.peek(name))]
         given = [shape for shape in shapes.values() if shape]
-        space, told = fit(space, own, given, droppable=overrides.methods is None)
+        space, told = fit(space, own, given, droppable=options.methods is None)
         stamp += [f"on {', '.join(space.models)}: {each}" for each in told]
     for entry in space.methods:
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)
     for task in space.tasks:
-        check_files(task, data_dir, space.folder)
+        check_files(task, options.data_dir, space.folder)
     return Plan(space=space, stamp=tuple(stamp), shapes=shapes, tasks=tasks)
 
 
@@ -120,31 +107,31 @@ def _with_own_search(space: Space) -> Space:
     return replace(space, methods=tuple(filled))
 
 
-def apply(space: Space, overrides: Overrides) -> tuple[Space, list[str]]:
-    """The space with the command line's subsets and smaller budgets, and a sentence for each.
+def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
+    """Return the space with the subsets and smaller budgets that the options name, and a sentence for each.
 
     What is kept keeps the space's order: the same names in another order are the same sweep.
     """
     stamp: list[str] = []
     changes: dict[str, Any] = {}
-    if overrides.models is not None and set(overrides.models) != set(space.models):
-        changes["models"] = tuple(_in_order(overrides.models, space.models))
+    if options.models is not None and set(options.models) != set(space.models):
+        changes["models"] = tuple(_in_order(options.models, space.models))
         stamp.append(f"--models {','.join(changes['models'])} instead of {','.join(space.models)}")
-    if overrides.tasks is not None:
+    if options.tasks is not None:
         tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
-        kept = _subset("task", overrides.tasks, tasks)
+        kept = _subset("task", options.tasks, tasks)
         changes["tasks"] = tuple(tasks[name] for name in kept)
         stamp += _fewer("--tasks", kept, tasks)
-    if overrides.methods is not None:
+    if options.methods is not None:
         rows = {entry.label: entry for entry in space.methods}
-        kept = _subset("method", overrides.methods, rows)
+        kept = _subset("method", options.methods, rows)
         changes["methods"] = tuple(rows[name] for name in kept)
         stamp += _fewer("--methods", kept, rows)
-    for flag, part, name in REPLACED:
-        value, record = getattr(overrides, flag), changes.get(part, getattr(space, part))
+    for flag, option, part, name in REPLACED:
+        value, record = getattr(options, option), changes.get(part, getattr(space, part))
         if value is not None and value != getattr(record, name):
-            stamp.append(f"--{flag} {value} instead of {getattr(record, name)}")
-            changes[part] = _changed(record, name, f"--{flag} {value}", value)
+            stamp.append(f"{flag} {value} instead of {getattr(record, name)}")
+            changes[part] = _changed(record, name, f"{flag} {value}", value)
     if space.recipe.epochs != changes.get("recipe", space.recipe).epochs:
         changes |= _not_searched("epochs", space.search, changes.get("methods", space.methods))
     return replace(space, **changes), stamp

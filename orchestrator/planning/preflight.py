@@ -7,11 +7,11 @@ import re
 import shutil
 import socket
 import tempfile
-from argparse import Namespace
 from pathlib import Path
 
 from orchestrator.execution.cluster import check_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.run_options import RunOptions
 from search_spaces.tracking_uri import check_recorded_uri, sqlite_path
 
 MIN_FREE_MIB = 100
@@ -19,15 +19,15 @@ CONNECT_SECONDS = 3.0
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
-def check(arguments: Namespace) -> None:
+def check(options: RunOptions) -> None:
     """Raise ValueError for an option that cannot be meant, EnvironmentUnfit for what this machine does not provide."""
-    if arguments.tracking_uri:
-        check_tracking(arguments.tracking_uri)
-    if arguments.address:
-        check_address(arguments.address)
-    check_gpus(arguments.gpus, arguments.address)
-    check_folder("--out", arguments.out)
-    check_folder("--report", arguments.report)
+    if options.tracking_uri:
+        check_tracking(options.tracking_uri)
+    if options.address:
+        check_address(options.address)
+    check_gpus(options.gpus, options.address)
+    check_folder("--out", options.out)
+    check_folder("--report", options.report)
 
 
 def check_folder(flag: str, folder: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from orchestrator.planning.forecast import Forecast, RunCall, disk, look_ahead
+from orchestrator.planning.forecast import Forecast, disk, look_ahead
 from orchestrator.planning.plan import Plan
+from orchestrator.run_options import RunOptions
 from search_spaces.language import Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
 from search_spaces.records import END_STATES
@@ -16,12 +17,12 @@ from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build, count
 
 
-def plan_text(plan: Plan, call: RunCall) -> str:
+def plan_text(plan: Plan, options: RunOptions) -> str:
     """Cells, trials and parameters; tokens, hours and disk as far as they are known; what has been done already."""
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
     asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
-    ahead = look_ahead(plan, call)
+    ahead = look_ahead(plan, options)
     lines = [
         f"{space.name}: {space.title or 'untitled'}",
         f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
@@ -42,7 +43,7 @@ def plan_text(plan: Plan, call: RunCall) -> str:
     )
     if plan.stamp:
         lines += ["", "  reduced: " + "; ".join(plan.stamp)]
-    told = [(name, text) for name, text in _ahead(plan, call, ahead) if text]
+    told = [(name, text) for name, text in _ahead(plan, options, ahead) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
 
 
@@ -71,15 +72,15 @@ def _methods() -> list[list[str]]:
     return rows
 
 
-def _ahead(plan: Plan, call: RunCall, ahead: Forecast) -> list[tuple[str, str]]:
+def _ahead(plan: Plan, options: RunOptions, ahead: Forecast) -> list[tuple[str, str]]:
     """What is left to do, and what it takes, line by line."""
     return [
         ("tokens", _tokens(plan, ahead)),
-        ("time", _time(call, ahead)),
+        ("time", _time(options, ahead)),
         ("besides", _ablations(plan)),
         ("disk", _disk(plan, ahead)),
-        ("asks for", _devices(call, ahead)),
-        ("budget", f"{call.budget}: the searches end in time for the finals" if call.budget else ""),
+        ("asks for", _devices(options, ahead)),
+        ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
         ("done", _done(plan, ahead)),
     ]
 
@@ -97,19 +98,19 @@ def _tokens(plan: Plan, ahead: Forecast) -> str:
     return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
 
 
-def _time(call: RunCall, ahead: Forecast) -> str:
+def _time(options: RunOptions, ahead: Forecast) -> str:
     busy = [cell for cell, left in ahead.left.items() if left.most]
     missing = sum(cell not in ahead.paces for cell in busy)
     if not busy:
         return "nothing is left to train"
     if missing:
-        return f"unknown: sweeps in {call.out} have timed nothing like {missing} of {len(busy)} cells on such a device"
+        return (
+            f"unknown: sweeps in {options.out} have timed nothing like {missing} of {len(busy)} cells on such a device"
+        )
     if ahead.hours is None:
         return "unknown: so is how many trials will run at once"
     least, most = (f"{hours:.2g}" for hours in ahead.hours)
-    return (
-        f"{least} to at most {most} h of training, as fast as sweeps in {call.out} were; start and report not counted"
-    )
+    return f"{least} to at most {most} h of training, as fast as sweeps in {options.out} were; start and report not counted"
 
 
 def _ablations(plan: Plan) -> str:
@@ -138,11 +139,11 @@ def _mebibytes(size: float) -> str:
     return f"{math.ceil(size / 2**20):,} MiB"
 
 
-def _devices(call: RunCall, ahead: Forecast) -> str:
+def _devices(options: RunOptions, ahead: Forecast) -> str:
     """GPUs or cores, trials on each, and processes beside the driver's and Ray's own."""
-    device, machine = "GPU" if call.gpus else "core", ahead.machine
+    device, machine = "GPU" if options.gpus else "core", ahead.machine
     if not machine.devices:
-        return f"all cores of the cluster at {call.address}"
+        return f"all cores of the cluster at {options.address}"
     devices = f"{machine.devices} {device}" + ("" if machine.devices == 1 else "s")
     if not machine.per_device:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
@@ -185,7 +186,14 @@ def _row(plan: Plan, entry: MethodEntry, ahead: Forecast) -> list[str]:
     size = grid_size(dimensions)
     searched = " ".join(f"{name} {_dimension(d)}" for name, d in dimensions.items())
     points = "TPE" if math.isinf(size) else f"{'TPE' if size > plan.space.budget.trials else 'all'} of {size:g}"
-    return [entry.label, searched, points, str(plan.tries(entry)), _pace(entry, ahead), _parameters(plan, entry)]
+    return [
+        entry.label,
+        searched,
+        points,
+        str(plan.num_configurations(entry)),
+        _pace(entry, ahead),
+        _parameters(plan, entry),
+    ]
 
 
 def _pace(entry: MethodEntry, ahead: Forecast) -> str:

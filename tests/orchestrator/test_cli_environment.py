@@ -71,7 +71,7 @@ def test_a_cluster_that_does_not_answer_is_an_unfit_environment(run):
     ],
 )
 def test_what_ends_a_sweep_has_an_exit_code_of_its_own_and_no_traceback(run, driver, error, code):
-    def drive(plan, settings):
+    def drive(plan, options):
         raise error
 
     driver.drive = drive
@@ -79,7 +79,7 @@ def test_what_ends_a_sweep_has_an_exit_code_of_its_own_and_no_traceback(run, dri
 
 
 def test_an_interrupted_start_says_how_to_go_on(run, driver):
-    def drive(plan, settings):
+    def drive(plan, options):
         raise KeyboardInterrupt
 
     driver.drive = drive

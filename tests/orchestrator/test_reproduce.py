@@ -12,8 +12,9 @@ import pytest
 from orchestrator import exit_codes, reproduce
 from orchestrator.driver import Prepared, maker
 from orchestrator.ledger import Ledger, read, write_atomic
-from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
+from orchestrator.run_options import RunOptions
 from search_spaces.language import Cell
 from search_spaces.loading import load
 from search_spaces.records import TRAINING_SEMANTICS
@@ -27,7 +28,7 @@ from trainables.worker.device_worker import DeviceWorker, Job, open_device_worke
 def sweep(tmp_path_factory):
     """The folder of a sweep one of whose cells is finished, and that cell; its finals trained together in one lane."""
     out = tmp_path_factory.mktemp("out")
-    plan = make_plan(load(str(write_project(out, epochs=2))), Overrides(methods=["adapter"]), None)
+    plan = make_plan(load(str(write_project(out, epochs=2))), RunOptions(methods=["adapter"]))
     (name,) = plan.space.models
     model = resolve(name)
     task = task_loading.load(

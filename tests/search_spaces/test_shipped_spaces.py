@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.planning.preview import plan_text
 from search_spaces.loading import load, names
-from tests.fixtures.forecast_call import make_call
+from tests.fixtures.run_options import make_options
 from tests.orchestrator.planning.test_plan import plan_of
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
@@ -28,11 +28,11 @@ def csv_tasks(tmp_path, monkeypatch):
 def test_every_shipped_space_is_a_correct_plan(name, csv_tasks, tmp_path):
     plan = plan_of(load(name))
     budget = plan.space.budget
-    tries = sum(plan.tries(plan.space.entry(c.method)) for c in plan.space.cells)
+    tries = sum(plan.num_configurations(plan.space.entry(c.method)) for c in plan.space.cells)
     assert plan.trials == tries * budget.search_seeds + len(plan.space.cells) * budget.final_seeds
-    text = plan_text(plan, make_call(tmp_path))
+    text = plan_text(plan, make_options(tmp_path))
     assert all(entry.label in text for entry in plan.space.methods)
-    reduced = plan_of(load(name), models=["roberta-base"], trials=1, seeds=1, epochs=2)
+    reduced = plan_of(load(name), models=["roberta-base"], num_configurations=1, final_seeds=1, epochs=2)
     assert reduced.trials == len(reduced.space.cells) * (budget.search_seeds + 1)
 
 
@@ -62,7 +62,7 @@ def test_a_protocol_runs_on_a_users_own_files(csv_tasks, tmp_path):
     )
     plan = plan_of(load(str(tmp_path / "mine.py")))
     assert list(plan.tasks) == ["mine", "agreement"]
-    assert {plan.tries(entry) for entry in plan.space.methods} == {12}
+    assert {plan.num_configurations(entry) for entry in plan.space.methods} == {12}
 
 
 # What the papers' protocols fix, as the reference cards of the methods have it.
@@ -103,7 +103,7 @@ def test_the_protocols_are_the_papers(name, csv_tasks):
 
 def test_the_grid_of_the_papers_tables_is_tried_as_a_whole():
     plan = plan_of(load("madapter_tables"))
-    assert {plan.tries(entry) for entry in plan.space.methods} == {8}
+    assert {plan.num_configurations(entry) for entry in plan.space.methods} == {8}
     # 4 methods x 2 models x 4 tasks x 24 runs are the paper's 768; a control and finals come on top.
     assert plan.trials == 768 * 5 // 4 + 2 * 4 * 5 * 3
 

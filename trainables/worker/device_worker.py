@@ -70,8 +70,8 @@ class DeviceWorker:
     def enter(self, job: Job) -> None:
         """Seat a trial, from its checkpoint if there is one; a stale resident of the same trial is replaced.
 
-        Raises ValueError for settings that the method refuses, or a model that is not the sweep's; OutOfDeviceMemory when the memory
-        that steps have needed so far does not leave enough for it beside the others.
+        Raises ValueError for settings that the method refuses, or a model that is not the sweep's; OutOfDeviceMemory when the
+        memory that steps have needed so far does not leave enough for it beside the others.
         """
         self.leave(job.trial.id)
         model = _model(job.source)

@@ -10,16 +10,17 @@ from orchestrator.execution import cluster
 from orchestrator.ledger import Ledger, read
 from orchestrator.planning import forecast
 from orchestrator.planning.forecast import Done, Left, check_budget, done, left, look_ahead, makespan
-from orchestrator.planning.plan import Overrides, Plan, make_plan
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preview import plan_text
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.planning.throughput import Setting, Throughput, expected, measured
 from orchestrator.planning.token_counts import length, train_examples
+from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
 from search_spaces.records import BUDGET, END_STATES
 from tests.fixtures.encoders import write_tiny
 from tests.fixtures.fakes import curve, drive, end_of, make_space
-from tests.fixtures.forecast_call import make_call
+from tests.fixtures.run_options import make_options
 from tests.orchestrator.search.test_time_budget import Scene
 from tests.trainables.tasks.test_data_nsmc import rows, write
 from trainables.tasks import nsmc_reviews, task_loading, tokens
@@ -50,7 +51,7 @@ def test_a_sweep_trains_as_many_epochs_as_were_foreseen_at_least_and_at_most(pat
     for cell, epochs in epochs_of(drive(space, tmp_path)).items():
         foreseen = left(plan, cell, Done())
         assert foreseen.least <= epochs <= foreseen.most
-        assert foreseen.most == (plan.tries(space.entry(cell.method)) + 2) * 8
+        assert foreseen.most == (plan.num_configurations(space.entry(cell.method)) + 2) * 8
 
 
 def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_path):
@@ -199,7 +200,7 @@ def project(tmp_path):
         budget=Budget(trials=4, final_seeds=2, grace=1),
         folder=tmp_path,
     )
-    return make_plan(space, Overrides(), None)
+    return make_plan(space, RunOptions())
 
 
 def test_tokens_of_an_epoch_are_those_that_are_then_trained(project, tmp_path):
@@ -242,8 +243,8 @@ def test_what_is_not_on_this_machine_is_unknown(tmp_path):
         methods=(method("full"),),
         search={"lr": choice(1e-3), "batch_size": choice(8)},
     )
-    plan = make_plan(space, Overrides(), None)
-    text = plan_text(plan, make_call(tmp_path, gpus=4, per_device=0, budget="40h"))
+    plan = make_plan(space, RunOptions())
+    text = plan_text(plan, make_options(tmp_path, gpus=4, trials_per_device=0, budget="40h"))
     lines = {line[2:10].strip(): line[11:] for line in text.split("\n") if line[:2] == "  "}
     assert lines["tokens"] == "unknown for 1 of 1 pairs of model and task"
     assert lines["time"].startswith("unknown: ")
@@ -256,16 +257,16 @@ def test_hours_follow_from_what_an_epoch_took_here(project, tmp_path):
     out = tmp_path / "runs"
     one = replace(project.space, tasks=("agreement",), methods=project.space.methods[:1])
     write_ledger(out / "earlier", one, seconds=3600.0)
-    ahead = look_ahead(replace(project, space=one), make_call(out))
+    ahead = look_ahead(replace(project, space=one), make_options(out))
     (cell,) = one.cells
     assert ahead.paces == {cell: (3600.0, True)}
     # 4 tries and 2 finals of 3 or 4 epochs; in_flight 2: trials 0 to 3 are judged by too few to be stopped.
     least, most = ahead.hours
     assert least == max((4 + 2) * 3 / 2, 2 * 1 + 3)
     assert most == pytest.approx((4 + 2) * 4 / 2 + (2 * 4 + 4) / 2)
-    text = plan_text(replace(project, space=one), make_call(out))
+    text = plan_text(replace(project, space=one), make_options(out))
     assert f"time     {least:.2g} to at most {most:.2g} h of training" in text
-    assert look_ahead(replace(project, space=one), make_call(out, per_device=2)).hours is None
+    assert look_ahead(replace(project, space=one), make_options(out, trials_per_device=2)).hours is None
 
 
 def test_no_schedule_that_never_idles_takes_longer_than_the_bound():
@@ -277,32 +278,32 @@ def test_no_schedule_that_never_idles_takes_longer_than_the_bound():
 def test_a_time_budget_that_is_too_short_is_refused_before_anything_starts(project, tmp_path):
     out = tmp_path / "runs"
     one = replace(project, space=replace(project.space, tasks=("agreement",), methods=project.space.methods[:1]))
-    check_budget(one, make_call(out, budget="1s"))
+    check_budget(one, make_options(out, budget="1s"))
     write_ledger(out / "earlier", one.space, seconds=60.0)
     with pytest.raises(ValueError, match=r"--budget 1s: one configuration of each of 1 cells.*at least 4\.0 min here"):
-        check_budget(one, make_call(out, budget="1s"))
-    check_budget(one, make_call(out, budget="5m"))
+        check_budget(one, make_options(out, budget="1s"))
+    check_budget(one, make_options(out, budget="5m"))
     write_ledger(out / sweep_id(one.space), one.space)
-    check_budget(one, make_call(out, budget="1s"))
+    check_budget(one, make_options(out, budget="1s"))
 
 
 def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     out = tmp_path / "runs"
     write_ledger(out / sweep_id(project.space), project.space)
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    text = plan_text(project, make_call(out))
+    text = plan_text(project, make_options(out))
     assert "done     0 of 24 trials have ended (none); 1 begun, to be continued; 0 of 4 cells finished" in text
     assert "asks for 2 cores, one trial on each, in a process of its own" in text
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
 def test_lanes_are_asked_for_where_trials_share_a_device(project, tmp_path):
-    text = plan_text(project, make_call(tmp_path, per_device=4))
+    text = plan_text(project, make_options(tmp_path, trials_per_device=4))
     assert "2 cores, 4 trials on each (8 at once): 2 processes that train, 8 that wait for one trial each" in text
 
 
 def test_a_gpu_is_filled_as_the_driver_would_fill_it(project, tmp_path):
-    machine = look_ahead(project, make_call(tmp_path, gpus=2, per_device=0)).machine
+    machine = look_ahead(project, make_options(tmp_path, gpus=2, trials_per_device=0)).machine
     assert machine.devices == 2
     assert 1 <= machine.per_device <= 64
     assert not math.isnan(machine.slots)

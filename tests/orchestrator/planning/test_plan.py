@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from orchestrator.driver import Prepared, maker
 from orchestrator.planning import sweep_manifest
-from orchestrator.planning.plan import Overrides, apply, make_plan
+from orchestrator.planning.plan import apply, make_plan
 from orchestrator.planning.preview import list_text, plan_text
 from orchestrator.planning.sweep_manifest import sweep_id
-from orchestrator.run import command_of, parser
+from orchestrator.run import command_of, options_of, parser
+from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
 from search_spaces.loading import load
-from tests.fixtures.forecast_call import make_call
+from tests.fixtures.run_options import make_options
 from trainables.backbone.models import KNOWN_CONFIGS
 from trainables.methods import METHODS
 
@@ -44,8 +45,8 @@ def make_space(**changes) -> Space:
     return Space(**{**values, **changes})
 
 
-def plan_of(space: Space, **overrides):
-    return make_plan(space, Overrides(**overrides), None)
+def plan_of(space: Space, **options):
+    return make_plan(space, RunOptions(**options))
 
 
 def test_without_options_the_space_stays_as_it_is_and_unstamped():
@@ -78,12 +79,12 @@ def test_models_may_be_others_than_the_spaces():
 def test_naming_everything_in_any_order_is_the_whole_space():
     space, stamp = apply(
         make_space(),
-        Overrides(
+        RunOptions(
             models=["roberta-base", "bert-base-uncased"],
             tasks=["entailment", "agreement"],
             methods=["adapter", "full"],
-            trials=6,
-            seeds=2,
+            num_configurations=6,
+            final_seeds=2,
             epochs=8,
         ),
     )
@@ -91,7 +92,7 @@ def test_naming_everything_in_any_order_is_the_whole_space():
 
 
 def test_smaller_budgets_replace_the_spaces_and_are_stamped():
-    plan = plan_of(make_space(), trials=3, seeds=1, epochs=2)
+    plan = plan_of(make_space(), num_configurations=3, final_seeds=1, epochs=2)
     assert (plan.space.budget.trials, plan.space.budget.final_seeds, plan.space.recipe.epochs) == (3, 1, 2)
     assert plan.stamp == ("--trials 3 instead of 6", "--seeds 1 instead of 2", "--epochs 2 instead of 8")
     untouched = replace(plan.space, budget=make_space().budget, recipe=make_space().recipe)
@@ -108,7 +109,7 @@ def test_a_small_finite_cell_is_tried_once_through_and_a_wide_one_up_to_the_budg
         )
     )
     plan = plan_of(space)
-    assert [plan.tries(entry) for entry in space.methods] == [4, 6, 6, 1]
+    assert [plan.num_configurations(entry) for entry in space.methods] == [4, 6, 6, 1]
     assert plan.trials == 4 * (4 + 6 + 6 + 1) + 4 * 4 * 2
 
 
@@ -145,7 +146,7 @@ def test_settings_are_checked_against_every_model():
 
 
 def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
-    text = plan_text(plan_of(make_space(), trials=3), make_call(tmp_path))
+    text = plan_text(plan_of(make_space(), num_configurations=3), make_options(tmp_path))
     assert "2 models x 2 tasks x 2 methods = 8 cells" in text
     assert f"{8 * 3 + 8 * 2} trials" in text
     assert "BERT-base 1,238,786 to 2,419,202" in text
@@ -156,8 +157,8 @@ def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
 def test_a_plan_foretells_the_evaluations_of_rows_that_lose_their_layers(tmp_path):
     space = make_space(methods=(method("full"), ablated(method("adapter", r=32))))
     told = "besides  79 more evaluations of each final of adapter, without spans of its layers"  # 12 * 13 / 2 and the whole
-    assert told in plan_text(plan_of(space), make_call(tmp_path))
-    assert "besides" not in plan_text(plan_of(make_space()), make_call(tmp_path))
+    assert told in plan_text(plan_of(space), make_options(tmp_path))
+    assert "besides" not in plan_text(plan_of(make_space()), make_options(tmp_path))
 
 
 def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
@@ -289,6 +290,47 @@ def test_the_command_of_a_sweep_leaves_out_what_only_prints():
     assert command == "python -m orchestrator.run --space quickstart --gpus 0"
 
 
+def test_every_option_reaches_the_run():
+    """Options that only print, and the space, are no part of it."""
+    words = {
+        "--models": "a,b",
+        "--tasks": "t",
+        "--methods": "m",
+        "--trials": "2",
+        "--seeds": "3",
+        "--epochs": "4",
+        "--precision": "bf16",
+        "--gpus": "5",
+        "--trials-per-gpu": "6",
+        "--budget": "7m",
+        "--data-dir": "data",
+        "--out": "out",
+        "--report": "report",
+        "--tracking-uri": "http://h:1",
+        "--address": "h:2",
+    }
+    options = options_of(parser().parse_args([word for pair in words.items() for word in pair]))
+    assert {**vars(options), "command": ""} == {
+        "models": ["a", "b"],
+        "tasks": ["t"],
+        "methods": ["m"],
+        "num_configurations": 2,
+        "final_seeds": 3,
+        "epochs": 4,
+        "precision": "bf16",
+        "gpus": 5,
+        "trials_per_device": 6,
+        "budget": "7m",
+        "data_dir": Path("data"),
+        "out": Path("out"),
+        "report": Path("report"),
+        "tracking_uri": "http://h:1",
+        "address": "h:2",
+        "command": "",
+    }
+    assert "--address h:2" in options.command
+
+
 def assert_repeats(words: list[str]) -> None:
     arguments = parser().parse_args(words)
     again = shlex.split(command_of(arguments))
@@ -317,7 +359,7 @@ def test_a_method_brings_its_own_search_unless_the_space_says_otherwise(tmp_path
     space = make_space(
         methods=[own_search("adapter", r=8), own_search("full", lr=1e-5)], search={"batch_size": choice(8)}
     )
-    plan = make_plan(space, Overrides(), None)
+    plan = make_plan(space, RunOptions())
     adapter, full = plan.space.methods
     assert plan.space.dimensions_of(adapter) == {"lr": METHODS["adapter"].search["lr"], "batch_size": choice(8)}
     assert plan.space.dimensions_of(full) == {"batch_size": choice(8)}
@@ -339,7 +381,7 @@ def test_the_list_of_methods_tells_everything_about_each():
 def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line():
     search = {"lr": 1e-4, "batch_size": 8, "epochs": choice(3, 8)}
     space = make_space(search=search, methods=(method("full"), method("adapter", r=8, epochs=5)))
-    assert [plan_of(space).tries(entry) for entry in space.methods] == [2, 1]
+    assert [plan_of(space).num_configurations(entry) for entry in space.methods] == [2, 1]
     shorter = plan_of(space, epochs=2)
     assert all("epochs" not in shorter.space.values_of(entry) for entry in shorter.space.methods)
     assert (shorter.space.recipe.epochs, shorter.stamp) == (2, ("--epochs 2 instead of 8",))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_manifest import space_json
+from orchestrator.run_options import RunOptions
 from orchestrator.search.cell import TrialEntry, together
 from search_spaces.language import Budget, choice, log_uniform, method
 from search_spaces.records import Outcome, Progress
@@ -167,7 +168,7 @@ def test_a_plan_counts_every_seed():
     space = make_space(models=("minilm",), tasks=("agreement",), methods=(method("full"),))
     one, three = (
         make_plan(
-            make_space(**{**vars(space), "budget": Budget(trials=4, search_seeds=n, final_seeds=2)}), Overrides(), None
+            make_space(**{**vars(space), "budget": Budget(trials=4, search_seeds=n, final_seeds=2)}), RunOptions()
         )
         for n in (1, 3)
     )

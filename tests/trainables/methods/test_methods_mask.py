@@ -5,7 +5,8 @@ import pytest
 import torch
 import transformers
 
-from orchestrator.planning.plan import Overrides, make_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.run_options import RunOptions
 from search_spaces.language import Recipe, Space, choice, method
 from tests.fixtures.mask_methods import PART, Seat, plain
 from tests.fixtures.method_settings import SMALL
@@ -272,7 +273,7 @@ def test_a_plan_of_one_epoch_is_refused_for_methods_of_two_phases():
             search={"lr": choice(1e-5), "batch_size": choice(8)},
             recipe=Recipe(epochs=epochs),
         )
-        return make_plan(space, Overrides(), None)
+        return make_plan(space, RunOptions())
 
     assert plan(2).trials
     with pytest.raises(ValueError, match="method 'lt_sft' on roberta-base: epochs = 1: must be at least 2"):
