@@ -193,7 +193,7 @@ class Lone:
         self._optimiser.zero_grad()
 
     def batch(self) -> dict[str, Tensor]:
-        """The batch that the engine gives this trial, as everybody feeds it."""
+        """The batch that the engine gives this trial, as it is usually fed."""
         epoch, place = divmod(self._done, self._steps_per_epoch)
         if place == 0:
             self._order = permutation(len(self._data.train), self._trial.seed, "order", epoch)

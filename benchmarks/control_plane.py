@@ -2,9 +2,9 @@
 
     python -m benchmarks.control_plane [--rounds 3] [--json FILE]
 
-C9: the results of many short trials through one message per lane, against one `tune.report` per result; MLflow in batches
-against single calls. Lanes, desk, Ray Tune, ledger (synced) and MLflow (sqlite) are real, only the trials are closed-form curves
-(`benchmarks/fake_lane.py`). Arms run one after the other in each round, each in a process of its own.
+C9: the results of many short trials through one message per worker, against one `tune.report` per result; MLflow in batches
+against single calls. Workers, mailbox, Ray Tune, ledger (synced) and MLflow (sqlite) are real, only the trials are closed-form
+curves (`benchmarks/fake_worker.py`). Arms run one after the other in each round, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from benchmarks import measure
 Marks = list[tuple[float, dict[str, float]]]
 # First and last trial of each window whose cost is compared.
 WINDOWS = {"10": (10, 40), "100": (100, 200), "1000": (900, 1000)}
-EPOCH_SECONDS = 0.02  # of all residents of a lane
-# Ray's workers are nicer than everybody else by default: on a busy machine they would be starved, and that measured.
+EPOCH_SECONDS = 0.02  # of all trials of a worker
+# Ray's workers are nicer than other processes by default: on a busy machine they would be starved, and that measured.
 NICE = {"RAY_worker_niceness": "0"}
 
 
 def cpu_of_threads() -> dict[str, float]:
     """CPU seconds of this process by thread; Ray's own threads are what is left of "all"."""
     named = {t.name: time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in threading.enumerate() if t.ident}
-    kept = {name: seconds for name, seconds in named.items() if name in ("MainThread", "clerk", "tracking")}
+    kept = {name: seconds for name, seconds in named.items() if name in ("MainThread", "controller", "tracking")}
     return {**kept, "all": time.process_time()}
 
 
-def lanes(trials: int, epochs: int, slots: int, cells: int, seconds: float, grace: int = 2) -> dict[str, Any]:
-    """A sweep of fake trials through two lanes, with ledger and MLflow on."""
+def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, grace: int = 2) -> dict[str, Any]:
+    """A sweep of fake trials through two workers, with ledger and MLflow on."""
     from orchestrator.execution.cluster import Share, cluster
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     marks: Marks = []
     with cluster(0, 1, None) as (_, temporary):
         # Not before: Ray reads its token when it is imported.
-        from benchmarks.fake_lane import registry
         from benchmarks.fake_sweep import make_space, make_sweep
+        from benchmarks.fake_worker import registry
         from orchestrator.execution import tune_runner
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
@@ -103,8 +103,8 @@ def _window(marks: Marks, begin: int, end: int) -> dict[str, float]:
 
 def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     """The driver's part alone, without Ray: results entered `batch` at a time, with the ledger synced and MLflow on."""
-    from benchmarks.fake_lane import FakeResident
     from benchmarks.fake_sweep import make_space, make_sweep
+    from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
     from search_spaces.records import Trial
 
@@ -113,16 +113,16 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
     tracker.append(_tracker(root, sweep))
-    clerk = Controller(
+    controller = Controller(
         sweep, lambda jobs, verdicts: ([], []), lambda trial: {"trial": trial.to_json()}, lambda trial_id: None
     )
-    jobs, _ = clerk.serve([f"p{i}" for i in range(trials)], [])
+    jobs, _ = controller.serve([f"p{i}" for i in range(trials)], [])
     residents = [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
     epochs_of = [[_epoch(resident) for resident in residents] for _ in range(epochs)]
     messages = [each[i : i + batch] for each in epochs_of for i in range(0, trials, batch)]
     wall, cpu, number = time.perf_counter(), time.thread_time(), trials * epochs
     for message in messages:
-        clerk.serve([], message)
+        controller.serve([], message)
     wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
     assert tracker[0].drain(300)
     tracker[0].close()
@@ -131,8 +131,8 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
 
 def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     """CPU milliseconds per trial of 4 epochs in the driver's own code, early and late, and how much of it is Optuna's."""
-    from benchmarks.fake_lane import FakeResident
     from benchmarks.fake_sweep import make_space, make_sweep
+    from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
     from orchestrator.search.sampler import Study
     from search_spaces.records import Trial
@@ -151,7 +151,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     sweep = make_sweep(make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4), root / "sweep")
     marks: Marks = []
-    clerk = Controller(
+    controller = Controller(
         sweep,
         lambda jobs, verdicts: ([], []),
         lambda trial: {"trial": trial.to_json()},
@@ -162,7 +162,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
         messages = [_epoch(resident) for resident in live]
         asked = [f"p{len(marks)}-{i}" for i in range(slots - len(live))]
         began = time.thread_time()
-        jobs, verdicts = clerk.serve(asked, messages)
+        jobs, verdicts = controller.serve(asked, messages)
         spent["all"] += time.thread_time() - began
         live = [r for r in live if verdicts[r.trial.id]]
         live += [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
@@ -218,7 +218,7 @@ def mlflow_calls(points: int) -> dict[str, float]:
 
 
 ARMS: dict[str, Callable[..., Any]] = {
-    "lanes": lanes,
+    "workers": workers,
     "accept": accept,
     "decide": decide,
     "reports": reports,
@@ -245,9 +245,9 @@ def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
     """C9: many residents with long curves, so that results and not trials are the load."""
     trials, epochs, slots = (8, 10, 4) if smoke else (32, 200, 32)
     sizes = {"trials": trials, "epochs": epochs, "grace": epochs, "slots": slots, "cells": 2, "seconds": EPOCH_SECONDS}
-    found: dict[str, list[Any]] = {"lanes": [], "reports": [], "mlflow": []}
+    found: dict[str, list[Any]] = {"workers": [], "reports": [], "mlflow": []}
     for _ in range(rounds):
-        found["lanes"].append(apart("lanes", **sizes))
+        found["workers"].append(apart("workers", **sizes))
         found["reports"].append(apart("reports", trials=4 if smoke else 16, epochs=20 if smoke else 60))
         found["mlflow"].append(apart("mlflow", points=40 if smoke else 400))
     alone = {
@@ -257,7 +257,7 @@ def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
         for batch in (1, 64)
     }
     accepted = {batch: [each["results_per_second"] for each in runs] for batch, runs in alone.items()}
-    rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("lanes", "reports")}
+    rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("workers", "reports")}
     single, batch = ([each[name] for each in found["mlflow"]] for name in ("single", "batch"))
     return {
         "results_per_second": {arm: measure.Spread.of(values) for arm, values in rates.items()},
@@ -266,9 +266,9 @@ def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
             for batch, runs in alone.items()
         },
         "driver_alone_batch_against_single": measure.ratio(accepted[64], accepted[1]),
-        "lanes_against_reports": measure.ratio(rates["lanes"], rates["reports"]),
+        "workers_against_reports": measure.ratio(rates["workers"], rates["reports"]),
         "mlflow_batch_against_single": measure.ratio(single, batch),
-        "mlflow_seconds_after_last_result": measure.Spread.of([e["mlflow_seconds_after"] for e in found["lanes"]]),
+        "mlflow_seconds_after_last_result": measure.Spread.of([e["mlflow_seconds_after"] for e in found["workers"]]),
     }
 
 
@@ -277,7 +277,7 @@ def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
     runs = []
     for _ in range(rounds):
         sizes = {"trials": 6, "cells": 2, "slots": 4} if smoke else {"trials": 51, "cells": 20, "slots": 16}
-        runs.append(apart("lanes", epochs=4, seconds=EPOCH_SECONDS, **sizes))
+        runs.append(apart("workers", epochs=4, seconds=EPOCH_SECONDS, **sizes))
     windows = {
         window: {
             name: measure.Spread.of([r["per_trial"][window][name] for r in runs])

@@ -1,4 +1,4 @@
-"""A sweep over closed-form trials (`benchmarks/fake_lane.py`), with a real ledger."""
+"""A sweep over closed-form trials (`benchmarks/fake_worker.py`), with a real ledger."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def s0_machine(bench: Bench) -> Rows:
 
 
 def s1_methods(bench: Bench) -> Rows:
-    """Every method trains on the device, neighbours in one engine; how far its losses are from those of the CPU."""
+    """Every method trains on the device, together in one engine; how far its losses are from those of the CPU."""
     sizes = (128, 4) if bench.cuda else (32, 2)
     encoder, cpu = Encoder(layers=2, width=sizes[0], heads=sizes[1], vocabulary=200), torch.device("cpu")
     data, losses, broken = make_data([5, 9, 12, 7] * 4, 200), {}, 0
@@ -130,7 +130,7 @@ def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, 
 
 def _names(engine: Engine, slots: dict[str, TrialState]) -> str:
     here = [name for name, slot in slots.items() if slot.trial.id in engine.residents]
-    return here[0] if len(here) == 1 else f"{len(here)} neighbours"
+    return here[0] if len(here) == 1 else f"{len(here)} trials"
 
 
 def s2_waits(bench: Bench) -> Rows:

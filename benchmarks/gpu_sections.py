@@ -176,14 +176,14 @@ def _fill(bench: Bench, shape: Shape) -> Rows:
 
 
 def g5_equality(bench: Bench) -> Rows:
-    """A trial's epoch losses alone twice and among neighbours; fp32 products first, then the precision of this run."""
+    """A trial's epoch losses alone twice and beside other trials; fp32 products first, then the precision of this run."""
     shape, K, epochs = bench.scale.shapes[-1], min(16, max(bench.scale.residents)), 3
     data = bench.data(shape, steps=10)
     trials = bench.trials(K, shape, epochs=epochs)
 
-    def losses(company: list[Trial], precision: str) -> list[float]:
+    def losses(trials_together: list[Trial], precision: str) -> list[float]:
         engine = Engine(replace(bench, precision=precision).backbone())
-        slot = [engine.join(trial, data) for trial in company][company.index(trials[0])]
+        slot = [engine.join(trial, data) for trial in trials_together][trials_together.index(trials[0])]
         while slot.epoch < epochs:
             engine.step()
         return [p.loss if p.loss is not None else float("nan") for p in slot.progress]

@@ -11,8 +11,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from benchmarks.fake_lane import FakeResident
 from benchmarks.fake_sweep import make_space, make_sweep
+from benchmarks.fake_worker import FakeResident
 from orchestrator.search.sweep import Sweep
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 

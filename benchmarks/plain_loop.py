@@ -37,7 +37,7 @@ from trainables.training.parameter_layout import ParameterLayout
 
 
 class Bottleneck(nn.Module):
-    """A Houlsby adapter as anybody would write it, near the identity at its start."""
+    """A Houlsby adapter as it is usually written, near the identity at its start."""
 
     def __init__(self, width: int, r: int):
         super().__init__()
@@ -120,7 +120,7 @@ def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[
 
 
 def padded(split: Split, chosen: np.ndarray, offset: int, regression: bool) -> dict[str, Tensor]:
-    """The batch as everybody feeds it: [B, longest] with an attention mask."""
+    """The batch as it is usually fed: [B, longest] with an attention mask."""
     lengths = split.offsets[chosen + 1] - split.offsets[chosen]
     shape = (len(chosen), int(lengths.max()))
     batch = {n: torch.zeros(shape, dtype=torch.long) for n in ("input_ids", "token_type_ids", "attention_mask")}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.sweep_split [--rounds 3] [--json FILE]
 
-The same trials and the same ASHA on a tiny encoder: residents of one lane per core; one process per core, kept from trial to
-trial (`reuse_actors`); one process per trial. All is read from the ledger. Start: from 'started' to the first epoch's report,
+The same trials and the same ASHA on a tiny encoder: trials together on one worker per core; one process per core, kept from trial
+to trial (`reuse_actors`); one process per trial. All is read from the ledger. Start: from 'started' to the first epoch's report,
 without the epoch. Compute: the epochs. Control: what is left until the trial's end is on record. A resident's epochs contain its
-neighbours' turns, so that a sum over trials says little for lanes: compare the wall time.
+the others' steps, so that a sum over trials says little for workers: compare the wall time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 from benchmarks import measure
 
-Arm = Literal["lane", "kept process", "process per trial"]
-ARMS: dict[Arm, int] = {"lane": 8, "kept process": 1, "process per trial": 1}
+Arm = Literal["worker", "kept process", "process per trial"]
+ARMS: dict[Arm, int] = {"worker": 8, "kept process": 1, "process per trial": 1}
 
 SPACE = """
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method
@@ -150,15 +150,15 @@ def main() -> None:
 def report(found: dict[str, list[dict[str, float]]], path: Path | None) -> None:
     parts = {arm: {part: measure.Spread.of([r[part] for r in runs]) for part in runs[0]} for arm, runs in found.items()}
     walls = {arm: [r["wall"] for r in runs] for arm, runs in found.items()}
-    faster = {arm: measure.ratio(walls[arm], walls["lane"]) for arm in walls if arm != "lane"}
+    faster = {arm: measure.ratio(walls[arm], walls["worker"]) for arm in walls if arm != "worker"}
     flags = measure.conditions(
         clock="wall, from the ledger", encoder="d32 L2 H4", trials="2 cells, ASHA grace 1, 4 epochs"
     )
     measure.print_conditions(flags)
     rows = [[arm, part, str(value)] for arm, each in parts.items() for part, value in each.items()]
     measure.print_table(["arm", "seconds per trial", "median (range)"], rows)
-    measure.print_table(["arm", "lane is faster, times"], [[arm, str(value)] for arm, value in faster.items()])
-    measure.write(path, "sweep_split", flags, {"seconds_per_trial": parts, "lane_is_faster_than": faster})
+    measure.print_table(["arm", "worker is faster, times"], [[arm, str(value)] for arm, value in faster.items()])
+    measure.write(path, "sweep_split", flags, {"seconds_per_trial": parts, "worker_is_faster_than": faster})
 
 
 if __name__ == "__main__":

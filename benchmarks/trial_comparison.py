@@ -1,4 +1,4 @@
-"""One trial of the whole-sweep comparison, without Ray: our lane against Hugging Face's Trainer, CPU seconds of one thread.
+"""One trial of the whole-sweep comparison, without Ray: our worker against Hugging Face's Trainer, CPU seconds of one thread.
 
     python -m benchmarks.trial_comparison --data-dir ../shared/data/glue [--rounds 3] [--json FILE]
 
@@ -31,8 +31,8 @@ from trainables.worker.device_worker import InProcessTrial, open_device_worker
 def ours(
     setting: Setting, model: Model, loaded: Loaded, lr: float, batch_size: int, scratch: Path
 ) -> Callable[[], Any]:
-    """Trains the trial to its end, in a lane as a worker has it; the lane keeps its backbone, as in a sweep."""
-    space, lane = setting.space(), open_device_worker(gpu=False)
+    """Trains the trial to its end, on a device worker as in a sweep; the worker keeps its backbone."""
+    space, worker = setting.space(), open_device_worker(gpu=False)
     data = prepare(loaded, str(model.path), setting.max_length, scratch)
     trial = Trial(
         cell=space.cells[0],
@@ -50,7 +50,7 @@ def ours(
 
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=scratch) as checkpoints:
-            own = InProcessTrial(lane, {**job, "checkpoints": checkpoints})
+            own = InProcessTrial(worker, {**job, "checkpoints": checkpoints})
             for _ in range(setting.epochs):
                 own.next()
             own.leave()

@@ -150,7 +150,7 @@ def test_the_control_plane_is_measured_end_to_end(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(path.read_text())["results"]
-    assert found["C9"]["results_per_second"]["lanes"]["median"] > 0
+    assert found["C9"]["results_per_second"]["workers"]["median"] > 0
     assert found["per trial"]["start_ms_median"]["median"] > 0
 
 

@@ -1,6 +1,6 @@
-"""Lanes whose residents train nothing but have closed-form curves, for everything around them to be measured.
+"""Device workers whose trials train nothing but have closed-form curves, so that everything around them can be measured.
 
-Their processes and the desk are the real ones; only the engine is missing.
+Their processes and the mailbox are the real ones; only the engine is missing.
 """
 
 from __future__ import annotations
@@ -108,6 +108,6 @@ class FakeHost(DeviceWorkerActor):
 
 
 def registry(epoch_seconds: float) -> type[WorkerRegistry]:
-    """A registry whose lanes are fakes."""
+    """A registry whose workers are fakes."""
     host = type("Host", (FakeHost,), {"seconds": epoch_seconds})
     return type("FakeRegistry", (WorkerRegistry,), {"host": host})
