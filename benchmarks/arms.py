@@ -133,7 +133,7 @@ class Fused:
     def __init__(self, backbone: Backbone, trials: Sequence[Trial], data: TaskData):
         self.engine = Engine(backbone)
         for trial in trials:
-            self.engine.join(trial, data)
+            self.engine.add_trial(trial, data)
 
     def step(self) -> None:
         """One step of every resident. Data must outlast the measurement: an epoch's end would time the evaluation too."""

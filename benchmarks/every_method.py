@@ -47,7 +47,7 @@ def run(method: str, model: Model, data: TaskData, recipe: Recipe, batch_size: i
     )
     start = time.process_time()
     engine = Engine(Backbone.load(model, torch.device("cpu"), recipe.precision))
-    slot = engine.join(trial, data)
+    slot = engine.add_trial(trial, data)
     while not slot.done:
         engine.step()
     return {

@@ -110,7 +110,7 @@ def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, 
         settings |= {"dropped": 1} if name == "adapter_drop" else {}
         try:
             engine = shared if kind.shares_backbone else Engine(load())
-            slots[name] = engine.join(replace(trial, settings=settings), data)
+            slots[name] = engine.add_trial(replace(trial, settings=settings), data)
             engines += [] if engine is shared else [engine]
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error)[:80]}"
@@ -169,7 +169,7 @@ def s3_curve(bench: Bench) -> Rows:
             if bench.cuda:
                 torch.cuda.reset_peak_memory_stats()
             for trial in trials[len(fused.engine.residents) : K]:
-                fused.engine.join(trial, data)
+                fused.engine.add_trial(trial, data)
             ms, queued = ms_of(bench, fused.step, max(2, 16 // K))
             yield {
                 **same,

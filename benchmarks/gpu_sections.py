@@ -69,7 +69,7 @@ def curve(bench: Bench, shape: Shape, residents: tuple[int, ...]) -> Rows:
             torch.cuda.reset_peak_memory_stats()
         try:
             for trial in trials[len(fused.engine.residents) : K]:
-                fused.engine.join(trial, data)
+                fused.engine.add_trial(trial, data)
             both = bench.timed(**arms)
         except torch.cuda.OutOfMemoryError:
             yield {"shape": label(shape), "K": K, "lone ms": "out of memory"}
@@ -155,7 +155,7 @@ def _fill(bench: Bench, shape: Shape) -> Rows:
     fused, data, slots = bench.fused(0, shape), bench.data(shape), []
     try:
         for trial in bench.trials(64, shape):
-            slots.append(fused.engine.join(trial, data))
+            slots.append(fused.engine.add_trial(trial, data))
             fused.step()
         yield {"what": f"residents in {ALLOWED_GIB} GiB", "value": f"more than {len(slots)}"}
         return
@@ -166,7 +166,7 @@ def _fill(bench: Bench, shape: Shape) -> Rows:
     before = list(range(steps[0], steps[0] - len(slots), -1))
     yield {"what": "step counters are those before the failed step", "value": steps == before}
     for slot in slots[len(slots) // 2 :]:
-        fused.engine.leave(slot.trial.id)
+        fused.engine.remove_trial(slot.trial.id)
     release()
     try:
         fused.step()
@@ -183,7 +183,7 @@ def g5_equality(bench: Bench) -> Rows:
 
     def losses(trials_together: list[Trial], precision: str) -> list[float]:
         engine = Engine(replace(bench, precision=precision).backbone())
-        slot = [engine.join(trial, data) for trial in trials_together][trials_together.index(trials[0])]
+        slot = [engine.add_trial(trial, data) for trial in trials_together][trials_together.index(trials[0])]
         while slot.epoch < epochs:
             engine.step()
         return [p.loss if p.loss is not None else float("nan") for p in slot.progress]
@@ -216,11 +216,11 @@ def g6_joining(bench: Bench) -> Rows:
         joins, leaves, lost = [], [], []
         for trial in extra:
             a = bench.clock()
-            fused.engine.join(trial, data)
+            fused.engine.add_trial(trial, data)
             b = bench.clock()
             fused.step()
             c = bench.clock()
-            fused.engine.leave(trial.id)
+            fused.engine.remove_trial(trial.id)
             d = bench.clock()
             fused.step()
             joins.append(b - a)

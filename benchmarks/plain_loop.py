@@ -113,7 +113,7 @@ def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list
 
 def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[float]]:
     engine = Engine(Backbone.load(model, torch.device("cpu")))
-    slot = engine.join(trial, data)
+    slot = engine.add_trial(trial, data)
     while not slot.done:
         engine.step()
     return engine.test(trial.id).metrics[data.task.metrics[0]], [p.loss or float("nan") for p in slot.progress]

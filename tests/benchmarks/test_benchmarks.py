@@ -99,7 +99,7 @@ def test_padding_shares_by_hand(monkeypatch):
 def test_the_lone_arm_trains_on_the_batches_of_the_resident(small):
     data, trial = make_data([3, 5, 7, 4] * 10), make_trials(1, r=4)[0]
     lone, fused = Lone(small, trial, data), Fused(Backbone.load(small, CPU), [trial], data)
-    slot = fused.engine.join(make_trials(2, r=4)[1], data)
+    slot = fused.engine.add_trial(make_trials(2, r=4)[1], data)
     split, chosen = slot.batch()
     own = Lone(small, slot.trial, data, length=16).batch()
     assert own["input_ids"].shape == (8, 16)

@@ -1,22 +1,25 @@
-"""One frozen backbone, its slots, and the one training loop.
+"""The training loop of many trials on one frozen backbone.
 
-A step trains every resident on a mini-batch of its own: one forward and one backward through the backbone, the sum of
-the trials' mean losses differentiated, so that each gradient is the one the trial would have alone. Trials join and leave
-between steps. A plain Python loop drives it:
+A step trains every active trial on a mini-batch of its own with one forward and one backward pass through the backbone. The
+sum of the trials' mean losses is differentiated, so each trial gets the gradient that it would get alone. Trials are added
+and removed between steps. A plain Python loop drives it:
 
     engine = Engine(backbone)
-    engine.join(trial, data)
+    engine.add_trial(trial, data)
     while engine.residents:
-        for progress_of in engine.step(): ...
+        for state in engine.step(): ...
 
-A method that trains backbone weights needs an engine, and a backbone, of its own.
+Two nouns: a stack (`StackedTrials`) holds trials that one batched formula computes; a state (`TrialState`) belongs to one
+trial. A method that trains backbone weights needs an engine, and a backbone, of its own.
+
+Legend: K trials of a stack, P parameters of one trial.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,34 +27,43 @@ from torch import Tensor
 
 from search_spaces.records import Ablation, Counts, Progress, TestResult, Trial
 from trainables.backbone.backbone import Backbone
-from trainables.backbone.packing import Rows, pack, sent
+from trainables.backbone.packing import Rows, pack
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
 from trainables.training.evaluation import EvalRequest, evaluate
 from trainables.training.forward_pass import ForwardPass, Segment, losses_of
 from trainables.training.layer_ablation import ablate
 from trainables.training.parameter_layout import ParameterLayout
-from trainables.training.pruning import contenders, mask_for, turn
-from trainables.training.stacked_parameters import StackedParameters, StepHyperparameters
+from trainables.training.pruning import contenders, mask_for, start_second_phase
+from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials, dropout_of
 from trainables.training.trial_state import TrialState
 
 
 class Engine:
-    """The lane's trainer. Not thread-safe; everything happens inside `join`, `step` and `leave`."""
+    """Trains the resident trials of one backbone. Not thread-safe: nothing runs outside the calls of its methods."""
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
-        self._companies: list[StackedTrials] = []
-        self._aside: dict[str, StackedTrials] = {}
+        self._stacks: list[StackedTrials] = []
+        # Residents that do not take part in steps, each as a stack of its own, by trial id.
+        self._inactive: dict[str, StackedTrials] = {}
 
     @property
     def residents(self) -> list[str]:
-        """Trial ids, of those set aside too."""
-        return [slot.trial.id for company in self._companies for slot in company.slots] + list(self._aside)
+        """Ids of all trials in this engine, active ones first."""
+        return [state.trial.id for stack in self._stacks for state in stack.states] + list(self._inactive)
 
-    def join(self, trial: Trial, data: TaskData) -> TrialState:
-        """Give the trial a slot, ready for its first step.
+    def find(self, trial_id: str) -> tuple[StackedTrials, int]:
+        """The stack that holds a resident, and the resident's row in it. Raises KeyError for any other trial."""
+        for stack in self._all_stacks():
+            index = stack.index(trial_id)
+            if index is not None:
+                return stack, index
+        raise KeyError(f"trial {trial_id} is not resident")
+
+    def add_trial(self, trial: Trial, data: TaskData) -> TrialState:
+        """Make the trial a resident with initial parameters, active in the next step.
 
         Raises ValueError for settings that the method refuses on this backbone, or for a method that trains backbone weights
         in an engine that has other residents.
@@ -59,97 +71,87 @@ class Engine:
         method = METHODS[trial.method](**trial.settings)
         method.check(self.backbone.shape)
         method.check_recipe(trial.recipe, self.backbone.shape)
-        if self._companies and not (method.shares_backbone and self._companies[0].group.layout.method.shares_backbone):
-            raise ValueError(f"{trial.method} and its neighbours cannot share a backbone: give it an engine of its own")
+        if any(not stack.parameters.layout.method.shares_backbone or not method.shares_backbone for stack in self._stacks):
+            raise ValueError(f"{trial.method} and the other trials cannot share a backbone: give it an engine of its own")
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
-        row = layout.initial(trial.seed, self.backbone)
-        slot = TrialState(trial=trial, method=method, data=data, best=row)
-        group = StackedParameters(layout, self.backbone, trial.recipe, row[None])
+        values = layout.initial(trial.seed, self.backbone)
+        state = TrialState(trial=trial, method=method, data=data, best=values)
+        parameters = StackedParameters(layout, self.backbone, trial.recipe, values[None])
         if method.mask and method.phases == 1:
-            keep = mask_for(slot, group, self.backbone)
-            group.hold(keep, at=torch.zeros_like(group.values) if method.mask.zeroed else None)
-        slot.best = group.values[0].clone()
-        self._seat(StackedTrials(group, [slot]))
-        return slot
+            mask = mask_for(state, parameters, self.backbone)
+            parameters.apply_pruning_mask(mask, torch.zeros_like(parameters.values) if method.mask.zeroed else None)
+        state.best = parameters.values[0].clone()
+        self._insert(StackedTrials(parameters, [state]))
+        return state
 
-    def leave(self, trial_id: str) -> None:
-        """Free the trial's slot; the others do not notice."""
-        if self._aside.pop(trial_id, None):
-            return
-        company, place = self._find(trial_id)
-        keep = [i for i in range(len(company.slots)) if i != place]
-        if keep:
-            company.group = StackedParameters.of([company.group], [keep])
-        else:
-            self._companies.remove(company)
-        company.slots.pop(place)
+    def remove_trial(self, trial_id: str) -> None:
+        """Remove a resident. The other trials' results do not depend on it."""
+        if self._inactive.pop(trial_id, None) is None:
+            self._take_out(trial_id)
 
     def set_active(self, trial_ids: Sequence[str]) -> None:
-        """Let these residents take part in the next steps, and set the others aside as they are."""
+        """Train exactly these residents in the next steps; the others keep their state."""
         for trial_id in self.residents:
-            if trial_id in trial_ids and trial_id in self._aside:
-                self._seat(self._aside[trial_id])
-                del self._aside[trial_id]
-            elif trial_id not in trial_ids and trial_id not in self._aside:
-                company, place = self._find(trial_id)
-                apart = StackedTrials(StackedParameters.of([company.group], [[place]]), [company.slots[place]])
-                self.leave(trial_id)
-                self._aside[trial_id] = apart
+            if trial_id in trial_ids and trial_id in self._inactive:
+                self._insert(self._inactive.pop(trial_id))
+            elif trial_id not in trial_ids and trial_id not in self._inactive:
+                stack, index = self.find(trial_id)
+                alone = stack if len(stack) == 1 else stack.select([index])
+                self._take_out(trial_id)
+                self._inactive[trial_id] = alone
 
-    def forget_gradients(self) -> None:
-        """After a step that failed half way: the next one starts from the state before it."""
-        for company in self._companies:
-            company.group.forget_gradients()
+    def zero_grad(self) -> None:
+        """Forget what a failed step left behind, so that the next one starts from the state before it."""
+        for stack in self._stacks:
+            stack.parameters.zero_grad()
 
     def step(self) -> list[TrialState]:
-        """One optimiser step of every resident. Returns the slots whose epoch ended with it; their last `progress` is new.
+        """One optimiser step of every active trial. Returns the states whose epoch ended; their last `progress` is new.
 
-        When it raises, the residents are as they were, and it can be repeated, with fewer of them if memory was short.
+        If it raises, all parameters are as before: call `zero_grad` and repeat it, with fewer trials if memory was short.
         """
-        slots = [slot for company in self._companies for slot in company.slots]
-        assert slots, "an engine without residents has nothing to train"
-        if not any(slot.epoch_is_over for slot in slots):
-            self._train(slots)
-        ended = [slot for slot in slots if slot.epoch_is_over]
+        states = [state for stack in self._stacks for state in stack.states]
+        assert states, "an engine without active trials has nothing to train"
+        if not any(state.epoch_is_over for state in states):
+            self._train(states)
+        ended = [state for state in states if state.epoch_is_over]
         if ended:
-            self._close_epochs(ended)
+            self._end_epochs(ended)
         return ended
 
     def test(self, trial_id: str) -> TestResult:
-        """Open the test split: the trial's best epoch on it. Its current parameters are kept aside and put back."""
-        company, place = self._find(trial_id)
-        slot, values = company.slots[place], company.group.values[place]
-        current = values.clone()
-        values.copy_(slot.best)
-        scores = evaluate(self.backbone, [EvalRequest(company, place, slot.data.test)])[0]
-        values.copy_(current)
+        """Evaluate the trial's best epoch on the test split. Its current parameters stay as they are."""
+        stack, index = self.find(trial_id)
+        split = stack.states[index].data.test
+        with stack.at_best_epoch(index):
+            scores = evaluate(self.backbone, [EvalRequest(stack=stack, index=index, split=split)])[0]
         return TestResult(
             metrics={str(name): value for name, value in scores.metrics.items()},
             predictions=tuple(scores.predictions),
-            labels=tuple(slot.data.test.labels.tolist()),
+            labels=tuple(split.labels.tolist()),
             collapsed=scores.collapsed,
         )
 
     def ablate(self, trial_id: str) -> Ablation | None:
-        """See `trainables/training/layer_ablation.py`. What it takes counts in no resident's epoch."""
-        company, place = self._find(trial_id)
-        found = ablate(self.backbone, company.slots[place], company.group.layout)
-        for slot in [s for c in (*self._companies, *self._aside.values()) for s in c.slots]:
-            slot.started += found.seconds if found else 0.0
+        """See `trainables/training/layer_ablation.py`. The time it takes is added to no trial's epoch."""
+        stack, index = self.find(trial_id)
+        found = ablate(self.backbone, stack.states[index], stack.parameters.layout)
+        for state in [state for other in self._all_stacks() for state in other.states]:
+            state.started += found.seconds if found else 0.0
         return found
 
     def counts(self, trial_id: str) -> Counts:
-        """Parameters of the trial that move, as they stand in memory: with two phases all that the first one moves.
+        """Numbers of parameters that the trial trains, counted in memory; with two phases those of the first one.
 
-        Where a mask ranks vectors with matrices, what it keeps of them counts as weights, too.
+        Where a pruning mask ranks vectors together with matrices, the vectors' kept entries count as weights, too.
         """
-        company, place = self._find(trial_id)
-        layout, keep = company.group.layout, company.group.keep
+        stack, index = self.find(trial_id)
+        layout, mask = stack.parameters.layout, stack.parameters.pruning_mask
         trained = [e for e in layout.entries if e.parameter.trained]
         sizes = {e.name: e.size for e in trained}
         matrices = {e.name for e in trained if e.is_matrix}
-        if keep is not None and layout.method.phases == 1:
-            sizes = {e.name: int(keep[place, e.start : e.stop].sum()) for e in trained}
+        if mask is not None and layout.method.phases == 1:
+            sizes = {e.name: int(mask[index, e.start : e.stop].sum()) for e in trained}
             matrices |= {e.name for e in contenders(layout)}
         module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
         return Counts(
@@ -160,111 +162,108 @@ class Engine:
         )
 
     def state(self, trial_id: str) -> tuple[TrialState, dict[str, Tensor]]:
-        """The slot and the tensors that a checkpoint needs, on the CPU: values, best, keep [P], moments [2, P], memory [n, P]."""
-        company, place = self._find(trial_id)
-        group, slot = company.group, company.slots[place]
-        tensors = {"values": group.values[place], "moments": group.moments[:, place], "best": slot.best}
-        if group.keep is not None:
-            tensors["keep"] = group.keep[place]
-        if len(group.memory):
-            tensors["memory"] = group.memory[:, place]
-        return slot, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        """The trial's state and the tensors that a checkpoint needs, on the CPU.
+
+        values, best [P]; moments [2, P]; keep [P], the pruning mask, where there is one; memory [n, P], where the method
+        has n memories.
+        """
+        stack, index = self.find(trial_id)
+        parameters, state = stack.parameters, stack.states[index]
+        tensors = {"values": parameters.values[index], "moments": parameters.moments[:, index], "best": state.best}
+        if parameters.pruning_mask is not None:
+            tensors["keep"] = parameters.pruning_mask[index]
+        if len(parameters.memory):
+            tensors["memory"] = parameters.memory[:, index]
+        return state, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(
         self, trial: Trial, data: TaskData, tensors: dict[str, Tensor], epoch: int, progress: Sequence[Progress]
     ) -> TrialState:
-        """Seat a trial again as `state` saw it after `epoch` epochs."""
+        """Add a trial with the tensors that `state` returned after `epoch` epochs."""
         method = METHODS[trial.method](**trial.settings)
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
         # Tensors read from a file lie at odd addresses, on which the last bits of matrix products depend.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-        slot = TrialState(
+        state = TrialState(
             trial=trial, method=method, data=data, best=tensors["best"], epoch=epoch, progress=list(progress)
         )
-        slot.step = epoch * slot.steps_per_epoch
-        keep = tensors["keep"][None] if "keep" in tensors else None
+        state.step = epoch * state.steps_per_epoch
+        mask = tensors["keep"][None] if "keep" in tensors else None
         memory = tensors["memory"][:, None] if "memory" in tensors else None
         values, moments = tensors["values"][None], tensors["moments"][:, None]
-        group = StackedParameters(layout, self.backbone, trial.recipe, values, moments, keep, memory)
-        self._seat(StackedTrials(group, [slot]))
-        return slot
+        parameters = StackedParameters(layout, self.backbone, trial.recipe, values, moments, mask, memory)
+        self._insert(StackedTrials(parameters, [state]))
+        return state
 
-    def _seat(self, new: StackedTrials) -> None:
-        """Put a trial beside its likes, or open a group for it."""
-        for company in self._companies:
-            if company.can_stack_with(new):
-                everyone = list(range(len(company.slots)))
-                company.group = StackedParameters.of([company.group, new.group], [everyone, [0]])
-                company.slots.append(new.slots[0])
+    def _all_stacks(self) -> Iterator[StackedTrials]:
+        yield from self._stacks
+        yield from self._inactive.values()
+
+    def _insert(self, new: StackedTrials) -> None:
+        """Stack the new trials with those that they fit, or add them as another stack."""
+        for i, stack in enumerate(self._stacks):
+            if stack.can_stack_with(new):
+                self._stacks[i] = stack.with_appended(new)
                 return
-        self._companies.append(new)
+        self._stacks.append(new)
 
-    def _find(self, trial_id: str) -> tuple[StackedTrials, int]:
-        for company in (*self._companies, *self._aside.values()):
-            for place, slot in enumerate(company.slots):
-                if slot.trial.id == trial_id:
-                    return company, place
-        raise KeyError(f"trial {trial_id} is not resident")
+    def _take_out(self, trial_id: str) -> None:
+        """Remove an active trial from its stack, and the stack with its last trial."""
+        stack, index = self.find(trial_id)
+        i, rest = self._stacks.index(stack), [row for row in range(len(stack)) if row != index]
+        self._stacks[i : i + 1] = [stack.select(rest)] if rest else []
 
-    def _train(self, slots: list[TrialState]) -> None:
-        blocks = [len(company.slots) for company in self._companies]
-        batches, added = [slot.batch() for slot in slots], [slot.method.virtual_tokens for slot in slots]
-        rows = pack(batches, self.backbone.shape.heads, self.backbone.device, blocks, added)
-        losses = self._backward(rows, slots)
-        for company, each in zip(self._companies, losses, strict=True):
-            self._update(company)
-            company.group.losses += each
-        for slot in slots:
-            slot.step += 1
+    def _train(self, states: list[TrialState]) -> None:
+        sizes = [len(stack) for stack in self._stacks]
+        batches, added = [state.batch() for state in states], [state.method.virtual_tokens for state in states]
+        rows = pack(batches, self.backbone.shape.heads, self.backbone.device, sizes, added)
+        losses = self._backward(rows, states)
+        for stack, loss in zip(self._stacks, losses, strict=True):
+            stack.update()
+            stack.parameters.losses += loss
+        for state in states:
+            state.step += 1
 
-    def _backward(self, rows: Rows, slots: list[TrialState]) -> list[Tensor]:
-        """Leave every trial's gradient in its group; returns the losses [G] of each group."""
+    def _backward(self, rows: Rows, states: list[TrialState]) -> list[Tensor]:
+        """Leave every trial's gradient in its stack. Returns the mean losses of each stack's trials [K]."""
         segments, start = [], 0
-        for company in self._companies:
-            stop = start + len(company.slots)
-            drawn, noise = company.drawn(self.backbone), company.noise
-            segments.append(Segment(company.group, start, stop, drawn=drawn, noise=noise))
-            start = stop
-        masks = dropout_of(slots, [slot.step for slot in slots], rows, self.backbone)
+        for stack in self._stacks:
+            drawn, noise = stack.sample_step_inputs(self.backbone), stack.noise_seed
+            segments.append(Segment(stack.parameters, start, start + len(stack), drawn=drawn, noise=noise))
+            start += len(stack)
+        masks = dropout_of(states, [state.step for state in states], rows, self.backbone)
         logits = ForwardPass(self.backbone, segments, rows, masks).logits()
         losses = [
-            losses_of(out, rows, s, c.slots[0].data.task.regression)
-            for out, s, c in zip(logits, segments, self._companies, strict=True)
+            losses_of(out, rows, segment, stack.states[0].data.task.regression)
+            for out, segment, stack in zip(logits, segments, self._stacks, strict=True)
         ]
-        penalties = [s.group.layout.method.penalty(s.everything()) for s in segments if s.group.layout.method.penalised]
+        penalties = [
+            method.penalty(segment.everything())
+            for stack, segment in zip(self._stacks, segments, strict=True)
+            if (method := stack.parameters.layout.method).penalised
+        ]
         torch.cat([*losses, *penalties]).sum().backward()
-        for company in self._companies:
-            company.group.collect()
-        return [each.detach() for each in losses]
+        for stack in self._stacks:
+            stack.parameters.finish_backward()
+        return [loss.detach() for loss in losses]
 
-    def _update(self, company: StackedTrials) -> None:
-        slots = company.slots
-        numbers = [
-            [slot.trial.lr * slot.pace() for slot in slots],
-            [slot.pace() for slot in slots],
-            [slot.step + 1.0 - slot.phase.start for slot in slots],
-            [float(len(slot.phase)) for slot in slots],
-            [slot.trial.recipe.weight_decay for slot in slots],
-            [slot.trial.recipe.clip for slot in slots],
+    def _end_epochs(self, ended: list[TrialState]) -> None:
+        """Evaluate the trials whose epoch is over, record it, and begin the second phase of those that have two."""
+        found = [self.find(state.trial.id) for state in ended]
+        requests = [
+            EvalRequest(stack=stack, index=index, split=state.data.validation)
+            for (stack, index), state in zip(found, ended, strict=True)
         ]
-        # One copy that nobody waits for: a tensor made on the device number by number stops the host until the device is idle.
-        lr, share, step, total, decay, clip = sent(torch.tensor(numbers), self.backbone.device)[..., None]
-        company.group.step(
-            StepHyperparameters(lr=lr, share=share, step=step, total=total, decay=decay, clip=clip, noise=company.noise)
-        )
-
-    def _close_epochs(self, ended: list[TrialState]) -> None:
-        found = [self._find(slot.trial.id) for slot in ended]
-        questions = [EvalRequest(c, place, slot.data.validation) for (c, place), slot in zip(found, ended, strict=True)]
-        for slot, (company, place), scores in zip(ended, found, evaluate(self.backbone, questions), strict=True):
-            loss = float(company.group.losses[place]) / slot.steps_per_epoch
-            company.group.losses[place] = 0
-            slot.epoch += 1
-            report = slot.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
-            if report.best_epoch == slot.epoch and slot.epoch > slot.turn:
-                slot.best = company.group.values[place].detach().clone()
-            if slot.epoch == slot.turn and not slot.done:
-                turn(slot, company.group, self.backbone)
+        for state, (stack, index), scores in zip(ended, found, evaluate(self.backbone, requests), strict=True):
+            parameters = stack.parameters
+            loss = float(parameters.losses[index]) / state.steps_per_epoch
+            parameters.losses[index] = 0
+            state.epoch += 1
+            progress = state.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
+            if progress.best_epoch == state.epoch and state.epoch > state.phase_boundary_epoch:
+                state.best = parameters.values[index].detach().clone()
+            if state.epoch == state.phase_boundary_epoch and not state.done:
+                start_second_phase(state, parameters, self.backbone)
 
     def _memory_mib(self) -> float:
         if self.backbone.device.type == "cuda":

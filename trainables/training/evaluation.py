@@ -1,8 +1,9 @@
-"""Evaluation of trials on whole splits, dropout off: rows of the same engine, many trials' rows in one pass.
+"""Evaluation of trials on whole splits, without dropout, many trials in one forward pass.
 
-A row holds examples of one trial only, and the same ones in any company.
+A row holds examples of one trial only. Which examples share a row depends on the split alone, so a trial's outputs do not
+depend on what else is evaluated.
 
-Legend: E examples of a row, C outputs.
+Legend: E examples of a row, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -25,78 +26,80 @@ from trainables.training.stacked_trials import StackedTrials
 ROW_TOKENS, PASS_TOKENS = 2048, 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """How does the trial in this place of a company do on a split?"""
+    """Evaluate the current parameters of the stack's trial `index` on a split."""
 
-    company: StackedTrials
-    place: int
+    stack: StackedTrials
+    index: int
     split: Split
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalRow:
-    """Examples of similar length from the split of question `number`."""
+    """Some examples of one request, of similar length."""
 
+    # Position of the request among all requests.
     number: int
-    question: EvalRequest
-    chosen: np.ndarray
-    tokens: int
+    request: EvalRequest
+    # Indices into the request's split.
+    examples: np.ndarray
+    num_tokens: int
 
 
 @torch.no_grad()
-def evaluate(backbone: Backbone, questions: Sequence[EvalRequest]) -> list[Scores]:
-    """The scores of each question."""
-    outputs = [np.empty((len(q.split), q.company.group.layout.outputs), np.float32) for q in questions]
-    for rows in _passes([row for i in _by_company(questions) for row in _rows(i, questions[i])]):
-        for row, logits in zip(rows, _forward(backbone, rows), strict=True):
-            outputs[row.number][row.chosen] = logits[: len(row.chosen)]
+def evaluate(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[Scores]:
+    """The scores of each request, in order."""
+    outputs = [np.empty((len(r.split), r.stack.parameters.layout.outputs), np.float32) for r in requests]
+    for rows in _passes([row for i in _by_stack(requests) for row in _rows(i, requests[i])]):
+        for row, logits in zip(rows, row_logits(backbone, rows), strict=True):
+            outputs[row.number][row.examples] = logits[: len(row.examples)]
     return [
-        compute_metrics(q.company.slots[q.place].data.task, each, q.split.labels)
-        for q, each in zip(questions, outputs, strict=True)
+        compute_metrics(r.stack.states[r.index].data.task, logits, r.split.labels)
+        for r, logits in zip(requests, outputs, strict=True)
     ]
 
 
-def _forward(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
-    """The logits [E, C] of each row."""
+def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
+    """The logits [E, C] of each row, padded to the largest E of its stack's rows. Rows of one stack must be adjacent."""
     segments: list[Segment] = []
-    for _, those in groupby(rows, key=lambda row: id(row.question.company)):
-        questions = [row.question for row in those]
-        company, start = questions[0].company, segments[-1].stop if segments else 0
-        places, drawn = [q.place for q in questions], company.rest(backbone, len(questions))
-        segments.append(Segment(company.group, start, start + len(places), places, drawn))
+    for _, adjacent in groupby(rows, key=lambda row: id(row.request.stack)):
+        requests = [row.request for row in adjacent]
+        stack, start = requests[0].stack, segments[-1].stop if segments else 0
+        inputs = stack.eval_inputs(backbone, len(requests))
+        segments.append(Segment(stack.parameters, start, start + len(requests), [r.index for r in requests], inputs))
     packed = pack(
-        [(row.question.split, row.chosen) for row in rows],
+        [(row.request.split, row.examples) for row in rows],
         backbone.shape.heads,
         backbone.device,
         [s.stop - s.start for s in segments],
-        [row.question.company.slots[0].method.virtual_tokens for row in rows],
+        [row.request.stack.states[0].method.virtual_tokens for row in rows],
     )
     logits = ForwardPass(backbone, segments, packed, None).logits()
     return [row for part in logits for row in part.float().cpu().numpy()]
 
 
-def _by_company(questions: Sequence[EvalRequest]) -> list[int]:
-    """An order in which rows of one company stand side by side, so that they are one segment of a pass."""
-    seen = list(dict.fromkeys(id(q.company) for q in questions))
-    return sorted(range(len(questions)), key=lambda i: seen.index(id(questions[i].company)))
+def _by_stack(requests: Sequence[EvalRequest]) -> list[int]:
+    """Indices of the requests, those of one stack adjacent, so that they are one segment of a pass."""
+    stacks = list(dict.fromkeys(id(r.stack) for r in requests))
+    return sorted(range(len(requests)), key=lambda i: stacks.index(id(requests[i].stack)))
 
 
-def _rows(number: int, question: EvalRequest) -> Iterator[EvalRow]:
-    """The split in rows of about ROW_TOKENS, examples of similar length together."""
-    lengths = np.diff(question.split.offsets)
+def _rows(number: int, request: EvalRequest) -> Iterator[EvalRow]:
+    """The split as rows of about ROW_TOKENS tokens, examples of similar length together."""
+    lengths = np.diff(request.split.offsets)
     order = np.argsort(lengths, kind="stable")
     cuts = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // ROW_TOKENS)) + 1
-    for chosen in np.split(order, cuts):
-        yield EvalRow(number, question, chosen, int(lengths[chosen].sum()))
+    for examples in np.split(order, cuts):
+        yield EvalRow(number=number, request=request, examples=examples, num_tokens=int(lengths[examples].sum()))
 
 
 def _passes(rows: Sequence[EvalRow]) -> Iterator[list[EvalRow]]:
-    """Rows in turn, as many as make about PASS_TOKENS."""
-    together: list[EvalRow] = []
+    """The rows in order, as many per pass as have about PASS_TOKENS tokens together."""
+    chosen: list[EvalRow] = []
     for row in rows:
-        if together and sum(r.tokens for r in together) + row.tokens > PASS_TOKENS:
-            yield together
-            together = []
-        together.append(row)
-    yield together
+        if chosen and sum(r.num_tokens for r in chosen) + row.num_tokens > PASS_TOKENS:
+            yield chosen
+            chosen = []
+        chosen.append(row)
+    yield chosen

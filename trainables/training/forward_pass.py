@@ -47,7 +47,7 @@ class Segment:
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """The group's tensors, opened for this pass."""
-        return self.group.open(self.rows, self.noise)
+        return self.group.named_tensors(self.rows, self.noise)
 
     @cached_property
     def common(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Ablation: a trained method removed from spans of layers without re-training (Houlsby et al. 2019, section 3.6, figure 6).
 
-It is removed by zeroing, in a copy of the trial's best row, those parameters that the method says it vanishes with there
-(`Method.removed_at_zero`). Trained LayerNorms and the head stay. Each span is a row of an evaluation like any other.
+A method is removed from a layer by zeroing there, in a copy of the trial's best parameters, the ones that it names in
+`Method.removed_at_zero`. Trained LayerNorms and the head stay. Every span is evaluated as if it were a trial.
 
 Legend: L layers, P parameters of one trial.
 """
@@ -22,17 +22,20 @@ from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials
 from trainables.training.trial_state import TrialState
 
-# Spans in memory at a time, each a copy of the trial's row: as many as fill a pass of the evaluation.
-TOGETHER = 4
+# Spans in memory at a time, each a copy of the trial's parameters: as many as fill a pass of the evaluation.
+SPANS_PER_PASS = 4
 Span = tuple[int, int]  # first and last layer removed, from 0
 
 
-def ablate(backbone: Backbone, slot: TrialState, layout: ParameterLayout) -> Ablation | None:
-    """Validation scores of the trial's best epoch with every span removed; None for a method that zeros do not remove."""
+def ablate(backbone: Backbone, state: TrialState, layout: ParameterLayout) -> Ablation | None:
+    """Validation scores of the trial's best epoch without the method in every span of layers.
+
+    None for a method that cannot be removed by zeroing parameters.
+    """
     if not layout.method.removed_at_zero:
         return None
     started, L = time.monotonic(), layout.shape.layers
-    scores = dict(_scores(backbone, slot, layout, [None, *spans_of(L)]))
+    scores = dict(_scores(backbone, state, layout, [None, *spans_of(L)]))
     return Ablation(
         whole=scores[None],
         spans=tuple(tuple(scores[first, last] for last in range(first, L)) for first in range(L)),
@@ -41,29 +44,29 @@ def ablate(backbone: Backbone, slot: TrialState, layout: ParameterLayout) -> Abl
 
 
 def spans_of(layers: int) -> list[Span]:
-    """All L (L + 1) / 2 of them."""
+    """All L (L + 1) / 2 spans of consecutive layers."""
     return [(first, last) for first in range(layers) for last in range(first, layers)]
 
 
-def without(row: Tensor, layout: ParameterLayout, span: Span | None) -> Tensor:
-    """A copy of a trial's row [P] with the method removed from these layers, if any."""
-    row = row.clone()
+def without(values: Tensor, layout: ParameterLayout, span: Span | None) -> Tensor:
+    """A copy of a trial's values [P] with the method removed from the layers of `span`; unchanged for None."""
+    values = values.clone()
     first, last = span or (0, -1)
     for e in layout.entries:
         layer, _, rest = e.name.partition(".")
         removed = rest.rpartition(".")[2] in layout.method.removed_at_zero
         if layer.isdigit() and first <= int(layer) <= last and removed:
-            row[e.start : e.stop] = 0
-    return row
+            values[e.start : e.stop] = 0
+    return values
 
 
 def _scores(
-    backbone: Backbone, slot: TrialState, layout: ParameterLayout, spans: Sequence[Span | None]
+    backbone: Backbone, state: TrialState, layout: ParameterLayout, spans: Sequence[Span | None]
 ) -> Iterator[tuple[Span | None, float]]:
-    for start in range(0, len(spans), TOGETHER):
-        some = spans[start : start + TOGETHER]
-        rows = torch.stack([without(slot.best, layout, span) for span in some])
-        company = StackedTrials(StackedParameters(layout, backbone, slot.trial.recipe, rows), [slot] * len(some))
-        questions = [EvalRequest(company, place, slot.data.validation) for place in range(len(some))]
-        found = evaluate(backbone, questions)
+    for start in range(0, len(spans), SPANS_PER_PASS):
+        some = spans[start : start + SPANS_PER_PASS]
+        values = torch.stack([without(state.best, layout, span) for span in some])
+        stack = StackedTrials(StackedParameters(layout, backbone, state.trial.recipe, values), [state] * len(some))
+        requests = [EvalRequest(stack=stack, index=i, split=state.data.validation) for i in range(len(some))]
+        found = evaluate(backbone, requests)
         yield from ((span, scores.score) for span, scores in zip(some, found, strict=True))

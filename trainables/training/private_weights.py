@@ -1,4 +1,4 @@
-"""The weights of an encoder that one trial has for itself: views of the trial's row, or computed from it for each pass.
+"""The weights of a backbone that belongs to one trial: views of the trial's row, or computed from it for each pass.
 
 Legend: P parameters of the trial.
 """
@@ -15,22 +15,26 @@ from trainables.methods.context import Values
 from trainables.seeds import derive
 from trainables.training.parameter_layout import ParameterLayout
 
-# Entries whose gradients are thinned at a time.
+# Gradient entries masked at a time.
 CHUNK = 1 << 22
 
 
 class PrivateWeights:
-    """`values` [1, P] and the gradients in `leaf.grad` [1, P] stay where they are; the encoder is made to use them."""
+    """Makes the backbone's parameters use `values` [1, P] and `leaf.grad` [1, P] as their storage.
+
+    A weight that a method computes (a masked weight, say) has no storage there: its parts have, and `compute` makes it.
+    """
 
     def __init__(self, layout: ParameterLayout, backbone: Backbone, values: Tensor, leaf: Tensor):
-        assert len(values) == 1, "a trial that trains the backbone has one of its own"
+        assert len(values) == 1, "a trial that trains the backbone does not share it"
         assert isinstance(layout.method, WeightMethod)
         leaf.grad = torch.zeros_like(values)
         self._method, self._leaf = layout.method, leaf
         self._head: dict[str, Tensor] = {}
-        # Weights that are computed: the encoder's tensor, what it was before training, and its parts' names.
+        # Computed weights by name: the backbone's parameter, its pretrained value, and the names of its parts.
         self._computed: dict[str, tuple[nn.Parameter, Tensor, list[str]]] = {}
-        self._made: list[tuple[nn.Parameter, Tensor]] = []
+        # Computed weights of the current pass: the backbone's parameter, and the tensor with its graph.
+        self._with_graph: list[tuple[nn.Parameter, Tensor]] = []
         parameters = dict(backbone.module.named_parameters())
         self._entries = layout.entries
         for e in layout.entries:
@@ -51,51 +55,51 @@ class PrivateWeights:
                     parameter.requires_grad_()
                 self._computed[name][2].append(part)
 
-    def open(self, noise: int | None) -> dict[str, Tensor]:
-        """Compute the weights that are computed; returns their parts' tensors, and the head's.
+    def compute(self, noise_seed: int | None) -> dict[str, Tensor]:
+        """Compute the computed weights for one pass. Returns the tensors of their parts and of the head by name.
 
-        `noise`: the seed of what this training step draws, None in evaluation.
+        `noise_seed`: seed of this step's random numbers, None in evaluation.
         """
-        self._made = []
+        self._with_graph = []
         if not self._computed:
             return self._head
         parts = self._parts()
         for name, (parameter, frozen, names) in self._computed.items():
             values = Values({part: parts[f"{BACKBONE}.{name}.{part}"] for part in names})
-            drawn = None if noise is None else self._noise(values, noise, name)
-            weight = self._method.effective(frozen, values, drawn).view(frozen.shape)
+            noise = None if noise_seed is None else self._noise(values, noise_seed, name)
+            weight = self._method.effective(frozen, values, noise).view(frozen.shape)
             parameter.data = weight.detach()
-            self._made.append((parameter, weight))
+            self._with_graph.append((parameter, weight))
         return {**parts, **self._head}
 
-    def close(self) -> None:
-        """After the backward pass: hand the gradients of the computed weights on to their parts."""
-        if self._made:
-            torch.autograd.backward([weight for _, weight in self._made], [p.grad for p, _ in self._made])
-            for parameter, _ in self._made:
+    def backward(self) -> None:
+        """Propagate the gradients of the computed weights to their parts. Call it after the backward pass."""
+        if self._with_graph:
+            torch.autograd.backward([weight for _, weight in self._with_graph], [p.grad for p, _ in self._with_graph])
+            for parameter, _ in self._with_graph:
                 parameter.grad = None
-            self._made = []
+            self._with_graph = []
 
-    def forget_gradients(self) -> None:
+    def zero_grad(self) -> None:
         assert self._leaf.grad is not None
         self._leaf.grad.zero_()
         for parameter, _, _ in self._computed.values():
             parameter.grad = None
-        self._made = []
+        self._with_graph = []
 
-    def thin(self, grads: Tensor, noise: int) -> None:
-        """Let the method's share of the gradients [1, P] through, drawn from this seed and divided by the share."""
+    def mask_gradients(self, grads: Tensor, noise_seed: int) -> None:
+        """Keep a random fraction of the gradients [1, P], divided by that fraction (`gradient_share`), and zero the rest."""
         share = self._method.gradient_share
         if share == 1:
             return
         for start in range(0, grads.shape[1], CHUNK):
             part = grads[0, start : start + CHUNK]
-            bits = torch.as_tensor(random_bits(len(part), derive(noise, start), grads.device))
+            bits = torch.as_tensor(random_bits(len(part), derive(noise_seed, start), grads.device))
             part.mul_((bits < round(share * 65536) - 32768) / share)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Give the parts of computed weights what the method makes of them after its first phase."""
+    def finalize_phase_one(self) -> None:
+        """Set the parts of computed weights to the values that the method gives them after its first phase."""
         parts = self._parts()
         for name, (_, _, names) in self._computed.items():
             values = Values({part: parts[f"{BACKBONE}.{name}.{part}"] for part in names})
@@ -107,7 +111,7 @@ class PrivateWeights:
         return {e.name: part.view(e.stacked(1)) for e, part in zip(self._entries, split, strict=True)}
 
     def _noise(self, values: Values, seed: int, name: str) -> Values:
-        """Sixteen random bits for each entry of the noisy parts, as the middle of their interval: never 0 nor 1."""
+        """Uniform noise for the parts that use it: multiples of 2**-16 shifted by half of that, so never 0 nor 1."""
 
         def uniform(part: str) -> Tensor:
             like = values[part]

@@ -48,14 +48,14 @@ def mask_for(slot: TrialState, group: StackedParameters, backbone: Backbone) -> 
 
 
 @torch.no_grad()
-def turn(slot: TrialState, group: StackedParameters, backbone: Backbone) -> None:
+def start_second_phase(slot: TrialState, group: StackedParameters, backbone: Backbone) -> None:
     """Begin the second phase: draw the mask, put back what has to be, forget the moments."""
-    assert group.own
+    assert group.private_weights
     assert isinstance(slot.method, WeightMethod)
-    group.own.settle()
+    group.private_weights.finalize_phase_one()
     keep = mask_for(slot, group, backbone)
     start = slot.best.to(backbone.device)[None]
-    group.hold(keep, at=start)
+    group.apply_pruning_mask(keep, pruned_values=start)
     if slot.method.rewinds:
         group.values.copy_(start)
     group.moments.zero_()
@@ -102,11 +102,11 @@ def _fisher(
     slot: TrialState, group: StackedParameters, backbone: Backbone, entries: list[ParameterSlice], single: bool
 ) -> Tensor:
     """Sum of squared gradients: of single examples, or of batches as trained on."""
-    assert group.own, "only own weights are ranked by it"
+    assert group.private_weights, "only private weights are ranked by it"
     total = torch.zeros_like(group.values)
     for loss in _losses(slot, group, backbone, 1 if single else slot.trial.batch_size, dropout=not single):
         loss.backward()
-        group.collect()
+        group.finish_backward()
         gradient = group.leaf.grad
         assert gradient is not None
         if not single:
@@ -114,7 +114,7 @@ def _fisher(
                 part = gradient[0, e.start : e.stop]
                 part.mul_((slot.trial.recipe.clip / (part.norm() + 1e-6)).clamp(max=1.0))
         total.addcmul_(gradient, gradient)
-        group.forget_gradients()
+        group.zero_grad()
     return _columns(total, entries).cpu()
 
 

@@ -87,7 +87,7 @@ class PackedSiteContext:
 
     def keep(self, name: str, value: Tensor) -> None:
         if self.training:
-            self.segment.group.keep_value(f"{self.layer}.{self.site}.{name}", value)
+            self.segment.group.update_buffer(f"{self.layer}.{self.site}.{name}", value)
 
     def _input_at(self, name: str, sites: tuple[Site, ...]) -> Tensor:
         assert self.site in sites, f"{name} is not defined at {self.site}: only at {', '.join(sites)}"

@@ -1,9 +1,9 @@
-"""Residents that share a method, its settings and a head: their parameters stacked as [G, ...], updated in one go.
+"""The parameters, gradients and AdamW state of trials that share a layout, stacked and updated together.
 
-Every trial owns one row of flat buffers [G, P] for values, gradients and Adam's moments; the tensors that formulas see are views
-of them, made for each pass, so that the gradient arrives in one piece.
+Every trial owns one row of flat buffers [K, P]. The tensors that a method's formulas use are views of these buffers, made
+for each pass, so that autograd returns one gradient [K, P]. Knows no data, schedule or score.
 
-Legend: G trials of the group, P parameters of one trial.
+Legend: K trials, P parameters of one trial, n memories of a method, N length of a vector.
 """
 
 from __future__ import annotations
@@ -26,25 +26,33 @@ CHUNK = 1 << 17
 
 @dataclass(frozen=True, kw_only=True)
 class StepHyperparameters:
-    """What one step of G trials needs, all [G, 1]; `step` counts this one, from 1, of `total`. `share`: of the peak lr.
+    """Per-trial inputs of one optimiser step; every tensor is [K, 1]."""
 
-    `noise`: the seed of what a trial with a backbone of its own draws in this step.
-    """
-
+    # Learning rate of this step.
     lr: Tensor
-    share: Tensor
+    # The same as a fraction of the peak learning rate.
+    lr_scale: Tensor
+    # Number of this step in the phase, from 1.
     step: Tensor
-    total: Tensor
-    decay: Tensor
-    clip: Tensor
-    noise: int
+    # Steps of the phase.
+    total_steps: Tensor
+    # Decoupled weight decay.
+    weight_decay: Tensor
+    # Upper bound of each trial's gradient norm.
+    max_grad_norm: Tensor
+    # Seed of the random numbers that private weights draw in this step.
+    noise_seed: int
 
 
 class StackedParameters:
-    """G trials with one layout. Rows are in the order in which their trials joined.
+    """Flat buffers of K trials with one layout. Row i of every buffer belongs to the same trial.
 
-    `keep` [G, P], where a method masks: False for entries that never move. `memory` [n, G, P]: what a method's `after_step`
-    remembers. `losses` [G]: sums over the steps of each trial's epoch so far.
+    values        [K, P]      parameter values
+    leaf          [K, P]      the same storage as an autograd leaf; `leaf.grad` receives the gradients
+    moments       [2, K, P]   Adam's first and second moments
+    memory        [n, K, P]   tensors that a method's `after_step` keeps between steps
+    pruning_mask  [K, P]      False for entries that never change; None without a mask
+    losses        [K]         sum of the losses of each trial's current epoch
     """
 
     def __init__(
@@ -52,142 +60,144 @@ class StackedParameters:
         layout: ParameterLayout,
         backbone: Backbone,
         recipe: Recipe,
-        rows: Tensor,
+        values: Tensor,
         moments: Tensor | None = None,
-        keep: Tensor | None = None,
+        pruning_mask: Tensor | None = None,
         memory: Tensor | None = None,
     ):
-        """`rows`: [G, P] values; `moments`: [2, G, P] of Adam, `memory`: zeros when None. All moved to the backbone's device."""
+        """Take over `values` [K, P]; `moments` and `memory` are zeros if None. Everything moves to the backbone's device."""
         device = backbone.device
         self.layout, self.recipe, self._backbone = layout, recipe, backbone
-        self.values = rows.to(device)
-        self.moments = torch.zeros(2, *rows.shape, device=device) if moments is None else moments.to(device)
+        self.values = values.to(device)
+        self.moments = torch.zeros(2, *values.shape, device=device) if moments is None else moments.to(device)
         size = layout.method.memories
-        self.memory = torch.zeros(size, *rows.shape, device=device) if memory is None else memory.to(device)
-        self.keep = None if keep is None else keep.to(device)
-        self.losses = torch.zeros(len(rows), device=device)
+        self.memory = torch.zeros(size, *values.shape, device=device) if memory is None else memory.to(device)
+        self.pruning_mask = None if pruning_mask is None else pruning_mask.to(device)
+        self.losses = torch.zeros(len(values), device=device)
         self.leaf = self.values.detach().requires_grad_()
         self.constants = layout.constants(backbone)
-        self._kept: dict[str, Tensor] = {}
-        self.own = None if layout.method.shares_backbone else PrivateWeights(layout, backbone, self.values, self.leaf)
+        self._updated_buffers: dict[str, Tensor] = {}
+        shared = layout.method.shares_backbone
+        self.private_weights = None if shared else PrivateWeights(layout, backbone, self.values, self.leaf)
 
     @classmethod
-    def of(cls, parts: list[StackedParameters], chosen: list[list[int]]) -> StackedParameters:
-        """A group of the chosen rows of several groups of one layout, values, moments and masks kept."""
+    def concatenate(cls, parts: list[StackedParameters], rows: Sequence[Sequence[int]]) -> StackedParameters:
+        """A copy of the given rows of several stacks of one layout: values, optimiser state, masks and losses."""
         lead = parts[0]
-        pairs = list(zip(parts, chosen, strict=True))
-        keep = [g.keep[i] for g, i in pairs if g.keep is not None]
-        group = cls(
+        pairs = list(zip(parts, map(list, rows), strict=True))
+        masks = [p.pruning_mask[i] for p, i in pairs if p.pruning_mask is not None]
+        joined = cls(
             lead.layout,
             lead._backbone,
             lead.recipe,
-            torch.cat([g.values[i] for g, i in pairs]),
-            torch.cat([g.moments[:, i] for g, i in pairs], dim=1),
-            torch.cat(keep) if keep else None,
-            torch.cat([g.memory[:, i] for g, i in pairs], dim=1),
+            torch.cat([p.values[i] for p, i in pairs]),
+            torch.cat([p.moments[:, i] for p, i in pairs], dim=1),
+            torch.cat(masks) if masks else None,
+            torch.cat([p.memory[:, i] for p, i in pairs], dim=1),
         )
-        group.losses = torch.cat([g.losses[i] for g, i in pairs])
-        return group
+        joined.losses = torch.cat([p.losses[i] for p, i in pairs])
+        return joined
 
-    def hold(self, keep: Tensor, at: Tensor | None = None) -> None:
-        """From now on, what `keep` [G, P] is False for does not move: it stays as it is, or `at` [G, P] if that is given."""
-        self.keep = keep
-        if at is not None:
-            self.values.copy_(torch.where(keep, self.values, at))
+    def apply_pruning_mask(self, mask: Tensor, pruned_values: Tensor | None = None) -> None:
+        """Freeze the entries where `mask` [K, P] is False, at `pruned_values` [K, P] or, if None, at their current values."""
+        self.pruning_mask = mask
+        if pruned_values is not None:
+            self.values.copy_(torch.where(mask, self.values, pruned_values))
 
-    def open(self, rows: slice | Sequence[int], noise: int | None = None) -> dict[str, Tensor]:
-        """The tensors of some of the group's rows by name, [G, ...] for matrices and [G, 1, N] for vectors, for one pass.
+    def named_tensors(self, rows: slice | Sequence[int], noise_seed: int | None = None) -> dict[str, Tensor]:
+        """The parameters of some rows by name, for one pass: [K, ...] for matrices and [K, 1, N] for vectors.
 
-        `noise`: as in `StepHyperparameters`; None in evaluation.
+        `noise_seed`: as in `StepHyperparameters`; None in evaluation.
         """
-        if self.own:
-            return self.own.open(noise)
+        if self.private_weights:
+            return self.private_weights.compute(noise_seed)
         leaf = self.leaf if rows == slice(None) else self.leaf[rows]
         entries = self.layout.entries
         parts = leaf.split([e.size for e in entries], dim=1)
         return {e.name: part.view(e.stacked(len(leaf))) for e, part in zip(entries, parts, strict=True)}
 
-    def collect(self) -> None:
-        """After the backward pass: bring the gradients of computed weights into the row."""
-        if self.own:
-            self.own.close()
+    def finish_backward(self) -> None:
+        """Propagate the gradients of computed weights to `leaf.grad`. Call it after the backward pass."""
+        if self.private_weights:
+            self.private_weights.backward()
 
-    def keep_value(self, name: str, value: Tensor) -> None:
-        """The value [G, ...] that a parameter without a gradient has after this step."""
-        self._kept[name] = value.detach()
+    def update_buffer(self, name: str, value: Tensor) -> None:
+        """Set a parameter without gradient to `value` [K, ...] at the end of this step."""
+        self._updated_buffers[name] = value.detach()
 
-    def step(self, pace: StepHyperparameters) -> None:
-        """One AdamW step with decoupled decay for every trial, each at its own pace. Consumes the gradients."""
+    def step(self, hyper: StepHyperparameters) -> None:
+        """One AdamW step of every trial: gradient mask, clipping per trial, decoupled weight decay. Clears the gradients."""
         grads = self.leaf.grad
         assert grads is not None
-        if self.keep is not None:
-            grads.mul_(self.keep)
-        grads.mul_((pace.clip / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
-        if self.own:
-            self.own.thin(grads, pace.noise)
-        for run in self.layout.runs:
-            lr = pace.lr if run.lr is None else run.lr * pace.share
-            if self.own:
-                self._fused(run, grads, lr, pace)
+        if self.pruning_mask is not None:
+            grads.mul_(self.pruning_mask)
+        grads.mul_((hyper.max_grad_norm / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
+        if self.private_weights:
+            self.private_weights.mask_gradients(grads, hyper.noise_seed)
+        for group in self.layout.runs:
+            lr = hyper.lr if group.lr is None else group.lr * hyper.lr_scale
+            if self.private_weights:
+                self._fused_adamw(group, grads, lr, hyper)
             else:
-                self._stacked(run, grads, lr, pace)
-        self._after(grads, pace)
-        self.forget_gradients()
+                self._stacked_adamw(group, grads, lr, hyper)
+        self._after_step(grads, hyper)
+        self.zero_grad()
 
-    def forget_gradients(self) -> None:
-        self._kept.clear()
-        if self.own:
-            self.own.forget_gradients()
+    def zero_grad(self) -> None:
+        """Forget gradients and buffer updates of an unfinished step."""
+        self._updated_buffers.clear()
+        if self.private_weights:
+            self.private_weights.zero_grad()
         else:
             self.leaf.grad = None
 
-    def _after(self, grads: Tensor, pace: StepHyperparameters) -> None:
-        for name, value in self._kept.items():
+    def _after_step(self, grads: Tensor, hyper: StepHyperparameters) -> None:
+        for name, value in self._updated_buffers.items():
             e = self.layout.by_name[name]
             self.values[:, e.start : e.stop] = value.reshape(len(self.values), -1)
         if not self.layout.method.memories:
             return
-        G = len(self.values)
-        everything = {}
+        K = len(self.values)
+        by_name = {}
         for e in self.layout.entries:
-            part, shape = slice(e.start, e.stop), e.stacked(G)
+            part, shape = slice(e.start, e.stop), e.stacked(K)
             memory = self.memory[:, :, part].unflatten(-1, shape[1:])
-            everything[e.name] = StepValues(
+            by_name[e.name] = StepValues(
                 value=self.values[:, part].view(shape), grad=grads[:, part].view(shape), memory=memory
             )
-        self.layout.method.after_step(everything, pace.step[:, 0], pace.total[:, 0])
+        self.layout.method.after_step(by_name, hyper.step[:, 0], hyper.total_steps[:, 0])
 
-    def _stacked(self, run: ParamGroup, grads: Tensor, lr: Tensor, pace: StepHyperparameters) -> None:
+    def _stacked_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
         r = self.recipe
-        size, rate = -lr / (1 - r.beta1**pace.step), (1 - r.beta2**pace.step).sqrt()
-        keep = 1 - lr * pace.decay
-        for part in _chunks(run):
+        step_size, correction = -lr / (1 - r.beta1**hyper.step), (1 - r.beta2**hyper.step).sqrt()
+        decay = 1 - lr * hyper.weight_decay
+        for part in _chunks(group):
             grad, value = grads[:, part], self.values[:, part]
             first, second = self.moments[0][:, part], self.moments[1][:, part]
             first.lerp_(grad, 1 - r.beta1)
             second.mul_(r.beta2).addcmul_(grad, grad, value=1 - r.beta2)
-            if run.decayed:
-                value.mul_(keep)
-            value.addcdiv_(first * size, (second.sqrt() / rate).add_(r.eps))
+            if group.decayed:
+                value.mul_(decay)
+            value.addcdiv_(first * step_size, (second.sqrt() / correction).add_(r.eps))
 
-    def _fused(self, run: ParamGroup, grads: Tensor, lr: Tensor, pace: StepHyperparameters) -> None:
-        """A whole backbone's worth of parameters: torch's fused kernel, several times faster there, on the same buffers."""
-        part, r = slice(run.start, run.stop), self.recipe
+    def _fused_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
+        """The same for one trial through torch's fused kernel, several times faster for a whole backbone's parameters."""
+        part, r = slice(group.start, group.stop), self.recipe
         value = self.values[0, part].detach()
         value.grad = grads[0, part]
-        decay = float(pace.decay) if run.decayed else 0.0
-        if decay and self.keep is not None:  # the kernel would decay what the mask keeps out
-            value.addcmul_(value, self.keep[0, part], value=-float(lr) * decay)
+        decay = float(hyper.weight_decay) if group.decayed else 0.0
+        if decay and self.pruning_mask is not None:  # the kernel would decay the masked entries, too
+            value.addcmul_(value, self.pruning_mask[0, part], value=-float(lr) * decay)
             decay = 0.0
         adam = torch.optim.AdamW([value], float(lr), (r.beta1, r.beta2), r.eps, decay, fused=True)
         adam.state[value] = {
-            "step": pace.step.flatten()[0] - 1,
+            "step": hyper.step.flatten()[0] - 1,
             "exp_avg": self.moments[0, 0, part],
             "exp_avg_sq": self.moments[1, 0, part],
         }
         adam.step()
 
 
-def _chunks(run: ParamGroup) -> Iterator[slice]:
-    for a in range(run.start, run.stop, CHUNK):
-        yield slice(a, min(a + CHUNK, run.stop))
+def _chunks(group: ParamGroup) -> Iterator[slice]:
+    for start in range(group.start, group.stop, CHUNK):
+        yield slice(start, min(start + CHUNK, group.stop))

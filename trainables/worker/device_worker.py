@@ -93,7 +93,7 @@ class DeviceWorker:
         self.failures.pop(trial_id, None)
         resident = self.residents.pop(trial_id, None)
         if resident:
-            resident.engine.leave(trial_id)
+            resident.engine.remove_trial(trial_id)
 
     def ask(self, trial_id: str) -> None:
         """Somebody wants to hear of the trial's next epoch."""
@@ -129,7 +129,7 @@ class DeviceWorker:
 
     def _shrink(self, engine: Engine, active: list[TrialRunner], error: Exception) -> None:
         """Try the same step with half of them: for memory, or until the one that cannot be trained is found."""
-        engine.forget_gradients()
+        engine.zero_grad()
         if len(active) > 1:
             self._room[engine] = len(active) // 2
             log.warning("a step of %d trials failed (%s); trying %d", len(active), error, self._room[engine])

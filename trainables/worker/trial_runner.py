@@ -85,7 +85,7 @@ class TrialRunner:
     def _seat(self, data: TaskData) -> TrialState:
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
-            return self.engine.join(self.trial, data)
+            return self.engine.add_trial(self.trial, data)
         self._test, self._ablation = saved.test, saved.ablation
         tensors = dict(saved.tensors)
         if "values" not in tensors:  # the trial was done: its best is all that is left, and all that is needed

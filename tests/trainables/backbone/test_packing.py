@@ -83,7 +83,7 @@ def test_evaluation_in_long_rows_equals_one_example_at_a_time(outputs, tiny_bert
     for tokens in (1, 100_000):
         monkeypatch.setattr("trainables.training.evaluation.ROW_TOKENS", tokens)
         engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
-        engine.join(trial, data)
+        engine.add_trial(trial, data)
         results.append(engine.test(trial.id).predictions)
     assert results[0] == pytest.approx(results[1], abs=1e-6)
 

@@ -77,7 +77,7 @@ def test_the_closed_formula_counts_the_declared_tensors(method, name):
 def test_the_closed_formula_counts_the_live_parameters(method, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, **SMALL[method])
-        engine.join(trial, make_data(outputs=3))
+        engine.add_trial(trial, make_data(outputs=3))
         assert engine.counts(trial.id) == count(build(method, SMALL[method]), model.shape, 3)
 
 
@@ -85,7 +85,7 @@ def test_the_closed_formula_counts_the_live_parameters(method, tiny_bert, tiny_r
 def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_bert):
     trial = make_trial(method, recipe=Recipe(epochs=6, patience=6), **learning(method))
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    slot = engine.join(trial, make_data(train=240, test=60))
+    slot = engine.add_trial(trial, make_data(train=240, test=60))
     before = engine.test(trial.id).metrics["accuracy"]
     while not slot.done:
         engine.step()
@@ -156,7 +156,7 @@ def seated(model, method, data, **settings):
     layout = ParameterLayout(built, backbone, data.task.outputs)
     engine = Engine(backbone)
     trial = make_trial(method, **settings)
-    slot = engine.join(trial, data)
+    slot = engine.add_trial(trial, data)
     return backbone, StackedParameters(layout, backbone, trial.recipe, layout.initial(trial.seed, backbone)[None]), slot
 
 
@@ -237,17 +237,17 @@ def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, tiny_
         Engine(Backbone.load(tiny_bert, CPU)),
         make_trial("sparse_adapter", r=4, score=score, sparsity=0.4, lr=1e-2),
     )
-    engine.join(trial, make_data())
-    group = engine._find(trial.id)[0].group
-    matrices = [group.keep[0, e.start : e.stop] for e in contenders(group.layout)]
+    engine.add_trial(trial, make_data())
+    group = engine.find(trial.id)[0].parameters
+    matrices = [group.pruning_mask[0, e.start : e.stop] for e in contenders(group.layout)]
     removed = [int((m == 0).sum()) for m in matrices]
     assert {len(m) for m in matrices} == {32 * 4}
     assert sum(removed) == (8 * 52 if score == "er" else 410)  # ceil(0.4 * 128) each, or ceil(0.4 * 1024) in all
-    assert int((group.keep == 0).sum()) == sum(removed)
-    before = group.keep.clone()
+    assert int((group.pruning_mask == 0).sum()) == sum(removed)
+    before = group.pruning_mask.clone()
     for _ in range(12):
         engine.step()
-    assert torch.equal(group.keep, before)
+    assert torch.equal(group.pruning_mask, before)
     assert (group.values[before == 0] == 0).all()
     assert (group.values[before > 0] != 0).any()
 
@@ -303,6 +303,6 @@ def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
 
 def test_a_zero_share_removes_nothing(tiny_bert):
     engine, trial = Engine(Backbone.load(tiny_bert, CPU)), make_trial("sparse_adapter", r=4, sparsity=0.0)
-    engine.join(trial, make_data())
-    group = engine._find(trial.id)[0].group
-    assert kept(group, group.keep).all()
+    engine.add_trial(trial, make_data())
+    group = engine.find(trial.id)[0].parameters
+    assert kept(group, group.pruning_mask).all()

@@ -96,7 +96,7 @@ def test_adalora_cuts_the_ranks_that_peft_cuts(every):
 def test_adalora_trains_down_to_its_target_and_stays_there(tiny_bert):
     trial = make_trial("adalora", r=6, target=2, lr=5e-3, recipe=Recipe(epochs=4, patience=9))
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    slot = engine.join(trial, make_data())
+    slot = engine.add_trial(trial, make_data())
     active = []
     while not slot.done:
         engine.step()
@@ -112,19 +112,19 @@ def test_scores_stay_with_their_trial_when_others_come_and_go(tiny_bert):
     engine, data = Engine(Backbone.load(tiny_bert, CPU)), make_data()
     trials = [make_trial("adalora", r=6, target=2, seed=seed) for seed in (1, 2, 3)]
     for trial in trials[:2]:
-        engine.join(trial, data)
+        engine.add_trial(trial, data)
     for _ in range(3):
         engine.step()
     before = [engine.state(trial.id)[1]["memory"].clone() for trial in trials[:2]]
     assert all(each.any() for each in before)
     assert not torch.equal(*before)
-    engine.join(trials[2], data)
+    engine.add_trial(trials[2], data)
     engine.set_active([trials[1].id])
     engine.set_active([trial.id for trial in trials])
     for trial, each in zip(trials[:2], before, strict=True):
         assert torch.equal(engine.state(trial.id)[1]["memory"], each)
     assert not engine.state(trials[2].id)[1]["memory"].any()
-    engine.leave(trials[0].id)
+    engine.remove_trial(trials[0].id)
     assert torch.equal(engine.state(trials[1].id)[1]["memory"], before[1])
 
 
@@ -134,7 +134,7 @@ def test_the_orthogonality_is_trained_but_not_reported(tiny_bert):
     for gamma in (0.0, 10.0):
         trial = make_trial("adalora", r=6, target=6, gamma=gamma, batch_size=8, recipe=recipe)
         engine = Engine(Backbone.load(tiny_bert, CPU))
-        slot = engine.join(trial, data)
+        slot = engine.add_trial(trial, data)
         while not slot.done:
             engine.step()
         reported.append(slot.progress[0].loss)

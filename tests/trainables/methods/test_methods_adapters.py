@@ -43,8 +43,8 @@ QUIET = Recipe(epochs=3, patience=9, dropout=0.0)
 
 def seated(model, method, settings, data, recipe=QUIET, **more):
     engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, recipe=recipe, **more, **settings)
-    slot = engine.join(trial, data)
-    return engine, slot, engine._find(trial.id)[0]
+    slot = engine.add_trial(trial, data)
+    return engine, slot, engine.find(trial.id)[0]
 
 
 def stir(group):
@@ -74,20 +74,20 @@ def gradient(values, group):
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
 def test_logits_and_gradients_are_those_of_the_second_formula(family, method, settings, request):
     model, data = request.getfixturevalue(family), make_data(seed=3)
-    engine, slot, company = seated(model, method, settings, data)
-    group = company.group
+    engine, slot, stack = seated(model, method, settings, data)
+    group = stack.parameters
     stir(group)
     values = leaves(group)
     plain = PlainAdapters(model, method, settings, values)
     rows = pack([slot.batch()], model.shape.heads, CPU)
 
-    resting = Segment(group, 0, 1, drawn=company.rest(engine.backbone, 1))
+    resting = Segment(group, 0, 1, drawn=stack.eval_inputs(engine.backbone, 1))
     ours = ForwardPass(engine.backbone, [resting], rows, None).logits()[0][0]
     assert torch.allclose(ours, plain.logits(*slot.batch()), atol=1e-5)
 
     plain.training = True
     if method == "adapter_drop_robust":
-        plain.dropped = int(company.drawn(engine.backbone)["dropped"])
+        plain.dropped = int(stack.sample_step_inputs(engine.backbone)["dropped"])
     loss = plain.loss(*slot.batch())
     loss.backward()
     ours = engine._backward(rows, [slot])[0][0]
@@ -110,8 +110,8 @@ def test_logits_and_gradients_are_those_of_the_second_formula(family, method, se
 def test_training_is_that_of_torch_with_the_second_formula(method, settings, tiny_bert):
     """Rates of their own, no decay of scores and vectors, running statistics that only the batches move."""
     data, recipe = make_data(seed=3), Recipe(epochs=2, dropout=0.0, weight_decay=0.5)
-    engine, slot, company = seated(tiny_bert, method, settings, data, recipe, lr=2e-3)
-    group = company.group
+    engine, slot, stack = seated(tiny_bert, method, settings, data, recipe, lr=2e-3)
+    group = stack.parameters
     stir(group)
     values = leaves(group)
     plain = PlainAdapters(tiny_bert, method, settings, values)
@@ -124,9 +124,9 @@ def test_training_is_that_of_torch_with_the_second_formula(method, settings, tin
     )
     for _ in range(8):
         for param, name in zip(adam.param_groups, trained, strict=True):
-            param["lr"] = own_rate[name] * slot.pace()
+            param["lr"] = own_rate[name] * slot.lr_scale()
         if method == "adapter_drop_robust":
-            plain.dropped = int(company.drawn(engine.backbone)["dropped"])
+            plain.dropped = int(stack.sample_step_inputs(engine.backbone)["dropped"])
         adam.zero_grad()
         plain.loss(*slot.batch()).backward()
         for v in trained.values():
@@ -169,9 +169,9 @@ def one_trial_per_method():
 
 
 def logits_of(engine, slot):
-    company, _ = engine._find(slot.trial.id)
+    stack, _ = engine.find(slot.trial.id)
     rows = pack([(slot.data.test, np.arange(len(slot.data.test)))], engine.backbone.shape.heads, CPU)
-    segment = Segment(company.group, 0, 1, drawn=company.rest(engine.backbone, 1))
+    segment = Segment(stack.parameters, 0, 1, drawn=stack.eval_inputs(engine.backbone, 1))
     return ForwardPass(engine.backbone, [segment], rows, None).logits()[0][0]
 
 
@@ -192,7 +192,7 @@ def test_a_fresh_process_reads_what_was_saved(tiny_bert, tmp_path):
     backbone, expected = Backbone.load(tiny_bert, CPU), []
     for i, trial in enumerate(one_trial_per_method()):
         engine = Engine(backbone)
-        slot = engine.join(trial, make_data())
+        slot = engine.add_trial(trial, make_data())
         while not engine.step():
             pass
         tensors = engine.state(trial.id)[1]
@@ -288,15 +288,15 @@ def test_robust_drops_any_number_of_layers_but_not_the_last():
 
 def test_running_statistics_follow_training_alone(tiny_bert):
     settings = {"r": 4, "variant": "batch_norm"}
-    engine, slot, company = seated(tiny_bert, "houlsby_variant", settings, make_data())
-    entries = [e for e in company.group.layout.entries if "running" in e.name]
+    engine, slot, stack = seated(tiny_bert, "houlsby_variant", settings, make_data())
+    entries = [e for e in stack.parameters.layout.entries if "running" in e.name]
     assert len(entries) == 2 * 4
-    moved = {i for run in company.group.layout.runs for i in range(run.start, run.stop)}
-    assert len(moved) == company.group.layout.size - 2 * 4 * 4
+    moved = {i for run in stack.parameters.layout.runs for i in range(run.start, run.stop)}
+    assert len(moved) == stack.parameters.layout.size - 2 * 4 * 4
     assert all(i not in moved for e in entries for i in range(e.start, e.stop))
 
     def buffers():
-        return torch.cat([company.group.values[0, e.start : e.stop] for e in entries]).clone()
+        return torch.cat([stack.parameters.values[0, e.start : e.stop] for e in entries]).clone()
 
     before = buffers()
     engine.test(slot.trial.id)
@@ -311,8 +311,8 @@ def test_running_statistics_follow_training_alone(tiny_bert):
 @pytest.mark.parametrize("share", [0.5, 0.2, 1.0])
 def test_each_layer_uses_its_own_share_of_the_one_prototype(share, tiny_bert):
     method = build("propetl", {"r": 4, "share": share})
-    _, _, company = seated(tiny_bert, "propetl", {"r": 4, "share": share}, make_data())
-    opened = company.group.open(slice(None))
+    _, _, stack = seated(tiny_bert, "propetl", {"r": 4, "share": share}, make_data())
+    opened = stack.parameters.named_tensors(slice(None))
     masks = [method.chosen(opened[f"{layer}.ffn.output.down_scores"]) for layer in range(2)]
     assert [int(m.sum()) for m in masks] == [128 - int((1 - share) * 128)] * 2
     assert set(masks[0].unique().tolist()) <= {0.0, 1.0}

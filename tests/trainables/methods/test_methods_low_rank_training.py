@@ -27,7 +27,7 @@ def test_what_stands_beside_the_maps_learns_more_than_a_head_can(tiny_bert):
     """All seven in one engine; the head alone stays at a training loss of 0.63 and 72 % on this task, at any learning rate."""
     data, recipe = make_data(train=240, test=60), Recipe(epochs=5, patience=9)
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    slots = [engine.join(make_trial(m, recipe=recipe, **learning(m)), data) for m in FAMILY]
+    slots = [engine.add_trial(make_trial(m, recipe=recipe, **learning(m)), data) for m in FAMILY]
     while not all(slot.done for slot in slots):
         engine.step()
     for slot in slots:
@@ -64,9 +64,9 @@ def finish(engine, slot):
     """Train to the end; every loss, and the test split's logits and predictions, to the last bit."""
     while not slot.done:
         engine.step()
-    company, place = engine._find(slot.trial.id)
+    stack, index = engine.find(slot.trial.id)
     rows = pack([(slot.data.test, np.arange(8))], engine.backbone.shape.heads, CPU)
-    segment = Segment(company.group, 0, 1, [place], company.rest(engine.backbone, 1))
+    segment = Segment(stack.parameters, 0, 1, [index], stack.eval_inputs(engine.backbone, 1))
     with torch.no_grad():
         logits = ForwardPass(engine.backbone, [segment], rows, None).logits()[0].flatten()
     return [p.loss.hex() for p in slot.progress], [x.hex() for x in logits.tolist()]
@@ -76,7 +76,7 @@ def test_a_checkpoint_continues_in_a_fresh_process_bit_for_bit(tiny_bert, tmp_pa
     expected = []
     for method in FAMILY:
         engine, trial = Engine(Backbone.load(tiny_bert, CPU)), trial_of(method)
-        slot = engine.join(trial, make_data(train=24))
+        slot = engine.add_trial(trial, make_data(train=24))
         while not engine.step():
             pass
         _, tensors = engine.state(trial.id)
@@ -133,13 +133,13 @@ def test_dylora_is_lora_of_the_drawn_rank(n, frozen, tiny_bert):
 def test_dylora_draws_one_rank_per_step_and_trial_evenly_and_rests_at_all(tiny_bert):
     engine = Engine(Backbone.load(tiny_bert, CPU))
     trials = [make_trial("dylora", r=4, seed=seed) for seed in (1, 2)]
-    slots = [engine.join(trial, make_data()) for trial in trials]
-    company = StackedTrials(engine._companies[0].group, slots)
+    slots = [engine.add_trial(trial, make_data()) for trial in trials]
+    stack = StackedTrials(engine._stacks[0].parameters, slots)
     ranks = []
     for step in range(400):
         for slot in slots:
             slot.step = step
-        drawn = company.drawn(engine.backbone)
+        drawn = stack.sample_step_inputs(engine.backbone)
         assert drawn["scales"].shape == (2, 1, 4)
         used = (drawn["scales"][:, 0] > 0).sum(1)
         assert torch.equal(drawn["learns"][:, 0].argmax(1), used - 1)
@@ -147,7 +147,7 @@ def test_dylora_draws_one_rank_per_step_and_trial_evenly_and_rests_at_all(tiny_b
         ranks.append(used)
     ranks = torch.stack(ranks)
     assert (ranks[:, 0] != ranks[:, 1]).any()
-    assert torch.equal(company.drawn(engine.backbone)["scales"], drawn["scales"])
+    assert torch.equal(stack.sample_step_inputs(engine.backbone)["scales"], drawn["scales"])
     shares = torch.bincount(ranks.flatten(), minlength=5)[1:] / ranks.numel()
     assert (shares - 0.25).abs().max() < 0.06
-    assert company.rest(engine.backbone, 3)["scales"].tolist() == [[[2.0] * 4]] * 3
+    assert stack.eval_inputs(engine.backbone, 3)["scales"].tolist() == [[[2.0] * 4]] * 3

@@ -107,7 +107,7 @@ def test_a_threshold_mask_is_the_masked_model_with_gradients_straight_through(ti
     torch.stack(losses).mean().backward()
     loss = seat.loss(chosen)
     loss.backward()
-    seat.group.collect()
+    seat.group.finish_backward()
     assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     gradients = {n: p.grad for n, p in net.named_parameters()}
     for name in scored:
@@ -121,9 +121,9 @@ def test_threshold_scores_do_not_decay_and_the_pretrained_weights_stay(tiny_bert
     still = Recipe(epochs=1, weight_decay=0.5, warmup=0.0)
     seat = Seat(tiny_bert, "threshold_mask", make_data(), recipe=still, lr=1e-3)
     assert not any(e.decayed for e in seat.layout.entries if e.name.endswith(".score"))
-    before = {n: w.clone() for n, (_, w, _) in seat.group.own._computed.items()}
+    before = {n: w.clone() for n, (_, w, _) in seat.group.private_weights._computed.items()}
     seat.epochs(1)
-    assert all(torch.equal(w, before[n]) for n, (_, w, _) in seat.group.own._computed.items())
+    assert all(torch.equal(w, before[n]) for n, (_, w, _) in seat.group.private_weights._computed.items())
 
 
 def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
@@ -137,7 +137,7 @@ def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
         for name, parameter in net.named_parameters():
             fisher[name] += parameter.grad.square()
     entries = contenders(seat.layout)
-    ours = torch.cat([seat.group.keep[0, e.start : e.stop] for e in entries])
+    ours = torch.cat([seat.group.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     number = len(theirs) * 2 // 100
     assert int(ours.sum()) == number
@@ -158,19 +158,19 @@ def test_child_tuning_d_sums_squares_of_clipped_batch_gradients(tiny_bert):
             fisher[name] = fisher.get(name, 0) + p.grad.square()
     entries = contenders(seat.layout)
     assert {e.name.split(".")[1] for e in entries} == {"encoder"}
-    ours = torch.cat([seat.group.keep[0, e.start : e.stop] for e in entries])
+    ours = torch.cat([seat.group.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     assert int(ours.sum()) == int(0.3 * len(theirs))
     assert (ours == _highest(theirs, int(ours.sum()))).float().mean() > 0.999
     free = [e for e in seat.layout.entries if e not in entries]
-    assert all(seat.group.keep[0, e.start : e.stop].all() for e in free)
+    assert all(seat.group.pruning_mask[0, e.start : e.stop].all() for e in free)
 
 
 def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     masks = []
     for dropout in (0.0, 0.3):
         recipe = Recipe(epochs=2, dropout=dropout)
-        masks.append(Seat(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).group.keep)
+        masks.append(Seat(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).group.pruning_mask)
     assert int(masks[0].sum()) == int(masks[1].sum())
     assert not torch.equal(*masks)
 
@@ -180,9 +180,9 @@ def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, tiny
     recipe = Recipe(epochs=2, patience=9, weight_decay=0.5)
     seat = Seat(tiny_bert, method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
     assert torch.equal(seat.group.values[0], seat.start)
-    keep = seat.group.keep[0].clone()
+    keep = seat.group.pruning_mask[0].clone()
     group = seat.epochs(2)
-    assert torch.equal(group.keep[0], keep)
+    assert torch.equal(group.pruning_mask[0], keep)
     assert torch.equal(group.values[0][~keep], seat.start[~keep])
     assert (group.values[0] != seat.start)[keep].float().mean() > 0.5
     assert not (group.moments[:, 0, ~keep] != 0).any()
@@ -250,7 +250,7 @@ def test_a_trial_read_from_disk_continues_bit_for_bit(method, after, tiny_bert, 
         engine.step()
     assert [p.loss for p in resumed.progress] == [p.loss for p in seat.slot.progress]
     assert torch.equal(resumed.best, seat.slot.best)
-    assert torch.equal(engine._find(seat.trial.id)[0].group.values, seat.group.values)
+    assert torch.equal(engine.find(seat.trial.id)[0].parameters.values, seat.group.values)
     assert engine.test(seat.trial.id).predictions == seat.engine.test(seat.trial.id).predictions
 
 

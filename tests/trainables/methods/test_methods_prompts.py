@@ -241,7 +241,7 @@ def test_a_checkpoint_gives_the_same_outputs_in_another_process(tiny_bert, tmp_p
     data, engine = make_data(outputs=1, train=16), Engine(Backbone.load(tiny_bert, CPU))
     trials = [make_trial(m, lr=1e-2, **SMALL[m]) for m in COVERED]
     for trial in trials:
-        engine.join(trial, data)
+        engine.add_trial(trial, data)
     while not engine.step():
         pass
     for trial in trials:
@@ -370,10 +370,10 @@ def test_wrong_settings_are_refused_with_the_reason(method, settings, message):
 
 def test_virtual_tokens_and_text_must_fit_the_positions(tiny_bert):
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    engine.join(make_trial("prompt_tuning", length=12), make_data())  # 12 + 128 = 140
+    engine.add_trial(make_trial("prompt_tuning", length=12), make_data())  # 12 + 128 = 140
     with pytest.raises(ValueError, match="13 virtual tokens and max_length = 128: together at most 140"):
-        engine.join(make_trial("prompt_tuning", length=13), make_data())
-    engine.join(make_trial("prefix", length=13), make_data())  # takes no positions
+        engine.add_trial(make_trial("prompt_tuning", length=13), make_data())
+    engine.add_trial(make_trial("prefix", length=13), make_data())  # takes no positions
 
 
 def test_prompts_prefixes_gates_and_scales_do_not_decay(tiny_bert):

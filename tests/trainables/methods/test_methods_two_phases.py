@@ -32,8 +32,8 @@ def test_the_first_phase_of_lt_sft_is_full_fine_tuning_of_half_the_epochs(tiny_b
     backbone = torch.cat([torch.arange(e.start, e.stop) for e in contenders(seat.layout)])
     number = int(0.1 * len(backbone))
     bound = change[backbone].sort(descending=True).values[number - 1]
-    assert int(seat.group.keep[0, backbone].sum()) == number
-    assert (change[backbone][seat.group.keep[0, backbone]] >= bound).all()
+    assert int(seat.group.pruning_mask[0, backbone].sum()) == number
+    assert (change[backbone][seat.group.pruning_mask[0, backbone]] >= bound).all()
     assert torch.equal(seat.group.values[0], seat.start)
     assert torch.equal(seat.slot.best, seat.start)
     assert not seat.group.moments.any()
@@ -43,9 +43,9 @@ def test_the_second_phase_has_a_schedule_and_a_best_epoch_of_its_own(tiny_bert):
     seat = Seat(tiny_bert, "lt_sft", make_data(), recipe=Recipe(epochs=5, patience=1, warmup=0.5), keep=0.2)
     paces = []
     while not seat.slot.done:
-        paces.append((seat.slot.epoch, seat.slot.pace()))
+        paces.append((seat.slot.epoch, seat.slot.lr_scale()))
         seat.engine.step()
-    assert seat.slot.turn == 2
+    assert seat.slot.phase_boundary_epoch == 2
     second = [pace for epoch, pace in paces if epoch >= 2]
     assert second[0] == pytest.approx(1 / 8)  # 15 steps, the first half of them rising
     assert [p for e, p in paces if e < 2][-1] == pytest.approx(1 / 5)  # 10 steps, the last five falling
@@ -125,7 +125,7 @@ def test_gradients_of_diff_pruning_are_those_of_the_weights_it_makes(tiny_bert):
     torch.stack(losses).mean().backward()
     loss = seat.loss(chosen)
     loss.backward()
-    seat.group.collect()
+    seat.group.finish_backward()
     assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     for name, p in net.named_parameters():
         inside = (3 * s[name] - 1.5 > 0) & (3 * s[name] - 1.5 < 1)
@@ -152,7 +152,7 @@ def test_a_settled_difference_ignores_noise_and_gates_no_longer_move(tiny_bert):
     group = seat.epochs(2)
     weights = []
     for noise in (None, 1, 2):
-        group.own.open(noise)
+        group.private_weights.compute(noise)
         weights.append(torch.cat([p.detach().flatten() for p in seat.engine.backbone.module.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])

@@ -25,13 +25,13 @@ def train(model, trials, data, joins=None, leaves=None):
     while len(slots) < len(trials) or engine.residents:
         for i, trial in enumerate(trials):
             if joins.get(i, 0) == step:
-                slots[i] = engine.join(trial, data[i] if isinstance(data, list) else data)
+                slots[i] = engine.add_trial(trial, data[i] if isinstance(data, list) else data)
             if leaves.get(i) == step:
-                engine.leave(trial.id)
+                engine.remove_trial(trial.id)
         if engine.residents:
             for slot in engine.step():
                 if slot.done:
-                    engine.leave(slot.trial.id)
+                    engine.remove_trial(slot.trial.id)
         step += 1
     return [slots[i] for i in range(len(trials))]
 
@@ -60,7 +60,7 @@ def mixed_trials():
 
 
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
-def test_mixed_company_changes_no_trial(family, request):
+def test_other_methods_change_no_trial(family, request):
     model = request.getfixturevalue(family)
     trials, data = mixed_trials(), [make_data(seed=i, outputs=2 if i != 2 else 3) for i in range(5)]
     together = train(model, trials, data)
@@ -135,18 +135,18 @@ def test_dropout_is_on_in_training_only(tiny_bert):
     data, quiet = make_data(), Recipe(epochs=1, dropout=0.0)
     engine = Engine(backbone(tiny_bert))
     noisy = make_trial("adapter", r=4, recipe=Recipe(epochs=1))
-    engine.join(noisy, data)
+    engine.add_trial(noisy, data)
     assert engine.test(noisy.id).predictions == engine.test(noisy.id).predictions
     with_dropout = train(tiny_bert, [noisy], data)[0]
     without = train(tiny_bert, [make_trial("adapter", r=4, recipe=quiet)], data)[0]
     assert losses(with_dropout) != losses(without)
 
 
-def test_a_method_that_trains_the_backbone_is_refused_company(tiny_bert):
+def test_a_method_that_trains_the_backbone_is_refused_beside_others(tiny_bert):
     engine, data = Engine(backbone(tiny_bert)), make_data()
-    engine.join(make_trial("adapter", r=4), data)
+    engine.add_trial(make_trial("adapter", r=4), data)
     with pytest.raises(ValueError, match="cannot share"):
-        engine.join(make_trial("full"), data)
+        engine.add_trial(make_trial("full"), data)
 
 
 @pytest.mark.parametrize("method", SHARING)
@@ -170,7 +170,7 @@ def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
     shared = backbone(tiny_bert)
     before = {n: p.detach().clone() for n, p in shared.module.named_parameters()}
     engine, trial = Engine(shared), make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
-    engine.join(trial, make_data())
+    engine.add_trial(trial, make_data())
     for _ in range(8):
         engine.step()
     assert all(torch.equal(p, before[n]) for n, p in shared.module.named_parameters())
@@ -186,7 +186,7 @@ def at_odd_address(tensor):
 def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
     trial, data = make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method]), make_data()
     engine = Engine(backbone(tiny_bert))
-    undisturbed = engine.join(trial, data)
+    undisturbed = engine.add_trial(trial, data)
     while not engine.step():
         pass
     slot, tensors = engine.state(trial.id)

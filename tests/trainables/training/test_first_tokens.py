@@ -20,7 +20,7 @@ def widths(model, trials):
     """How many tokens each layer's feed-forward part sees in the first step, beside those that came to the layer."""
     engine, seen = Engine(Backbone.load(model, torch.device("cpu"))), []
     for trial in trials:
-        engine.join(trial, make_data())
+        engine.add_trial(trial, make_data())
     for layer in engine.backbone.module.encoder.layer:
         layer.register_forward_hook(lambda module, args, out: seen.append((args[0].shape[1], out.shape[1])))
     engine.step()
@@ -67,6 +67,6 @@ def test_what_is_left_out_changes_nothing(method, family, request, monkeypatch):
 def test_a_method_that_does_not_say_what_it_reads_is_refused(tiny_bert, monkeypatch):
     monkeypatch.setattr(METHODS["unipelt"], "reads_all_tokens", property(lambda method: False))
     engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
-    engine.join(make_trial("unipelt", **SMALL["unipelt"]), make_data())
+    engine.add_trial(make_trial("unipelt", **SMALL["unipelt"]), make_data())
     with pytest.raises(AssertionError, match="reads_all_tokens"):
         engine.step()

@@ -1,4 +1,4 @@
-"""Adapters removed from spans of layers after training: second formulas, company, bits, kills."""
+"""Adapters removed from spans of layers after training: a second formula, other trials, bits, restarts."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def final(method="adapter", seed=1, **settings):
 def trained(model, trials, data):
     """An engine in which all trials have ended, and their slots."""
     engine = Engine(Backbone.load(model, CPU))
-    slots = [engine.join(trial, data) for trial in trials]
+    slots = [engine.add_trial(trial, data) for trial in trials]
     while not all(slot.done for slot in slots):
         engine.step()
     return engine, slots
@@ -57,10 +57,10 @@ def one_by_one(logits_of, split):
 
 def stirred(model, method, settings):
     """A trial of a regression task with values of no meaning: engine, slot, layout, and its tensors by name."""
-    engine, slot, company = seated(model, method, settings, make_data(seed=3, outputs=1))
-    stir(company.group)
-    slot.best = company.group.values[0].clone()
-    return engine, slot, company.group.layout, {n: v.detach() for n, v in leaves(company.group).items()}
+    engine, slot, stack = seated(model, method, settings, make_data(seed=3, outputs=1))
+    stir(stack.parameters)
+    slot.best = stack.parameters.values[0].clone()
+    return engine, slot, stack.parameters.layout, {n: v.detach() for n, v in leaves(stack.parameters).items()}
 
 
 def test_the_methods_that_the_paper_and_its_kind_have_can_be_removed():
@@ -111,7 +111,7 @@ def test_the_intact_score_is_the_best_epochs(tiny_bert):
 def test_what_was_trained_is_unchanged_to_the_last_bit_and_costs_no_epoch_its_seconds(tiny_bert):
     data = make_data()
     engine, slots = trained(tiny_bert, [final(seed=s) for s in (1, 2)], data)
-    group, started = engine._companies[0].group, [slot.started for slot in slots]
+    group, started = engine._stacks[0].parameters, [slot.started for slot in slots]
     before = [t.clone() for t in (group.values, group.moments, *(slot.best for slot in slots))]
     found = engine.ablate(slots[0].trial.id)
     after = (group.values, group.moments, *(slot.best for slot in slots))
@@ -121,7 +121,7 @@ def test_what_was_trained_is_unchanged_to_the_last_bit_and_costs_no_epoch_its_se
     )
 
 
-def test_company_changes_no_score(tiny_bert):
+def test_other_trials_change_no_score(tiny_bert):
     data = make_data()
     trials = [final(seed=1), final("lora", seed=2), final("madapter", seed=3), final(seed=4)]
     engine, _ = trained(tiny_bert, trials, data)
@@ -137,9 +137,9 @@ def test_a_method_that_zeros_do_not_remove_has_no_map(tiny_bert):
 
 
 def test_only_the_spans_own_layers_are_touched(tiny_bert):
-    _, _, company = seated(tiny_bert, "adapter", {"r": 4}, make_data())
-    stir(company.group)
-    row, layout = company.group.values[0], company.group.layout
+    _, _, stack = seated(tiny_bert, "adapter", {"r": 4}, make_data())
+    stir(stack.parameters)
+    row, layout = stack.parameters.values[0], stack.parameters.layout
     changed = {e.name for e in layout.entries if (row != without(row, layout, (1, 1)))[e.start : e.stop].any()}
     assert changed == {f"1.{site}.{name}" for site in SITES for name in ("up", "up_bias")}
 

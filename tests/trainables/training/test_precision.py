@@ -9,7 +9,7 @@ from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.training.engine import Engine
-from trainables.training.evaluation import EvalRequest, EvalRow, _forward
+from trainables.training.evaluation import EvalRequest, EvalRow, row_logits
 from trainables.worker.device_worker import DeviceWorker, Job
 
 CPU = torch.device("cpu")
@@ -30,26 +30,27 @@ class Casts(TorchDispatchMode):
         return out
 
 
-def engine(model, precision):
+def make_engine(model, precision):
     return Engine(Backbone.load(model, CPU, precision))
 
 
 def train(model, trials, data, precision="bf16"):
-    lane = engine(model, precision)
-    slots = [lane.join(trial, data) for trial in trials]
-    while lane.residents:
-        for slot in lane.step():
+    engine = make_engine(model, precision)
+    slots = [engine.add_trial(trial, data) for trial in trials]
+    while engine.residents:
+        for slot in engine.step():
             if slot.done:
-                lane.leave(slot.trial.id)
+                engine.remove_trial(slot.trial.id)
     return slots
 
 
 def logits(model, precision):
-    lane, trial, data = engine(model, precision), make_trial("adapter", r=4), make_data()
-    lane.join(trial, data)
-    company, place = lane._find(trial.id)
+    engine, trial, data = make_engine(model, precision), make_trial("adapter", r=4), make_data()
+    engine.add_trial(trial, data)
+    stack, index = engine.find(trial.id)
+    request = EvalRequest(stack=stack, index=index, split=data.test)
     with torch.no_grad():
-        return _forward(lane.backbone, [EvalRow(0, EvalRequest(company, place, data.test), np.arange(20), 0)])[0]
+        return row_logits(engine.backbone, [EvalRow(number=0, request=request, examples=np.arange(20), num_tokens=0)])[0]
 
 
 def test_logits_differ_from_fp32_by_no_more_than_bf16_explains(tiny_bert):
@@ -60,33 +61,33 @@ def test_logits_differ_from_fp32_by_no_more_than_bf16_explains(tiny_bert):
 def test_frozen_weights_are_cast_once_and_trained_ones_in_every_step(tiny_bert):
     weights = {(32, 32), (64, 32), (32, 64)}
     for method, settings, again in (("adapter", {"r": 4}, 0), ("full", {}, 12)):
-        lane = engine(tiny_bert, "bf16")
-        lane.join(make_trial(method, recipe=RECIPE, **settings), make_data())
-        lane.step()
+        engine = make_engine(tiny_bert, "bf16")
+        engine.add_trial(make_trial(method, recipe=RECIPE, **settings), make_data())
+        engine.step()
         with Casts() as casts:
-            lane.step()
+            engine.step()
         assert sum(shape in weights for shape in casts.shapes) == again
 
 
 @pytest.mark.parametrize(("method", "settings"), [("adapter", {"r": 4}), ("full", {})])
 def test_parameters_and_moments_stay_fp32_and_learn(method, settings, tiny_bert):
     data = make_data(train=240, test=60)
-    lane, trial = engine(tiny_bert, "bf16"), make_trial(method, lr=3e-3, recipe=Recipe(epochs=6), **settings)
-    slot = lane.join(trial, data)
-    before = lane.test(trial.id).metrics["accuracy"]
+    engine, trial = make_engine(tiny_bert, "bf16"), make_trial(method, lr=3e-3, recipe=Recipe(epochs=6), **settings)
+    slot = engine.add_trial(trial, data)
+    before = engine.test(trial.id).metrics["accuracy"]
     while not slot.done:
-        lane.step()
-    group = lane._find(trial.id)[0].group
+        engine.step()
+    group = engine.find(trial.id)[0].parameters
     assert {group.values.dtype, group.moments.dtype, slot.best.dtype} == {torch.float32}
-    assert lane.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
+    assert engine.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
 
 
 def test_only_what_goes_to_the_residual_stream_is_widened(tiny_bert):
     """Queries, keys, values and the feed-forward hidden states stay bf16: the next product would round them again."""
-    lane = engine(tiny_bert, "bf16")
-    lane.join(make_trial("linear_probe", recipe=RECIPE), make_data())
+    engine = make_engine(tiny_bert, "bf16")
+    engine.add_trial(make_trial("linear_probe", recipe=RECIPE), make_data())
     with Casts(torch.float32) as casts:
-        lane.step()
+        engine.step()
     wide = [shape for shape in casts.shapes if shape[-1] == 64]
     assert not wide, "the hidden states of the feed-forward part are 64 wide, and nothing else is"
 
@@ -96,7 +97,7 @@ def test_the_precision_of_training_that_moved_is_in_the_ids():
     assert make_trial(recipe=RECIPE).semantics == 4
 
 
-def test_company_changes_a_curve_by_no_more_than_rounding(tiny_bert):
+def test_stacked_trials_change_a_curve_by_no_more_than_rounding(tiny_bert):
     data = make_data()
     trials = [make_trial("adapter", r=4, seed=s, recipe=RECIPE) for s in (1, 2, 3)]
     for trial, slot in zip(trials, train(tiny_bert, trials, data), strict=True):
@@ -109,9 +110,9 @@ def test_the_precision_is_part_of_a_trials_identity():
 
 
 def test_residents_of_another_precision_get_another_backbone(tiny_bert, tmp_path):
-    lane = DeviceWorker(CPU)
+    worker = DeviceWorker(CPU)
     backbones = {
-        precision: lane._engine(
+        precision: worker._engine(
             Job(
                 trial=make_trial(recipe=Recipe(precision=precision)),
                 source=str(tiny_bert.path),

@@ -1,4 +1,4 @@
-"""Whatever company a trial trains in, whoever comes and goes: its curve is the one it has alone."""
+"""A trial's curve is the one it has alone, whichever trials it trains with and whenever they are added and removed."""
 
 import pytest
 import torch
@@ -46,36 +46,36 @@ def backbone(tiny_bert):
     return Backbone.load(tiny_bert, torch.device("cpu"))
 
 
-def train(backbone, company):
-    """Losses and scores of each member by epoch; `company`: (trial, data, joins, aside, leaves) of each."""
+def train(backbone, members):
+    """Losses and scores of each member by epoch; `members`: (trial, data, joins, aside, leaves) of each."""
     engine, slots, step = Engine(backbone), {}, 0
     while step < 7 or engine.residents:
-        for trial, data, joins, _, _ in company:
+        for trial, data, joins, _, _ in members:
             if joins == step:
-                slots[trial.id] = engine.join(trial, data)
-        for trial, _, _, _, leaves in company:
+                slots[trial.id] = engine.add_trial(trial, data)
+        for trial, _, _, _, leaves in members:
             if leaves is not None and leaves <= step and trial.id in engine.residents:
-                engine.leave(trial.id)
-        now = [t.id for t, _, _, aside, _ in company if t.id in engine.residents and step not in aside]
+                engine.remove_trial(trial.id)
+        now = [t.id for t, _, _, aside, _ in members if t.id in engine.residents and step not in aside]
         if now:
             engine.set_active(now)
             for slot in engine.step():
                 if slot.done:
-                    engine.leave(slot.trial.id)
+                    engine.remove_trial(slot.trial.id)
         step += 1
     return {i: [(p.loss, p.score) for p in slot.progress] for i, slot in slots.items()}
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=residents)
-def test_a_curve_is_the_same_alone_and_in_any_company(backbone, drawn):
-    company = []
+def test_a_curve_is_the_same_alone_and_among_any_others(backbone, drawn):
+    members = []
     for seed, d in enumerate(drawn):
         method, values = d["kind"]
         trial = make_trial(method, seed=seed, lr=d["lr"], batch_size=d["batch_size"], recipe=RECIPE, **values)
-        company.append((trial, d["data"], d["joins"], d["aside"], d["leaves"]))
-    together = train(backbone, company)
-    for trial, data, _, _, leaves in company:
+        members.append((trial, d["data"], d["joins"], d["aside"], d["leaves"]))
+    together = train(backbone, members)
+    for trial, data, _, _, leaves in members:
         (alone,) = train(backbone, [(trial, data, 0, set(), None)]).values()
         seen = together.get(trial.id, [])
         assert len(seen) == len(alone) or leaves is not None

@@ -42,7 +42,7 @@ def test_an_epochs_order_is_drawn_once_and_is_that_of_the_seed(tiny_bert, monkey
 
     monkeypatch.setattr(slots, "permutation", counted)
     engine, data = Engine(Backbone.load(tiny_bert, torch.device("cpu"))), make_data()
-    slot = engine.join(TRIALS[0], data)
+    slot = engine.add_trial(TRIALS[0], data)
     for epoch in range(2):
         seen = []
         for _ in range(slot.steps_per_epoch):
@@ -56,7 +56,7 @@ def test_the_gradients_of_different_methods_come_back_through_one_split(tiny_ber
     """A slice for each of them would write, and add up, one zero-filled gradient of all tokens per method and site."""
     engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
     for trial in TRIALS:
-        engine.join(trial, make_data())
+        engine.add_trial(trial, make_data())
     with Operators() as operators:
         engine.step()
     slices = [name for name in operators.names if "slice_backward" in name]
@@ -73,7 +73,7 @@ def test_a_tensor_on_the_cpu_is_not_copied():
 def test_no_step_waits_for_the_device(tiny_bert, precision):
     engine = Engine(Backbone.load(tiny_bert, torch.device("cuda"), precision))
     for trial in TRIALS:
-        engine.join(trial, make_data())
+        engine.add_trial(trial, make_data())
     engine.step()
     torch.cuda.set_sync_debug_mode("error")
     try:
