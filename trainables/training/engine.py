@@ -71,8 +71,12 @@ class Engine:
         method = METHODS[trial.method](**trial.settings)
         method.check(self.backbone.shape)
         method.check_recipe(trial.recipe, self.backbone.shape)
-        if any(not stack.parameters.layout.method.shares_backbone or not method.shares_backbone for stack in self._stacks):
-            raise ValueError(f"{trial.method} and the other trials cannot share a backbone: give it an engine of its own")
+        if any(
+            not stack.parameters.layout.method.shares_backbone or not method.shares_backbone for stack in self._stacks
+        ):
+            raise ValueError(
+                f"{trial.method} and the other trials cannot share a backbone: give it an engine of its own"
+            )
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
         values = layout.initial(trial.seed, self.backbone)
         state = TrialState(trial=trial, method=method, data=data, best=values)

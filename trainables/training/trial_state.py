@@ -67,7 +67,11 @@ class TrialState:
             return False
         last = self.progress[-1]
         waited = last.epoch - last.best_epoch >= self.trial.recipe.patience
-        return self.epoch >= self.trial.recipe.epochs or last.diverged or (waited and self.epoch > self.phase_boundary_epoch)
+        return (
+            self.epoch >= self.trial.recipe.epochs
+            or last.diverged
+            or (waited and self.epoch > self.phase_boundary_epoch)
+        )
 
     @property
     def end_reason(self) -> str:

@@ -50,7 +50,9 @@ def logits(model, precision):
     stack, index = engine.find(trial.id)
     request = EvalRequest(stack=stack, index=index, split=data.test)
     with torch.no_grad():
-        return row_logits(engine.backbone, [EvalRow(number=0, request=request, examples=np.arange(20), num_tokens=0)])[0]
+        return row_logits(engine.backbone, [EvalRow(number=0, request=request, examples=np.arange(20), num_tokens=0)])[
+            0
+        ]
 
 
 def test_logits_differ_from_fp32_by_no_more_than_bf16_explains(tiny_bert):
