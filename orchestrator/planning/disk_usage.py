@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from trainables.methods.backbone_weights import LAYER, POOLER, WeightMethod
 from trainables.methods.base import Method
 from trainables.methods.spec import Parameter, Shape
-from trainables.training.parameter_counts import norms
 
 FLOAT, FLAG = 4, 1  # bytes
-EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +35,14 @@ def footprint(method: Method, shape: Shape, outputs: int) -> DiskUsage:
 
 def row(method: Method, shape: Shape, outputs: int) -> int:
     """How many numbers a trial's row has, the head included."""
-    own = 0 if isinstance(method, WeightMethod) else norms(method, shape)
-    return own + sum(math.prod(p.shape) for p in _parameters(method, shape)) + shape.head(outputs, method.head_reads)
+    return sum(math.prod(p.shape) for p in _parameters(method, shape)) + shape.head(outputs, method.head_reads)
 
 
 def _parameters(method: Method, shape: Shape) -> Iterator[Parameter]:
     if isinstance(method, WeightMethod):
         for name, size in _encoder(shape):
             yield from method.tensors(name, size, shape).values()
-    for layer in range(shape.layers):
-        for site in method.sites:
-            if site != EMBEDDINGS:
-                yield from method.parameters(shape, layer, site).values()
-    if EMBEDDINGS in method.sites:
-        yield from method.parameters(shape, 0, EMBEDDINGS).values()
-    yield from method.shared(shape).values()
+    yield from (parameter for _, parameter in method.declared_parameters(shape))
 
 
 def _encoder(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -95,10 +95,6 @@ class AdaLoRA(LoRA):
         left = 1 - ((step.double() - first) / (last - first).clamp(min=1)).clamp(0, 1)
         return ((self.r - self.target) * maps * left**3 + self.target * maps).floor().long()
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights, _ = super().counts(shape)
-        return weights, weights + self.r * len(self.ends(shape))
-
     def stored(self, shape: Shape) -> float:
         return self.counts(shape)[1] * self.target / self.r
 

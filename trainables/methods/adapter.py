@@ -59,7 +59,3 @@ class Adapter(Method):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + (h @ p.down + p.down_bias).relu() @ p.up + p.up_bias
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, modules = shape.width, self.r, 2 * shape.layers
-        return modules * 2 * d * r, modules * (2 * d * r + r + d)

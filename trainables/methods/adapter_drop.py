@@ -43,11 +43,6 @@ class AdapterDrop(Pfeiffer):
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         return {} if layer < self.dropped else super().parameters(shape, layer, site)
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights, module = super().counts(shape)
-        left = shape.layers - self.dropped
-        return weights // shape.layers * left, module // shape.layers * left
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterDropRobust(Pfeiffer):

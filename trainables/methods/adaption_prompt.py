@@ -60,7 +60,3 @@ class AdaptionPrompt(Method):
         shares = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
         prompts = shares @ heads(p.prompt @ to_value + value_bias)
         return h + (p.gate.tanh().transpose(1, 2)[..., None] * prompts).transpose(1, 2).flatten(2)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights = self.layers * self.length * shape.width
-        return weights, weights + self.layers * shape.heads

@@ -8,19 +8,25 @@ Legend: K slots, T tokens of a slot's row, b examples of all rows, D width, l vi
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+import math
+from abc import ABC
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from search_spaces.language import Dimension, Recipe
 from trainables.methods.context import SiteContext, StepValues, Values
+from trainables.methods.initializers import FROZEN
 from trainables.methods.spec import HeadReads, Mask, MethodFamily, Parameter, Shape, Site
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
     from torch import Tensor
+
+
+# How the names of parameters that all sites share begin.
+SHARED = "shared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +152,36 @@ class Method(ABC):
         `everything` holds the parameters by "<layer>.<site>.<name>".
         """
 
-    @abstractmethod
+    def declared_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter of a trial but those of the head, with its name, in the order of declaration.
+
+        Names are "norm.<number>.weight", "norm.<number>.bias", "<layer>.<site>.<parameter>" and "shared.<parameter>".
+        """
+        kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[self.norms]
+        for number in range(2 * shape.layers + 1):
+            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), start=FROZEN)) for kind in kinds)
+        places = [(layer, site) for layer in range(shape.layers) for site in self.sites if site != "embeddings"]
+        for layer, site in [*places, *((0, site) for site in self.sites if site == "embeddings")]:
+            yield from ((f"{layer}.{site}.{name}", p) for name, p in self.parameters(shape, layer, site).items())
+        yield from ((f"{SHARED}.{name}", p) for name, p in self.shared(shape).items())
+
     def counts(self, shape: Shape) -> tuple[int, int]:
-        """(weights, module): trained matrices alone, and with biases, in closed form; LayerNorms and head excluded."""
+        """(weights, module): numbers that training moves, in matrices alone and with vectors; LayerNorms and head excluded.
+
+        Of the parameters that a mask prunes before the first step, what it keeps counts as weights.
+        """
+        weights, module, pruned = 0, 0, []
+        for name, parameter in self.declared_parameters(shape):
+            size = math.prod(parameter.shape) if parameter.trained and not name.startswith("norm.") else 0
+            if self.mask and self.phases == 1 and self.competes(name, parameter):
+                pruned.append(size)
+            else:
+                module += size
+                weights += size if len(parameter.shape) > 1 else 0
+        kept = 0
+        if self.mask:
+            kept = sum(map(self.mask.kept, pruned if self.mask.each else [sum(pruned)]))
+        return weights + kept, module + kept
 
     def stored(self, shape: Shape) -> float:
         """What has to be kept of `module` after training, in numbers of 32 bits."""

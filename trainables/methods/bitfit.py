@@ -38,9 +38,6 @@ class BitFitSmall(Method):
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + p.delta
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        return 0, shape.layers * sum(shape.ends(site)[1] for site in self.sites)
-
 
 @dataclass(frozen=True, kw_only=True)
 class BitFit(BitFitSmall):

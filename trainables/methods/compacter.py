@@ -68,11 +68,6 @@ class Compacter(Method):
         down, up = kronecker_sum(p.rule, p.down_left @ p.down_right), kronecker_sum(p.rule, p.up_left @ p.up_right)
         return h + gelu(h @ down + p.down_bias) @ up + p.up_bias
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, modules = shape.width, self.r, shape.layers * len(self.sites)
-        weights = modules * 2 * (d + r) + self.n**3
-        return weights, weights + modules * (r + d)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompacterPlusPlus(Compacter):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import FROZEN
 from trainables.methods.lora import LoRA
-from trainables.methods.spec import Parameter, Shape
+from trainables.methods.spec import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,3 @@ class DoRA(LoRA):
         across = ((down.mT @ at.weight) * up).sum(1, keepdim=True)
         own = ((down.mT @ down @ up) * up).sum(1, keepdim=True)
         return (at.start("magnitude").square() + 2 * s * across + s * s * own).sqrt()
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights, _ = super().counts(shape)
-        return weights, weights + sum(outputs for _, outputs in self.ends(shape))

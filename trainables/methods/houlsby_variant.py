@@ -95,12 +95,6 @@ class HoulsbyVariant(Adapter):
         branch = z @ p.up + p.up_bias
         return h + (h * branch if self.variant == "multiplicative" else branch)
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, modules = shape.width, self.r, self._modules(shape)
-        weights = modules * (2 * d + self._layers * r) * r
-        affine = {"norm_input": 2 * d, "norm_bottleneck": 2 * r, "batch_norm": 2 * r}.get(self.variant, 0)
-        return weights, weights + modules * (r + d + self._layers * r + affine)
-
     def stored(self, shape: Shape) -> float:
         running = 2 * self.r * self._modules(shape) if self.variant == "batch_norm" else 0
         return super().stored(shape) + running

@@ -36,6 +36,3 @@ class IA3(Method):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h * p.scale
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        return 0, shape.layers * (2 * shape.width + shape.ffn)

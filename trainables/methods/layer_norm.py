@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.base import Method
-from trainables.methods.spec import MethodFamily, Shape
+from trainables.methods.spec import MethodFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,3 @@ class LayerNormOnly(Method):
     family: ClassVar[MethodFamily] = "freezing"
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        """LayerNorms are counted apart, for this method as for the others."""
-        return 0, 0

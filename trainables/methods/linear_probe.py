@@ -40,6 +40,3 @@ class LinearProbe(Method):
     @property
     def head_reads(self) -> HeadReads:
         return self.reads
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        return 0, 0

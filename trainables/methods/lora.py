@@ -88,7 +88,3 @@ class LoRA(LowRank):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h.baddbmm(at.map_input @ p.down, p.up, alpha=self.scale)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights = self.r * sum(inputs + outputs for inputs, outputs in self.ends(shape))
-        return weights, weights

@@ -60,8 +60,3 @@ class MAdapter(Adapter):
         for i in range(self.n_mid):
             z = (z @ p[f"mid{i}"] + p[f"mid{i}_bias"]).relu()
         return h + z @ p.up + p.up_bias
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, n, modules = shape.width, self.r, self.n_mid, 2 * shape.layers
-        weights = modules * (2 * d + n * r) * r
-        return weights, weights + modules * (r * (n + 1) + d)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
+from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.parallel import Parallel
 from trainables.methods.prefix import Prefix
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAM(Prefix):
+class MAM(Method):
     """`length` and `mlp`: of the prefix; `r`: width of the bottleneck; `scale`: s."""
 
     title: ClassVar[str] = "MAM adapter"
@@ -37,25 +38,38 @@ class MAM(Prefix):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 64)}
 
     length: int = 16
+    mlp: int = 0
     r: int = 16
     scale: float = 2.0
 
     def check(self, shape: Shape | None) -> None:
-        super().check(shape)
+        self._prefix.check(shape)
         require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
         require_number("scale", self.scale, 0, 100)
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        if site == "attention.prefix":
-            return super().parameters(shape, layer, site)
-        return self._adapter.parameters(shape, layer, site)
+        part = self._prefix if site == "attention.prefix" else self._adapter
+        return part.parameters(shape, layer, site)
+
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        return self._prefix.shared(shape)
+
+    @property
+    def prefix_tokens(self) -> int:
+        return self.length
+
+    def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
+        return self._prefix.prefix(p, at)
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return self._adapter.transform(h, p, at)
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        (weights, module), (more, with_biases) = super().counts(shape), self._adapter.counts(shape)
-        return weights + more, module + with_biases
+    def stored(self, shape: Shape) -> float:
+        return self._prefix.stored(shape) + self._adapter.stored(shape)
+
+    @property
+    def _prefix(self) -> Prefix:
+        return Prefix(length=self.length, mlp=self.mlp)
 
     @property
     def _adapter(self) -> Parallel:

@@ -71,7 +71,3 @@ class Parallel(Method):
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         scale = p.scale if self.scale == "learned" else self.scale
         return h + scale * ((at.sublayer_input @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, modules = shape.width, self.r, shape.layers * len(BESIDE[self.beside])
-        return modules * 2 * d * r, modules * (2 * d * r + r + d + (self.scale == "learned"))

@@ -60,7 +60,3 @@ class Pfeiffer(Method):
         """What is added to the sub-layer's output h."""
         z = at.norm(h + at.residual)
         return (z @ p.down + p.down_bias).relu() @ p.up + p.up_bias
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, r, modules = shape.width, self.r, shape.layers
-        return modules * 2 * d * r, modules * (2 * d * r + r + d)

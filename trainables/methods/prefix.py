@@ -74,17 +74,9 @@ class Prefix(Method):
         key, value = ((p.prompt @ p.hidden + p.hidden_bias).tanh() @ p.out + p.out_bias).chunk(2, dim=-1)
         return key, value
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d, m, outputs = shape.width, self.mlp, 2 * shape.layers * shape.width
-        if not m:
-            return outputs * self.length, outputs * self.length
-        weights = self.length * d + d * m + m * outputs
-        return weights, weights + m + outputs
-
     def stored(self, shape: Shape) -> float:
         """The prefix replaces the MLP that made it."""
-        trained = Prefix.counts(self, shape)[1]
-        return self.counts(shape)[1] - trained + 2 * shape.layers * self.length * shape.width
+        return 2 * shape.layers * self.length * shape.width
 
 
 @dataclass(frozen=True, kw_only=True)

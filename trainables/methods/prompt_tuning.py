@@ -53,6 +53,3 @@ class PromptTuning(Method):
 
     def prompt(self, p: Values) -> Tensor:
         return p.prompt
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        return self.length * shape.width, self.length * shape.width

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
+from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import uniform
 from trainables.methods.pfeiffer import Pfeiffer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProPETL(Pfeiffer):
+class ProPETL(Method):
     """`r`: width of the bottleneck; `share`: of the prototype's weights that a layer uses; `mask_lr`: peak rate of the scores."""
 
     title: ClassVar[str] = "ProPETL (adapter)"
@@ -39,14 +40,14 @@ class ProPETL(Pfeiffer):
         "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
         "mask_lr": choice(1e-3, 3e-3, 1e-2),
     }
-    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # one adapter for all layers
+    sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
 
     r: int = 64
     share: float = 0.5
     mask_lr: float = 3e-3
 
     def check(self, shape: Shape | None) -> None:
-        super().check(shape)
+        self._adapter.check(shape)
         require_number("share", self.share, 0.01, 1.0)
         require_number("mask_lr", self.mask_lr, 0.0, 10.0)
 
@@ -62,11 +63,11 @@ class ProPETL(Pfeiffer):
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
-        return super().parameters(shape, 0, "ffn.output")
+        return self._adapter.parameters(shape, 0, "ffn.output")
 
-    def branch(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
+    def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         masked = {name: p[name] * self.chosen(p[f"{name}_scores"]) for name in ("down", "up")}
-        return super().branch(h, Values({**p, **masked}), at)
+        return self._adapter.transform(h, Values({**p, **masked}), at)
 
     def chosen(self, scores: Tensor) -> Tensor:
         """[K, ...] of zeros and ones, whose gradient goes to the scores' magnitudes."""
@@ -77,11 +78,11 @@ class ProPETL(Pfeiffer):
         limit = size.detach().flatten(1).kthvalue(removed).values
         return (size.detach() > limit[:, None, None]) + (size - size.detach())
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        prototype, layers = 2 * shape.width * self.r, shape.layers
-        weights = prototype + layers * prototype
-        return weights, weights + self.r + shape.width
-
     def stored(self, shape: Shape) -> float:
         prototype = 2 * shape.width * self.r
         return prototype + self.r + shape.width + shape.layers * prototype / 32
+
+    @property
+    def _adapter(self) -> Pfeiffer:
+        """The adapter that all layers share."""
+        return Pfeiffer(r=self.r)

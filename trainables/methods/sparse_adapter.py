@@ -46,10 +46,3 @@ class SparseAdapter(Adapter):
         each = self.score == "er"
         score = "random" if self.score == "er" else self.score
         return Mask(score=score, keep=1 - self.sparsity, each=each, examples=320, zeroed=True)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        """All matrices have one size, so "er" rounds in each."""
-        dense, with_biases = super().counts(shape)
-        matrices = 4 * shape.layers if self.mask.each else 1
-        kept = matrices * self.mask.kept(dense // matrices)
-        return kept, with_biases - dense + kept

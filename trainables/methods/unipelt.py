@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
+from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM, normal
 from trainables.methods.pfeiffer import STD, Pfeiffer
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniPELT(Prefix):
+class UniPELT(Method):
     """`length` and `mlp`: of the prefix; `r`: width of the adapter; `rank`: of LoRA."""
 
     title: ClassVar[str] = "UniPELT"
@@ -41,11 +42,12 @@ class UniPELT(Prefix):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48)}
 
     length: int = 10
+    mlp: int = 0
     r: int = 48
     rank: int = 8
 
     def check(self, shape: Shape | None) -> None:
-        super().check(shape)
+        self._prefix.check(shape)
         for name in ("r", "rank"):
             require_int(name, getattr(self, name), 1, shape.width if shape else 65536, "the backbone's width")
 
@@ -53,7 +55,7 @@ class UniPELT(Prefix):
         d = shape.width
         gate = {"gate": Parameter(shape=(d, 1), start=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
         if site == "attention.prefix":
-            return gate | super().parameters(shape, layer, site)
+            return gate | self._prefix.parameters(shape, layer, site)
         if site == "ffn.output":
             return gate | Pfeiffer(r=self.r).parameters(shape, layer, site)
         return gate | {
@@ -61,12 +63,24 @@ class UniPELT(Prefix):
             "b": Parameter(shape=(self.rank, d)),
         }
 
+    def shared(self, shape: Shape) -> dict[str, Parameter]:
+        return self._prefix.shared(shape)
+
+    def stored(self, shape: Shape) -> float:
+        """The prefix replaces the MLP that made it."""
+        prefix = self._prefix
+        return self.counts(shape)[1] - prefix.counts(shape)[1] + prefix.stored(shape)
+
+    @property
+    def prefix_tokens(self) -> int:
+        return self.length
+
     @property
     def reads_all_tokens(self) -> bool:
         return True
 
     def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
-        key, value = super().prefix(p, at)
+        key, value = self._prefix.prefix(p, at)
         gate = _gate(at.sublayer_input, p, at)
         return at.to_examples(key) * gate, at.to_examples(value) * gate
 
@@ -77,11 +91,9 @@ class UniPELT(Prefix):
         x = at.norm(h + at.residual)
         return h + at.to_tokens(_gate(x, p, at)) * ((x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        weights, prefix = super().counts(shape)
-        d, r, layers = shape.width, self.r, shape.layers
-        matrices = layers * (4 * d + 2 * d * r + 2 * 2 * d * self.rank)
-        return weights + matrices, prefix + matrices + layers * (4 + r + d)
+    @property
+    def _prefix(self) -> Prefix:
+        return Prefix(length=self.length, mlp=self.mlp)
 
 
 def _gate(x: Tensor, p: Values, at: SiteContext) -> Tensor:

@@ -52,6 +52,3 @@ class VeRA(LowRank):
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         inner = at.map_input @ p.down[: at.map_input.shape[-1]] * p.inner
         return h + inner @ p.up[:, : h.shape[-1]] * p.outer
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        return 0, sum(self.r + outputs for _, outputs in self.ends(shape))

@@ -23,9 +23,9 @@ from trainables.backbone.attention import ExtraKeyValues
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.dropout import DropoutFactors
 from trainables.backbone.packing import Rows
+from trainables.methods.base import SHARED
 from trainables.methods.context import Values
 from trainables.methods.spec import Site
-from trainables.training.parameter_layout import SHARED
 from trainables.training.site_context import PackedSiteContext
 from trainables.training.stacked_parameters import StackedParameters
 

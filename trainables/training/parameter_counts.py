@@ -1,4 +1,4 @@
-"""Trainable parameters of a configured method on a backbone, from its closed formula; never imports torch."""
+"""Builds a method from its settings, and counts its trainable parameters on a backbone; never imports torch."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from trainables.methods.spec import HeadReads, Parameter, Shape, Site
 from trainables.seeds import derive
 
 HEAD_START = truncated(0.02)
-SHARED, EMBEDDINGS = "shared", "embeddings"
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,7 @@ class ParameterLayout:
             for name, p in backbone.module.named_parameters():
                 for part, parameter in method.tensors(name, tuple(p.shape), shape).items():
                     declared.append((f"{BACKBONE}.{name}.{part}".rstrip("."), parameter))
-        else:
-            kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[method.norms]
-            for place in range(2 * shape.layers + 1):
-                declared += [(f"norm.{place}.{kind}", Parameter(shape=(shape.width,), start=FROZEN)) for kind in kinds]
-        for layer in range(shape.layers):
-            for site in method.sites:
-                if site != EMBEDDINGS:
-                    parts = method.parameters(shape, layer, site)
-                    declared += [(f"{layer}.{site}.{name}", p) for name, p in parts.items()]
-        if EMBEDDINGS in method.sites:
-            declared += [(f"0.{EMBEDDINGS}.{n}", p) for n, p in method.parameters(shape, 0, EMBEDDINGS).items()]
-        declared += [(f"{SHARED}.{name}", p) for name, p in method.shared(shape).items()]
-        return declared + head_parameters(shape, outputs, method.head_reads)
+        return [*declared, *method.declared_parameters(shape), *head_parameters(shape, outputs, method.head_reads)]
 
     def _runs(self) -> list[ParamGroup]:
         runs: list[ParamGroup] = []

@@ -65,7 +65,7 @@ def empty_backbone(name):
 
 @pytest.mark.parametrize("name", sorted(KNOWN_CONFIGS))
 @pytest.mark.parametrize("method", METHODS)
-def test_the_closed_formula_counts_the_declared_tensors(method, name):
+def test_a_method_counts_the_tensors_of_its_layout(method, name):
     backbone, built = empty_backbone(name), build(method, {})
     layout, counts = ParameterLayout(built, backbone, 2), count(built, backbone.shape, 2)
     ranked = sum(e.size for e in contenders(layout))
@@ -74,7 +74,7 @@ def test_the_closed_formula_counts_the_declared_tensors(method, name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_closed_formula_counts_the_live_parameters(method, tiny_bert, tiny_roberta):
+def test_a_method_counts_the_parameters_that_move(method, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, **SMALL[method])
         engine.add_trial(trial, make_data(outputs=3))
