@@ -23,6 +23,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from benchmarks import measure
 
 Marks = list[tuple[float, dict[str, float]]]
@@ -31,6 +33,25 @@ WINDOWS = {"10": (10, 40), "100": (100, 200), "1000": (900, 1000)}
 EPOCH_SECONDS = 0.02  # of all trials of a worker
 # Ray's workers are nicer than other processes by default: on a busy machine they would be starved, and that measured.
 NICE = {"RAY_worker_niceness": "0"}
+
+
+class EndTimes:
+    """Notes a mark whenever a trial ends, in the place of checkpoint retention."""
+
+    def __init__(self, marks: Marks, mark: Callable[[], tuple[float, dict[str, float]]]):
+        self._marks, self._mark = marks, mark
+
+    def trial_ended(self, trial_id: str) -> None:
+        self._marks.append(self._mark())
+
+
+class NoMailbox:
+    """Stands for the mailbox where reports are handed to the controller directly."""
+
+    def exchange(self, jobs: object, verdicts: object) -> tuple[list[str], list[dict[str, Any]]]:
+        return [], []
+
+    def release(self, trial_id: str) -> None: ...
 
 
 def cpu_of_threads() -> dict[str, float]:
@@ -51,22 +72,23 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         from benchmarks.fake_sweep import make_space, make_sweep
         from benchmarks.fake_worker import registry
         from orchestrator.execution import tune_runner
+        from orchestrator.execution.progress import ProgressDisplay, cell_rows
+        from orchestrator.execution.trial_paths import TrialPaths
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
         tracker: list[Any] = []
         sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
         tracker.append(_tracker(root, sweep))
         tune_runner.open_registry = functools.partial(tune_runner.open_registry, kind=registry(seconds))
-        places = tune_runner.TrialPaths(
-            sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root
+        share = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
+        runner = tune_runner.TuneRunner(
+            sweep=sweep,
+            paths=TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root),
+            checkpoints=EndTimes(marks, lambda: (time.perf_counter(), cpu_of_threads())),
+            display=ProgressDisplay(space.name, cell_rows(sweep), Console(quiet=True)),
+            drain=tune_runner.Drain(""),
         )
-        part = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
-
-        def ended(trial_id: str) -> None:
-            marks.append((time.perf_counter(), cpu_of_threads()))
-
-        drain = tune_runner.Drain(lambda: None)
-        tune_runner.run(sweep, places, part, temporary, drain, ended, lambda: None)
+        runner.run(share, temporary)
         assert sweep.finished
         accepted = time.perf_counter()
         assert tracker[0].drain(300)
@@ -106,6 +128,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     from benchmarks.fake_sweep import make_space, make_sweep
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
+    from orchestrator.execution.trial_paths import TrialPaths
     from search_spaces.records import Trial
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
@@ -113,9 +136,8 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
     tracker.append(_tracker(root, sweep))
-    controller = Controller(
-        sweep, lambda jobs, verdicts: ([], []), lambda trial: {"trial": trial.to_json()}, lambda trial_id: None
-    )
+    paths = TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+    controller = Controller(sweep, NoMailbox(), paths, EndTimes([], lambda: (0.0, {})))
     jobs, _ = controller.serve([f"p{i}" for i in range(trials)], [])
     residents = [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
     epochs_of = [[_epoch(resident) for resident in residents] for _ in range(epochs)]
@@ -134,6 +156,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     from benchmarks.fake_sweep import make_space, make_sweep
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
+    from orchestrator.execution.trial_paths import TrialPaths
     from orchestrator.search.sampler import Study
     from search_spaces.records import Trial
 
@@ -149,14 +172,11 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
 
     Study.ask = ask  # type: ignore[method-assign]
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
-    sweep = make_sweep(make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4), root / "sweep")
+    space = make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4)
+    sweep = make_sweep(space, root / "sweep")
     marks: Marks = []
-    controller = Controller(
-        sweep,
-        lambda jobs, verdicts: ([], []),
-        lambda trial: {"trial": trial.to_json()},
-        lambda trial_id: marks.append((0.0, dict(spent))),
-    )
+    paths = TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+    controller = Controller(sweep, NoMailbox(), paths, EndTimes(marks, lambda: (0.0, dict(spent))))
     live: list[Any] = []
     while not sweep.finished:
         messages = [_epoch(resident) for resident in live]

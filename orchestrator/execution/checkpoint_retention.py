@@ -1,6 +1,4 @@
-"""Which checkpoints stay on disk: the last of each running trial, and the best of each cell. Measures them while they are
-there.
-"""
+"""Checkpoint retention: the last checkpoint of each running trial and the best of each cell stay on disk, and are measured."""
 
 from __future__ import annotations
 
@@ -27,8 +25,8 @@ class CheckpointRetention:
         found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
-    def ended(self, trial_id: str) -> None:
-        """Call after the trial's end is durable. Its cell's former best may go with it."""
+    def trial_ended(self, trial_id: str) -> None:
+        """Delete what is not retained of a trial whose end is durable; its cell's former best may go with it."""
         entry, path = self._sweep.entry(trial_id), self._folder / trial_id / "state.safetensors"
         if entry.outcome and entry.outcome.state == "DONE" and path.is_file():
             self._record({"event": "saved", "id": trial_id, "bytes": path.stat().st_size, "stored": _numbers(path)})
@@ -57,6 +55,6 @@ class CheckpointRetention:
 
 
 def _numbers(path: Path) -> int:
-    """How many numbers the file holds: of a trial that is done its best epoch, pruned weights as zeros."""
+    """Return how many numbers the file holds: of a trial that is done its best epoch, pruned weights as zeros."""
     with safe_open(path, framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

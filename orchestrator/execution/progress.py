@@ -1,4 +1,7 @@
-"""What a person sees while a sweep runs: on a terminal one live table whose rows are cells, in a log one line per change."""
+"""The progress display of a sweep: on a terminal one live table whose rows are cells, in a log one line per change.
+
+Reads rows that were collected under the controller's lock, and never the sweep itself.
+"""
 
 from __future__ import annotations
 
@@ -37,44 +40,45 @@ class CellRow:
     epochs: int
 
 
-def rows(sweep: Sweep) -> list[CellRow]:
-    """Collect the numbers; drawing them is somebody else's business."""
+def cell_rows(sweep: Sweep) -> list[CellRow]:
+    """Return the numbers of every cell. To be called by the thread that decides for the sweep, or under its lock."""
     return [_row(search) for search in sweep.cells.values()]
 
 
 class ProgressDisplay:
-    """Draws the sweep on a terminal, or logs its records where there is none."""
+    """Draws the cells on a terminal, or logs a summary where there is none. `found`: the rows at the beginning."""
 
-    def __init__(self, sweep: Sweep, console: Console):
-        self._sweep, self._console = sweep, console
-        self._started, self._drawn, self._epochs_before = time.monotonic(), 0.0, _epochs(rows(sweep))
-        self._live = (
-            Live(self._table(), console=console, auto_refresh=False, transient=False) if console.is_terminal else None
-        )
+    def __init__(self, title: str, found: list[CellRow], console: Console):
+        self._title = title
+        self._started, self._drawn, self._epochs_before = time.monotonic(), 0.0, _epochs(found)
+        table = self._table(found)
+        self._live = Live(table, console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         if self._live:
             self._live.start()
 
-    def refresh(self) -> None:
-        now = time.monotonic()
-        if self._live and now - self._drawn > REFRESH_SECONDS:
-            self._drawn = now
-            self._live.update(self._table(), refresh=True)
-        elif not self._live and now - self._drawn > SUMMARY_SECONDS:
-            self._drawn = now
-            log.info(self._summary())
+    @property
+    def is_due(self) -> bool:
+        """Whether the last drawing is old enough for another one."""
+        return time.monotonic() - self._drawn > (REFRESH_SECONDS if self._live else SUMMARY_SECONDS)
 
-    def close(self) -> None:
+    def draw(self, found: list[CellRow]) -> None:
+        self._drawn = time.monotonic()
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self._live.update(self._table(found), refresh=True)
+        else:
+            log.info(self._summary(found))
+
+    def close(self, found: list[CellRow]) -> None:
+        if self._live:
+            self._live.update(self._table(found), refresh=True)
             self._live.stop()
 
-    def _summary(self) -> str:
-        found = rows(self._sweep)
+    def _summary(self, found: list[CellRow]) -> str:
         ended, total = sum(r.done + r.stopped + r.failed for r in found), sum(r.total for r in found)
         return f"{ended} of {total} trials ended, {sum(r.running for r in found)} running{self._time_left(found)}"
 
     def _time_left(self, found: list[CellRow]) -> str:
-        """From the trials that ended in this run; nothing before there are a few."""
+        """Return an estimate from the trials that ended in this run; nothing before there are a few."""
         seconds = time.monotonic() - self._started
         new = _epochs(found) - self._epochs_before
         ended, total = sum(r.done + r.stopped + r.failed for r in found), sum(r.total for r in found)
@@ -83,11 +87,8 @@ class ProgressDisplay:
         left = (total - ended) * (_epochs(found) / ended) * seconds / new
         return f", {new / seconds:.2f} epochs/s, about {left / 60:.0f} min left"
 
-    def _table(self) -> Table:
-        found = rows(self._sweep)
-        table = Table(
-            title=self._sweep.space.name, caption=self._summary(), title_justify="left", caption_justify="left"
-        )
+    def _table(self, found: list[CellRow]) -> Table:
+        table = Table(title=self._title, caption=self._summary(found), title_justify="left", caption_justify="left")
         for name in ("cell", "phase", "done", "running", "stopped", "failed", "best val", "epochs"):
             table.add_column(name, justify="left" if name in ("cell", "phase") else "right")
         for r in found:
@@ -98,7 +99,7 @@ class ProgressDisplay:
 
 
 def log_record(record: dict[str, Any]) -> None:
-    """The events that matter, one line each."""
+    """Log one line for an event that a user follows; nothing for the others."""
     if record["event"] == "ended":
         outcome = record["outcome"]
         cached = " (from another sweep)" if record["cached"] else ""

@@ -1,8 +1,8 @@
-"""Ray Tune on one side, the sweep on the other: a searcher that asks for as many places as the sweep can use.
+"""Runs a sweep on Ray Tune: a searcher that asks for as many worker slots as the sweep can use.
 
-Tune finds each trial a place on a device, keeps and replaces processes; a trial of Tune's is a place for one trial of ours. What
-they report goes past Tune, through the sweep's desk to its clerk. Tune remembers nothing that matters; its pickled snapshots
-hold these adapters empty.
+Tune places each of its trials on a device, and keeps and replaces processes; a trial of Tune's is a worker slot, in which trials
+of the sweep are trained. Their reports do not go through Tune but through the mailbox to the controller. Tune remembers nothing
+that matters; its pickled snapshots hold the classes of this module empty.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
@@ -27,10 +27,12 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.execution.cluster import Share
-from orchestrator.execution.controller import Controller, Jobs, Verdicts
+from orchestrator.execution.controller import Controller, EndListener, Jobs, Verdicts
+from orchestrator.execution.progress import ProgressDisplay
+from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.exit_codes import INTERRUPTED, ClusterLost
 from orchestrator.search.sweep import Sweep
-from search_spaces.records import Trial
+from orchestrator.search.time_budget import TimeBudget
 from trainables.worker.ray_actors import open_registry
 from trainables.worker.tune_trainable import TrialTrainable
 
@@ -40,46 +42,27 @@ log = logging.getLogger(__name__)
 RETRIES = 2
 # Fresh Tune runs after Tune itself gave up (a worker killed for memory ends a whole run of the pinned version).
 RUNS = 5
-# Places that could not be opened before a run of Tune's is given up.
-LOST_PLACES = 3
-# How long the desk may have no news before the clerk looks up.
+# Worker slots that could not be opened before a run of Tune's is given up.
+LOST_SLOTS = 3
+# How long the controller waits for news in the mailbox before it looks at its other duties.
 NEWS_SECONDS = 0.5
 # How long running epochs may go on after a first signal, in seconds: Ctrl-C, and SIGTERM, which comes with 30 s of grace.
 PATIENCE = {signal.SIGINT: 120.0, signal.SIGTERM: 20.0}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrialPaths:
-    """Where trials find things: model name -> source, (model, task) -> token file, and the folder of checkpoints."""
-
-    sources: dict[str, str]
-    data: dict[tuple[str, str], Path]
-    checkpoints: Path
-
-    def describe(self, trial: Trial) -> dict[str, Any]:
-        """What a place needs to train this trial."""
-        return {
-            "id": trial.id,
-            "trial": trial.to_json(),
-            "source": self.sources[trial.cell.model],
-            "data": str(self.data[trial.cell.model, trial.cell.task]),
-            "checkpoints": str(self.checkpoints),
-        }
-
-
 class NotPickled:
-    """What Tune pickles of our objects: nothing. They are never restored."""
+    """Base of the objects that Tune pickles with its own state; nothing of them is, since they are never restored."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class WorkerSlotSearcher(NotPickled, Searcher):
-    """`suggest` is called whenever Tune could open one more place; `config` is what all of them need."""
+    """Opens worker slots: Tune calls `suggest` whenever it could open one more. `config` is given to each of them."""
 
-    def __init__(self, clerk: Controller, slots: int, config: dict[str, Any]):
+    def __init__(self, controller: Controller, slots: int, config: dict[str, Any]):
         super().__init__()
-        self._clerk, self._slots, self._config = clerk, slots, config
+        self._controller, self._slots, self._config = controller, slots, config
         self._open: set[str] = set()
         self._lost = 0
         self.reasons: dict[str, str] = {}
@@ -87,19 +70,19 @@ class WorkerSlotSearcher(NotPickled, Searcher):
     def suggest(self, trial_id: str) -> Any:
         if len(self._open) >= self._slots:
             return None
-        wanted = self._clerk.wanted()
-        if not wanted and not self._open:
+        num_slots = self._controller.grow_slots()
+        if not num_slots and not self._open:
             return Searcher.FINISHED
-        if len(self._open) >= wanted:
+        if len(self._open) >= num_slots:
             return None
         self._open.add(trial_id)
-        return {**self._config, "place": trial_id}
+        return {**self._config, "slot": trial_id}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._open.discard(trial_id)
-        ours = self._clerk.vacate(trial_id)
+        assigned = self._controller.close_slot(trial_id)
         if error:
-            self._failed(ours, self.reasons.pop(trial_id, "unknown"))
+            self._failed(assigned, self.reasons.pop(trial_id, "unknown"))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -107,19 +90,19 @@ class WorkerSlotSearcher(NotPickled, Searcher):
 
     def restore(self, checkpoint_path: str) -> None: ...
 
-    def _failed(self, ours: str, reason: str) -> None:
-        if ours:
-            log.error("trial %s failed: %s", ours, reason)
-            self._clerk.fail(ours, reason)
+    def _failed(self, assigned: str, reason: str) -> None:
+        if assigned:
+            log.error("trial %s failed: %s", assigned, reason)
+            self._controller.fail(assigned, reason)
             return
-        log.error("a place for a trial could not be opened: %s", reason)
+        log.error("a worker slot could not be opened: %s", reason)
         self._lost += 1
-        if self._lost >= LOST_PLACES:
+        if self._lost >= LOST_SLOTS:
             end_tune_run()
 
 
 class WorkerSlotScheduler(NotPickled, FIFOScheduler):
-    """Leaves every place to its trial."""
+    """Lets every worker slot run to its end."""
 
     def __init__(self, searcher: WorkerSlotSearcher):
         super().__init__()
@@ -129,8 +112,8 @@ class WorkerSlotScheduler(NotPickled, FIFOScheduler):
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Nobody in particular. Tune's choice would be the oldest place whose process is still starting: it would get a
-        process that has just become free, its own would be killed, and another one started for the place that came last."""
+        """Choose none. Tune would choose the oldest worker slot whose process is still starting, give it a process that has
+        just become free, kill its own, and start another one for the slot that came last."""
         return
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -139,17 +122,18 @@ class WorkerSlotScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop: redraws the display, ends the run when a drain has lasted long enough or the clerk
-    has given up."""
+    """Called in every round of Tune's loop: draws the display, and ends the run when a drain has lasted long enough or the
+    controller has failed."""
 
-    def __init__(self, clerk: Controller, refresh: Callable[[], None], drain: Drain):
-        self._clerk, self._refresh, self._drain = clerk, refresh, drain
+    def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):
+        self._controller, self._display, self._drain = controller, display, drain
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._drain.signal is not None:
-            self._clerk.drain(self._drain.signal.name)
-        self._refresh()
-        if self._drain.due or self._clerk.error:
+            self._controller.drain(self._drain.signal.name)
+        if self._display.is_due:
+            self._display.draw(self._controller.progress())
+        if self._drain.due or self._controller.error:
             end_tune_run()
 
 
@@ -157,10 +141,11 @@ class Drain:
     """The first signal starts a drain with a deadline; a second Ctrl-C ends the process at once.
 
     The handler only takes note: it may run in the middle of a ledger write, so that acting on it is left to Tune's loop.
+    `command` continues the sweep.
     """
 
-    def __init__(self, goodbye: Callable[[], None]):
-        self._goodbye = goodbye
+    def __init__(self, command: str):
+        self._command = command
         self.signal: signal.Signals | None = None
         self._deadline = float("inf")
 
@@ -181,67 +166,79 @@ class Drain:
 
     def _on(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            self._goodbye()
-            os._exit(INTERRUPTED)
+            self._on_second_signal()
         if self.signal is None:
             self.signal = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
             self._deadline = time.monotonic() + PATIENCE[self.signal]
 
-
-def run(
-    sweep: Sweep,
-    places: TrialPaths,
-    share: Share,
-    folder: Path,
-    drain: Drain,
-    ended: Callable[[str], None],
-    refresh: Callable[[], None],
-    look: Callable[[], None] = lambda: None,
-) -> None:
-    """Run the sweep to its end, or until it is drained or broken. Raises ClusterLost when Tune cannot go on.
-
-    `ended` is told of each trial whose end is durable; `refresh` is called often, and `look` before anything is decided.
-    """
-    for attempt in range(RUNS):
-        name = f"{folder.name}-{attempt}"
-        with _desk(sweep, places, name, ended, look) as clerk:
-            searcher = WorkerSlotSearcher(clerk, share.slots, {"registry": name, "shared": share.per_device > 1})
-            _run_tune(searcher, share, folder / "tune", f"run{attempt}", LoopCallback(clerk, refresh, drain))
-        if sweep.finished or sweep.draining or sweep.broken:
-            return
-        sweep.requeue()
-    raise ClusterLost(f"Ray Tune gave up {RUNS} times")
+    def _on_second_signal(self) -> NoReturn:
+        log.error("stopped at once; continue with: %s", self._command)
+        os._exit(INTERRUPTED)
 
 
-@contextmanager
-def _desk(
-    sweep: Sweep, places: TrialPaths, name: str, ended: Callable[[str], None], look: Callable[[], None]
-) -> Iterator[Controller]:
-    """A desk and the clerk that serves it from a thread. Raises what the clerk met, unless Ray lost the desk."""
-    registry = open_registry(name)
+class RayMailbox:
+    """The driver's end of the mailbox, which is an actor."""
 
-    def take(jobs: Jobs, verdicts: Verdicts) -> Any:
-        return ray.get(registry.take.remote(jobs, verdicts, NEWS_SECONDS))
+    def __init__(self, registry: Any):
+        self._registry = registry
 
-    def over(trial_id: str) -> None:
-        ended(trial_id)
-        registry.left.remote(trial_id)
+    def exchange(self, jobs: Jobs, verdicts: Verdicts) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
+        news: tuple[Sequence[str], Sequence[Mapping[str, Any]]]
+        news = ray.get(self._registry.take.remote(jobs, verdicts, NEWS_SECONDS))
+        return news
 
-    clerk = Controller(sweep, take, places.describe, over, look)
-    thread = threading.Thread(target=clerk.run, name="clerk", daemon=True)
-    thread.start()
-    try:
-        yield clerk
-    finally:
-        clerk.close()
-        thread.join()
-    if isinstance(clerk.error, RayError):
-        log.error("the sweep's desk was lost (%s); opening another one", _first_line(clerk.error))
-    elif clerk.error:
-        raise clerk.error
+    def release(self, trial_id: str) -> None:
+        self._registry.left.remote(trial_id)
 
 
-def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: str, beat: LoopCallback) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TuneRunner:
+    """Runs a sweep on Ray Tune. `checkpoints` hears of every trial that ended, once its end is durable."""
+
+    sweep: Sweep
+    paths: TrialPaths
+    checkpoints: EndListener
+    display: ProgressDisplay
+    drain: Drain
+    time_budget: TimeBudget | None = None
+
+    def run(self, share: Share, folder: Path) -> None:
+        """Run the sweep to its end, or until it is drained or broken. Raise ClusterLost when Tune cannot go on.
+
+        Tune keeps its own files in `folder`, which are never read.
+        """
+        for attempt in range(RUNS):
+            name = f"{folder.name}-{attempt}"
+            with self._controller(name, share.slots) as controller:
+                searcher = WorkerSlotSearcher(
+                    controller, share.slots, {"registry": name, "shared": share.per_device > 1}
+                )
+                callback = LoopCallback(controller, self.display, self.drain)
+                _run_tune(searcher, share, folder / "tune", f"run{attempt}", callback)
+            if self.sweep.finished or self.sweep.draining or self.sweep.broken:
+                return
+            self.sweep.requeue()
+        raise ClusterLost(f"Ray Tune gave up {RUNS} times")
+
+    @contextmanager
+    def _controller(self, name: str, num_slots: int) -> Iterator[Controller]:
+        """Run a controller in a thread, with a mailbox of this name. Raise what it met, unless Ray lost the mailbox."""
+        mailbox = RayMailbox(open_registry(name))
+        controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, self.time_budget, num_slots)
+        thread = threading.Thread(target=controller.run, name="controller", daemon=True)
+        thread.start()
+        try:
+            yield controller
+        finally:
+            controller.close()
+            thread.join()
+        if isinstance(controller.error, RayError):
+            log.error("the sweep's mailbox was lost (%s); opening another one", _first_line(controller.error))
+        elif controller.error:
+            raise controller.error
+
+
+def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: str, callback: LoopCallback) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(share.slots)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([{"CPU": share.cpu, "GPU": share.gpu}])),
@@ -255,7 +252,7 @@ def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: s
             name=name,
             storage_path=str(storage),
             verbose=0,
-            callbacks=[beat],
+            callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
@@ -267,12 +264,12 @@ def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: s
 
 
 def end_tune_run() -> None:
-    """Tune listens to this signal in any case, and stops its run with everything told."""
+    """Stop Tune's run in good order: Tune handles this signal, in any case."""
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def reason_of(trial: Any) -> str:
-    """One line that says why a trial failed: the last line of its error, which Tune keeps in a file of the trial."""
+    """Return one line that says why a trial failed: the last line of its error, which Tune keeps in a file of the trial."""
     path = Path(trial.error_file or "")
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     lines = [line.strip() for line in text.split("\n") if line.strip()]

@@ -29,17 +29,13 @@ class TimeBudget:
         self.durations = Durations(records)
         self._before, self._clock = spent(records), clock
 
-    def watch(self, sweep: Sweep, slots: int) -> Callable[[], None]:
-        """What to call often: ends the searches of the sweep once no more time is left than the finals will need."""
-
-        def look() -> None:
-            if sweep.curtailed or all(search.searched for search in sweep.cells.values()):
-                return
-            gone, needed = self._before + self._clock(), reserve(sweep, self.durations, slots)
-            if gone + needed >= self.seconds:
-                sweep.curtail(budget=self.text, allowed=self.seconds, spent=gone, needed=needed)
-
-        return look
+    def end_searches_when_due(self, sweep: Sweep, slots: int) -> None:
+        """End the searches of the sweep once no more time is left than the finals need, which are trained `slots` at once."""
+        if sweep.curtailed or all(search.searched for search in sweep.cells.values()):
+            return
+        gone, needed = self._before + self._clock(), reserve(sweep, self.durations, slots)
+        if gone + needed >= self.seconds:
+            sweep.curtail(budget=self.text, allowed=self.seconds, spent=gone, needed=needed)
 
 
 def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:

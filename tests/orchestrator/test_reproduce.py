@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator import exit_codes, reproduce
-from orchestrator.driver import Prepared, maker
 from orchestrator.ledger import Ledger, read, write_atomic
 from orchestrator.planning.plan import make_plan
+from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Cell
@@ -35,11 +35,13 @@ def sweep(tmp_path_factory):
         plan.space.tasks[0], data_dir=None, folder=plan.space.folder, train_examples=0, test_examples=0
     )
     data = tokens.prepare(task, str(model.path), plan.space.recipe.max_length, out / "tokens")
-    prepared = Prepared(models={name: model}, tasks={"markers": task}, tokens={(name, "markers"): data})
+    inputs = SweepInputs(
+        space=plan.space, models={name: model}, tasks={"markers": task}, tokens={(name, "markers"): data}
+    )
     cell = Cell(model=name, task="markers", method="adapter")
-    make = maker(plan, prepared)
     searched, *finals = (
-        make(cell, {"lr": 3e-3, "batch_size": 8, "r": 4}, seed, "final" if seed else "search") for seed in (0, 1, 2)
+        inputs.trial(cell, {"lr": 3e-3, "batch_size": 8, "r": 4}, seed, "final" if seed else "search")
+        for seed in (0, 1, 2)
     )
     folder = out / sweep_id(plan.space)
     with closing(Ledger.open(folder)) as ledger:

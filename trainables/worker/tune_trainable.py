@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TrialTrainable(tune.Trainable):
-    """config: place (its name), registry (the name of its actor), shared (whether trials share devices)."""
+    """config: slot (its name), registry (the name of its actor), shared (whether trials share devices)."""
 
     _lane: DeviceWorker | None = None
 
@@ -31,7 +31,7 @@ class TrialTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         registry = find_registry(self.config["registry"])
-        job = ray.get(registry.job.remote(self.config["place"]))
+        job = ray.get(registry.job.remote(self.config["slot"]))
         if job is not None:
             RemoteTrial(job, registry).train() if self.config["shared"] else self._train(job, registry)
         return {"trial": job and job["id"], "done": True}

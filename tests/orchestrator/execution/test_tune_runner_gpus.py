@@ -22,6 +22,9 @@ from search_spaces.records import Trial
 from trainables.worker.tune_trainable import TrialTrainable
 from orchestrator.execution import tune_runner
 from orchestrator.execution.cluster import share
+from orchestrator.execution.progress import ProgressDisplay, cell_rows
+from orchestrator.execution.trial_paths import TrialPaths
+from rich.console import Console
 from tests.fixtures.fakes import curve, make_space, open_sweep, report
 
 class Fake(TrialTrainable):
@@ -38,15 +41,20 @@ class Fake(TrialTrainable):
             if not ray.get(registry.report.remote([report(trial, progress)]))[trial.id]:
                 return
 
-tuning.TrialTrainable = Fake
+tune_runner.TrialTrainable = Fake
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
          _temp_dir=str(root / "ray"), runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}})
 sweep = open_sweep(make_space(), root)
 data = {("m", task): root for task in ("t", "u")}
-places = tuning.TrialPaths(sources={"m": "m"}, data=data, checkpoints=root)
-# Two trials share a GPU, but each trains in its own process: no lane is needed to see where Ray puts them.
+paths = TrialPaths(sources={"m": "m"}, data=data, checkpoints=root)
+# Two trials share a GPU, but each trains in its own process: no shared device worker is needed to see where Ray puts them.
 part = share(gpus, per_gpu, 4)
-tuning.run(sweep, places, replace(part, per_device=1), root, tuning.Drain(lambda: None), lambda trial_id: None, lambda: None)
+class Unheard:
+    def trial_ended(self, trial_id): ...
+
+runner = tune_runner.TuneRunner(sweep=sweep, paths=paths, checkpoints=Unheard(), drain=tune_runner.Drain(""),
+                                display=ProgressDisplay("fake", cell_rows(sweep), Console(quiet=True)))
+runner.run(replace(part, per_device=1), root)
 states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))
 """
@@ -85,48 +93,48 @@ def test_a_trial_without_an_error_file_has_an_unknown_reason(tmp_path):
     assert reason_of(SimpleNamespace(error_file=str(tmp_path / "error.txt"))) == "ValueError: lr is odd"
 
 
-class Wanting:
-    """A clerk that wants so many places and has a trial in those that are named."""
+class FixedController:
+    """A controller that asks for so many worker slots and has assigned these trials to some of them."""
 
-    def __init__(self, wanted, trials):
-        self.number, self.trials, self.failed = wanted, dict(trials), []
+    def __init__(self, num_slots, assigned):
+        self.num_slots, self.assigned, self.failed = num_slots, dict(assigned), []
 
-    def wanted(self):
-        return self.number
+    def grow_slots(self):
+        return self.num_slots
 
-    def vacate(self, place):
-        return self.trials.pop(place, "")
+    def close_slot(self, slot):
+        return self.assigned.pop(slot, "")
 
     def fail(self, trial_id, reason):
         self.failed.append((trial_id, reason))
 
 
-def test_places_are_opened_as_wanted_up_to_the_slots_and_the_search_ends_with_the_last(monkeypatch):
+def test_worker_slots_are_opened_as_asked_for_up_to_the_share_and_the_search_ends_with_the_last(monkeypatch):
     from orchestrator.execution.tune_runner import WorkerSlotSearcher
 
-    clerk = Wanting(5, {})
-    searcher = WorkerSlotSearcher(clerk, 3, {"registry": "r"})
+    controller = FixedController(5, {})
+    searcher = WorkerSlotSearcher(controller, 3, {"registry": "r"})
     opened = [searcher.suggest(f"p{i}") for i in range(5)]
-    assert opened == [{"registry": "r", "place": f"p{i}"} for i in range(3)] + [None, None]
-    clerk.number = 0
+    assert opened == [{"registry": "r", "slot": f"p{i}"} for i in range(3)] + [None, None]
+    controller.num_slots = 0
     searcher.on_trial_complete("p0")
     searcher.on_trial_complete("p1")
-    assert searcher.suggest("p5") is None, "a place is still open"
+    assert searcher.suggest("p5") is None, "a worker slot is still open"
     searcher.on_trial_complete("p2")
     assert searcher.suggest("p5") == "FINISHED"
 
 
-def test_a_failed_place_fails_its_trial_and_too_many_without_one_end_the_run(monkeypatch):
+def test_a_failed_worker_slot_fails_its_trial_and_too_many_without_one_end_the_run(monkeypatch):
     from orchestrator.execution import tune_runner
 
     ended = []
     monkeypatch.setattr(tune_runner, "end_tune_run", lambda: ended.append(True))
-    clerk = Wanting(9, {"p0": "trial"})
-    searcher = tune_runner.WorkerSlotSearcher(clerk, 9, {})
+    controller = FixedController(9, {"p0": "trial"})
+    searcher = tune_runner.WorkerSlotSearcher(controller, 9, {})
     searcher.reasons["p0"] = "no luck"
     for i in range(4):
         searcher.suggest(f"p{i}")
         assert ended == []
         searcher.on_trial_complete(f"p{i}", error=True)
-    assert clerk.failed == [("trial", "no luck")]
+    assert controller.failed == [("trial", "no luck")]
     assert ended == [True]

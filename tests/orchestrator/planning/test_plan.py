@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.driver import Prepared, maker
 from orchestrator.planning import sweep_manifest
 from orchestrator.planning.plan import apply, make_plan
 from orchestrator.planning.preview import list_text, plan_text
+from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.run import command_of, options_of, parser
 from orchestrator.run_options import RunOptions
@@ -220,8 +220,12 @@ def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
 def test_only_the_finals_of_an_ablated_row_are_ablated():
     plan = plan_of(make_space(methods=(method("full"), ablated(method("adapter", r=32)))), methods=["adapter"])
     known = SimpleNamespace(fingerprint="f")
-    make = maker(plan, Prepared(models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={}))
-    found = [make(plan.space.cells[0], {"lr": 1e-3, "batch_size": 8}, 1, phase) for phase in ("search", "final")]
+    inputs = SweepInputs(
+        space=plan.space, models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={}
+    )
+    found = [
+        inputs.trial(plan.space.cells[0], {"lr": 1e-3, "batch_size": 8}, 1, phase) for phase in ("search", "final")
+    ]
     assert [trial.ablated for trial in found] == [False, True]
 
 

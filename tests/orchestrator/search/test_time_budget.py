@@ -33,7 +33,6 @@ class Scene:
         self._seen = len(records)
         if self.allowance:
             self.allowance.durations.note(records)
-            self._watch = self.allowance.watch(sweep, self.workers)
 
     def _look(self):
         records = self.sweep._ledger.records[self._seen :]
@@ -41,7 +40,7 @@ class Scene:
         self.now += sum(r["event"] == "progress" for r in records) / self.workers
         if self.allowance:
             self.allowance.durations.note(records)
-            self._watch()
+            self.allowance.end_searches_when_due(self.sweep, self.workers)
 
 
 def calm(root):

@@ -1,0 +1,30 @@
+"""Paths that a device worker needs to train a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.records import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPaths:
+    # By model name: a directory, or the name under which the model is in the Hub's cache.
+    sources: Mapping[str, str]
+    # Token files by (model, task).
+    data: Mapping[tuple[str, str], Path]
+    # The folder that holds a folder of checkpoints for each trial.
+    checkpoints: Path
+
+    def job(self, trial: Trial) -> dict[str, Any]:
+        """Return the message that has a device worker train this trial."""
+        return {
+            "id": trial.id,
+            "trial": trial.to_json(),
+            "source": self.sources[trial.cell.model],
+            "data": str(self.data[trial.cell.model, trial.cell.task]),
+            "checkpoints": str(self.checkpoints),
+        }
