@@ -33,16 +33,17 @@ class DropoutFactors:
         seeds: list[tuple[int, int]],
         hidden: list[float],
         attention: list[float],
+        head: list[float],
         prefixes: list[int],
         prefix: list[float],
     ):
-        """All per row: (trial seed, step), rates of hidden states and attention, keys that the method adds and their rate."""
+        """All per row: (trial seed, step), rates of hidden states, attention and head, keys that the method adds and their rate."""
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
         # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
         self._hidden = _room(device, any(hidden), places, 1, N, d)
-        self._head = _room(device, any(hidden), 2, K, max(rows.examples), d)
+        self._head = _room(device, any(head), 2, K, max(rows.examples), d)
         self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
         self._prefix = _room(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
         b = 0
@@ -55,7 +56,8 @@ class DropoutFactors:
             if self._hidden is not None:
                 start = rows.starts[k]
                 _fill(self._hidden[:, 0, start : start + t], bits[: ends[0]].reshape(places, t, d), hidden[k])
-                _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), hidden[k])
+            if self._head is not None:
+                _fill(self._head[:, k, :e], bits[ends[0] : ends[1]].reshape(2, e, d), head[k])
             if self._attention is not None:
                 block = bits[ends[1] : ends[2]].reshape(layers, e, heads, n, n + m)
                 room = self._attention[:, b : b + e, :, :n]

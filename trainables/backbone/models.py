@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.backbone.families import FAMILIES
 from trainables.methods.spec import Shape
 
-FAMILIES = ("bert", "roberta")
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.*", "merges.txt")
 WEIGHTS = "model.safetensors"
@@ -94,34 +94,11 @@ def title(name: str) -> str:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """Parameter-deciding numbers from a Hugging Face config. ValueError for a family without a site map."""
+    """The shape that a Hugging Face config describes. Raises ValueError for a model type without a family, or that it refuses."""
     family = config.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"model family {family!r} has no site map; supported: {', '.join(FAMILIES)}")
-    for key in _BASE | {"vocab_size": 0, "max_position_embeddings": 0, "type_vocab_size": 0}:
-        size = config.get(key)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{key} = {size!r}: must be a whole number of at least 1")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise ValueError(
-            f"hidden_size = {config['hidden_size']} is no multiple of num_attention_heads = {config['num_attention_heads']}"
-        )
-    if config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError("only encoders with absolute positions are supported")
-    d, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
-    positions = config["max_position_embeddings"] - (2 if family == "roberta" else 0)
-    embeddings = (config["vocab_size"] + config["max_position_embeddings"] + config["type_vocab_size"] + 2) * d
-    layer = 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
-    return Shape(
-        layers=layers,
-        width=d,
-        ffn=f,
-        heads=config["num_attention_heads"],
-        total=embeddings + layers * layer + d * d + d,
-        pooler=family == "bert",
-        embeddings=embeddings,
-        positions=positions,
-    )
+    return FAMILIES[family].shape(config)
 
 
 def peek(name: str) -> Shape | None:
@@ -137,7 +114,7 @@ def resolve(name: str) -> Model:
     folder = local(name) or _download(name)
     config = _config(name, folder)
     shape = shape_of(config)
-    _check_weights(name, folder, config)
+    _check_weights(name, folder, config, shape)
     if not any(all((folder / file).is_file() for file in files) for files in TOKENIZERS):
         raise ValueError(
             f"model {name!r}: {folder} has no tokenizer: tokenizer.json, vocab.txt, or vocab.json and merges.txt"
@@ -169,7 +146,7 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_weights(name: str, folder: Path, config: Mapping[str, Any]) -> None:
+def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Shape) -> None:
     """Compare the file's header with the config: transformers would draw what is missing at random."""
     path = folder / WEIGHTS
     if not path.is_file():
@@ -177,15 +154,13 @@ def _check_weights(name: str, folder: Path, config: Mapping[str, Any]) -> None:
             f"model {name!r}: {folder} has no {WEIGHTS}; other formats run code when loaded and are refused: save it with "
             "model.save_pretrained(folder)"
         )
-    shapes = _tensor_shapes(name, path)
-    width, ffn = config["hidden_size"], config["intermediate_size"]
-    wanted = {"embeddings.word_embeddings.weight": [config["vocab_size"], width]}
-    wanted |= {f"encoder.layer.{i}.output.dense.weight": [width, ffn] for i in range(config["num_hidden_layers"])}
-    for tensor, shape in wanted.items():
-        found = shapes.get(tensor, shapes.get(f"{config['model_type']}.{tensor}"))
-        if found != shape:
+    shapes, prefix = _tensor_shapes(name, path), FAMILIES[config["model_type"]].prefix
+    # Old files call the weights of LayerNorms by other names, and a model for other tasks may lack the pooler.
+    for tensor in (t for t in shape.tensors if t.is_matrix and t.part != "pooler"):
+        wanted, found = list(tensor.shape), shapes.get(tensor.name, shapes.get(f"{prefix}.{tensor.name}"))
+        if found != wanted:
             raise ValueError(
-                f"model {name!r}: {path} does not belong to its config.json: {tensor} should be {shape} and is {found}"
+                f"model {name!r}: {path} does not belong to its config.json: {tensor.name} should be {wanted} and is {found}"
             )
 
 

@@ -20,6 +20,22 @@ from torch import Tensor
 from trainables.tasks.task_data import Split
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenSelection:
+    """The tokens that hidden states [1, n, width] belong to: all N of the rows, or n of them.
+
+    starts: row k's are those from starts[k] to starts[k + 1].
+    index: which of the N tokens they are [n]; None for all of them.
+    """
+
+    starts: list[int]
+    index: Tensor | None = None
+
+    def select(self, h: Tensor) -> Tensor:
+        """[1, N, width] -> [1, n, width]"""
+        return h if self.index is None else h.index_select(1, self.index)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """K packed rows.
@@ -59,6 +75,16 @@ class Rows:
     @property
     def batch(self) -> int:
         return self.keys.shape[0]
+
+    @cached_property
+    def all_tokens(self) -> TokenSelection:
+        return TokenSelection(starts=self.starts)
+
+    @cached_property
+    def first_tokens(self) -> TokenSelection:
+        """The first token of each example; every row has E of them."""
+        K, E = self.first.shape
+        return TokenSelection(starts=list(range(0, K * E + 1, E)), index=self.first.reshape(-1))
 
     @cached_property
     def owner(self) -> Tensor:

@@ -5,18 +5,19 @@ Legend: K slots, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from trainables.methods.base import Method
 from trainables.methods.context import Values
 from trainables.methods.initializers import FROZEN
-from trainables.methods.spec import Parameter, Shape
+from trainables.methods.spec import BackboneTensor, Parameter, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKBONE, LAYER, POOLER = "backbone", "encoder.layer.", "pooler."
+BACKBONE = "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,16 @@ class WeightMethod(Method):
         """Share of all gradients, drawn anew for each step, that this step uses, divided by it."""
         return 1.0
 
-    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
-        """What is trained for the tensor `name`: nothing; {"": ...} the tensor itself; or parts that `effective` combines."""
-        return {"": Parameter(shape=size, start=FROZEN)}
+    def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
+        """The parameters trained for a tensor: none; {"": ...} the tensor itself; or parts that `effective` combines."""
+        return {"": Parameter(shape=tensor.shape, start=FROZEN)}
+
+    def declared_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """Those of the backbone's tensors first: "backbone.<tensor>", or "backbone.<tensor>.<part>"."""
+        for tensor in shape.tensors:
+            for part, parameter in self.tensors(tensor, shape).items():
+                yield f"{BACKBONE}.{tensor.name}.{part}".rstrip("."), parameter
+        yield from super().declared_parameters(shape)
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
         """The weight that is used, from the pretrained one and its trained parts [1, ...]; `noise` None: in evaluation."""
@@ -51,8 +59,3 @@ class WeightMethod(Method):
 
     def competes(self, name: str, parameter: Parameter) -> bool:
         return name.startswith(BACKBONE)
-
-
-def layer_of(name: str) -> int | None:
-    """The layer that a tensor of the encoder belongs to; None for embeddings and pooler."""
-    return int(name.removeprefix(LAYER).split(".")[0]) if name.startswith(LAYER) else None

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.backbone_weights import BACKBONE, LAYER
+from trainables.methods.backbone_weights import BACKBONE
 from trainables.methods.full import Full
-from trainables.methods.spec import Mask, MethodFamily, Parameter, Shape
+from trainables.methods.initializers import FROZEN
+from trainables.methods.spec import BackboneTensor, Mask, MethodFamily, Parameter, Shape
 from trainables.methods.validate import require_number
 
 
@@ -57,9 +58,7 @@ class ChildTuningD(Full):
         return Mask(score="batch_fisher", keep=self.keep)
 
     def competes(self, name: str, parameter: Parameter) -> bool:
-        return name.startswith(f"{BACKBONE}.{LAYER}")
+        return name.startswith(BACKBONE) and parameter.prunable
 
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        """What the mask keeps counts as weights, whatever it is of."""
-        kept = self.mask.kept(shape.layers * shape.layer)
-        return shape.matrices - shape.maps + kept, shape.embeddings + shape.pooling + kept
+    def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
+        return {"": Parameter(shape=tensor.shape, start=FROZEN, prunable=tensor.layer is not None)}

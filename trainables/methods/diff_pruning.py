@@ -24,7 +24,7 @@ from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.context import Values
 from trainables.methods.initializers import constant
-from trainables.methods.spec import Mask, MethodFamily, Parameter, Shape
+from trainables.methods.spec import BackboneTensor, Mask, MethodFamily, Parameter, Shape
 from trainables.methods.validate import require_number
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class DiffPruning(WeightMethod):
     def competes(self, name: str, parameter: Parameter) -> bool:
         return name.endswith(".delta")
 
-    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
-        gate = Parameter(shape=size, start=constant(START), decayed=False, lr=GATE_LR)
+    def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
+        gate = Parameter(shape=tensor.shape, start=constant(START), decayed=False, lr=GATE_LR)
         shared = {"shared_alpha": Parameter(shape=(1,), start=constant(START), lr=GATE_LR)} if self.structured else {}
-        return {"delta": Parameter(shape=size), "alpha": gate, **shared}
+        return {"delta": Parameter(shape=tensor.shape), "alpha": gate, **shared}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
         return weight + self._difference(p, noise)
@@ -85,10 +85,6 @@ class DiffPruning(WeightMethod):
     def settled(self, p: Values) -> dict[str, Tensor]:
         opened = {name: p[name].clone().fill_(OPEN) for name in self.noisy[: 1 + self.structured]}
         return {"delta": self._difference(p, None), **opened}
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        tensors = 5 + 16 * shape.layers + (2 if shape.pooler else 0)
-        return 2 * shape.matrices, 2 * shape.encoder + (tensors if self.structured else 0)
 
     def stored(self, shape: Shape) -> float:
         return self.mask.kept(shape.encoder)

@@ -37,8 +37,3 @@ class FishMask(WeightMethod):
     @property
     def mask(self) -> Mask:
         return Mask(score="fisher", keep=self.keep, examples=self.examples)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        """What the mask keeps counts as weights, whatever it is of."""
-        kept = self.mask.kept(shape.encoder)
-        return kept, kept

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
 from trainables.methods.backbone_weights import WeightMethod
-from trainables.methods.spec import MethodFamily, Shape
+from trainables.methods.spec import MethodFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,3 @@ class Full(WeightMethod):
     paper: ClassVar[str] = "Devlin et al. 2019"
     family: ClassVar[MethodFamily] = "full"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4)}
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        """Everything but the head: BERT's pooler is used and trained, RoBERTa's is not part of the model."""
-        return shape.matrices, shape.encoder

@@ -46,22 +46,39 @@ MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The numbers of a backbone that decide parameter counts.
+class BackboneTensor:
+    """One parameter of the pretrained model, by the name that transformers gives it. `layer` is None outside the layers."""
 
-    `total` is the pretrained base model with its pooler (the denominator of percentages); `pooler` whether the
-    classification model uses it; `embeddings` counts the embedding block, its LayerNorm included; `positions` is the most
-    tokens that an example may have.
-    """
+    name: str
+    shape: tuple[int, ...]
+    part: Literal["embeddings", "layer", "pooler"]
+    layer: int | None = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        return len(self.shape) > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes and tensors of a backbone, as `ModelFamily.shape` reads them from a config."""
 
     layers: int
     width: int
     ffn: int
     heads: int
-    total: int
-    pooler: bool
-    embeddings: int
+    # The most tokens that an example may have.
     positions: int
+    # Whether the classification head reads the pretrained model's pooler; if not, it has a dense layer of its own.
+    pooler: bool
+    # All parameters that the classification model uses of the pretrained one, in the order of `named_parameters`.
+    tensors: tuple[BackboneTensor, ...]
+    # Parameters of the pretrained base model, an unused pooler included: the denominator of percentages.
+    total: int
 
     @property
     def layer_norms(self) -> int:
@@ -69,35 +86,17 @@ class Shape:
         return (2 * self.layers + 1) * 2 * self.width
 
     @property
-    def layer(self) -> int:
-        """All parameters of one encoder layer."""
-        d, f = self.width, self.ffn
-        return 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
-
-    @property
-    def pooling(self) -> int:
-        """Parameters of the pooler that the classification model uses."""
-        return self.width * (self.width + 1) if self.pooler else 0
-
-    @property
     def encoder(self) -> int:
         """All parameters that the classification model uses of the backbone."""
-        return self.embeddings + self.layers * self.layer + self.pooling
-
-    @property
-    def maps(self) -> int:
-        """Weights of the linear maps of all encoder layers."""
-        d, f = self.width, self.ffn
-        return self.layers * (4 * d * d + 2 * d * f)
+        return sum(t.size for t in self.tensors)
 
     @property
     def matrices(self) -> int:
         """Those of `encoder` that are neither biases nor LayerNorms."""
-        d = self.width
-        return self.embeddings - 2 * d + self.maps + (d * d if self.pooler else 0)
+        return sum(t.size for t in self.tensors if t.is_matrix)
 
     def head(self, outputs: int, reads: HeadReads = "own") -> int:
-        """Parameters of the classification head: two linear maps in RoBERTa's own, else one."""
+        """Parameters of the classification head: one linear map, and before it the dense layer of a family without a pooler."""
         d = self.width
         return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
 
@@ -118,7 +117,8 @@ class Parameter:
 
     A shape of one dimension reaches the formula as [K, 1, n] and is not decayed nor pruned, one of more as [K, ...] and is,
     unless `decayed` says otherwise. `lr`: a peak learning rate of its own instead of the trial's. `trained`: False for
-    running statistics, which `SiteContext.keep` sets and nobody counts.
+    running statistics, which `SiteContext.keep` sets and nobody counts. `prunable`: False keeps all its entries out of a mask's
+    ranking.
     """
 
     shape: tuple[int, ...]
@@ -126,6 +126,7 @@ class Parameter:
     decayed: bool = True
     lr: float | None = None
     trained: bool = True
+    prunable: bool = True
 
 
 # How the entries of a mask are ranked; the formulas are in `trainables/training/pruning.py`.

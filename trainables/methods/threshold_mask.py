@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
+from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.context import Values
 from trainables.methods.initializers import uniform
-from trainables.methods.spec import MethodFamily, Parameter, Shape
+from trainables.methods.spec import BackboneTensor, MethodFamily, Parameter, Shape
 from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
@@ -43,24 +43,16 @@ class ThresholdMask(WeightMethod):
         require_number("masked", self.masked, 0.001, 0.9)
         require_int("lowest", self.lowest, 0, shape.layers - 1 if shape else 1023, "the backbone's last layer")
 
-    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
-        layer = layer_of(name)
-        chosen = name.startswith(POOLER) if layer is None else layer >= self.lowest
+    def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
+        in_masked_layers = tensor.layer is not None and tensor.layer >= self.lowest
+        if not tensor.is_matrix or not (in_masked_layers or tensor.part == "pooler"):
+            return {}
         high = (TAU - LOW) / self.masked + LOW
-        return (
-            {"score": Parameter(shape=size, start=uniform(LOW, high), decayed=False)}
-            if chosen and len(size) > 1
-            else {}
-        )
+        return {"score": Parameter(shape=tensor.shape, start=uniform(LOW, high), decayed=False)}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
         used = (p.score > TAU).to(weight.dtype)
         return weight * (p.score - p.score.detach() + used)
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d = shape.width
-        scores = shape.maps // shape.layers * (shape.layers - self.lowest) + (d * d if shape.pooler else 0)
-        return scores, scores
 
     def stored(self, shape: Shape) -> float:
         """A bit per score."""

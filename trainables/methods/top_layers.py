@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from search_spaces.language import Dimension, choice
-from trainables.methods.backbone_weights import POOLER, WeightMethod, layer_of
+from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.initializers import FROZEN
-from trainables.methods.spec import MethodFamily, Parameter, Shape
+from trainables.methods.spec import BackboneTensor, MethodFamily, Parameter, Shape
 from trainables.methods.validate import require_int
 
 
@@ -31,12 +31,7 @@ class TopLayers(WeightMethod):
     def check(self, shape: Shape | None) -> None:
         require_int("k", self.k, 1, shape.layers if shape else 1024, "the backbone's layers")
 
-    def tensors(self, name: str, size: tuple[int, ...], shape: Shape) -> dict[str, Parameter]:
-        layer = layer_of(name)
-        trained = name.startswith(POOLER) if layer is None else layer >= shape.layers - self.k
-        return {"": Parameter(shape=size, start=FROZEN)} if trained else {}
-
-    def counts(self, shape: Shape) -> tuple[int, int]:
-        d = shape.width
-        matrices = shape.maps // shape.layers * self.k + (d * d if shape.pooler else 0)
-        return matrices, shape.layer * self.k + shape.pooling
+    def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
+        in_top_layers = tensor.layer is not None and tensor.layer >= shape.layers - self.k
+        trained = in_top_layers or tensor.part == "pooler"
+        return {"": Parameter(shape=tensor.shape, start=FROZEN)} if trained else {}

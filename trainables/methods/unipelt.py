@@ -86,8 +86,8 @@ class UniPELT(Method):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         if at.site != "ffn.output":
-            x = at.map_input
-            return h + at.to_tokens(_gate(x, p, at)) * (x @ p.a @ p.b)
+            # Read twice: with one view, the gradients would add up in another order, and results move in their last bits.
+            return h + at.to_tokens(_gate(at.map_input, p, at)) * (at.map_input @ p.a @ p.b)
         x = at.norm(h + at.residual)
         return h + at.to_tokens(_gate(x, p, at)) * ((x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
 

@@ -31,10 +31,12 @@ from trainables.backbone.packing import Rows, pack
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
 from trainables.training.evaluation import EvalRequest, evaluate
-from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.forward_pass import ForwardPass
 from trainables.training.layer_ablation import ablate
+from trainables.training.losses import losses_of
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.pruning import contenders, mask_for, start_second_phase
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials, dropout_of
 from trainables.training.trial_state import TrialState

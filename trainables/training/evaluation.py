@@ -19,7 +19,8 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import pack
 from trainables.tasks.metrics import Scores, compute_metrics
 from trainables.tasks.task_data import Split
-from trainables.training.forward_pass import ForwardPass, Segment
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.segments import Segment
 from trainables.training.stacked_trials import StackedTrials
 
 # Tokens of one row, and of all rows in a pass: enough to fill the matrix products, few enough for a cache.

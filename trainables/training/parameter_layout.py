@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainables.backbone.backbone import Backbone
-from trainables.methods.backbone_weights import BACKBONE, WeightMethod
+from trainables.methods.backbone_weights import BACKBONE
 from trainables.methods.base import Method
 from trainables.methods.context import Values
 from trainables.methods.initializers import FROZEN, WORDS, Init, truncated
@@ -88,12 +88,8 @@ class ParameterLayout:
 
     @staticmethod
     def _declare(method: Method, backbone: Backbone, outputs: int) -> list[tuple[str, Parameter]]:
-        shape, declared = backbone.shape, []
-        if isinstance(method, WeightMethod):
-            for name, p in backbone.module.named_parameters():
-                for part, parameter in method.tensors(name, tuple(p.shape), shape).items():
-                    declared.append((f"{BACKBONE}.{name}.{part}".rstrip("."), parameter))
-        return [*declared, *method.declared_parameters(shape), *head_parameters(shape, outputs, method.head_reads)]
+        shape = backbone.shape
+        return [*method.declared_parameters(shape), *head_parameters(shape, outputs, method.head_reads)]
 
     def _runs(self) -> list[ParamGroup]:
         runs: list[ParamGroup] = []
@@ -137,13 +133,13 @@ class ParameterLayout:
             declared = self.method.constants(backbone.shape).items()
             return Values({name: draw(p, derive(0, "constant", name)).to(backbone.device) for name, p in declared})
 
-        return backbone.once(("constants", self.method), make)
+        return backbone.cached(("constants", self.method), make)
 
 
 def frozen_starts(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
     """`Method.from_frozen` of a site's linear map, computed once per backbone."""
     weight = backbone.map_at(layer, site).weight
-    return backbone.once((method, layer, site), lambda: method.from_frozen(weight.detach().T))
+    return backbone.cached((method, layer, site), lambda: method.from_frozen(weight.detach().T))
 
 
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:

@@ -25,8 +25,10 @@ from trainables.backbone.packing import pack
 from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.spec import MaskScore
 from trainables.seeds import derive, permutation
-from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.losses import losses_of
 from trainables.training.parameter_layout import ParameterLayout, ParameterSlice
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import dropout_of
 from trainables.training.trial_state import TrialState

@@ -113,7 +113,7 @@ class StackedTrials:
 
 def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, backbone: Backbone) -> DropoutFactors:
     """The dropout factors of each trial's row in `steps`, from the trials' own random streams."""
-    hidden, attention = backbone.config_dropout
+    hidden, attention, head = backbone.config_dropout
     rates = [state.trial.recipe.dropout for state in states]
     return DropoutFactors(
         rows,
@@ -121,6 +121,7 @@ def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, b
         [(state.trial.seed, step) for state, step in zip(states, steps, strict=True)],
         [hidden if rate < 0 else rate for rate in rates],
         [attention if rate < 0 else rate for rate in rates],
+        [head if rate < 0 else rate for rate in rates],
         [state.method.prefix_tokens for state in states],
         [state.method.prefix_dropout for state in states],
     )

@@ -14,7 +14,9 @@ from trainables.backbone.packing import pack
 from trainables.methods import METHODS
 from trainables.methods.context import Values
 from trainables.training.engine import Engine
-from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.losses import losses_of
+from trainables.training.segments import Segment
 from trainables.training.parameter_counts import build, count
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.pruning import _columns, _hessian_gradient, contenders, mask_for

@@ -18,7 +18,8 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import pack
 from trainables.methods.houlsby_variant import VARIANTS
 from trainables.training.engine import Engine
-from trainables.training.forward_pass import ForwardPass, Segment
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.segments import Segment
 from trainables.training.parameter_counts import build, count
 from trainables.worker import checkpoint
 

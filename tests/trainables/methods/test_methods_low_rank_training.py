@@ -18,7 +18,8 @@ from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import pack
 from trainables.training.engine import Engine
-from trainables.training.forward_pass import ForwardPass, Segment
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.segments import Segment
 from trainables.training.stacked_trials import StackedTrials
 from trainables.worker import checkpoint
 

@@ -22,7 +22,9 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.dropout import DropoutFactors
 from trainables.backbone.packing import pack
 from trainables.training.engine import Engine
-from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.losses import losses_of
+from trainables.training.segments import Segment
 from trainables.training.parameter_counts import build, count
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters

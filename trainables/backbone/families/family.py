@@ -1,0 +1,189 @@
+"""A model family: all that the project knows of one `model_type`, as data.
+
+Everything else asks the family for config entries, shapes, module paths and the classification head. Imports neither torch nor
+transformers, because a plan needs shapes before either is loaded.
+
+Legend: L layers, D width of hidden states, F width of the feed-forward layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainables.methods.spec import BackboneTensor, Shape, Site
+
+Activation = Literal["tanh", "gelu", "relu"]
+# Sub-layers, by the site of their output, in the order in which a layer computes them; and the linear maps of each.
+SUBLAYERS: dict[Site, tuple[Site, ...]] = {
+    "attention.output": ("attention.query", "attention.key", "attention.value", "attention.dense"),
+    "ffn.output": ("ffn.intermediate", "ffn.dense"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigKeys:
+    """Names of the entries of config.json."""
+
+    layers: str = "num_hidden_layers"
+    width: str = "hidden_size"
+    ffn: str = "intermediate_size"
+    heads: str = "num_attention_heads"
+    vocabulary: str = "vocab_size"
+    positions: str = "max_position_embeddings"
+    # None: the family has no token types.
+    token_types: str | None = "type_vocab_size"
+    # The width of the embeddings, where it is an entry of its own.
+    embedding_width: str | None = None
+    activation: str = "hidden_act"
+    hidden_dropout: str = "hidden_dropout_prob"
+    attention_dropout: str = "attention_probs_dropout_prob"
+    head_dropout: str = "hidden_dropout_prob"
+
+    @property
+    def sizes(self) -> list[str]:
+        """Entries that must be whole numbers of at least 1."""
+        names = [self.width, self.layers, self.heads, self.ffn, self.vocabulary, self.positions]
+        return names + [name for name in (self.token_types, self.embedding_width) if name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingModules:
+    """Paths of the modules of the embedding block, which ends with a LayerNorm."""
+
+    words: str = "embeddings.word_embeddings"
+    positions: str = "embeddings.position_embeddings"
+    # None: the family has no token types.
+    token_types: str | None = "embeddings.token_type_embeddings"
+    norm: str = "embeddings.LayerNorm"
+    # The fields above in the order in which the model declares its parameters.
+    declared: tuple[str, ...] = ("words", "positions", "token_types", "norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationHead:
+    """The family's own head: dense layer, activation, dropout and a linear map of the first token's last hidden state."""
+
+    activation: Activation
+    # Path of the pretrained dense layer (the pooler). None: the dense layer is new, and part of the trial's head.
+    pooler: str | None = None
+    # Whether dropout acts before a new dense layer, too.
+    drops_input: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFamily:
+    """Config entries, modules, norm order and head of one model type. Paths are those of transformers' base model."""
+
+    # The class of transformers' base model, and how tensors begin in the file of a model with a head.
+    model: str
+    prefix: str
+    keys: ConfigKeys = field(default_factory=ConfigKeys)
+    embeddings: EmbeddingModules = field(default_factory=EmbeddingModules)
+    # Path of a layer, `{}` its number; linear maps by their output's site, LayerNorms by their sub-layer, relative to the layer.
+    layer: str
+    maps: Mapping[Site, str]
+    norms: Mapping[Site, str]
+    # "post": norm(x + sublayer(x)); "pre": x + sublayer(norm(x)), which no family has yet.
+    norm_order: Literal["post", "pre"] = "post"
+    # Sub-layers whose output is dropped out before the residual is added.
+    dropped_outputs: tuple[Site, ...] = tuple(SUBLAYERS)
+    # Number of the first position: RoBERTa counts from its padding index + 1.
+    first_position: int = 0
+    head: ClassificationHead
+    # Path of the dense layer that the pretrained base model has after its encoder, whether or not the head uses it. It counts in
+    # the size of the pretrained model.
+    pretrained_pooler: str | None = None
+
+    def shape(self, config: Mapping[str, Any]) -> Shape:
+        """The shape that a config describes. Raises ValueError for one that this family or this project does not support."""
+        self._check(config)
+        keys, width = self.keys, config[self.keys.width]
+        tensors = (*self._embeddings(config), *self._layers(config), *_linear(self.head.pooler, width, width, "pooler"))
+        unused = _linear(self.pretrained_pooler, width, width, "pooler") if not self.head.pooler else ()
+        return Shape(
+            layers=config[keys.layers],
+            width=width,
+            ffn=config[keys.ffn],
+            heads=config[keys.heads],
+            positions=config[keys.positions] - self.first_position,
+            pooler=self.head.pooler is not None,
+            tensors=tensors,
+            total=sum(t.size for t in (*tensors, *unused)),
+        )
+
+    def dropout(self, config: Any) -> tuple[float, float, float]:
+        """The pretrained model's own rates, of hidden states, attention probabilities and the head's input, from its config."""
+        keys = self.keys
+        hidden, attention, head = (
+            getattr(config, key) for key in (keys.hidden_dropout, keys.attention_dropout, keys.head_dropout)
+        )
+        return hidden, attention, head
+
+    def map_path(self, layer: int, site: Site) -> str:
+        """Path of the linear map whose output the site is."""
+        return self.layer.format(layer) + self.maps[site]
+
+    def norm_paths(self, layers: int) -> list[str]:
+        """Paths of all LayerNorms: the embeddings' one, then two per layer."""
+        of_layers = [self.layer.format(i) + self.norms[site] for i in range(layers) for site in SUBLAYERS]
+        return [self.embeddings.norm, *of_layers]
+
+    def _check(self, config: Mapping[str, Any]) -> None:
+        for key in self.keys.sizes:
+            size = config.get(key)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{key} = {size!r}: must be a whole number of at least 1")
+        width, heads, embedding = self.keys.width, self.keys.heads, self.keys.embedding_width
+        if config[width] % config[heads]:
+            raise ValueError(f"{width} = {config[width]} is no multiple of {heads} = {config[heads]}")
+        if config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
+            raise ValueError("only encoders with absolute positions are supported")
+        if embedding and config[embedding] != config[width]:
+            raise ValueError(
+                f"{embedding} = {config[embedding]} and {width} = {config[width]}: a projection between embeddings and layers "
+                "is not supported, both must be equal"
+            )
+
+    def _embeddings(self, config: Mapping[str, Any]) -> list[BackboneTensor]:
+        keys, modules, width = self.keys, self.embeddings, config[self.keys.width]
+        found = {
+            "words": _table(modules.words, config[keys.vocabulary], width),
+            "positions": _table(modules.positions, config[keys.positions], width),
+            "token_types": _table(modules.token_types, config[keys.token_types], width) if keys.token_types else [],
+            "norm": _norm(modules.norm, width, "embeddings"),
+        }
+        return [tensor for name in modules.declared for tensor in found[name]]
+
+    def _layers(self, config: Mapping[str, Any]) -> list[BackboneTensor]:
+        width, ffn, found = config[self.keys.width], config[self.keys.ffn], []
+        ends: dict[Site, tuple[int, int]] = {"ffn.intermediate": (width, ffn), "ffn.dense": (ffn, width)}
+        for layer in range(config[self.keys.layers]):
+            for sublayer, maps in SUBLAYERS.items():
+                for site in maps:
+                    found += _linear(self.map_path(layer, site), *ends.get(site, (width, width)), "layer", layer)
+                found += _norm(self.layer.format(layer) + self.norms[sublayer], width, "layer", layer)
+        return found
+
+
+Part = Literal["embeddings", "layer", "pooler"]
+
+
+def _table(path: str | None, rows: int, width: int) -> list[BackboneTensor]:
+    return [] if path is None else [BackboneTensor(name=f"{path}.weight", shape=(rows, width), part="embeddings")]
+
+
+def _linear(path: str | None, into: int, out: int, part: Part, layer: int | None = None) -> list[BackboneTensor]:
+    if path is None:
+        return []
+    return [
+        BackboneTensor(name=f"{path}.weight", shape=(out, into), part=part, layer=layer),
+        BackboneTensor(name=f"{path}.bias", shape=(out,), part=part, layer=layer),
+    ]
+
+
+def _norm(path: str, width: int, part: Part, layer: int | None = None) -> list[BackboneTensor]:
+    return [
+        BackboneTensor(name=f"{path}.{kind}", shape=(width,), part=part, layer=layer) for kind in ("weight", "bias")
+    ]

@@ -1,0 +1,20 @@
+"""RoBERTa (Liu et al. 2019): BERT's layers, positions counted from 2, and a new dense layer with tanh in the head.
+
+XLM-R and CamemBERT are RoBERTa with other vocabularies.
+"""
+
+from dataclasses import replace
+
+from trainables.backbone.families.bert import BERT
+from trainables.backbone.families.family import ClassificationHead, EmbeddingModules
+
+ROBERTA = replace(
+    BERT,
+    model="RobertaModel",
+    prefix="roberta",
+    embeddings=EmbeddingModules(declared=("words", "token_types", "norm", "positions")),
+    first_position=2,
+    head=ClassificationHead(activation="tanh"),
+)
+XLM_ROBERTA = replace(ROBERTA, model="XLMRobertaModel")
+CAMEMBERT = replace(ROBERTA, model="CamembertModel")
