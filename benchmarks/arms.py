@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from benchmarks.plain_loop import padded, plain_model
 from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
-from trainables.backbone.backbone import FAMILIES, Backbone
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, shape_of
 from trainables.seeds import permutation
 from trainables.tasks.task_data import Split, Task, TaskData
@@ -159,7 +160,7 @@ class Lone:
         compile_with: dict[str, Any] | None = None,
     ):
         self._trial, self._data, self._device, self._length = trial, data, device, length
-        self._precision, self._offset = precision, FAMILIES[model.family].position_offset
+        self._precision, self._offset = precision, FAMILIES[model.family].first_position
         self._compiled = compile_with is not None
         transformers.utils.logging.disable_progress_bar()
         network: Any = plain_model(model, trial, data.task.outputs).to(device).train()

@@ -24,7 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
-from trainables.backbone.backbone import FAMILIES, Backbone
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
 from trainables.tasks.metrics import compute_metrics
@@ -79,7 +80,7 @@ def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list
     """(test score of the best validation epoch, mean training loss of each epoch)."""
     torch.manual_seed(trial.seed)
     network, recipe = plain_model(model, trial, data.task.outputs), trial.recipe
-    offset = FAMILIES[model.family].position_offset
+    offset = FAMILIES[model.family].first_position
     steps = -(-len(data.train) // trial.batch_size) * recipe.epochs
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.ndim < 2]

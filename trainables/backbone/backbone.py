@@ -1,8 +1,8 @@
 """A frozen pretrained encoder, and its forward pass over packed rows.
 
 Transformers loads the modules; their own forward functions are not used. The forward pass is written out here once for all
-families: embeddings, then per layer attention and the feed-forward part, each followed by dropout, residual and LayerNorm. At each
-site it calls the `EncoderPass`, which knows the trials. The modules stay in evaluation mode; dropout is drawn per trial.
+families: embeddings, then per layer attention and the feed-forward part, each followed by dropout, residual and LayerNorm. At
+each site it calls the `EncoderPass`, which knows the trials. The modules stay in evaluation mode; dropout is drawn per trial.
 
 Legend: K slots, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the feed-forward
 layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers of layer l.
@@ -59,7 +59,7 @@ class EncoderPass(Protocol):
         residual: Tensor | None = None,
         query: Tensor | None = None,
     ) -> Tensor:
-        """Each method's formula at a site. x: the input of the linear map, or of the sub-layer; the others where there are any."""
+        """Apply each method's formula. x: the input of the linear map or of the sub-layer; None for what a site does not have."""
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
         """Keys and values that methods add in a layer whose query map reads x."""
@@ -140,10 +140,13 @@ class Backbone:
         """Last hidden states [1, n, D] of the tokens that the last layer selects."""
         h = self._embed(run)
         for layer in range(self.shape.layers):
-            tokens = run.select_query_positions(layer)
-            h = self._attention(run, layer, h, tokens)
-            h = self._feed_forward(run, layer, h, tokens)
+            h = self.layer(run, layer, h)
         return h
+
+    def layer(self, run: EncoderPass, layer: int, h: Tensor) -> Tensor:
+        """[1, N, D] -> [1, n, D]"""
+        tokens = run.select_query_positions(layer)
+        return self._feed_forward(run, layer, self._attention(run, layer, h, tokens), tokens)
 
     def _embed(self, run: EncoderPass) -> Tensor:
         rows, family, get = run.rows, self.family.embeddings, self.module.get_submodule

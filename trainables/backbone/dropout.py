@@ -37,7 +37,7 @@ class DropoutFactors:
         prefixes: list[int],
         prefix: list[float],
     ):
-        """All per row: (trial seed, step), rates of hidden states, attention and head, keys that the method adds and their rate."""
+        """All per row: (trial seed, step); rates of hidden states, attention, head; keys that the method adds, and their rate."""
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers

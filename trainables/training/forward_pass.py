@@ -1,7 +1,7 @@
 """One forward pass over the packed rows of several stacks of trials: at each site, the formula of each stack's method.
 
-Legend: K slots, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a segment, T their width and
-b their examples, D width, E examples of a row, l keys that a method adds, C outputs.
+Legend: K slots, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a segment, T their width
+and b their examples, D width, E examples of a row, l keys that a method adds, C outputs.
 """
 
 from __future__ import annotations

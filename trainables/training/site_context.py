@@ -1,7 +1,7 @@
 """Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may ask there.
 
-Legend: K slots of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that hidden
-states are of, L longest example.
+Legend: K slots of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that
+hidden states are of, L longest example.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainables.training.parameter_layout import frozen_starts
 from trainables.training.segments import Segment, SegmentedRows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PackedSiteContext:
     """One segment at one site.
 

@@ -15,7 +15,7 @@ def masks(model, batches, seeds, hidden=0.1, attention=0.1, prefixes=None, prefi
     rows = pack(batches, model.shape.heads, CPU)
     prefixes, number = list(prefixes or [0] * len(batches)), len(batches)
     rates = [[rate] * number for rate in (hidden, attention)]
-    return DropoutFactors(rows, model.shape, seeds, *rates, prefixes, [prefix] * number), rows
+    return DropoutFactors(rows, model.shape, seeds, *rates, rates[0], prefixes, [prefix] * number), rows
 
 
 def all_factors(drawn, layers):

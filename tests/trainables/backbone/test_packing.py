@@ -12,8 +12,8 @@ from trainables.methods import METHODS
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
-from trainables.training.segments import Segment
 from trainables.training.parameter_layout import ParameterLayout
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 
 

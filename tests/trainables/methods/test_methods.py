@@ -16,10 +16,10 @@ from trainables.methods.context import Values
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
-from trainables.training.segments import Segment
 from trainables.training.parameter_counts import build, count
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.pruning import _columns, _hessian_gradient, contenders, mask_for
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
@@ -59,7 +59,7 @@ def test_denominators_and_full_fine_tuning_count_as_published():
 def empty_backbone(name):
     """The encoder's modules without any weights in memory."""
     kind = transformers.BertModel if name.startswith("bert") else transformers.RobertaModel
-    config = transformers.AutoConfig.for_model(**{**KNOWN_CONFIGS[name], "attn_implementation": "packed"})
+    config = transformers.AutoConfig.for_model(**KNOWN_CONFIGS[name])
     shape = shape_of(KNOWN_CONFIGS[name])
     with torch.device("meta"):
         return Backbone(kind(config, add_pooling_layer=shape.pooler), config.model_type, shape)

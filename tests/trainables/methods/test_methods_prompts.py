@@ -24,9 +24,9 @@ from trainables.backbone.packing import pack
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
-from trainables.training.segments import Segment
 from trainables.training.parameter_counts import build, count
 from trainables.training.parameter_layout import ParameterLayout
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 from trainables.worker import checkpoint
 
@@ -112,7 +112,9 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
     batches = [(split, order[-4:]), (split, order[:3])]
     groups = [seated(backbone, "prefix", {"length": 6}, (1,)), seated(backbone, "p_tuning_v2", {"length": 4}, (2,))]
     rows = pack(batches, backbone.shape.heads, CPU, [1, 1])
-    masks = DropoutFactors(rows, backbone.shape, [(1, 0), (2, 0)], [0.0, 0.0], [0.3, 0.3], [6, 4], [0.0, 0.5])
+    masks = DropoutFactors(
+        rows, backbone.shape, [(1, 0), (2, 0)], [0.0, 0.0], [0.3, 0.3], [0.0, 0.0], [6, 4], [0.0, 0.5]
+    )
     segments = [Segment(groups[0], 0, 1), Segment(groups[1], 1, 2)]
     both = ForwardPass(backbone, segments, rows, masks).logits()
     L = rows.keys.shape[-1]

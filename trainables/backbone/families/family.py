@@ -162,7 +162,8 @@ class ModelFamily:
         for layer in range(config[self.keys.layers]):
             for sublayer, maps in SUBLAYERS.items():
                 for site in maps:
-                    found += _linear(self.map_path(layer, site), *ends.get(site, (width, width)), "layer", layer)
+                    into, out = ends.get(site, (width, width))
+                    found += _linear(self.map_path(layer, site), into, out, "layer", layer)
                 found += _norm(self.layer.format(layer) + self.norms[sublayer], width, "layer", layer)
         return found
 
