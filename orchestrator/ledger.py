@@ -1,7 +1,8 @@
 """The append-only record of one sweep: `ledger.jsonl` in the sweep's folder, from which everything else can be rebuilt.
 
 One line per event, `<crc32 of the JSON, 8 hex digits> <JSON>`. Order and identity come from "seq" (1, 2, 3, ... without
-gaps); "time" is for people. Knows nothing of what the events mean. Standard library only.
+gaps); "time" is for people. A record that was written whole and cannot be read as an event is damage like a broken line.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from search_spaces.events import Event, LedgerRecord, event_from_json, event_to_json
+from search_spaces.history import SweepHistory
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +38,16 @@ class Held(Exception):
 
 
 class Ledger:
-    """The ledger of a sweep, held by this process alone. Make one with `Ledger.open`; `append` is thread safe."""
+    """The ledger of a sweep, held by this process alone. Make one with `Ledger.open`; `append` is thread safe.
 
-    def __init__(self, folder: Path, lock: int, file: int, records: list[dict[str, Any]], clock: Callable[[], float]):
-        self.folder, self.records = folder, records
+    `records` are those that are durable, `history` is what they say; both are for the thread that appends.
+    """
+
+    def __init__(self, folder: Path, lock: int, file: int, content: Content, clock: Callable[[], float]):
+        self.folder, self.records, self.history = folder, content.records, content.history
         self._lock, self._file, self._clock = lock, file, clock
         self._size = os.fstat(file).st_size
-        self._turn = threading.Lock()
+        self._appending = threading.Lock()
         self._refused = ""
 
     @classmethod
@@ -47,7 +55,7 @@ class Ledger:
         """Take the sweep's lock for the life of this process, verify all records and cut a torn tail off.
 
         The kernel frees the lock when the process ends, however it ends. Raises Held when another driver has it,
-        Damaged when records are missing or broken before the last line.
+        Damaged when records are missing or broken before the last line, or hold what is no event.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path, lock = folder / LEDGER, _take(folder)
@@ -57,39 +65,41 @@ class Ledger:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
             undo.callback(os.close, file)
             _sync_folder(folder)
-            records = _repair(path, file)
-            if begun and not records:
+            content = _repair(path, file)
+            if begun and not content.records:
                 raise Damaged(
                     f"{path} is missing or empty, but this sweep has begun; put a backup of it back, or start anew "
                     "in an empty folder"
                 )
-            _sign(lock, clock(), begun=bool(records))
+            _sign(lock, clock(), begun=bool(content.records))
             undo.pop_all()
-        return cls(folder, lock, file, records, clock)
+        return cls(folder, lock, file, content, clock)
 
-    def append(self, *events: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Make the events durable, with one write and one fsync for all of them; returns them as they stand on disk.
+    def append(self, *events: Event) -> list[LedgerRecord]:
+        """Make the events durable, with one write and one fsync for all of them; returns them as they are read from disk.
 
         Raises ValueError or TypeError for what JSON cannot hold. A failed write or fsync is final: OSError now and at
         every later call, and the file is cut back to what was durable before.
         """
         if not events:
             return []
-        with self._turn:
+        with self._appending:
             if self._refused:
                 raise OSError(f"{self.folder / LEDGER}: nothing is written after an earlier failure: {self._refused}")
             now, seq = self._clock(), len(self.records)
-            texts = [_text({**event, "seq": seq + i, "time": now}) for i, event in enumerate(events, 1)]
+            texts = [_text({**event_to_json(event), "seq": seq + i, "time": now}) for i, event in enumerate(events, 1)]
+            stored = [_parsed(json.loads(text)) for text in texts]
             self._write(b"".join(map(_line, texts)))
-            stored: list[dict[str, Any]] = [json.loads(text) for text in texts]
             self.records += stored
+            for record in stored:
+                self.history.apply(record)
             if seq == 0:
                 _sign(self._lock, now, begun=True)
             return stored
 
     def close(self) -> None:
         """Give the sweep free. Appending is over."""
-        with self._turn:
+        with self._appending:
             if self._lock >= 0:
                 self._refused = self._refused or "closed"
                 os.close(self._file)
@@ -115,15 +125,17 @@ class Ledger:
             self._refused = self._refused or str(error)
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """Records of a sweep's ledger, without its lock: a driver may be writing it. A torn tail is left out.
+def read(folder: Path) -> list[LedgerRecord]:
+    """Return the records of a sweep's ledger, without its lock: a driver may be writing it. A torn tail is left out.
 
-    Returns [] when there is none; raises Damaged when a line before the last one is broken.
+    Returns [] when there is none; raises Damaged when a line before the last one is broken, or one holds what is no event.
     """
-    path = folder / LEDGER
-    if not path.exists():
-        return []
-    return _parse(path, path.read_bytes())[0]
+    return _content(folder).records
+
+
+def read_history(folder: Path) -> SweepHistory:
+    """Return what a sweep's ledger says, by the rules of `read`; an empty history when there is no ledger."""
+    return _content(folder).history
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -151,55 +163,96 @@ def _line(text: str) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
-def _parse(path: Path, data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """All good records and the number of bytes they take; what follows these bytes is a torn tail."""
-    records: list[dict[str, Any]] = []
-    good = 0
+@dataclass
+class Content:
+    """All records of a ledger, what they say, and the number of bytes they take; what follows is a torn tail."""
+
+    records: list[LedgerRecord] = field(default_factory=list)
+    history: SweepHistory = field(default_factory=SweepHistory)
+    good: int = 0
+
+
+def advice(path: Path, number: int, fault: str) -> str:
+    """Return what is wrong with a record that was written whole, and what to do about it."""
+    return (
+        f"{path}, record {number}: it {fault}. If a newer version of this program wrote it, continue with that version; "
+        f"otherwise put a backup of the file back, or keep its first {number - 1} lines (`head -n {number - 1}`) and lose "
+        "what came after them"
+    )
+
+
+def _content(folder: Path) -> Content:
+    path = folder / LEDGER
+    return _parse(path, path.read_bytes()) if path.exists() else Content()
+
+
+def _parse(path: Path, data: bytes) -> Content:
+    found = Content()
     *whole, rest = data.split(b"\n")
     lines = [line + b"\n" for line in whole] + ([rest] if rest else [])
     for number, line in enumerate(lines, 1):
         record = _record(line)
         if record is None:
             if number < len(lines):
-                raise Damaged(_advice(path, number, "is broken", len(records)))
+                raise Damaged(_lost(path, number, "is broken"))
             break
-        if record.get("seq") != len(records) + 1:
-            raise Damaged(_advice(path, number, f"has number {record.get('seq')}", len(records)))
-        records.append(record)
-        good += len(line)
-    return records, good
+        if record.get("seq") != number:
+            raise Damaged(_lost(path, number, f"has number {record.get('seq')}"))
+        try:
+            parsed = _parsed(record)
+            found.history.apply(parsed)
+        except ValueError as error:
+            raise Damaged(advice(path, number, str(error))) from None
+        found.records.append(parsed)
+        found.good += len(line)
+    return found
+
+
+def _parsed(record: dict[str, Any]) -> LedgerRecord:
+    """Return the record with its event. Raise ValueError when it holds none."""
+    seq, time = record.pop("seq"), record.pop("time", None)
+    if not isinstance(time, int | float):
+        raise ValueError("lacks its time")
+    return LedgerRecord(seq=seq, time=time, event=event_from_json(record))
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a whole line; None for a broken one."""
+    """Return the record of a whole line: None for a broken one, empty for one that holds something else."""
     checksum, text = line[:8], line[9:-1]
     if line[-1:] != b"\n" or line[8:9] != b" " or checksum != b"%08x" % zlib.crc32(text):
         return None
-    record: dict[str, Any] = json.loads(text)
-    return record
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _advice(path: Path, line: int, fault: str, last: int) -> str:
+def _lost(path: Path, line: int, fault: str) -> str:
+    last = line - 1
     return (
         f"{path}, line {line}: the record {fault}; the last good one is number {last}. Put a backup of the file back, "
         f"or keep its first {last} lines (`head -n {last}`) and lose what came after them"
     )
 
 
-def _repair(path: Path, file: int) -> list[dict[str, Any]]:
+def _repair(path: Path, file: int) -> Content:
     data = path.read_bytes()
-    records, good = _parse(path, data)
-    if good < len(data):
+    found = _parse(path, data)
+    if found.good < len(data):
         log.warning(
-            "%s: the last line was not written to its end; %d bytes go to %s.torn", path, len(data) - good, path.name
+            "%s: the last line was not written to its end; %d bytes go to %s.torn",
+            path,
+            len(data) - found.good,
+            path.name,
         )
         with path.with_name(path.name + ".torn").open("ab") as torn:
-            torn.write(data[good:])
+            torn.write(data[found.good :])
             torn.flush()
             os.fsync(torn.fileno())
-        os.ftruncate(file, good)
+        os.ftruncate(file, found.good)
         os.fsync(file)
-    return records
+    return found
 
 
 def _take(folder: Path) -> int:

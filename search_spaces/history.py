@@ -80,7 +80,7 @@ class SweepHistory:
 
     def apply(self, record: LedgerRecord) -> None:
         """Enter the next record. Raise ValueError when it is about a trial that was never asked for."""
-        if isinstance(record.event, SweepOpened):
+        if isinstance(record.event, SweepOpened) or not self._last:
             self._earlier_seconds, self._opened = self.seconds_spent, record.time
         self._last = record.time
         apply = _APPLY.get(type(record.event))

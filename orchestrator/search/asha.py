@@ -18,7 +18,7 @@ class Bracket:
     """Rungs at `grace`, `grace * reduction`, ... epochs, below `epochs`.
 
     A trial goes on when its score is at least that of the best 1 / `reduction` of the scores the rung holds; a rung with
-    fewer than `min_values` stops nobody.
+    fewer than `min_values` stops none.
     """
 
     grace: int

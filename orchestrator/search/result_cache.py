@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.ledger import Damaged, read
+from orchestrator.ledger import Damaged, read_history
 from search_spaces.records import Outcome, Progress, TestResult
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class CachedResult:
-    """What another sweep's ledger says about a trial."""
+    """A trial of another sweep, in this folder: what it reported, and how it ended if it has."""
 
     folder: Path
-    curve: list[Progress] = field(default_factory=list)
-    outcome: Outcome | None = None
+    curve: Sequence[Progress]
+    outcome: Outcome | None
 
     def test(self) -> TestResult | None:
         """The test result of a final, if its predictions are still there."""
@@ -51,20 +52,13 @@ class ResultCache:
 
     def _read(self, folder: Path) -> None:
         try:
-            records = read(folder)
+            trials = read_history(folder).trials
         except Damaged as error:
             log.warning("results of %s are not re-used: %s", folder.name, error)
             return
-        found: dict[str, CachedResult] = {}
-        for record in records:
-            if record["event"] == "asked":
-                found[record["id"]] = CachedResult(folder)
-            elif record["event"] == "progress":
-                found[record["id"]].curve.append(Progress.from_json(record["progress"]))
-            elif record["event"] == "ended":
-                found[record["id"]].outcome = Outcome.from_json(record["outcome"])
         # Of two sweeps that hold the same trial, keep the one that got further.
-        for trial_id, new in found.items():
+        for trial_id, trial in trials.items():
+            new = CachedResult(folder=folder, curve=trial.curve, outcome=trial.outcome)
             old = self._found.get(trial_id)
             if old is None or (len(new.curve), new.outcome is not None) > (len(old.curve), old.outcome is not None):
                 self._found[trial_id] = new

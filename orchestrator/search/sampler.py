@@ -41,10 +41,10 @@ class Study:
     `seed` is the space's; proposals differ between cells, except for the start, which is that of all methods beside `cell`.
     """
 
-    def __init__(self, dimensions: Mapping[str, Dimension], trials: int, seed: int, cell: Cell):
+    def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         shared = derive(seed, "search", cell.model, cell.task)
         seed = derive(seed, str(cell))
-        self._seed, self._startup = seed, min(STARTUP[1], max(STARTUP[0], trials // 2))
+        self._seed, self._startup = seed, min(STARTUP[1], max(STARTUP[0], num_configurations // 2))
         self._start = even_points(dimensions, self._startup, derive(shared, "start"))
         self._distributions = {name: _distribution(d) for name, d in dimensions.items()}
         self._study = optuna.create_study(direction="maximize")
@@ -55,8 +55,8 @@ class Study:
             points = grid(dimensions)
             order = np.random.default_rng(derive(shared, "grid")).permutation(len(points))
             self._points = [points[i] for i in order]
-        self._enumerate = bool(self._points) and len(self._points) <= trials
-        self.limit = min(trials, len(self._points)) if self._points else trials
+        self._enumerate = bool(self._points) and len(self._points) <= num_configurations
+        self.limit = min(num_configurations, len(self._points)) if self._points else num_configurations
 
     @property
     def names(self) -> list[str]:
@@ -64,14 +64,14 @@ class Study:
         return list(self._distributions)
 
     @property
-    def asked(self) -> int:
+    def num_asked(self) -> int:
         return len(self._trials)
 
     def ask(self) -> dict[str, Scalar]:
         """The next configuration, never one that was asked before."""
-        assert self.asked < self.limit
-        if self.asked < self._startup and self._key(self._start[self.asked]) not in self._seen:
-            return self.replay(self._start[self.asked])
+        assert self.num_asked < self.limit
+        if self.num_asked < self._startup and self._key(self._start[self.num_asked]) not in self._seen:
+            return self.replay(self._start[self.num_asked])
         if self._enumerate:
             return self.replay(self._untried())
         for draw in range(REDRAWS):
@@ -112,7 +112,7 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return Sampler(
                 self._distributions,
-                seed=derive(self._seed, "tpe", self.asked, draw) % 2**32,
+                seed=derive(self._seed, "tpe", self.num_asked, draw) % 2**32,
                 multivariate=True,
                 constant_liar=True,
                 n_startup_trials=self._startup,

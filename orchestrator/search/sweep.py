@@ -1,21 +1,35 @@
 """The state of a sweep: what runs next, what each report means, what is left. Knows no framework, no thread and no clock.
 
-Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone. Nothing that is
-done per trial or per report looks at all trials.
+Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone. It goes through the
+events one by one instead of asking `SweepHistory`: a study has to be told of them in the order in which they came. Nothing
+that is done per trial or per report looks at all trials.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-from orchestrator.ledger import Damaged, Ledger, write_atomic
-from orchestrator.search.cell import CellSearch, TrialEntry
+from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
+from orchestrator.search.cell import CellSearch, CellSnapshot, TrialEntry
 from orchestrator.search.result_cache import ResultCache
+from search_spaces.events import (
+    EpochReported,
+    Event,
+    LedgerRecord,
+    SearchesEndedEarly,
+    SearchesResumed,
+    SweepFinished,
+    SweepInterrupted,
+    TrialAsked,
+    TrialEnded,
+    TrialStarted,
+    WinnerChosen,
+)
 from search_spaces.language import Cell, Space
 from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult, Trial
 
@@ -33,28 +47,28 @@ class Sweep:
         self,
         space: Space,
         ledger: Ledger,
-        library: ResultCache,
+        cache: ResultCache,
         make: Callable[..., Trial],
         count: Callable[[Trial], Counts],
-        notify: Callable[[Sequence[dict[str, Any]]], None] = lambda records: None,
+        notify: Callable[[Sequence[LedgerRecord]], None] = lambda records: None,
     ):
-        self.space, self._ledger, self._library, self._count, self._notify = space, ledger, library, count, notify
+        self.space, self._ledger, self._cache, self._count, self._notify = space, ledger, cache, count, notify
         self.cells = {cell: CellSearch(cell, space, make) for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
         self._best: dict[Cell, TrialEntry] = {}
         self._failed = self._ended = 0
-        self._decided: list[dict[str, Any]] = []
+        self._decided: list[Event] = []
         self._depth = 0
         self.draining = ""
-        # The record of the time budget that ended the searches; empty while none has.
-        self.curtailed: Mapping[str, Any] = {}
+        # The time budget that ended the searches; None while none has.
+        self.ended_early: SearchesEndedEarly | None = None
         self._waiting: list[tuple[CellSearch, TrialEntry]] = []
         self._announced: set[Cell] = set()
         self._replay(ledger.records)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is decided inside becomes durable at its end, with one write for all of it; act on it only then."""
+    def transaction(self) -> Iterator[None]:
+        """Make what is decided inside durable at the end, with one write for all of it; act on it only then."""
         self._depth += 1
         try:
             yield
@@ -65,25 +79,29 @@ class Sweep:
             if decided:
                 self._notify(self._ledger.append(*decided))
 
-    def suggest(self) -> Trial | Literal["wait", "finished"]:
-        """The next trial to start. "wait": nothing can start before something running reports."""
-        with self.together():
-            return self._suggest()
+    def next_trial(self) -> Trial | Literal["wait", "finished"]:
+        """Return a trial that is to start now, and record that it does. "wait": nothing can start before a trial reports.
 
-    def _suggest(self) -> Trial | Literal["wait", "finished"]:
+        May end other trials on the way, those whose end is known without training: that another sweep has trained, or that
+        were to be stopped when the last driver died.
+        """
+        with self.transaction():
+            return self._next_trial()
+
+    def _next_trial(self) -> Trial | Literal["wait", "finished"]:
         while not self.draining and not self.broken:
             found = self._waiting.pop(0) if self._waiting else self._ask()
             if found is None:
                 return "finished" if self.finished else "wait"
             search, entry = found
-            if self._ends_from_record(search, entry) or self._ends_from_library(search, entry):
+            if self._end_by_record(search, entry) or self._end_by_cache(search, entry):
                 continue
-            self._append({"event": "started", "id": entry.trial.id})
+            self._append(TrialStarted(id=entry.trial.id))
             return entry.trial
         return "finished"
 
     def known_epochs(self, trial_id: str) -> int:
-        """Epochs of this trial that are on record; it need not report them again."""
+        """Return how many epochs of this trial are on record; it need not report them again."""
         return len(self._by_id[trial_id][1].curve)
 
     def record(
@@ -93,55 +111,51 @@ class Sweep:
         search, entry = self._by_id[trial_id]
         if entry.outcome:
             return False
-        with self.together():
+        with self.transaction():
             if progress.epoch > len(entry.curve) and self._stops(search, entry, progress, ended):
                 ended = stopped(entry.curve)
-            ended = ended or self._curtailed(search, entry)
+            ended = ended or self._end_of_stopped_search(search, entry)
             if ended:
                 self._end(search, entry, ended, test)
         return ended is None
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """A trial that could not be trained to its end by any number of retries."""
+        """End a trial as failed: no retry could train it to its end."""
         search, entry = self._by_id[trial_id]
         if not entry.outcome:
-            with self.together():
+            with self.transaction():
                 self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)
 
     def drain(self, reason: str) -> None:
         """Start nothing new; what runs may finish its epoch."""
         if not self.draining:
             self.draining = reason
-            with self.together():
-                self._append({"event": "interrupted", "reason": reason})
+            with self.transaction():
+                self._append(SweepInterrupted(reason=reason))
 
-    def curtail(self, budget: str, allowed: float, spent: float, needed: float) -> None:
-        """End the searches of all cells: what runs may report once more, then the best so far goes into the finals.
-
-        `budget` is the option as given, `allowed` its seconds, `spent` those gone, `needed` those kept for the finals.
-        """
-        with self.together():
-            event = {"event": "curtailed", "budget": budget, "allowed": allowed, "spent": spent, "needed": needed}
-            self._append(event)
-            self._curtail(event)
+    def end_searches_early(self, budget: SearchesEndedEarly) -> None:
+        """End the searches of all cells: what runs may report once more, then the best so far goes into the finals."""
+        with self.transaction():
+            self._append(budget)
+            self._end_searches_early(budget)
             for search in self.cells.values():
-                self._announce(search)
+                self._choose_winner(search)
 
-    def extend(self) -> None:
-        """Take up the searches again that a time budget had ended."""
-        with self.together():
-            self._append({"event": "extended", "cells": [vars(cell) for cell in self._extend()]})
+    def resume_searches(self) -> None:
+        """Resume the searches that a time budget had ended."""
+        with self.transaction():
+            self._append(SearchesResumed(cells=tuple(self._resume_searches())))
         self._recount()
 
     def requeue(self) -> None:
-        """Hand out again what was started and has not ended: whoever ran it is gone."""
+        """Start again what was started and has not ended: the workers that trained it are gone."""
         self._waiting = [(s, e) for s, e in self._by_id.values() if e.outcome is None]
 
     def close(self) -> None:
         """Record that every cell is finished."""
         if self.finished:
-            with self.together():
-                self._append({"event": "finished"})
+            with self.transaction():
+                self._append(SweepFinished())
 
     @property
     def finished(self) -> bool:
@@ -154,8 +168,8 @@ class Sweep:
 
     @property
     def startable(self) -> int:
-        """How many trials may run now: what has been asked for and has not ended, and what may be asked for."""
-        return sum(search.live + max(0, search.room) for search in self.cells.values())
+        """How many trials may run now: those that were asked for and have not ended, and those that may be asked for."""
+        return sum(search.num_running + max(0, search.num_startable) for search in self.cells.values())
 
     @property
     def failures(self) -> list[TrialEntry]:
@@ -173,41 +187,45 @@ class Sweep:
         """The entry whose checkpoint is worth keeping: the best final, before there is one the best finished trial."""
         return self._best.get(cell)
 
+    def snapshot(self) -> tuple[CellSnapshot, ...]:
+        """Return where each cell stands. Call it under the lock under which decisions are taken; read the result anywhere."""
+        return tuple(search.snapshot() for search in self.cells.values())
+
     def entry(self, trial_id: str) -> TrialEntry:
         return self._by_id[trial_id][1]
 
     def _ask(self) -> tuple[CellSearch, TrialEntry] | None:
-        """A new trial from the cell that has run least; the finals of a cell before anybody's search."""
-        order = sorted(self.cells.values(), key=lambda s: (s.winner is None, s.live, len(s.search)))
+        """Return a new trial: a final where one may start, else one of the search that has run least."""
+        order = sorted(self.cells.values(), key=lambda s: (s.winner is None, s.num_running, len(s.search)))
         for search in order:
             entry = search.next()
             if entry:
                 self._enter(search, entry)
-                self._append(
-                    {"event": "asked", "number": entry.number, "id": entry.trial.id, "trial": entry.trial.to_json()}
-                )
+                self._append(TrialAsked(number=entry.number, id=entry.trial.id, trial=entry.trial))
                 return search, entry
         return None
 
     def _enter(self, search: CellSearch, entry: TrialEntry) -> None:
         self._by_id[entry.trial.id] = (search, entry)
 
-    def _ends_from_record(self, search: CellSearch, entry: TrialEntry) -> bool:
-        """A trial that was to be stopped when the driver died, before that was written."""
+    def _end_by_record(self, search: CellSearch, entry: TrialEntry) -> bool:
+        """End a trial that was to be stopped when the driver died, before that was written. Returns whether it was."""
         if not entry.curve:
             return False
-        ended = stopped(entry.curve) if search.stops(entry, entry.curve[-1]) else self._curtailed(search, entry)
+        ended = (
+            stopped(entry.curve) if search.stops(entry, entry.curve[-1]) else self._end_of_stopped_search(search, entry)
+        )
         if ended:
             self._end(search, entry, ended, None)
         return ended is not None
 
-    def _curtailed(self, search: CellSearch, entry: TrialEntry) -> Outcome | None:
-        """How a trial ends whose search the time budget has ended; None for a final."""
-        return stopped(entry.curve, BUDGET) if search.curtailed and entry.trial.phase == "search" else None
+    def _end_of_stopped_search(self, search: CellSearch, entry: TrialEntry) -> Outcome | None:
+        """Return how a trial ends whose search the time budget has ended; None for a final, and while it has not."""
+        return stopped(entry.curve, BUDGET) if search.ended_early and entry.trial.phase == "search" else None
 
-    def _ends_from_library(self, search: CellSearch, entry: TrialEntry) -> bool:
-        """Take the result of the same trial from another sweep, as far as this cell's own rungs let it go."""
-        found = self._library.get(entry.trial.id)
+    def _end_by_cache(self, search: CellSearch, entry: TrialEntry) -> bool:
+        """End a trial as it did in another sweep, up to where this cell's own rungs end it. Returns whether it did."""
+        found = self._cache.get(entry.trial.id)
         if found is None:
             return False
         ended = found.outcome
@@ -224,9 +242,7 @@ class Sweep:
             return False
         for progress in found.curve[: ended.epochs][len(entry.curve) :]:
             entry.curve.append(progress)
-            self._append(
-                {"event": "progress", "id": entry.trial.id, "progress": progress.to_json(), "decision": "continue"}
-            )
+            self._append(EpochReported(id=entry.trial.id, progress=progress))
         entry.cached = True
         self._end(search, entry, ended, test)
         return True
@@ -238,77 +254,89 @@ class Sweep:
             content = {"predictions": list(test.predictions), "labels": list(test.labels)}
             write_atomic(self._ledger.folder / name, json.dumps(content))
             outcome = replace(outcome, predictions=name)
-        self._close_entry(entry, outcome)
-        self._append({"event": "ended", "id": entry.trial.id, "outcome": outcome.to_json(), "cached": entry.cached})
-        self._announce(search)
+        self._enter_outcome(search, entry, outcome)
+        self._append(TrialEnded(id=entry.trial.id, outcome=outcome, cached=entry.cached))
+        self._choose_winner(search)
 
-    def _close_entry(self, entry: TrialEntry, outcome: Outcome) -> None:
+    def _enter_outcome(self, search: CellSearch, entry: TrialEntry, outcome: Outcome) -> None:
         """Enter how a trial ended, also in what is counted over all of them."""
-        entry.outcome = outcome
+        search.end(entry, outcome)
         self._ended += 1
         self._failed += entry.failed
         best = self._best.get(entry.trial.cell)
         if outcome.state == "DONE" and not entry.cached and (best is None or _rank(entry) > _rank(best)):
             self._best[entry.trial.cell] = entry
 
-    def _announce(self, search: CellSearch) -> None:
-        winner = search.winner
-        if winner and search.cell not in self._announced:
+    def _choose_winner(self, search: CellSearch) -> None:
+        """Choose the cell's winner if its search is over now, and record it once."""
+        search.choose_winner()
+        if search.winner and search.cell not in self._announced:
             self._announced.add(search.cell)
-            self._append({"event": "winner", "cell": vars(search.cell), "id": winner.trial.id})
+            self._append(WinnerChosen(cell=search.cell, id=search.winner.trial.id))
 
     def _stops(self, search: CellSearch, entry: TrialEntry, progress: Progress, ended: Outcome | None) -> bool:
-        """Enter a new epoch; whether ASHA ends the trial with it."""
+        """Enter a new epoch. Returns whether ASHA ends the trial with it."""
         assert progress.epoch == len(entry.curve) + 1, "epochs are reported in order"
         stop = ended is None and search.stops(entry, progress)
         entry.curve.append(progress)
-        decision = "stop" if stop else "continue"
-        self._append({"event": "progress", "id": entry.trial.id, "progress": progress.to_json(), "decision": decision})
+        self._append(EpochReported(id=entry.trial.id, progress=progress, decision="stop" if stop else "continue"))
         return stop
 
-    def _append(self, event: dict[str, Any]) -> None:
-        assert self._depth, "decisions are written together"
+    def _append(self, event: Event) -> None:
+        assert self._depth, "decisions are written in a transaction"
         self._decided.append(event)
 
-    def _replay(self, records: Sequence[dict[str, Any]]) -> None:
+    def _replay(self, records: Sequence[LedgerRecord]) -> None:
         for record in records:
-            if record["event"] == "asked":
-                self._replay_asked(record)
-            elif record["event"] == "progress":
-                self.entry(record["id"]).curve.append(Progress.from_json(record["progress"]))
-            elif record["event"] == "ended":
-                entry = self.entry(record["id"])
-                entry.cached = record["cached"]
-                self._close_entry(entry, Outcome.from_json(record["outcome"]))
-            elif record["event"] == "winner":
-                self._announced.add(Cell(**record["cell"]))
-            elif record["event"] == "curtailed":
-                self._curtail(record)
-            elif record["event"] == "extended":
-                self._extend()
+            try:
+                self._replay_event(record.event)
+            except ValueError as error:
+                raise Damaged(advice(self._ledger.folder / LEDGER, record.seq, str(error))) from None
         for search in self.cells.values():
             search.reopen_failed()
         self._recount()
-        with self.together():
+        with self.transaction():
             for search in self.cells.values():
-                self._announce(search)
+                self._choose_winner(search)
+
+    def _replay_event(self, event: Event) -> None:
+        """Enter what an earlier driver decided. Raises ValueError for what this space cannot have decided."""
+        if isinstance(event, TrialAsked):
+            self._replay_asked(event)
+        elif isinstance(event, EpochReported):
+            self._replayed(event.id)[1].curve.append(event.progress)
+        elif isinstance(event, TrialEnded):
+            search, entry = self._replayed(event.id)
+            entry.cached = event.cached
+            self._enter_outcome(search, entry, event.outcome)
+        elif isinstance(event, WinnerChosen):
+            self._announced.add(event.cell)
+        elif isinstance(event, SearchesEndedEarly):
+            self._end_searches_early(event)
+        elif isinstance(event, SearchesResumed):
+            self._resume_searches()
+
+    def _replayed(self, trial_id: str) -> tuple[CellSearch, TrialEntry]:
+        if trial_id not in self._by_id:
+            raise ValueError(f"is about trial {trial_id}, which is none of this sweep any more")
+        return self._by_id[trial_id]
 
     def _recount(self) -> None:
         self.requeue()
         self._ended, self._failed = len(self._by_id) - len(self._waiting), len(self.failures)
 
-    def _curtail(self, event: Mapping[str, Any]) -> None:
-        self.curtailed = event
+    def _end_searches_early(self, event: SearchesEndedEarly) -> None:
+        self.ended_early = event
         for search in self.cells.values():
-            search.curtailed = True
+            search.ended_early = True
 
-    def _extend(self) -> list[Cell]:
-        """Returns the cells that have more to search."""
-        self.curtailed = {}
+    def _resume_searches(self) -> list[Cell]:
+        """Return the cells that have more to search."""
+        self.ended_early = None
         found = []
         for cell, search in self.cells.items():
             before = search.finals
-            search.extend()
+            search.resume_search()
             if search.finals is not before:
                 self._announced.discard(cell)
                 self._drop(cell, before)
@@ -326,13 +354,10 @@ class Sweep:
         else:
             self._best.pop(cell, None)
 
-    def _replay_asked(self, record: dict[str, Any]) -> None:
-        trial = Trial.from_json(record["trial"])
-        if trial.cell not in self.cells or trial.id != record["id"]:
-            raise Damaged(
-                f"{self._ledger.folder}: record {record['seq']} asks for trial {record['id']} of {trial.cell}, which this space "
-                f"does not contain; give another --out, or put the ledger of this sweep back"
-            )
+    def _replay_asked(self, event: TrialAsked) -> None:
+        trial = event.trial
+        if trial.cell not in self.cells or trial.id != event.id:
+            raise ValueError(f"asks for trial {event.id} of {trial.cell}, which this space does not contain")
         search = self.cells[trial.cell]
         self._enter(search, search.replay(trial))
 
@@ -343,7 +368,7 @@ def _rank(entry: TrialEntry) -> tuple[bool, float]:
 
 
 def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
-    """The end of a trial that ASHA, or the time budget, stopped after its last report."""
+    """Return the end of a trial that ASHA, or the time budget, stopped after its last report."""
     last = curve[-1]
     return Outcome(
         state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score

@@ -1,4 +1,4 @@
-"""The time that a sweep may take, `--budget 40h`: when its searches have to end for the finals to be in time.
+"""The time budget of a sweep, `--budget 40h`: when its searches have to end for the finals to be in time.
 
 The searches of all cells end at one moment, which is in the ledger: what has been decided does not depend on a clock again.
 """
@@ -6,13 +6,14 @@ The searches of all cells end at one moment, which is in the ledger: what has be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from heapq import heapreplace
-from typing import Any
 
 from orchestrator.search.cell import CellSearch
-from orchestrator.search.durations import Durations, seconds, spent
+from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.sweep import Sweep
+from search_spaces.events import SearchesEndedEarly
+from search_spaces.history import SweepHistory
 
 
 def stopwatch() -> Callable[[], float]:
@@ -22,20 +23,24 @@ def stopwatch() -> Callable[[], float]:
 
 
 class TimeBudget:
-    """`text` as given; `records`: what is in the ledger before this driver begins; `clock`: seconds since it began."""
+    """`text` as given; `history` of the sweep; `clock`: seconds that all drivers of the sweep have worked on it."""
 
-    def __init__(self, text: str, records: Sequence[Mapping[str, Any]], clock: Callable[[], float]):
+    def __init__(self, text: str, history: SweepHistory, clock: Callable[[], float]):
         self.text, self.seconds = text, seconds(text)
-        self.durations = Durations(records)
-        self._before, self._clock = spent(records), clock
+        self._durations, self._clock = Durations(history), clock
+
+    def allows_more_than(self, ended_early: SearchesEndedEarly) -> bool:
+        """Whether searches that another budget ended may go on."""
+        return self.seconds > ended_early.allowed
 
     def end_searches_when_due(self, sweep: Sweep, slots: int) -> None:
         """End the searches of the sweep once no more time is left than the finals need, which are trained `slots` at once."""
-        if sweep.curtailed or all(search.searched for search in sweep.cells.values()):
+        if sweep.ended_early or all(search.searched for search in sweep.cells.values()):
             return
-        gone, needed = self._before + self._clock(), reserve(sweep, self.durations, slots)
-        if gone + needed >= self.seconds:
-            sweep.curtail(budget=self.text, allowed=self.seconds, spent=gone, needed=needed)
+        spent, needed = self._clock(), reserve(sweep, self._durations, slots)
+        if spent + needed >= self.seconds:
+            event = SearchesEndedEarly(budget=self.text, allowed=self.seconds, spent=spent, needed=needed)
+            sweep.end_searches_early(event)
 
 
 def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:
@@ -64,4 +69,4 @@ def _jobs(search: CellSearch, durations: Durations, epochs: int) -> list[float]:
     running = [entry for entry in search.finals if entry.outcome is None]
     jobs = [whole - min(whole, sum(p.seconds for p in entry.curve)) for entry in running]
     jobs += [whole] * (search.budget.final_seeds - len(search.finals))
-    return jobs if search.searched else jobs + [durations.epoch(search.cell)] * max(1, search.live)
+    return jobs if search.searched else jobs + [durations.epoch(search.cell)] * max(1, search.num_running)
