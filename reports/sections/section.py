@@ -10,10 +10,9 @@ from typing import Literal
 
 import pandas as pd
 
-from reports.data.store import StoredSweep
-from reports.data.tried import tried
 from reports.render.markdown import Markup, plural
 from reports.render.table import Table
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Budget
 
 Split = Literal["test", "validation"]
@@ -25,7 +24,7 @@ _WARNINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basis:
+class Provenance:
     """Where the scores of a section come from.
 
     `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
@@ -58,19 +57,19 @@ class Basis:
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
-    file; `tables` its tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
+    file; `tables` its tables as shown, by the name of their LaTeX file. `provenance` must be there when the section shows scores.
     """
 
-    text: Callable[[StoredSweep], str] | None = None
-    rows: Callable[[StoredSweep], pd.DataFrame | None] | None = None
-    tables: Callable[[StoredSweep], Mapping[str, Table]] | None = None
-    basis: Callable[[StoredSweep], Basis] | None = None
+    text: Callable[[AnalyzedSweep], str] | None = None
+    rows: Callable[[AnalyzedSweep], pd.DataFrame | None] | None = None
+    tables: Callable[[AnalyzedSweep], Mapping[str, Table]] | None = None
+    provenance: Callable[[AnalyzedSweep], Provenance] | None = None
 
 
-def results_basis(sweep: StoredSweep) -> Basis:
+def results_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of everything that is measured with finals."""
     budget = sweep.manifest.budget
-    return Basis(
+    return Provenance(
         split="test",
         selected_on="validation",
         describes="results",
@@ -80,11 +79,11 @@ def results_basis(sweep: StoredSweep) -> Basis:
     )
 
 
-def search_basis(sweep: StoredSweep) -> Basis:
+def search_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of everything that shows the search itself."""
     budget = sweep.manifest.budget
     one = budget.search_seeds == 1
-    return Basis(
+    return Provenance(
         split="validation",
         selected_on="validation",
         describes="search",
@@ -104,21 +103,21 @@ def mean_of(budget: Budget) -> str:
     return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
 
 
-def removal_basis(sweep: StoredSweep) -> Basis:
+def ablation_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of what finals score with parts of them removed."""
-    return replace(results_basis(sweep), split="validation", describes="removal")
+    return replace(results_provenance(sweep), split="validation", describes="removal")
 
 
-def _tries(sweep: StoredSweep) -> str:
+def _tries(sweep: AnalyzedSweep) -> str:
     if not sweep.curtailed:
         return f"{most(sweep.manifest.budget)} per cell"
-    found = tried(sweep)["cell"].value_counts()
+    found = sweep.configurations["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     fewest, spent = min(each), max(each)
     told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
     return f"{told} per cell, until a time budget ended the searches"
 
 
-def caption(basis: Basis) -> Markup:
-    """The basis as a paragraph."""
-    return Markup(f"*{basis.caption}*")
+def caption(provenance: Provenance) -> Markup:
+    """The provenance as a paragraph."""
+    return Markup(f"*{provenance.caption}*")
