@@ -127,8 +127,8 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
     # The first tries of a bad method would press all others together.
     low = float(np.quantile(everything["expected"], 0.03))
     score_axis(axes, low, float(everything["expected"].max()), 5, True)
-    strangers = everything[~everything["method"].isin(own["method"])]
-    lines = [line for _, line in strangers.groupby("method", sort=False)]
+    other_methods = everything[~everything["method"].isin(own["method"])]
+    lines = [line for _, line in other_methods.groupby("method", sort=False)]
     axes.plot(
         joined([line["n"] for line in lines]),
         joined([line["expected"] for line in lines]),

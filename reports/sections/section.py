@@ -1,5 +1,7 @@
-"""What a section of the report is: text for the summary, rows for a CSV file, tables for a paper, and where its numbers come
-from.
+"""A section of the report: text for the summary, rows for a CSV file, tables for a paper, and where its scores come from.
+
+A section is one file that defines `SECTION`, and one line in `SECTIONS` of `sections/__init__.py`. The line's position decides
+where the section stands in summary.md and on the page.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ _WARNINGS = {
 class Provenance:
     """Where the scores of a section come from.
 
-    `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
-    not be the same split, or the search itself, whose scores are its own maxima, or what changes when parts of finals are
-    removed. `rule`, `seeds` and `tries` are told to the reader.
+    split: the split that the scores were measured on.
+    selected_on: the split by which the configurations were selected; must differ from `split` where results are described.
+    describes: results of finals, the search itself, or changes when parts of the finals are removed.
+    rule, seeds, tries: how configurations were selected, how many seeds and configurations there were; printed in the caption.
     """
 
     split: Split

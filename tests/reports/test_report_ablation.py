@@ -156,7 +156,7 @@ def test_maps_are_read_from_the_store_and_damaged_ones_left_out(tmp_path):
     record["methods"]["adapter"] |= {"ablated": True, "removable": True}
     good, bad = json.dumps(GOOD.to_json()), json.dumps({**GOOD.to_json(), "spans": [[70.0], [79.0]]})
     trials = [final(str(CELL), seed, 80.0, ablation=text) for seed, text in enumerate((good, bad, None))]
-    trials.append(final("minilm/mrpc/madapter", 1, 80.0, ablation=good))  # nobody asked for it
+    trials.append(final("minilm/mrpc/madapter", 1, 80.0, ablation=good))  # the space did not ask for it
     write_sweep(uri, record, trials)
     sweep = analyze(read(uri, "sweep-1"))
     runs = sweep.trials.set_index("trial")["run_id"]

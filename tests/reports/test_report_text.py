@@ -11,6 +11,7 @@ from reports.build import build
 from reports.plots.figure_pages import file_name
 from reports.plots.method_styles import FAMILIES
 from reports.render import csv_files, markdown
+from reports.render.markdown import Markup
 from reports.render.table import Table
 from reports.sections.results import _scores
 from search_spaces import keys
@@ -39,7 +40,9 @@ def split_row(line):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_cell_breaks_neither_the_row_nor_the_page(text):
-    found = Table(header=("one", "two"), rows=[(text, "next")], align="ll").markdown().split("\n")
+    found = (
+        Table(header=("one", "two"), rows=[(text, "next")], align="ll", caption=Markup("text")).markdown().split("\n")
+    )
     assert len(found) == 3
     assert len(split_row(found[2])) == 2
     cell = found[2]
