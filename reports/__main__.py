@@ -46,12 +46,13 @@ def _build(options: argparse.Namespace) -> Path:
 
 def _compare(options: argparse.Namespace) -> Path:
     from reports import compare
-    from reports.data.store import StoredSweep, find, read
+    from reports.data.store import find, read
+    from reports.statistics.analysis import AnalyzedSweep, analyze
 
-    def sweep(name: str) -> StoredSweep:
+    def sweep(name: str) -> AnalyzedSweep:
         """`name`: a sweep of the store, the address of a store (its newest sweep), or ADDRESS#sweep."""
         uri, _, known = name.partition("#") if "://" in name else (options.tracking_uri, "", name)
-        return read(uri, find(uri, sweep=known))
+        return analyze(read(uri, find(uri, sweep=known)))
 
     return compare.write(sweep(options.a), sweep(options.b), options.out)
 

@@ -6,13 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from reports.data.store import StoredSweep, read
+from reports.data.store import read
 from reports.page.document import page
 from reports.plots import drawing
-from reports.render import csv_files
+from reports.render.csv_files import write_csv
 from reports.render.markdown import paragraphs
 from reports.sections import SECTIONS
 from reports.sections.section import Section
+from reports.statistics.analysis import AnalyzedSweep, analyze
 
 SUMMARY = "summary.md"
 PAGE = "summary.html"
@@ -24,7 +25,7 @@ def build(tracking_uri: str, sweep: str, out: Path) -> Path:
     Raises ValueError for an unknown sweep, StoreError when the store cannot be read. Until everything is drawn,
     files of an older report stay as they are; other files in `out` are never touched.
     """
-    found = read(tracking_uri, sweep)
+    found = analyze(read(tracking_uri, sweep))
     out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
@@ -33,7 +34,7 @@ def build(tracking_uri: str, sweep: str, out: Path) -> Path:
     return out / SUMMARY
 
 
-def render(sweep: StoredSweep, folder: Path) -> None:
+def render(sweep: AnalyzedSweep, folder: Path) -> None:
     """Write all files of the report into an empty folder.
 
     Raises ValueError for results that were selected on the split that they report.
@@ -50,13 +51,13 @@ def render(sweep: StoredSweep, folder: Path) -> None:
     (folder / PAGE).write_text(page(sweep.manifest.title, text, drawings), encoding="utf-8", newline="\n")
 
 
-def _write_tables(name: str, section: Section, sweep: StoredSweep, folder: Path) -> None:
+def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
     """Write one section's CSV and LaTeX; raises ValueError for results selected on the split that they report."""
-    if section.basis is not None:
-        section.basis(sweep).check(name)
+    if section.provenance is not None:
+        section.provenance(sweep).check(name)
     rows = section.rows(sweep) if section.rows is not None else None
     if rows is not None:
-        csv_files.write(rows, folder / f"{name}.csv")
+        write_csv(rows, folder / f"{name}.csv")
     for table_name, table in (section.tables(sweep) if section.tables else {}).items():
         path = folder / f"{table_name}.tex"
         path.write_text(table.latex(table_name), encoding="utf-8", newline="\n")

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.data.cells import CellResult, collect, configuration, winner_row
+from reports.data.cells import CellResult, hyperparameters, winner_row
 from reports.data.manifest import Manifest
-from reports.data.store import StoredSweep
-from reports.render import csv_files
+from reports.render.csv_files import write_csv
 from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs, plural, points
 from reports.render.table import Table
-from reports.sections import budget
-from reports.sections.section import results_basis
+from reports.sections.section import results_provenance
+from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.intervals import LEVEL, Estimate, TaskScores, holm
 from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
@@ -59,27 +58,32 @@ class Pair:
         return "B is better" if self.difference.value > 0 else "A is better"
 
 
-def write(a: StoredSweep, b: StoredSweep, out: Path) -> Path:
+def write(a: AnalyzedSweep, b: AnalyzedSweep, out: Path) -> Path:
     """Write compare.md, compare.csv and compare.tex into the folder `out`; returns the path of the first."""
     out.mkdir(parents=True, exist_ok=True)
     shown = table(a, b)
-    csv_files.write(rows(a, b), out / f"{NAME}.csv")
+    write_csv(rows(a, b), out / f"{NAME}.csv")
     (out / f"{NAME}.tex").write_text(shown.latex(NAME), encoding="utf-8", newline="\n")
     (out / f"{NAME}.md").write_text(text(a, b, shown) + "\n", encoding="utf-8", newline="\n")
     return out / f"{NAME}.md"
 
 
-def text(a: StoredSweep, b: StoredSweep, shown: Table) -> str:
+def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
     changed = setup_differences(a.manifest, b.manifest)
-    setup = Table(header=("What", "A", "B"), rows=[(name, *values) for name, values in changed.items()], align="lll")
+    setup = Table(
+        header=("What", "A", "B"),
+        rows=[(name, *values) for name, values in changed.items()],
+        align="lll",
+        caption=Markup("What differs in the setup."),
+    )
     return paragraphs(
         f"# {escape(a.manifest.sweep)} (A) against {escape(b.manifest.sweep)} (B)",
         *(_head(letter, sweep) for letter, sweep in (("A", a), ("B", b))),
         "## What differs in the setup",
         setup.markdown() if changed else "Nothing that is recorded.",
         "## Scores",
-        f"A: {results_basis(a).caption}",
-        f"B: {results_basis(b).caption}",
+        f"A: {results_provenance(a).caption}",
+        f"B: {results_provenance(b).caption}",
         "Mean ± sample standard deviation of the finals on the test split, percent points. Differences (95 % "
         "intervals, each of one comparison) cover other seeds and, where predictions of both are in the store, "
         "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: it cannot be told.",
@@ -87,7 +91,7 @@ def text(a: StoredSweep, b: StoredSweep, shown: Table) -> str:
     )
 
 
-def table(a: StoredSweep, b: StoredSweep) -> Table:
+def table(a: AnalyzedSweep, b: AnalyzedSweep) -> Table:
     lines = [
         (
             *_titles(a, b, pair.cell),
@@ -98,11 +102,11 @@ def table(a: StoredSweep, b: StoredSweep) -> Table:
         )
         for pair in pairs(a, b)
     ]
-    told = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_basis(b).caption}"
+    told = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_provenance(b).caption}"
     return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(told))
 
 
-def rows(a: StoredSweep, b: StoredSweep) -> pd.DataFrame:
+def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell of either sweep; scores in percent points."""
     return pd.DataFrame(
         {
@@ -111,7 +115,7 @@ def rows(a: StoredSweep, b: StoredSweep) -> pd.DataFrame:
             **{f"std_{letter}": result.std if result else None for letter, result in (("a", pair.a), ("b", pair.b))},
             **{f"n_{letter}": len(result.scores) if result else 0 for letter, result in (("a", pair.a), ("b", pair.b))},
             "difference": pair.difference.value if pair.difference else None,
-            "half_width": pair.difference.half if pair.difference else None,
+            "half_width": pair.difference.ci_half_width if pair.difference else None,
             "p_corrected": pair.p_value,
             "verdict": pair.verdict,
         }
@@ -119,7 +123,7 @@ def rows(a: StoredSweep, b: StoredSweep) -> pd.DataFrame:
     )
 
 
-def pairs(a: StoredSweep, b: StoredSweep) -> list[Pair]:
+def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[Pair]:
     """Every cell of either sweep, A's order first, judged together."""
     cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
     judged = {cell: _difference(a, b, cell) for cell in cells}
@@ -128,8 +132,8 @@ def pairs(a: StoredSweep, b: StoredSweep) -> list[Pair]:
     return [
         Pair(
             cell=cell,
-            a=collect(a).get(cell),
-            b=collect(b).get(cell),
+            a=a.results.get(cell),
+            b=b.results.get(cell),
             difference=known.get(cell),
             p_value=corrected.get(cell),
             why=found if isinstance(found, str) else "",
@@ -171,9 +175,9 @@ def _range(dimension: Dimension) -> str:
     return ", ".join(str(value) for value in dimension.values)
 
 
-def _difference(a: StoredSweep, b: StoredSweep, cell: Cell) -> Estimate | str:
+def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | str:
     """B minus A, or why that cannot be judged."""
-    one, other = collect(a).get(cell), collect(b).get(cell)
+    one, other = a.results.get(cell), b.results.get(cell)
     if one is None or other is None:
         return "only in B" if one is None else "only in A"
     if _identity(a.manifest, cell) != _identity(b.manifest, cell):
@@ -195,13 +199,13 @@ def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
     return task.split, task.score, manifest.models[cell.model].weights
 
 
-def _head(letter: str, sweep: StoredSweep) -> str:
-    done = sum(result.ended for result in collect(sweep).values())
+def _head(letter: str, sweep: AnalyzedSweep) -> str:
+    done = sum(result.ended for result in sweep.results.values())
     told = f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
     return paragraphs(told, fence(sweep.command or "unknown"))
 
 
-def _titles(a: StoredSweep, b: StoredSweep, cell: Cell) -> tuple[str, str, str]:
+def _titles(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> tuple[str, str, str]:
     manifest = a.manifest if cell in a.manifest.cells else b.manifest
     return manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title
 
@@ -219,21 +223,21 @@ def _score(result: CellResult | None) -> str:
 def _shown(difference: Estimate | None) -> str:
     if difference is None:
         return MISSING
-    low, high = difference.value - difference.half, difference.value + difference.half
+    low, high = difference.interval
     return f"{difference.value:+.2f} [{points(low)}, {points(high)}]"
 
 
-def _configurations(a: StoredSweep, b: StoredSweep, cell: Cell) -> str:
+def _configurations(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> str:
     winners = [winner_row(sweep, cell) for sweep in (a, b)]
-    one, other = (None if winner is None else configuration(winner) for winner in winners)
+    one, other = (None if winner is None else hyperparameters(winner) for winner in winners)
     if one is None or other is None:
         return MISSING
     names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
     return ", ".join(f"{name}: {one.get(name, MISSING)} / {other.get(name, MISSING)}" for name in names) or "the same"
 
 
-def _hours(sweep: StoredSweep, cell: Cell) -> str:
-    spent = budget.rows(sweep).set_index(["model", "task", "method"])
+def _hours(sweep: AnalyzedSweep, cell: Cell) -> str:
+    spent = sweep.spending.set_index(["model", "task", "method"])
     key = (cell.model, cell.task, cell.method)
     if key not in spent.index:
         return MISSING

@@ -1,4 +1,4 @@
-"""What each cell's finals lose when their method is removed from spans of layers: collected from the store, for table and figure.
+"""Scores of each cell's finals after their method was removed from a span of layers, collected for the table and the figure.
 
 Legend: S finals, L layers.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -18,22 +17,23 @@ from search_spaces.records import Ablation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Worth:
+class AblationScores:
     """Scores of one cell's finals on the validation split, percent points.
 
-    `whole` [S]: nothing removed; `left` [S, L, L]: layers first to last removed, NaN where last lies before first.
-    `seconds` [S]: what the ablation of each took.
+    full: [S], nothing removed.
+    ablated: [S, L, L] by first and last removed layer, NaN where last lies before first.
+    seconds: [S], the time that each final's ablation took.
     """
 
     cell: Cell
-    whole: np.ndarray
-    left: np.ndarray
+    full: np.ndarray
+    ablated: np.ndarray
     seconds: np.ndarray
 
     @property
     def changes(self) -> np.ndarray:
-        """[S, L, L]"""
-        return self.left - self.whole[:, None, None]
+        """Score minus the score with nothing removed, [S, L, L]."""
+        return self.ablated - self.full[:, None, None]
 
     @property
     def mean(self) -> np.ndarray:
@@ -43,30 +43,29 @@ class Worth:
 
     @property
     def layers(self) -> int:
-        return self.left.shape[-1]
+        return self.ablated.shape[-1]
 
 
-@lru_cache(maxsize=2)
-def worths(sweep: StoredSweep) -> Mapping[Cell, Worth | None]:
-    """Every cell of the rows for which this was asked, in table order; None while no final has it."""
-    asked = {label for label, facts in sweep.manifest.methods.items() if facts.ablated}
+def collect_ablations(sweep: StoredSweep) -> Mapping[Cell, AblationScores | None]:
+    """Every cell whose method was to be ablated, in table order; None while no final has an ablation."""
+    requested = {label for label, facts in sweep.manifest.methods.items() if facts.ablated}
     cells = by_cell(sweep.manifest, sweep.trials).items()
     return {
-        cell: _worth(cell, [sweep.ablations[run] for run in rows["run_id"] if run in sweep.ablations])
+        cell: _scores(cell, [sweep.ablations[run] for run in rows["run_id"] if run in sweep.ablations])
         for cell, rows in cells
-        if cell.method in asked
+        if cell.method in requested
     }
 
 
-def _worth(cell: Cell, found: list[Ablation]) -> Worth | None:
-    # A foreign store may hold finals of other encoders under one name.
+def _scores(cell: Cell, found: list[Ablation]) -> AblationScores | None:
+    # A store may hold finals of encoders with other numbers of layers under one name.
     found = [one for one in found if len(one.spans) == len(found[0].spans)]
     if not found:
         return None
-    return Worth(
+    return AblationScores(
         cell=cell,
-        whole=np.array([one.whole for one in found]),
-        left=np.stack([_square(one) for one in found]),
+        full=np.array([one.whole for one in found]),
+        ablated=np.stack([_square(one) for one in found]),
         seconds=np.array([one.seconds for one in found]),
     )
 

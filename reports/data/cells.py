@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -68,8 +67,7 @@ class CellResult:
         return self.progress in ("complete", "no winner")
 
 
-@lru_cache(maxsize=2)
-def collect(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
+def collect_results(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
     """The result of every cell that the manifest promises, those without any run included.
 
     Raises ValueError when a search trial has a score on the test split: what was selected may then have been selected there.
@@ -78,7 +76,7 @@ def collect(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
     return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}
 
 
-def counted(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
+def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
     """What this method's winners train on this model, one entry per task with a winner."""
     cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
     return [counts for cell in cells if (counts := results[cell].counts) is not None]
@@ -134,8 +132,8 @@ def winner_row(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def configuration(row: pd.Series) -> dict[str, str]:
-    """Hyperparameters of a trial as MLflow keeps them, the seed left out."""
+def hyperparameters(row: pd.Series) -> dict[str, str]:
+    """Hyperparameters of a trial as the texts that MLflow keeps, without the seed."""
     names = [name for name in row.index if str(name).startswith(PARAM) and name != PARAM + "seed"]
     return {str(name).removeprefix(PARAM): str(row[name]) for name in names if not pd.isna(row[name])}
 
@@ -156,7 +154,7 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
         failed=len(finals) - running - len(scores),
         collapsed=int(finals["collapsed"].sum()),
         diverged=int(finals["diverged"].sum()),
-        mixed=len({tuple(sorted(configuration(row).items())) for _, row in finals.iterrows()}) > 1,
+        mixed=len({tuple(sorted(hyperparameters(row).items())) for _, row in finals.iterrows()}) > 1,
         counts=_counts(finals, winner_row(sweep, cell)),
     )
 

@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 PAGE = 1000
-_QUIET = {  # a missing server is an answer within seconds, and a reader reports nothing to anyone
+_QUIET = {  # a missing server is an answer within seconds, and reading sends no telemetry
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -45,10 +45,10 @@ def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple
     order = {str(cell): position for position, cell in enumerate(manifest.cells)}
     rows = [_row(run, *seconds[run.info.run_id]) for run in runs]
     table = pd.DataFrame(rows, columns=_columns(manifest, rows))
-    strangers = ~table["cell"].isin(order)
-    if strangers.any():
-        logging.getLogger(__name__).warning("%d trials of cells outside the manifest are left out", strangers.sum())
-    table = table[~strangers]
+    unknown = ~table["cell"].isin(order)
+    if unknown.any():
+        logging.getLogger(__name__).warning("%d trials of cells outside the manifest are left out", unknown.sum())
+    table = table[~unknown]
     # Of two runs of one trial (a retried request, a run orphaned by a crash) the one that ended counts, else the newest.
     table = table.assign(ended=table["state"].isin(END_STATES), order=table["cell"].map(order))
     table = table.sort_values(["ended", "started"], kind="stable").drop_duplicates(["cell", "trial"], keep="last")

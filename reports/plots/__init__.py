@@ -3,15 +3,13 @@
 A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), and lists its sheets (`sheets`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
 from reports.plots import ablation_map, curves, efficiency_curves, search_history, settings, tries
 from reports.plots.figure_pages import Sheet
-from search_spaces.language import Cell
+from reports.statistics.analysis import AnalyzedSweep
 
-FIGURES: dict[str, Callable[[StoredSweep, Mapping[Cell, CellResult]], list[Sheet]]] = {
+FIGURES: dict[str, Callable[[AnalyzedSweep], list[Sheet]]] = {
     "efficiency": efficiency_curves.sheets,
     "settings": settings.sheets,
     "ablation": ablation_map.sheets,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle as Patch
 
-from reports.data.ablation_scores import Worth, worths
-from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
+from reports.data.ablation_scores import AblationScores
 from reports.plots.canvas import (
     FAINT,
     GREY,
@@ -32,15 +30,15 @@ from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_
 from reports.plots.figure_pages import Page, Sheet, file_name, pages
 from reports.plots.tiles import board
 from reports.render.markdown import plural, points
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-Results = Mapping[Cell, CellResult]
 NUMBERED = 12  # layers up to which every square has its number
 ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0  # inches: height of a square, with and without a number, and of a panel
 TASKS = 6  # on a sheet
 
 
-def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     """A sheet for each row that was to be ablated and can be, with a panel per task."""
     asked = [label for label, facts in sweep.manifest.methods.items() if facts.ablated and facts.removable]
     return [
@@ -48,23 +46,23 @@ def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
             name=page.name,
             alt=f"Change of the validation score on {sweep.manifest.models[page.model].title} when "
             f"{sweep.manifest.methods[label].title} is removed from a span of layers",
-            draw=partial(draw, sweep, results, page, label),
+            draw=partial(draw, sweep, page, label),
         )
         for label in asked
         for page in pages(sweep.manifest, f"ablation_{file_name(label)}", TASKS)
     ]
 
 
-def draw(sweep: StoredSweep, results: Results, page: Page, label: str) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page, label: str) -> Figure:
     manifest = sweep.manifest
     cells = [Cell(model=page.model, task=task, method=label) for task in page.tasks]
-    found = [worths(sweep)[cell] for cell in cells]
+    found = [sweep.ablation_scores[cell] for cell in cells]
     layers = max((one.layers for one in found if one), default=NUMBERED)
     step = step_for(max((np.nanmax(np.abs(one.mean)) for one in found if one), default=0.0))
     height = max(LEAST, layers * (ROW if layers <= NUMBERED else NARROW_ROW))
     frame = Frame(columns=min(2, len(cells)), height=height, gap_x=0.4, gap_y=0.25)
     title = f"{short(manifest.methods[label].title)} removed from layers, not re-trained"
-    told = ("colour and number: mean change of the validation score, percent points", note_of(manifest, results))
+    told = ("colour and number: mean change of the validation score, percent points", note_of(sweep))
     note = "; ".join(part for part in told if part)
     labels = ("last layer removed", "first layer removed")
     figure, places = paper(title_of(manifest, page.model, title), note, len(cells), frame, _legend(step), labels)
@@ -75,14 +73,14 @@ def draw(sweep: StoredSweep, results: Results, page: Page, label: str) -> Figure
         if one:
             _draw(figure, axes, place, one.mean, step)
         else:
-            empty(figure, place, results[cell].progress)
+            empty(figure, place, sweep.results[cell].progress)
     return figure
 
 
-def _counted(worth: Worth | None) -> str:
-    if worth is None:
+def _counted(scores: AblationScores | None) -> str:
+    if scores is None:
         return ""
-    return f"n = {plural(len(worth.whole), 'final seed')}, nothing removed: {points(worth.whole.mean())}"
+    return f"n = {plural(len(scores.full), 'final seed')}, nothing removed: {points(scores.full.mean())}"
 
 
 def _legend(step: float) -> list[Line2D]:

@@ -6,7 +6,7 @@ to an automatic layout: that is slow with a hundred panels, and panels of two fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,10 +20,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reports.data.cells import CellResult
 from reports.data.manifest import Manifest
 from reports.render.markdown import plain_text
-from search_spaces.language import Cell
+from reports.statistics.analysis import AnalyzedSweep
 
 WIDTH = 7.2  # inches
 WIDE = 5.0  # percent points: intervals may make a panel this much higher and lower than its means
@@ -147,11 +146,11 @@ def title_of(manifest: Manifest, model: str, what: str) -> str:
     return f"{what}: {short(manifest.models[model].title)}, {short(manifest.title, 60)}"
 
 
-def note_of(manifest: Manifest, results: Mapping[Cell, CellResult]) -> str:
+def note_of(sweep: AnalyzedSweep) -> str:
     """What a reader must know before the numbers: that they are preliminary, or of a reduced budget."""
-    left = sum(not result.ended for result in results.values())
-    so_far = f"so far: {len(results) - left} of {len(results)} cells complete" if left else ""
-    reduced = "reduced budget, not a result of the full protocol" if manifest.stamp else ""
+    total, done = len(sweep.results), sum(result.ended for result in sweep.results.values())
+    so_far = f"so far: {done} of {total} cells complete" if done < total else ""
+    reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.stamp else ""
     return "; ".join(part for part in (so_far, reduced) if part)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -11,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
 from reports.plots.canvas import GREY, INK, PALE
 from reports.plots.cellgrid import Kind, draw_cells, sheets_of
 from reports.plots.figure_pages import Page, Sheet
 from reports.plots.method_styles import look
 from reports.plots.tiles import Tile, linear_scale
 from reports.render.markdown import plural
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 COLUMNS = ["cell", "task", "run_id", "phase", "state", "epoch", "score"]
@@ -39,17 +37,17 @@ LEGEND = (
 )
 
 
-def sheets(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
-    return sheets_of(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, results, page))
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
+    return sheets_of(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, page))
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per trial and epoch with a score (percent points), trial by trial."""
     trials = sweep.trials[["run_id", "cell", "task", "phase", "state"]]
     return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
 
 
-def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
     table = rows(sweep)
     last = max(int(table["epoch"].max()), 2) if len(table) else 2
     kind = Kind(
@@ -61,7 +59,7 @@ def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> 
         draw=partial(_draw, sweep),
     )
     limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
-    return draw_cells(sweep, results, page, kind, table, limits)
+    return draw_cells(sweep, page, kind, table, limits)
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -78,7 +76,7 @@ def _counted(own: pd.DataFrame) -> str:
     return ", ".join(text for text in found if not text.startswith("0 "))
 
 
-def _draw(sweep: StoredSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
     search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")

@@ -7,9 +7,8 @@ from typing import Any
 
 import matplotlib as mpl
 
-from reports.data.cells import collect
-from reports.data.store import StoredSweep
 from reports.plots import FIGURES
+from reports.statistics.analysis import AnalyzedSweep
 
 # The salt keeps the SVG's ids from changing from build to build; a foreign title with dollar signs is no mathematics.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "reports", "text.parse_math": False}
@@ -17,12 +16,11 @@ _DPI = 160
 _FAST: Any = {"compress_level": 3}  # larger files, in less time
 
 
-def write(sweep: StoredSweep, folder: Path) -> list[Path]:
+def write(sweep: AnalyzedSweep, folder: Path) -> list[Path]:
     """Draw every figure into the folder; returns the files."""
-    results = collect(sweep)
     files = []
     with mpl.rc_context(STYLE):
-        for sheet in (sheet for kind in FIGURES.values() for sheet in kind(sweep, results)):
+        for sheet in (sheet for kind in FIGURES.values() for sheet in kind(sweep)):
             figure = sheet.draw()
             # Without a date and a version.
             figure.savefig(folder / f"{sheet.name}.png", dpi=_DPI, metadata={"Software": None}, pil_kwargs=_FAST)

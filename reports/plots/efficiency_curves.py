@@ -17,7 +17,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
 from reports.plots import label_placement
 from reports.plots.canvas import (
     FAINT,
@@ -41,14 +40,13 @@ from reports.plots.canvas import (
 from reports.plots.figure_pages import Page, Sheet, pages
 from reports.plots.method_styles import look, present
 from reports.plots.settings import series
-from reports.statistics.standings import better, covered, standings
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 FEW = 8  # methods whose names still fit into half the width of a sheet
-Results = Mapping[Cell, CellResult]
 
 
-def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     """A sheet per model while the methods are few, else one per model and task."""
     manifest = sweep.manifest
     found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
@@ -56,20 +54,25 @@ def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
         Sheet(
             name=page.name,
             alt=f"Test scores on {manifest.models[page.model].title} against trained parameters",
-            draw=partial(draw, sweep, results, page),
+            draw=partial(draw, sweep, page),
         )
         for page in found
     ]
 
 
-def rows(sweep: StoredSweep, results: Results, model: str, task: str) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep, model: str, task: str) -> pd.DataFrame:
     """One row per method that has a score and a size: method, title, family, trained, mean, low, high (percent points;
     NaN without an interval), n, planned, front (truth value). In the order of the manifest."""
-    cells = [results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
+    cells = [sweep.results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
     shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
     found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
     judged = found[found["low"].notna()]
-    members = front(list(judged["method"]), list(judged["trained"]), list(judged["mean"]), better(sweep, model, task))
+    members = front(
+        list(judged["method"]),
+        list(judged["trained"]),
+        list(judged["mean"]),
+        sweep.columns[model, task].significant_pairs,
+    )
     return found.assign(front=found["method"].isin(members))
 
 
@@ -92,22 +95,22 @@ def front(
     return found
 
 
-def _row(sweep: StoredSweep, result: CellResult) -> tuple[object, ...]:
+def _row(sweep: AnalyzedSweep, result: CellResult) -> tuple[object, ...]:
     facts = sweep.manifest.methods[result.cell.method]
     assert result.counts is not None
-    interval = standings(sweep)[result.cell].interval or (float("nan"), float("nan"))
+    interval = sweep.standings[result.cell].interval or (float("nan"), float("nan"))
     numbers = (result.counts.trained, result.mean, *interval, len(result.scores), result.planned)
     return result.cell.method, facts.title, facts.family, *numbers
 
 
-def draw(sweep: StoredSweep, results: Results, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
     """The page's figure, a panel per task."""
     manifest = sweep.manifest
-    tables = {task: rows(sweep, results, page.model, task) for task in page.tasks}
+    tables = {task: rows(sweep, page.model, task) for task in page.tasks}
     frame = _frame(len(page.tasks), len(manifest.methods))
     title = title_of(manifest, page.model, "Parameter efficiency")
     axis_labels = ("trained parameters (logarithmic)", "test score, percent points")
-    figure, axes = sheet(title, note_of(manifest, results), len(tables), frame, _legend(sweep, tables), axis_labels)
+    figure, axes = sheet(title, note_of(sweep), len(tables), frame, _legend(sweep, tables), axis_labels)
     sizes = pd.concat([table["trained"] for table in tables.values()])
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
@@ -170,7 +173,7 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
             axes.fill_between(x, values, tops, step="post", color=FAINT, linewidth=0, zorder=0.4)
 
 
-def _draw_series(axes: Axes, sweep: StoredSweep, table: pd.DataFrame) -> list[np.ndarray]:
+def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
     """Rows of one method that differ in one number belong together: a thin line with its band.
 
     Returns the corners of each line [N, 2], as data.
@@ -203,7 +206,7 @@ def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
             axes.lines[-1].set_markeredgecolor(style.colour)
 
 
-def _legend(sweep: StoredSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
+def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
     drawn = pd.concat(tables.values())
     marks = [
         Line2D(
@@ -218,7 +221,9 @@ def _legend(sweep: StoredSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line
         for name in present(sweep.manifest)
     ]
     if drawn["low"].notna().any():
-        marks.append(Line2D([], [], marker="|", linestyle="none", color=GREY, markersize=8, label=covered(sweep)))
+        marks.append(
+            Line2D([], [], marker="|", linestyle="none", color=GREY, markersize=8, label=sweep.interval_coverage)
+        )
     if drawn["low"].isna().any():
         hollow = {"marker": "o", "linestyle": "none", "color": GREY, "markerfacecolor": PAPER, "markersize": 5}
         marks.append(Line2D([], [], label="hollow: one final, no interval", **hollow))  # type: ignore[arg-type]

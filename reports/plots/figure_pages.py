@@ -1,6 +1,6 @@
-"""What a figure of the report is: a file name, one sentence about it, and how to draw it. Pages of figures that are large.
+"""A figure of the report: its file name, one sentence about it, and a function that draws it. Large figures span several pages.
 
-Every kind of figure has a function from the sweep to its sheets; drawing waits until somebody asks for it.
+Every kind of figure has a function that lists its sheets for a sweep; a sheet is drawn only when its `draw` is called.
 """
 
 from __future__ import annotations

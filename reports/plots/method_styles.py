@@ -6,11 +6,10 @@ A family that is not listed here comes last and is drawn as the listed ones are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reports.data.cells import CellResult
 from reports.data.manifest import Manifest
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 
@@ -46,12 +45,13 @@ def present(manifest: Manifest) -> list[str]:
     return [name for name in FAMILIES if name in found] + sorted(found - set(FAMILIES))
 
 
-def ordered(manifest: Manifest, model: str, results: Mapping[Cell, CellResult]) -> list[str]:
+def ordered(sweep: AnalyzedSweep, model: str) -> list[str]:
     """Labels of the methods: by family, then by trained parameters on this model, unknown sizes last."""
+    manifest = sweep.manifest
     families = present(manifest)
 
     def rank(label: str) -> tuple[int, float]:
-        cells = [results[Cell(model=model, task=task, method=label)] for task in manifest.tasks]
+        cells = [sweep.results[Cell(model=model, task=task, method=label)] for task in manifest.tasks]
         sizes = [result.counts.trained for result in cells if result.counts]
         return families.index(manifest.methods[label].family), min(sizes, default=math.inf)
 

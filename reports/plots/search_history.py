@@ -11,15 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import CARETDOWN
 
-from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
 from reports.data.trial_table import PARAM
-from reports.data.tried import winning_trials
 from reports.plots.canvas import FAINT, GREY, INK, PAPER
 from reports.plots.cellgrid import Kind, draw_cells, sheets_of
 from reports.plots.figure_pages import Page, Sheet
 from reports.plots.tiles import Scale, Tile
 from reports.render.markdown import plural
+from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import as_number
 from search_spaces.language import Cell, Choice, Dimension, Range
 
@@ -29,15 +27,13 @@ _LOOKS = (("o", "#0072b2"), ("^", "#c04f00"), ("s", "#00805c"), ("D", "#b5409a")
 _BELOW = CARETDOWN
 
 
-def sheets(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> list[Sheet]:
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     if not sweep.manifest.searches:
         return []
-    return sheets_of(
-        sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, results, page)
-    )
+    return sheets_of(sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, page))
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per search trial with a learning rate and a score: cell, task, trial, lr, batch_size (NaN where none),
     score (best epoch, percent points, validation), stopped by ASHA, of the configuration that won its cell."""
     trials = sweep.trials
@@ -49,7 +45,7 @@ def rows(sweep: StoredSweep) -> pd.DataFrame:
             "batch_size": _numbers(found, "batch_size"),
             "score": found["best_score"],
             "stopped": found["state"] == "STOPPED",
-            "winner": found["trial"].isin(winning_trials(sweep)),
+            "winner": found["trial"].isin(sweep.winning_trials),
         },
         columns=COLUMNS,
     )
@@ -61,7 +57,7 @@ def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
     return pd.to_numeric(values, errors="coerce").astype(float)  # without rows texts would stay texts
 
 
-def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
     table = rows(sweep)
     batches = sorted(table["batch_size"].dropna().unique())
     limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
@@ -73,7 +69,7 @@ def draw(sweep: StoredSweep, results: Mapping[Cell, CellResult], page: Page) -> 
         counted=_counted,
         draw=partial(_draw, sweep),
     )
-    return draw_cells(sweep, results, page, kind, _placed(table, batches, limits, _step(kind.horizontal)), limits)
+    return draw_cells(sweep, page, kind, _placed(table, batches, limits, _step(kind.horizontal)), limits)
 
 
 def _step(scale: Scale) -> float:
@@ -110,7 +106,7 @@ def _counted(own: pd.DataFrame) -> str:
     return plural(len(own), "trial") + (f", {stopped} stopped" if stopped else "")
 
 
-def _span(sweep: StoredSweep, table: pd.DataFrame) -> tuple[float, float]:
+def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
     """Every rate that was searched or tried, with room on both sides; never less than a decade, which holds a power of ten."""
     bounds = [bound for facts in sweep.manifest.methods.values() for bound in _range(facts.searched.get("lr"))]
     rates = [*bounds, *table["lr"]] or [1e-5, 1e-3]
@@ -135,7 +131,7 @@ def _scale(low: float, high: float) -> Scale:
     return Scale(low=low, high=high, log=True, ticks=ticks)
 
 
-def _draw(sweep: StoredSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
     _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["room"].iloc[0])
     for (place, stopped, low), points in own.groupby(["place", "stopped", "low"]):
         marker, colour = _LOOKS[place % len(_LOOKS)]

@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from reports.data.cells import CellResult
 from reports.data.manifest import Manifest
-from reports.data.store import StoredSweep
 from reports.plots.canvas import (
     LINES,
     PAPER,
@@ -32,10 +30,9 @@ from reports.plots.canvas import (
 )
 from reports.plots.figure_pages import Page, Sheet, file_name, pages
 from reports.plots.method_styles import look
-from reports.statistics.standings import covered, standings
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-Results = Mapping[Cell, CellResult]
 _COLUMNS = ["series", "family", "label", "value", "mean", "low", "high", "n"]
 
 
@@ -85,7 +82,7 @@ def _varies(manifest: Manifest, name: str, setting: str) -> bool:
     return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
 
 
-def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     """A sheet per setting and model; none when no rows differ in a setting alone."""
     manifest = sweep.manifest
     settings = dict.fromkeys(one.setting for one in series(manifest))
@@ -93,35 +90,35 @@ def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
         Sheet(
             name=page.name,
             alt=f"Test scores on {manifest.models[page.model].title} against the setting {setting}",
-            draw=partial(draw, sweep, results, page, setting),
+            draw=partial(draw, sweep, page, setting),
         )
         for setting in settings
         for page in pages(manifest, f"setting_{file_name(setting)}", 6)
     ]
 
 
-def rows(sweep: StoredSweep, results: Results, model: str, task: str, setting: str) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep, model: str, task: str, setting: str) -> pd.DataFrame:
     """One row per method row with a score: series, family, label, value, mean, low, high (percent points), n."""
     found = []
     for one in series(sweep.manifest):
         for label, value in zip(one.labels, one.values, strict=True):
             cell = Cell(model=model, task=task, method=label)
-            result = results[cell]
+            result = sweep.results[cell]
             if one.setting == setting and result.mean is not None:
-                interval = standings(sweep)[cell].interval or (float("nan"), float("nan"))
+                interval = sweep.standings[cell].interval or (float("nan"), float("nan"))
                 found.append((one.title, one.family, label, value, result.mean, *interval, len(result.scores)))
     return pd.DataFrame(found, columns=_COLUMNS)
 
 
-def draw(sweep: StoredSweep, results: Results, page: Page, setting: str) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page, setting: str) -> Figure:
     """The page's figure, a panel per task and a line with its band per method."""
     manifest = sweep.manifest
-    tables = {task: rows(sweep, results, page.model, task, setting) for task in page.tasks}
+    tables = {task: rows(sweep, page.model, task, setting) for task in page.tasks}
     styles = _styles([one for one in series(manifest) if one.setting == setting])
     frame = Frame(columns=2 if len(tables) == 4 else min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
     title = title_of(manifest, page.model, f"Score against {short(setting)}")
     labels = (f"{short(setting)} (logarithmic)" if _wide(tables) else short(setting), "test score, percent points")
-    note = "; ".join(part for part in (f"band: {covered(sweep)}", note_of(manifest, results)) if part)
+    note = "; ".join(part for part in (f"band: {sweep.interval_coverage}", note_of(sweep)) if part)
     figure, axes = sheet(title, note, len(tables), frame, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]

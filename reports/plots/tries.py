@@ -5,7 +5,7 @@ The curves are those of `reports/statistics/expected.py`, which the section besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -15,8 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.data.cells import CellResult
-from reports.data.store import StoredSweep
 from reports.plots import label_placement
 from reports.plots.canvas import (
     GREY,
@@ -40,15 +38,14 @@ from reports.plots.figure_pages import Page, Sheet, pages
 from reports.plots.method_styles import look, ordered, present
 from reports.plots.tiles import joined
 from reports.render.markdown import plural
-from reports.statistics.expected import curves
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 FEW = 8  # lines that can still be told apart in one panel
 COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
-Results = Mapping[Cell, CellResult]
 
 
-def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
+def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     """A sheet per model with a panel per task while the methods are few, else per task with a panel per family.
 
     None where every cell has a single configuration.
@@ -60,28 +57,28 @@ def sheets(sweep: StoredSweep, results: Results) -> list[Sheet]:
         Sheet(
             name=page.name,
             alt=f"Expected best validation score on {manifest.models[page.model].title} against the number of tries",
-            draw=partial(draw, sweep, results, page),
+            draw=partial(draw, sweep, page),
         )
         for page in pages(manifest, "tries", 6 if len(manifest.methods) <= FEW else 1)
     ]
 
 
-def rows(sweep: StoredSweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
     """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget)."""
     manifest = sweep.manifest
     found = []
     for label in order:
         facts = manifest.methods[label]
-        expected = curves(sweep).get(Cell(model=model, task=task, method=label), [])
+        expected = sweep.expected_best.get(Cell(model=model, task=task, method=label), [])
         planned = manifest.planned_tries(label)
         found += [(label, facts.title, facts.family, n, value, planned) for n, value in enumerate(expected, start=1)]
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def draw(sweep: StoredSweep, results: Results, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
     """The page's figure: panels of tasks, or of families when the page holds one task of many methods."""
     manifest = sweep.manifest
-    order = ordered(manifest, page.model, results)
+    order = ordered(sweep, page.model)
     tables = {task: rows(sweep, page.model, task, order) for task in page.tasks}
     by_family = len(manifest.methods) > FEW
     panels = [(page.tasks[0], name) for name in present(manifest)] if by_family else [(task, "") for task in page.tasks]
@@ -90,7 +87,7 @@ def draw(sweep: StoredSweep, results: Results, page: Page) -> Figure:
     first = manifest.tasks[page.tasks[0]]
     title += f", {short(first.title)} ({first.score})" if by_family else ""
     axis_labels = ("configurations tried, n", "expected best validation score, percent points")
-    figure, axes = sheet(title, note_of(manifest, results), len(panels), frame, _legend(by_family), axis_labels)
+    figure, axes = sheet(title, note_of(sweep), len(panels), frame, _legend(by_family), axis_labels)
     for panel, (task, family) in zip(axes, panels, strict=True):
         facts = manifest.tasks[task]
         own = tables[task][tables[task]["family"] == family] if by_family else tables[task]
@@ -130,8 +127,8 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
     # The first tries of a bad method would press all others together.
     low = float(np.quantile(everything["expected"], 0.03))
     score_axis(axes, low, float(everything["expected"].max()), 5, True)
-    strangers = everything[~everything["method"].isin(own["method"])]
-    lines = [line for _, line in strangers.groupby("method", sort=False)]
+    other_methods = everything[~everything["method"].isin(own["method"])]
+    lines = [line for _, line in other_methods.groupby("method", sort=False)]
     axes.plot(
         joined([line["n"] for line in lines]),
         joined([line["expected"] for line in lines]),

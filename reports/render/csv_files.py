@@ -13,18 +13,18 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WHOLE = ("weights", "module", "trained", "total", "stored", "bytes", "saved_bytes", "epochs", "best_epoch", "ties")
 
 
-def write(table: pd.DataFrame, path: Path) -> None:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write the table as UTF-8 CSV; texts that could be formulas get an apostrophe in front, numbers stay numbers."""
-    safe = table.rename(columns=defuse)
+    safe = table.rename(columns=escape_formula)
     safe = safe.astype({name: "Int64" for name in _WHOLE if name in safe})
     for position in range(safe.shape[1]):
         column = safe.iloc[:, position]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
-            safe.isetitem(position, column.map(defuse))
+            safe.isetitem(position, column.map(escape_formula))
     # A carriage return inside a text is not among the signs that make pandas quote it, and would end the line.
     safe.to_csv(path, index=False, lineterminator="\n", encoding="utf-8", quoting=csv.QUOTE_NONNUMERIC)
 
 
-def defuse(value: object) -> object:
-    """The value; a text that starts like a formula with an apostrophe before it."""
+def escape_formula(value: object) -> object:
+    """Return the value, with an apostrophe in front of a text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from reports.statistics.rounding import PRINTED_DIGITS
+
 MISSING = "–"
 LONGEST = 300  # characters of a foreign text; an error message may hold megabytes
 _SPECIAL = re.compile(r"[\\|`*$\[\]]")
@@ -64,8 +66,8 @@ def count(number: float | None) -> str:
 
 
 def points(number: float | None) -> str:
-    """A score in percent points with two decimals."""
-    return MISSING if number is None or number != number else f"{number:.2f}"
+    """A score in percent points with the decimals that all tables print."""
+    return MISSING if number is None or number != number else f"{number:.{PRINTED_DIGITS}f}"
 
 
 def percent(part: float, total: float) -> str:

@@ -1,4 +1,4 @@
-"""A table as it is shown: written once, rendered as Markdown for the summary and as LaTeX for a paper.
+"""A table that is defined once and rendered as Markdown for the summary and as LaTeX for a paper.
 
 Cells are foreign text, which is escaped, or `Markup` of our own: text escaped for Markdown with `**bold**` and `*italic*`
 around whole pieces. LaTeX is made from the same cells; tables need the packages booktabs and textcomp, and compile with any
@@ -39,21 +39,21 @@ _SIGNS = {
     MISSING: "--",
     "…": r"\ldots{}",
 }
-NO_CAPTION = Markup()
 _STYLED = re.compile(r"\*\*(?P<bold>(?:\\.|[^*\\])+)\*\*|\*(?P<italic>(?:\\.|[^*\\])+)\*")
 _ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`align` has one letter per column, l or r; cells that are no Markup are foreign text."""
+    """`align` has one letter per column, l or r. Cells that are not Markup are escaped. The caption is printed in LaTeX only."""
 
     header: Sequence[object]
     rows: Sequence[Sequence[object]]
     align: str
-    caption: Markup = NO_CAPTION
+    caption: Markup
 
     def __post_init__(self) -> None:
+        assert self.caption, "a table in a paper has a caption"
         assert all(len(row) == len(self.header) == len(self.align) for row in self.rows), "as many cells as columns"
 
     def markdown(self) -> str:

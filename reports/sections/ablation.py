@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from reports.data.ablation_scores import Worth, worths
-from reports.data.store import StoredSweep
+from reports.data.ablation_scores import AblationScores
 from reports.plots.diverging import signed
 from reports.render.markdown import Markup, bullets, escape, paragraphs, plural, points
 from reports.render.table import Table
 from reports.sections.efficiency import images
-from reports.sections.section import Section, caption, removal_basis
+from reports.sections.section import Section, ablation_provenance, caption
+from reports.statistics.analysis import AnalyzedSweep
 
 HEADER = (
     *("Model", "Task", "Method", "Seeds", "Nothing removed", "One layer, mean", "One layer, worst"),
@@ -21,13 +21,13 @@ HEADER = (
 )
 
 
-def text(sweep: StoredSweep) -> str:
-    if not worths(sweep):
+def text(sweep: AnalyzedSweep) -> str:
+    if not sweep.ablation_scores:
         return ""
     shown = tables(sweep)
     return paragraphs(
         "## What each layer's adapters are worth",
-        caption(removal_basis(sweep)),
+        caption(ablation_provenance(sweep)),
         "Each final at its best epoch, scored again on the validation split with what its method trained in a span of layers "
         "removed; LayerNorms and head stay as trained, nothing is re-trained (Houlsby et al. 2019, figure 6). Changes in "
         "percent points, mean over the final seeds; layers are counted from 1, the lowest. The score with nothing removed is the "
@@ -38,67 +38,67 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     manifest = sweep.manifest
     lines = [
         (
             manifest.models[cell.model].title,
             manifest.tasks[cell.task].title,
             manifest.methods[cell.method].title,
-            *_numbers(worth),
+            *_numbers(scores),
         )
-        for cell, worth in worths(sweep).items()
-        if worth
+        for cell, scores in sweep.ablation_scores.items()
+        if scores
     ]
-    told = Markup(f"The method removed from layers without re-training. {removal_basis(sweep).caption}")
+    told = Markup(f"The method removed from layers without re-training. {ablation_provenance(sweep).caption}")
     return {"ablation": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)} if lines else {}
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame | None:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame | None:
     """One row per cell and span: model, task, method, first, last (from 1), score, change, change_std (n - 1), n."""
-    if not worths(sweep):
+    if not sweep.ablation_scores:
         return None
     found = [
-        (cell.model, cell.task, cell.method, first + 1, last + 1, *_span(worth, first, last))
-        for cell, worth in worths(sweep).items()
-        if worth
-        for first in range(worth.layers)
-        for last in range(first, worth.layers)
+        (cell.model, cell.task, cell.method, first + 1, last + 1, *_span(scores, first, last))
+        for cell, scores in sweep.ablation_scores.items()
+        if scores
+        for first in range(scores.layers)
+        for last in range(first, scores.layers)
     ]
     names = ["model", "task", "method", "first", "last", "score", "change", "change_std", "n"]
     return pd.DataFrame(found, columns=names)
 
 
-def _span(worth: Worth, first: int, last: int) -> tuple[float, float, float, int]:
-    changes = worth.changes[:, first, last]
+def _span(scores: AblationScores, first: int, last: int) -> tuple[float, float, float, int]:
+    changes = scores.changes[:, first, last]
     n = len(changes)
-    return worth.left[:, first, last].mean(), changes.mean(), changes.std(ddof=1) if n > 1 else math.nan, n
+    return scores.ablated[:, first, last].mean(), changes.mean(), changes.std(ddof=1) if n > 1 else math.nan, n
 
 
-def _numbers(worth: Worth) -> tuple[str, ...]:
-    alone = np.diag(worth.mean)
+def _numbers(scores: AblationScores) -> tuple[str, ...]:
+    alone = np.diag(scores.mean)
     worst = int(alone.argmin())
     return (
-        str(len(worth.whole)),
-        points(worth.whole.mean()),
+        str(len(scores.full)),
+        points(scores.full.mean()),
         signed(alone.mean(), 2),
         f"{signed(alone[worst], 2)} (layer {worst + 1})",
-        signed(worth.mean[0, -1], 2),
-        f"{worth.seconds.mean():.1f}",
+        signed(scores.mean[0, -1], 2),
+        f"{scores.seconds.mean():.1f}",
     )
 
 
-def _missing(sweep: StoredSweep) -> list[str]:
+def _missing(sweep: AnalyzedSweep) -> list[str]:
     """Why rows or cells that were asked for have no numbers."""
     methods = sweep.manifest.methods
-    rigid = dict.fromkeys(cell.method for cell in worths(sweep) if not methods[cell.method].removable)
+    rigid = dict.fromkeys(cell.method for cell in sweep.ablation_scores if not methods[cell.method].removable)
     told = [
         f"{escape(methods[label].title)}: no map; zeros in parameters of its own do not remove this method."
         for label in rigid
     ]
-    left = [cell for cell, worth in worths(sweep).items() if worth is None and cell.method not in rigid]
+    left = [cell for cell, scores in sweep.ablation_scores.items() if scores is None and cell.method not in rigid]
     named = escape("; ".join(map(str, left[:12])) + (f"; {len(left) - 12} more" if len(left) > 12 else ""))
     return told + ([f"{plural(len(left), 'cell')} without a final whose map was kept: {named}."] if left else [])
 
 
-SECTION = Section(text=text, rows=rows, tables=tables, basis=removal_basis)
+SECTION = Section(text=text, rows=rows, tables=tables, provenance=ablation_provenance)

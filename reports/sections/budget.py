@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import pandas as pd
 
-from reports.data.store import StoredSweep
-from reports.data.trial_table import by_cell
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural
 from reports.render.table import Table
 from reports.sections.section import Section, most
-from search_spaces.language import Budget, Cell
+from reports.statistics.analysis import AnalyzedSweep
+from search_spaces.language import Budget
 from search_spaces.records import BUDGET
 
 HEADER = {
@@ -32,7 +29,7 @@ HEADER = {
 }
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     budget = sweep.manifest.budget
     return paragraphs(
         "## Budget",
@@ -44,7 +41,7 @@ def text(sweep: StoredSweep) -> str:
         "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
         "hours on the clock.",
         tables(sweep)["budget"].markdown(),
-        _uneven(rows(sweep)),
+        _uneven(sweep.spending),
         _curtailed(sweep),
         _replaced(sweep),
         _reasons(sweep),
@@ -59,8 +56,8 @@ def _may_try(budget: Budget) -> str:
     return f"{most(budget)}{smaller}{seeds}"
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
-    spent = rows(sweep)
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
+    spent = sweep.spending
     manifest = sweep.manifest
     lines: list[list[object]] = [
         [
@@ -77,41 +74,9 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
     return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
 
 
-@lru_cache(maxsize=2)
-def rows(sweep: StoredSweep) -> pd.DataFrame:
-    """One row per cell, not to be changed: numbers of trials, epochs and hours, search and finals apart."""
-    groups = by_cell(sweep.manifest, sweep.trials)
-    return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
-
-
-def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
-    search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
-    retrained = trials[trials["phase"] != "search"]
-    states = search["state"].value_counts()
-    return {
-        "model": cell.model,
-        "task": cell.task,
-        "method": cell.method,
-        "planned": sweep.manifest.planned_trials(cell.method),
-        "tried": len(search),
-        "done": int(states.get("DONE", 0)),
-        "stopped": int(states.get("STOPPED", 0)),
-        "failed": int(states.get("FAILED", 0)),
-        "invalid": int(states.get("INVALID", 0)),
-        "diverged": int(search["diverged"].sum()),
-        "cached": int(trials["cached"].sum()),
-        "epochs": int(_fresh(trials)["epochs"].sum()),
-        "search_hours": float(_fresh(search)["seconds"].sum()) / 3600,
-        "finals": int((finals["state"] == "DONE").sum()),
-        "finals_failed": int(finals["state"].isin(("FAILED", "INVALID")).sum()),
-        "finals_collapsed": int(finals["collapsed"].sum()),
-        "final_hours": float(_fresh(retrained)["seconds"].sum()) / 3600,
-    }
-
-
-def _fresh(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials that this sweep paid for."""
-    return trials[~trials["cached"].astype(bool)]
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
+    """One row per cell: numbers of trials, epochs and hours, search and finals apart."""
+    return sweep.spending
 
 
 def _number(name: str, value: float) -> str:
@@ -130,11 +95,11 @@ def _uneven(spent: pd.DataFrame) -> str:
     )
 
 
-def _curtailed(sweep: StoredSweep) -> str:
+def _curtailed(sweep: AnalyzedSweep) -> str:
     """What a time budget did to the searches."""
     if not sweep.curtailed:
         return ""
-    spent = rows(sweep)
+    spent = sweep.spending
     short = int((spent["tried"] < spent["planned"]).sum())
     stopped = int((sweep.trials["reason"] == BUDGET).sum())
     return (
@@ -144,7 +109,7 @@ def _curtailed(sweep: StoredSweep) -> str:
     )
 
 
-def _replaced(sweep: StoredSweep) -> str:
+def _replaced(sweep: AnalyzedSweep) -> str:
     """Finals of winners from before the searches were taken up again."""
     number = int((sweep.trials["phase"] == "replaced").sum())
     if not number:
@@ -156,7 +121,7 @@ def _replaced(sweep: StoredSweep) -> str:
     )
 
 
-def _reasons(sweep: StoredSweep) -> str:
+def _reasons(sweep: AnalyzedSweep) -> str:
     """Why trials failed, most frequent first."""
     failed = sweep.trials[sweep.trials["state"].isin(("FAILED", "INVALID"))]
     if failed.empty:
@@ -164,7 +129,9 @@ def _reasons(sweep: StoredSweep) -> str:
     counted = failed.groupby(["cell", "state", "reason"], sort=False).size().sort_values(ascending=False, kind="stable")
     lines = [(cell, state, reason or MISSING, str(n)) for (cell, state, reason), n in counted.head(20).items()]
     rest = f"{len(counted) - 20} more reasons stand in the table of trials." if len(counted) > 20 else ""
-    shown = Table(header=("Cell", "State", "Reason", "Trials"), rows=lines, align="lllr")
+    shown = Table(
+        header=("Cell", "State", "Reason", "Trials"), rows=lines, align="lllr", caption=Markup("Why trials failed.")
+    )
     return paragraphs("Failures:", shown.markdown(), rest)
 
 

@@ -6,12 +6,12 @@ import math
 
 import pandas as pd
 
-from reports.data.cells import CellResult, collect
-from reports.data.store import StoredSweep
+from reports.data.cells import CellResult
 from reports.data.trial_table import by_cell
 from reports.render.markdown import MISSING, Markup, count, paragraphs, points
 from reports.render.table import Table
 from reports.sections.section import Section
+from reports.statistics.analysis import AnalyzedSweep
 
 HEADER = {
     "hours": "Hours",
@@ -26,7 +26,7 @@ HEADER = {
 }
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         "## Cost",
         "*Hours*: training time of all trials of the cell, search and finals, stopped, failed and re-used ones "
@@ -41,7 +41,7 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     manifest = sweep.manifest
     lines = [
         (
@@ -56,11 +56,11 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
     return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell; what is not known is missing."""
     groups = by_cell(sweep.manifest, sweep.trials)
     found = []
-    for cell, result in collect(sweep).items():
+    for cell, result in sweep.results.items():
         key = (cell.model, cell.task, cell.method)
         hours = float(groups[cell]["seconds"].sum()) / 3600
         gained = _gained(sweep, result)
@@ -78,7 +78,7 @@ def rows(sweep: StoredSweep) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _gained(sweep: StoredSweep, result: CellResult) -> float | None:
+def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
     majority = sweep.manifest.tasks[result.cell.task].majority
     return None if majority is None or result.mean is None else result.mean - majority
 

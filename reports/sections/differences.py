@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.data.store import StoredSweep
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.results import visible
-from reports.sections.section import Section, caption, results_basis
-from reports.statistics.standings import Standing, average_standings, standings
+from reports.sections.section import Section, caption, results_provenance
+from reports.statistics.analysis import AnalyzedSweep
+from reports.statistics.standings import Standing
 
 AVERAGE = "average"
 NONE = (None, None)
@@ -19,11 +19,11 @@ HEADER = (
 )
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     judged = _all(sweep)
-    if not any(standing.behind for _, standing in judged):
+    if not any(standing.gap for _, standing in judged):
         return ""
-    seeds_alone = sorted({where[1] for where, standing in judged if standing.behind and not standing.with_examples})
+    seeds_alone = sorted({where[1] for where, standing in judged if standing.gap and not standing.with_examples})
     missing = (
         f"**Seeds alone:** {escape(', '.join(seeds_alone))} lack predictions of some finals in the store, so that their "
         "intervals do not cover another choice of test examples. "
@@ -32,7 +32,7 @@ def text(sweep: StoredSweep) -> str:
     )
     return paragraphs(
         "## Which differences are real",
-        caption(results_basis(sweep)),
+        caption(results_provenance(sweep)),
         "Would the best still be ahead with other seeds and other test examples? Intervals (95 %) cover both: the "
         "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
         "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
@@ -44,7 +44,7 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     judged = _all(sweep)
     manifest = sweep.manifest
     names = {AVERAGE: "Average", **{name: task.title for name, task in manifest.tasks.items()}}
@@ -52,25 +52,25 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
         (
             *(manifest.models[model].title, names[task], manifest.methods[method].title),
             _shown(standing.value, standing.interval),
-            _shown(standing.behind.value if standing.behind else None, standing.behind_interval),
-            *(_p_value(standing), _verdict(standing), visible(standing.smallest)),
+            _shown(standing.gap.value if standing.gap else None, standing.gap_interval),
+            *(_p_value(standing), _verdict(standing), visible(standing.smallest_significant_gap)),
         )
         for (model, task, method), standing in judged
     ]
-    told = Markup(f"Differences to the best of each column, in percent points. {results_basis(sweep).caption}")
+    told = Markup(f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}")
     return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=told)}
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per method and column, the average over tasks among them (task "average"); percent points."""
     columns = ("model", "task", "method", "value", "low", "high", "behind", "behind_low", "behind_high")
     more = ("p_corrected", "comparisons", "verdict", "smallest_visible", "found_in_4_of_5", "covers_examples")
     found = [
         (
             *(*where, standing.value, *(standing.interval or NONE)),
-            *(standing.behind.value if standing.behind else None, *(standing.behind_interval or NONE)),
-            *(standing.p_value, standing.comparisons, _verdict(standing), standing.smallest),
-            standing.behind.detectable(standing.comparisons) if standing.behind else None,
+            *(standing.gap.value if standing.gap else None, *(standing.gap_interval or NONE)),
+            *(standing.p_value, standing.comparisons, _verdict(standing), standing.smallest_significant_gap),
+            standing.gap.detectable_difference(standing.comparisons) if standing.gap else None,
             standing.with_examples,
         )
         for where, standing in _all(sweep)
@@ -78,16 +78,16 @@ def rows(sweep: StoredSweep) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*columns, *more])
 
 
-def _all(sweep: StoredSweep) -> list[tuple[tuple[str, str, str], Standing]]:
+def _all(sweep: AnalyzedSweep) -> list[tuple[tuple[str, str, str], Standing]]:
     """Model, task and method of every standing, in table order; averages after the tasks where there are several."""
-    judged = standings(sweep)
+    judged = sweep.standings
     found = []
     for model in sweep.manifest.models:
         found += [
             ((model, c.task, c.method), judged[c]) for c in sweep.manifest.cells if c in judged and c.model == model
         ]
         if len(sweep.manifest.tasks) > 1:
-            found += [((model, AVERAGE, m), standing) for m, standing in average_standings(sweep, model).items()]
+            found += [((model, AVERAGE, m), standing) for m, standing in sweep.average_standings[model].items()]
     return found
 
 
@@ -107,4 +107,4 @@ def _verdict(standing: Standing) -> str:
     return "cannot be judged" if standing.p_value is None else "tied" if standing.tied else "worse"
 
 
-SECTION = Section(text=text, rows=rows, tables=tables, basis=results_basis)
+SECTION = Section(text=text, rows=rows, tables=tables, provenance=results_provenance)

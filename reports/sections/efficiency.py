@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from reports.data.cells import collect
-from reports.data.store import StoredSweep
 from reports.plots import FIGURES
 from reports.render.markdown import Markup, escape, paragraphs, plural
-from reports.sections.section import Section, caption, results_basis
-from reports.statistics.standings import covered
+from reports.sections.section import Section, caption, results_provenance
+from reports.statistics.analysis import AnalyzedSweep
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     settings = images(sweep, "settings")
     return paragraphs(
         "## Parameter efficiency",
-        caption(results_basis(sweep)),
+        caption(results_provenance(sweep)),
         "Mean test score of the finals against the number of trained parameters (logarithmic axis). Colour and marker: the "
-        f"method's family. Vertical lines: {covered(sweep)}, cut where they leave the panel; hollow: one final, no interval. The "
-        "dashed Pareto front starts at the smallest method and rises only to a method whose difference to the front so "
-        "far is real (grey: its interval), so a method above the line is not established as better than it.",
+        f"method's family. Vertical lines: {sweep.interval_coverage}, cut where they leave the panel; hollow: one final, no "
+        "interval. The dashed Pareto front starts at the smallest method and rises only to a method whose difference to the "
+        "front so far is real (grey: its interval), so a method above the line is not established as better than it.",
         _missing(sweep),
         *images(sweep, "efficiency"),
         "Score against a setting, for rows of one method that differ in it alone:" if settings else "",
@@ -26,20 +24,20 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def images(sweep: StoredSweep, kind: str) -> list[Markup]:
+def images(sweep: AnalyzedSweep, kind: str) -> list[Markup]:
     """The figures of one kind; each leads to its SVG file."""
     return [
         Markup(f"[![{escape(sheet.alt)}](figures/{sheet.name}.png)](figures/{sheet.name}.svg)")
-        for sheet in FIGURES[kind](sweep, collect(sweep))
+        for sheet in FIGURES[kind](sweep)
     ]
 
 
-def _missing(sweep: StoredSweep) -> str:
+def _missing(sweep: AnalyzedSweep) -> str:
     """Cells that no figure of results can show."""
-    left = [result for result in collect(sweep).values() if result.mean is None]
+    left = [result for result in sweep.results.values() if result.mean is None]
     named = "; ".join(f"{result.cell} ({result.progress})" for result in left[:12])
     more = f"; {len(left) - 12} more" if len(left) > 12 else ""
     return f"{plural(len(left), 'cell')} without a result: {escape(named)}{more}." if left else ""
 
 
-SECTION = Section(text=text, basis=results_basis)
+SECTION = Section(text=text, provenance=results_provenance)

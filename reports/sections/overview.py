@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reports.data.cells import collect
 from reports.data.manifest import Manifest, TaskFacts
-from reports.data.store import StoredSweep
 from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
 from reports.render.table import Table
 from reports.sections.section import Section, mean_of, most
+from reports.statistics.analysis import AnalyzedSweep
 
 # Metrics that are a share of right answers: one test example moves them by the same step.
 _SHARES = ("accuracy",)
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     manifest = sweep.manifest
     return paragraphs(
         f"# {escape(manifest.title)}",
@@ -36,8 +35,8 @@ def _stamp(manifest: Manifest) -> str:
     return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.stamp))}"
 
 
-def _so_far(sweep: StoredSweep) -> str:
-    results = collect(sweep).values()
+def _so_far(sweep: AnalyzedSweep) -> str:
+    results = sweep.results.values()
     left = Counter(result.progress for result in results if not result.ended)
     if not left:
         return ""
@@ -89,7 +88,7 @@ def _stopping(manifest: Manifest) -> str:
     return f"ASHA stops weak ones from epoch {budget.grace} on (factor {budget.reduction})"
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     manifest = sweep.manifest
     header = (
         "Task",
@@ -111,7 +110,7 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
     return {"tasks": Table(header=header, rows=rows, align="llrrrrrl", caption=Markup("Tasks; sizes in examples."))}
 
 
-def _data(sweep: StoredSweep) -> str:
+def _data(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         tables(sweep)["tasks"].markdown(),
         "Sizes in examples, scores in percent points, higher is better. *One test example* is the smallest step between "
@@ -129,7 +128,7 @@ def _code(commit: str, dirty: bool) -> str:
     return f"commit {escape(commit or 'unknown')}" + (", with uncommitted changes" if dirty else "")
 
 
-def _environment(sweep: StoredSweep) -> list[Markup]:
+def _environment(sweep: AnalyzedSweep) -> list[Markup]:
     manifest = sweep.manifest
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
     last, *before = (_code(*each) for each in ((manifest.commit, manifest.dirty), *manifest.earlier_code))

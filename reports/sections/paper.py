@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from statistics import fmean, stdev
 
 import pandas as pd
 
-from reports.data.cells import collect, counted, final_values
+from reports.data.cells import final_values, winner_counts
 from reports.data.manifest import Manifest
 from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, Printed, paper_of
-from reports.data.store import StoredSweep
-from reports.data.trial_table import by_cell
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points, shares
 from reports.render.table import Table
 from reports.sections.section import Section
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     paper = paper_of(sweep.manifest)
     if paper is None:
         return ""
@@ -36,7 +34,7 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     """The paper's tables by their names; none when the sweep does not repeat it."""
     paper = paper_of(sweep.manifest)
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
@@ -57,7 +55,7 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
     )
 
 
-def _table(sweep: StoredSweep, paper: Paper, printed: Printed) -> Table:
+def _table(sweep: AnalyzedSweep, paper: Paper, printed: Printed) -> Table:
     """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
@@ -89,7 +87,7 @@ def _shown(score: PaperScore) -> str:
 
 
 def _measured(
-    sweep: StoredSweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
+    sweep: AnalyzedSweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
     """Rows with this sweep's results; none for what has no result in any column."""
     lines: list[list[object]] = []
@@ -105,26 +103,21 @@ def _measured(
     return lines
 
 
-def _share(sweep: StoredSweep, model: str, label: str) -> str:
-    weights = [counts.weights for counts in counted(collect(sweep), model, label)]
+def _share(sweep: AnalyzedSweep, model: str, label: str) -> str:
+    weights = [counts.weights for counts in winner_counts(sweep.results, model, label)]
     return shares(weights, sweep.manifest.models[model].total)
 
 
-def _score(sweep: StoredSweep, column: PaperColumn, model: str, label: str) -> PaperScore:
+def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) -> PaperScore:
     """Mean and sample standard deviation over the finals of what belongs into this column."""
-    results = collect(sweep)
+    results = sweep.results
     if column.task == EVERY:
         means = [results[Cell(model=model, task=task, method=label)].mean for task in sweep.manifest.tasks]
         known = [mean for mean in means if mean is not None]
         return PaperScore(mean=fmean(known)) if known and len(known) == len(means) else PaperScore()
     cell = Cell(model=model, task=column.task, method=label)
-    values = _values(_finals(sweep).get(cell), column.metric)
+    values = _values(sweep.finals.get(cell), column.metric)
     return PaperScore(mean=fmean(values) if values else None, std=stdev(values) if len(values) > 1 else None)
-
-
-@lru_cache(maxsize=2)
-def _finals(sweep: StoredSweep) -> Mapping[Cell, pd.DataFrame]:
-    return by_cell(sweep.manifest, sweep.trials[sweep.trials["phase"] == "final"])
 
 
 def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:

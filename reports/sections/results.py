@@ -7,16 +7,15 @@ from statistics import fmean
 
 import pandas as pd
 
-from reports.data.cells import CellResult, collect, counted, final_values
+from reports.data.cells import CellResult, final_values, winner_counts
 from reports.data.manifest import Manifest
 from reports.data.papers import nominal_percent, paper_of
-from reports.data.store import StoredSweep
-from reports.data.trial_table import by_cell
 from reports.plots.method_styles import ordered
 from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
 from reports.render.table import Table
-from reports.sections.section import Section, caption, results_basis
-from reports.statistics.standings import Standing, average_standings, standings
+from reports.sections.section import Section, caption, results_provenance
+from reports.statistics.analysis import AnalyzedSweep
+from reports.statistics.standings import Standing
 from search_spaces.language import Cell
 
 Results = Mapping[Cell, CellResult]
@@ -30,10 +29,10 @@ MARKS = {
 }
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     shown = tables(sweep)
-    results = collect(sweep)
-    parts = ["## Results on the test split", caption(results_basis(sweep)), _legend(sweep)]
+    results = sweep.results
+    parts = ["## Results on the test split", caption(results_provenance(sweep)), _legend(sweep)]
     for number, (model, facts) in enumerate(sweep.manifest.models.items(), start=1):
         parts += [
             f"### {escape(facts.title)}",
@@ -45,23 +44,21 @@ def text(sweep: StoredSweep) -> str:
     return paragraphs(*parts, _counting(sweep.manifest))
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     """Two per model, in the manifest's order: scores, and parameters."""
     found = {}
     for number, model in enumerate(sweep.manifest.models, start=1):
         found[f"results_{number}"] = _scores(sweep, model)
-        found[f"parameters_{number}"] = _parameters(sweep.manifest, model, collect(sweep))
+        found[f"parameters_{number}"] = _parameters(sweep, model)
     return found
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell and test metric."""
-    results = collect(sweep)
-    finals = sweep.trials[sweep.trials["phase"] == "final"]
-    groups = by_cell(sweep.manifest, finals)
+    results = sweep.results
     return pd.DataFrame(
         [
-            _csv_row(sweep, result, metric, final_values(groups[cell], metric))
+            _csv_row(sweep, result, metric, final_values(sweep.finals[cell], metric))
             for cell, result in results.items()
             for metric in dict.fromkeys(
                 (sweep.manifest.tasks[cell.task].score, *sweep.manifest.tasks[cell.task].metrics)
@@ -76,7 +73,7 @@ def average(results: Sequence[CellResult]) -> float | None:
     return fmean(means) if len(means) == len(results) else None
 
 
-def _legend(sweep: StoredSweep) -> str:
+def _legend(sweep: AnalyzedSweep) -> str:
     n = sweep.manifest.budget.final_seeds
     spread = "mean ± sample standard deviation (n − 1)" if n > 1 else "one run, standard deviation n/a,"
     ties = (
@@ -93,11 +90,11 @@ def _legend(sweep: StoredSweep) -> str:
     )
 
 
-def _scores(sweep: StoredSweep, model: str) -> Table:
-    manifest, results, judged = sweep.manifest, collect(sweep), standings(sweep)
-    averages = average_standings(sweep, model)
+def _scores(sweep: AnalyzedSweep, model: str) -> Table:
+    manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
+    averages = sweep.average_standings[model]
     lines: list[list[object]] = []
-    for label in ordered(manifest, model, results):
+    for label in ordered(sweep, model):
         cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
         shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
         lines.append([manifest.methods[label].title, *shown, _average(averages.get(label))])
@@ -106,7 +103,7 @@ def _scores(sweep: StoredSweep, model: str) -> Table:
     mean = fmean(known) if len(known) == len(constants) else None
     lines.append([Markup("*Constant prediction*"), *map(points, constants), points(mean)])
     columns = [[s for cell, s in judged.items() if (cell.model, cell.task) == (model, task)] for task in manifest.tasks]
-    if any(s.smallest for column in columns for s in column):
+    if any(s.smallest_significant_gap for column in columns for s in column):
         seen = [smallest_seen(column) for column in (*columns, list(averages.values()))]
         lines.append([Markup("*Smallest visible difference*"), *seen])
     header = ["Method", *(f"{task.title} ({task.score})" for task in manifest.tasks.values()), "Average"]
@@ -115,7 +112,7 @@ def _scores(sweep: StoredSweep, model: str) -> Table:
         header=header,
         rows=lines,
         align="l" + "r" * (len(header) - 1),
-        caption=Markup(f"{told} {results_basis(sweep).caption}"),
+        caption=Markup(f"{told} {results_provenance(sweep).caption}"),
     )
 
 
@@ -126,7 +123,7 @@ def visible(difference: float | None) -> str:
 
 def smallest_seen(column: Sequence[Standing]) -> str:
     """The smallest differences to the best that would have counted in this column, as a span over its methods."""
-    found = sorted(standing.smallest for standing in column if standing.smallest is not None)
+    found = sorted(s.smallest_significant_gap for s in column if s.smallest_significant_gap is not None)
     if not found:
         return MISSING
     low, high = visible(found[0]), visible(found[-1])
@@ -194,14 +191,15 @@ def _note(name: str, result: CellResult) -> str:
     }[name]
 
 
-def _parameters(manifest: Manifest, model: str, results: Results) -> Table:
+def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
+    manifest = sweep.manifest
     header = ["Method", "Module weights", "With biases", "Everything trained"]
     nominal = {label: nominal_percent(manifest, label) for label in manifest.methods}
     if any(nominal.values()):
         header.append("Nominal #P (paper)")
     lines = []
-    for label in ordered(manifest, model, results):
-        counts = counted(results, model, label)
+    for label in ordered(sweep, model):
+        counts = winner_counts(sweep.results, model, label)
         ways = [sorted({getattr(one, way) for one in counts}) for way in ("weights", "module", "trained")]
         cells = [_span(values, manifest.models[model].total) for values in ways]
         lines.append([manifest.methods[label].title, *cells, *([nominal[label] or MISSING] if len(header) > 4 else [])])
@@ -231,11 +229,11 @@ def _counting(manifest: Manifest) -> str:
     return told
 
 
-def _csv_row(sweep: StoredSweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
+def _csv_row(sweep: AnalyzedSweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:
     manifest, cell, counts = sweep.manifest, result.cell, result.counts
-    task, basis = manifest.tasks[cell.task], results_basis(sweep)
+    task, provenance = manifest.tasks[cell.task], results_provenance(sweep)
     is_score = metric == task.score
-    standing = standings(sweep).get(cell) if is_score else None
+    standing = sweep.standings.get(cell) if is_score else None
     total = manifest.models[cell.model].total
     return {
         "model": cell.model,
@@ -244,8 +242,8 @@ def _csv_row(sweep: StoredSweep, result: CellResult, metric: str, values: Sequen
         "title": manifest.methods[cell.method].title,
         "metric": metric,
         "is_score": is_score,
-        "split": basis.split,
-        "selected_on": basis.selected_on,
+        "split": provenance.split,
+        "selected_on": provenance.selected_on,
         "tries": manifest.planned_tries(cell.method),
         "progress": result.progress,
         "n": len(values),
@@ -269,4 +267,4 @@ def _csv_row(sweep: StoredSweep, result: CellResult, metric: str, values: Sequen
     }
 
 
-SECTION = Section(text=text, rows=rows, tables=tables, basis=results_basis)
+SECTION = Section(text=text, rows=rows, tables=tables, provenance=results_provenance)

@@ -6,42 +6,42 @@ from math import ceil
 
 import pandas as pd
 
-from reports.data.store import StoredSweep
 from reports.render.markdown import MISSING, Markup, bullets, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.efficiency import images
-from reports.sections.section import Section, caption, search_basis
-from reports.statistics.expected import Outlook, curves, outlook
+from reports.sections.section import Section, caption, search_provenance
+from reports.statistics.analysis import AnalyzedSweep
+from reports.statistics.expected_best import LeadStability, lead_stability
 
 HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "All", "Gain of the second half")
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     if not sweep.manifest.searches:
         return ""
     return paragraphs(
         "## Would more search change the order?",
-        caption(search_basis(sweep)),
+        caption(search_provenance(sweep)),
         "Expected best validation score after that many tries: the mean over all orders of the tries made, drawn without "
         "repetition and counted as interchangeable. A curve that still rises at its end says that a larger budget would "
         "have helped; a marker: the whole budget is used. A try that ASHA stopped counts with its best epoch so far; one "
         "that failed counts with the lowest score of its task.",
-        *(_numbers(sweep) if curves(sweep) else ()),
+        *(_numbers(sweep) if sweep.expected_best else ()),
         *images(sweep, "tries"),
     )
 
 
-def _numbers(sweep: StoredSweep) -> tuple[str, str]:
+def _numbers(sweep: AnalyzedSweep) -> tuple[str, str]:
     columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
     return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     """None where every cell has a single configuration."""
     manifest, lines = sweep.manifest, []
     if not manifest.searches:
         return {}
-    for cell, curve in curves(sweep).items():
+    for cell, curve in sweep.expected_best.items():
         number = len(curve)
         places = [1, ceil(number / 4), ceil(number / 2), number]
         gain = curve[-1] - curve[places[2] - 1] if number > 1 else None
@@ -51,39 +51,43 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
             manifest.methods[cell.method].title,
         )
         lines.append((*titles, str(number), *(points(curve[k - 1]) for k in places), points(gain)))
-    told = Markup(f"Expected best validation score against tries. {search_basis(sweep).caption}")
+    told = Markup(f"Expected best validation score against tries. {search_provenance(sweep).caption}")
     return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)}
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell and number of tries: the curve that the figure draws."""
     found = [
         (cell.model, cell.task, cell.method, k, value)
-        for cell, curve in curves(sweep).items()
+        for cell, curve in sweep.expected_best.items()
         for k, value in enumerate(curve, start=1)
     ]
     return pd.DataFrame(found, columns=["model", "task", "method", "tries", "expected_best"])
 
 
-def _told(sweep: StoredSweep, model: str, task: str) -> str:
-    of_column = {c.method: curve for c, curve in curves(sweep).items() if (c.model, c.task) == (model, task)}
+def _told(sweep: AnalyzedSweep, model: str, task: str) -> str:
+    of_column = {c.method: curve for c, curve in sweep.expected_best.items() if (c.model, c.task) == (model, task)}
     where = escape(f"{sweep.manifest.models[model].title}, {sweep.manifest.tasks[task].title}")
-    found = outlook(of_column)
+    found = lead_stability(of_column)
     return f"{where}: {_verdict(sweep, found) if found else MISSING + ' too few tries to say.'}"
 
 
-def _verdict(sweep: StoredSweep, found: Outlook) -> str:
-    leader = escape(sweep.manifest.methods[found.full[0]].title)
-    order = "the order is that of half the tries" if found.half == found.full else "half the tries gave another order"
-    if found.settled:
+def _verdict(sweep: AnalyzedSweep, found: LeadStability) -> str:
+    leader = escape(sweep.manifest.methods[found.order_after_all[0]].title)
+    order = (
+        "the order is that of half the tries"
+        if found.order_after_half == found.order_after_all
+        else "half the tries gave another order"
+    )
+    if found.stable:
         return (
             f"{leader} leads by {points(found.lead)}, more than any other gained from the second half of its tries "
-            f"({points(found.gain)}); {order}. More search is unlikely to change who leads."
+            f"({points(found.largest_gain)}); {order}. More search is unlikely to change who leads."
         )
     return (
-        f"{leader} leads by {points(found.lead)}, another gained {points(found.gain)} from the second half of its "
+        f"{leader} leads by {points(found.lead)}, another gained {points(found.largest_gain)} from the second half of its "
         f"tries; {order}. **More search could change who leads.**"
     )
 
 
-SECTION = Section(text=text, rows=rows, tables=tables, basis=search_basis)
+SECTION = Section(text=text, rows=rows, tables=tables, provenance=search_provenance)

@@ -1,5 +1,7 @@
-"""What a section of the report is: text for the summary, rows for a CSV file, tables for a paper, and where its numbers come
-from.
+"""A section of the report: text for the summary, rows for a CSV file, tables for a paper, and where its scores come from.
+
+A section is one file that defines `SECTION`, and one line in `SECTIONS` of `sections/__init__.py`. The line's position decides
+where the section stands in summary.md and on the page.
 """
 
 from __future__ import annotations
@@ -10,10 +12,9 @@ from typing import Literal
 
 import pandas as pd
 
-from reports.data.store import StoredSweep
-from reports.data.tried import tried
 from reports.render.markdown import Markup, plural
 from reports.render.table import Table
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Budget
 
 Split = Literal["test", "validation"]
@@ -25,12 +26,13 @@ _WARNINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basis:
+class Provenance:
     """Where the scores of a section come from.
 
-    `split`: what they were measured on; `selected_on`: what the configurations were chosen by. `describes`: results, which must
-    not be the same split, or the search itself, whose scores are its own maxima, or what changes when parts of finals are
-    removed. `rule`, `seeds` and `tries` are told to the reader.
+    split: the split that the scores were measured on.
+    selected_on: the split by which the configurations were selected; must differ from `split` where results are described.
+    describes: results of finals, the search itself, or changes when parts of the finals are removed.
+    rule, seeds, tries: how configurations were selected, how many seeds and configurations there were; printed in the caption.
     """
 
     split: Split
@@ -58,19 +60,19 @@ class Basis:
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
-    file; `tables` its tables as shown, by the name of their LaTeX file. `basis` must be there when the section shows scores.
+    file; `tables` its tables as shown, by the name of their LaTeX file. `provenance` must be there when the section shows scores.
     """
 
-    text: Callable[[StoredSweep], str] | None = None
-    rows: Callable[[StoredSweep], pd.DataFrame | None] | None = None
-    tables: Callable[[StoredSweep], Mapping[str, Table]] | None = None
-    basis: Callable[[StoredSweep], Basis] | None = None
+    text: Callable[[AnalyzedSweep], str] | None = None
+    rows: Callable[[AnalyzedSweep], pd.DataFrame | None] | None = None
+    tables: Callable[[AnalyzedSweep], Mapping[str, Table]] | None = None
+    provenance: Callable[[AnalyzedSweep], Provenance] | None = None
 
 
-def results_basis(sweep: StoredSweep) -> Basis:
+def results_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of everything that is measured with finals."""
     budget = sweep.manifest.budget
-    return Basis(
+    return Provenance(
         split="test",
         selected_on="validation",
         describes="results",
@@ -80,11 +82,11 @@ def results_basis(sweep: StoredSweep) -> Basis:
     )
 
 
-def search_basis(sweep: StoredSweep) -> Basis:
+def search_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of everything that shows the search itself."""
     budget = sweep.manifest.budget
     one = budget.search_seeds == 1
-    return Basis(
+    return Provenance(
         split="validation",
         selected_on="validation",
         describes="search",
@@ -104,21 +106,21 @@ def mean_of(budget: Budget) -> str:
     return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
 
 
-def removal_basis(sweep: StoredSweep) -> Basis:
+def ablation_provenance(sweep: AnalyzedSweep) -> Provenance:
     """That of what finals score with parts of them removed."""
-    return replace(results_basis(sweep), split="validation", describes="removal")
+    return replace(results_provenance(sweep), split="validation", describes="removal")
 
 
-def _tries(sweep: StoredSweep) -> str:
+def _tries(sweep: AnalyzedSweep) -> str:
     if not sweep.curtailed:
         return f"{most(sweep.manifest.budget)} per cell"
-    found = tried(sweep)["cell"].value_counts()
+    found = sweep.configurations["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     fewest, spent = min(each), max(each)
     told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
     return f"{told} per cell, until a time budget ended the searches"
 
 
-def caption(basis: Basis) -> Markup:
-    """The basis as a paragraph."""
-    return Markup(f"*{basis.caption}*")
+def caption(provenance: Provenance) -> Markup:
+    """The provenance as a paragraph."""
+    return Markup(f"*{provenance.caption}*")

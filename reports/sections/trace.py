@@ -7,18 +7,17 @@ import shlex
 
 import pandas as pd
 
-from reports.data.cells import configuration, winner_row
-from reports.data.store import StoredSweep
+from reports.data.cells import hyperparameters, winner_row
 from reports.data.trial_table import PARAM
-from reports.data.tried import winning_trials
 from reports.render.commands import cell_command, finals_command
 from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs
 from reports.render.table import Table
 from reports.sections.section import Section
+from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
     shown = tables(sweep)
     cells, name = sweep.manifest.cells, sweep.manifest.sweep
@@ -46,7 +45,7 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     runs = [line for cell in sweep.manifest.cells for line in _runs(sweep, cell)]
     winners = [(cell, winner_row(sweep, cell)) for cell in sweep.manifest.cells]
     known = [(str(cell), _configured(winner)) for cell, winner in winners if winner is not None]
@@ -63,12 +62,12 @@ def tables(sweep: StoredSweep) -> dict[str, Table]:
     }
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell: its exact configuration, the runs and trials behind it, and the commands that make it again."""
     return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
-def _row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
+def _row(sweep: AnalyzedSweep, cell: Cell) -> dict[str, object]:
     manifest = sweep.manifest
     winner, finals = winner_row(sweep, cell), _finals(sweep, cell)
     seeds = finals[PARAM + "seed"] if PARAM + "seed" in finals else pd.Series(dtype=str)
@@ -77,7 +76,7 @@ def _row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
         "task": cell.task,
         "method": cell.method,
         "kind": manifest.methods[cell.method].name,
-        "configuration": "" if winner is None else json.dumps(configuration(winner), sort_keys=True),
+        "configuration": "" if winner is None else json.dumps(hyperparameters(winner), sort_keys=True),
         "recipe": json.dumps(vars(manifest.recipe), sort_keys=True),
         "winner_trial": sweep.winners.get(str(cell), ""),
         "winner_run": "" if winner is None else winner["run_id"],
@@ -94,17 +93,17 @@ def _row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
     }
 
 
-def _finals(sweep: StoredSweep, cell: Cell) -> pd.DataFrame:
+def _finals(sweep: AnalyzedSweep, cell: Cell) -> pd.DataFrame:
     trials = sweep.trials
     return trials[(trials["cell"] == str(cell)) & (trials["phase"] == "final")]
 
 
 def _configured(winner: pd.Series) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in sorted(configuration(winner).items()))
+    return ", ".join(f"{name} = {value}" for name, value in sorted(hyperparameters(winner).items()))
 
 
-def _runs(sweep: StoredSweep, cell: Cell) -> list[tuple[object, ...]]:
-    trials = sweep.trials[sweep.trials["trial"].isin(winning_trials(sweep))]
+def _runs(sweep: AnalyzedSweep, cell: Cell) -> list[tuple[object, ...]]:
+    trials = sweep.trials[sweep.trials["trial"].isin(sweep.winning_trials)]
     found = [_run(cell, "winner", row) for _, row in trials[trials["cell"] == str(cell)].iterrows()]
     return found + [
         _run(cell, f"final, {str(row['state']).lower()}", row) for _, row in _finals(sweep, cell).iterrows()

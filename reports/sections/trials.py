@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.data.store import StoredSweep
 from reports.sections.section import Section
+from reports.statistics.analysis import AnalyzedSweep
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """The tidy table, hyperparameters as numbers where the whole column is numeric."""
     table = sweep.trials.copy()
     for name in table.columns:

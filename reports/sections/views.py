@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reports.data.store import StoredSweep
 from reports.render.markdown import paragraphs
 from reports.sections.efficiency import images
-from reports.sections.section import Section, caption, search_basis
+from reports.sections.section import Section, caption, search_provenance
+from reports.statistics.analysis import AnalyzedSweep
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     rates = (
         "### Which learning rate won where",
         "Each trial of the search at its best epoch. Shaded: outside the searched range. A winner beside the shade asks for "
@@ -17,7 +17,7 @@ def text(sweep: StoredSweep) -> str:
     )
     return paragraphs(
         "## The search in pictures",
-        caption(search_basis(sweep)),
+        caption(search_provenance(sweep)),
         *(rates if sweep.manifest.searches else ()),
         "### Learning curves",
         "Validation score after every epoch: search trials thin, finals bold. A final that runs apart from the others of its "
@@ -26,4 +26,4 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-SECTION = Section(text=text, basis=search_basis)
+SECTION = Section(text=text, provenance=search_provenance)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.data.cells import configuration
-from reports.data.store import StoredSweep
-from reports.data.tried import can_win, tried
+from reports.data.cells import hyperparameters
+from reports.data.configurations import can_win
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural, points
 from reports.render.table import Table
-from reports.sections.section import Section, caption, search_basis
+from reports.sections.section import Section, caption, search_provenance
+from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import Edge, as_number, edge
 from search_spaces.language import Cell
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
 
 
-def text(sweep: StoredSweep) -> str:
+def text(sweep: AnalyzedSweep) -> str:
     flagged = int((rows(sweep)["at_edge"].fillna("") != "").sum())
     advice = (
         f"{plural(flagged, 'winner')} {'sits' if flagged == 1 else 'sit'} at the edge of a searched range: the best "
@@ -26,7 +26,7 @@ def text(sweep: StoredSweep) -> str:
     )
     return paragraphs(
         "## Winners of the search",
-        caption(search_basis(sweep)),
+        caption(search_provenance(sweep)),
         f"*Validation*: the score that won, at its best epoch{_mean(sweep)}. *Tied*: other {_kind(sweep)} of the cell with the "
         "same score. "
         "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
@@ -36,27 +36,27 @@ def text(sweep: StoredSweep) -> str:
     )
 
 
-def tables(sweep: StoredSweep) -> dict[str, Table]:
+def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
-    told = Markup(f"Winning configurations. {search_basis(sweep).caption}")
+    told = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
     return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=told)}
 
 
-def rows(sweep: StoredSweep) -> pd.DataFrame:
+def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     """One row per cell; hyperparameters as one text and the flags as another."""
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
-def _mean(sweep: StoredSweep) -> str:
+def _mean(sweep: AnalyzedSweep) -> str:
     seeds = sweep.manifest.budget.search_seeds
     return f", the mean over {seeds} seeds" if seeds > 1 else ""
 
 
-def _kind(sweep: StoredSweep) -> str:
+def _kind(sweep: AnalyzedSweep) -> str:
     return "configurations" if sweep.manifest.budget.search_seeds > 1 else "trials"
 
 
-def _otherwise(sweep: StoredSweep) -> str:
+def _otherwise(sweep: AnalyzedSweep) -> str:
     """A warning where a winner is not what the rule of selection gives."""
     cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
     if not cells:
@@ -67,27 +67,27 @@ def _otherwise(sweep: StoredSweep) -> str:
     )
 
 
-def _beaten(sweep: StoredSweep, cell: Cell) -> bool:
+def _beaten(sweep: AnalyzedSweep, cell: Cell) -> bool:
     winner = _won(sweep, cell)
     return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
-def _won(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
+def _won(sweep: AnalyzedSweep, cell: Cell) -> pd.Series | None:
     """The configuration that won the cell, as `tried` has it; None while there is none or its run is not in the store."""
-    table = tried(sweep)
+    table = sweep.configurations
     rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get(str(cell), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
-def _candidates(sweep: StoredSweep, cell: Cell) -> pd.DataFrame:
+def _candidates(sweep: AnalyzedSweep, cell: Cell) -> pd.DataFrame:
     """What could win: configurations that ran to their end, and those that a time budget stopped."""
-    table = tried(sweep)
+    table = sweep.configurations
     return table[(table["cell"] == str(cell)) & can_win(table)]
 
 
-def edges_of(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
+def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
     """Searched hyperparameters whose winning value is at an end, with the end."""
-    chosen = configuration(winner)
+    chosen = hyperparameters(winner)
     found = {
         name: edge(dimension, chosen.get(name))
         for name, dimension in sweep.manifest.methods[cell.method].searched.items()
@@ -95,9 +95,9 @@ def edges_of(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> dict[str, Edg
     return {name: end for name, end in found.items() if end}
 
 
-def describe(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> str:
+def describe(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> str:
     """What was searched and chosen: "lr 0.0001, r 32"."""
-    chosen = configuration(winner)
+    chosen = hyperparameters(winner)
     names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
     return ", ".join(f"{name} {_value(chosen[name])}" for name in names) or "nothing was searched"
 
@@ -107,11 +107,11 @@ def _value(value: str) -> str:
     return value if number is None else f"{number:.4g}"
 
 
-def _ties(sweep: StoredSweep, cell: Cell, winner: pd.Series) -> int:
+def _ties(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> int:
     return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
-def _line(sweep: StoredSweep, cell: Cell) -> tuple[object, ...]:
+def _line(sweep: AnalyzedSweep, cell: Cell) -> tuple[object, ...]:
     manifest = sweep.manifest
     where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title)
     winner = _won(sweep, cell)
@@ -130,7 +130,7 @@ def _line(sweep: StoredSweep, cell: Cell) -> tuple[object, ...]:
     )
 
 
-def _csv_row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
+def _csv_row(sweep: AnalyzedSweep, cell: Cell) -> dict[str, object]:
     row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
     winner = _won(sweep, cell)
     if winner is None:
@@ -148,4 +148,4 @@ def _csv_row(sweep: StoredSweep, cell: Cell) -> dict[str, object]:
     }
 
 
-SECTION = Section(text=text, rows=rows, tables=tables, basis=search_basis)
+SECTION = Section(text=text, rows=rows, tables=tables, provenance=search_provenance)

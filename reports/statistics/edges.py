@@ -1,6 +1,6 @@
-"""Whether a winner sits at the edge of what was searched: the best value may then lie outside.
+"""Tells winning values at the end of a searched range or list of choices, where the best value may lie outside.
 
-Pure: a dimension and a value in, a verdict out.
+Pure functions of a dimension and a value.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal
 from search_spaces.language import Choice, Dimension, Range
 
 MARGIN = 0.05  # of a range's width (of its logarithm, where it is searched in logarithms)
-FEWEST = 3  # of two values one is always at the edge
+MIN_CHOICES = 3  # of two choices one is always at the edge
 
 Edge = Literal["", "lowest", "highest"]
 
 
 def edge(dimension: Dimension, value: object) -> Edge:
-    """Which end of the dimension the value sits at; "" for none and for values that have no order."""
+    """The end of the dimension that the value is at; "" for neither and for values that have no order."""
     number = as_number(value)
     if number is None:
         return ""
@@ -48,6 +48,6 @@ def _edge_of_range(dimension: Range, number: float) -> Edge:
 def _edge_of_choice(dimension: Choice, number: float) -> Edge:
     values = [as_number(value) for value in dimension.values]
     numbers = [value for value in values if value is not None]
-    if len(numbers) < FEWEST or len(numbers) < len(values):
+    if len(numbers) < MIN_CHOICES or len(numbers) < len(values):
         return ""
     return "lowest" if number <= min(numbers) else "highest" if number >= max(numbers) else ""

@@ -14,21 +14,22 @@ from collections.abc import Callable
 import numpy as np
 
 DRAWS = 2000  # the standard error of a variance estimated from these is 3 %
-ROOM = 20_000_000  # numbers in the table of draws, 160 MB; large test splits get fewer draws
-FEWEST = 200
+MAX_COUNTS = 20_000_000  # B * n, 160 MB; large test splits get fewer draws
+MIN_DRAWS = 200
 
 Array = np.ndarray
 
 
-def draws(examples: int, generator: np.random.Generator, number: int = DRAWS) -> Array:
+def draw_resamples(num_examples: int, generator: np.random.Generator, num_draws: int = DRAWS) -> Array:
     """How often each example occurs in each resample: [B, n], rows sum to n."""
-    number = min(number, max(FEWEST, ROOM // examples))
-    chosen = generator.integers(0, examples, (number, examples))
-    rows = np.arange(number)[:, None] * examples
-    return np.bincount((chosen + rows).ravel(), minlength=number * examples).reshape(number, examples).astype(float)
+    num_draws = min(num_draws, max(MIN_DRAWS, MAX_COUNTS // num_examples))
+    chosen = generator.integers(0, num_examples, (num_draws, num_examples))
+    rows = np.arange(num_draws)[:, None] * num_examples
+    counts = np.bincount((chosen + rows).ravel(), minlength=num_draws * num_examples)
+    return counts.reshape(num_draws, num_examples).astype(float)
 
 
-def resampled(metric: str, predictions: Array, labels: Array, weights: Array) -> Array:
+def resampled_scores(metric: str, predictions: Array, labels: Array, weights: Array) -> Array:
     """Scores [B, K] in percent points of predictions [K, n] against labels [n], under weights [B, n].
 
     Raises ValueError for a metric without a formula here.
@@ -44,7 +45,7 @@ def covariances(metric: str, predictions: Array, labels: Array, weights: Array) 
     The bootstrap's variance is that of n examples drawn out of n, smaller than the population's by (n - 1) / n.
     """
     n = len(labels)
-    scores = resampled(metric, predictions, labels, weights)
+    scores = resampled_scores(metric, predictions, labels, weights)
     return np.atleast_2d(np.cov(scores, rowvar=False)) * n / max(n - 1, 1)
 
 
@@ -119,10 +120,10 @@ def _spearman(p: Array, t: Array, w: Array) -> Array:
 def _ranks(values: Array, w: Array) -> Array:
     """Ranks [B, n] of the examples within each draw; equal values share the mean of theirs."""
     order = np.argsort(values, kind="stable")
-    _, first, place = np.unique(values, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     starts = np.searchsorted(values[order], values[first])
     counts = np.add.reduceat(w[:, order], starts, axis=1)
-    return (np.cumsum(counts, 1) - (counts - 1) / 2)[:, place]
+    return (np.cumsum(counts, 1) - (counts - 1) / 2)[:, inverse]
 
 
 def _row_correlation(a: Array, b: Array, w: Array) -> Array:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from reports.statistics.intervals import LEVEL, TaskScores, averaged, holm
-from reports.statistics.resampling import covariances, draws, resampled
+from reports.statistics.resampling import covariances, draw_resamples, resampled_scores
 from tests.fixtures.simulated_methods import Accuracy, Matthews, Pearson
 from trainables.tasks.metrics import FORMULAS
 
@@ -34,9 +34,9 @@ def simulate(world, seeds, rounds, methods=4, examples=300, number=500):
     generator = np.random.default_rng(20261121)
     counted = np.zeros(4)
     for _ in range(rounds):
-        weights = draws(examples, generator, number)
+        weights = draw_resamples(examples, generator, number)
         predictions, labels = world.draw(generator, methods, seeds, examples)
-        scores = resampled(world.metric, predictions, labels, np.ones((1, examples))).reshape(methods, seeds)
+        scores = resampled_scores(world.metric, predictions, labels, np.ones((1, examples))).reshape(methods, seeds)
         column = TaskScores(scores, covariances(world.metric, predictions, labels, weights))
         mean, difference = column.mean(0), column.difference(0, 1)
         pairs = column.differences()
@@ -44,8 +44,8 @@ def simulate(world, seeds, rounds, methods=4, examples=300, number=500):
         best = int(scores.mean(1).argmax())
         low, high = two_level(world, predictions[:seeds], labels, weights, generator)
         counted += (
-            abs(mean.value - world.truth) <= mean.half,
-            abs(difference.value) <= difference.half,
+            abs(mean.value - world.truth) <= mean.ci_half_width,
+            abs(difference.value) <= difference.ci_half_width,
             any(p < 1 - LEVEL and best in pair for pair, p in corrected.items()),
             low <= world.truth <= high,
         )
@@ -54,7 +54,7 @@ def simulate(world, seeds, rounds, methods=4, examples=300, number=500):
 
 def two_level(world, predictions, labels, weights, generator):
     """The usual bootstrap over seeds and examples, by percentiles: what is not used."""
-    scores = resampled(world.metric, predictions, labels, weights)
+    scores = resampled_scores(world.metric, predictions, labels, weights)
     chosen = generator.integers(0, len(predictions), scores.shape)
     return np.quantile(np.take_along_axis(scores, chosen, 1).mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 
@@ -92,8 +92,8 @@ def test_a_large_difference_is_found():
     labels = np.repeat([0.0, 1.0], 200)
     right = generator.random((6, 400)) < np.repeat([[0.7], [0.9]], 3, axis=0)
     predictions = np.where(right, labels, 1 - labels)
-    scores = resampled("accuracy", predictions, labels, np.ones((1, 400))).reshape(2, 3)
-    column = TaskScores(scores, covariances("accuracy", predictions, labels, draws(400, generator)))
+    scores = resampled_scores("accuracy", predictions, labels, np.ones((1, 400))).reshape(2, 3)
+    column = TaskScores(scores, covariances("accuracy", predictions, labels, draw_resamples(400, generator)))
     assert column.difference(0, 1).p_value < 0.01
 
 
@@ -108,8 +108,8 @@ def test_a_resampled_score_is_the_metric_of_the_examples_drawn(metric):
     predictions[3] = 1.0  # collapsed
     if metric in ("pearson", "spearman"):
         predictions[:3] += generator.normal(size=(3, 60)).round(1)
-    weights = draws(60, generator, 8)
-    found = resampled(metric, predictions, labels, weights)
+    weights = draw_resamples(60, generator, 8)
+    found = resampled_scores(metric, predictions, labels, weights)
     for draw, row in zip(weights.astype(int), found, strict=True):
         chosen = np.repeat(np.arange(60), draw)
         expected = [100 * FORMULAS[metric](one[chosen], labels[chosen]) for one in predictions]
@@ -117,8 +117,8 @@ def test_a_resampled_score_is_the_metric_of_the_examples_drawn(metric):
 
 
 def test_the_draws_come_from_the_generator_and_keep_the_number_of_examples():
-    one, again = (draws(50, np.random.default_rng(7), 20) for _ in range(2))
-    other = draws(50, np.random.default_rng(8), 20)
+    one, again = (draw_resamples(50, np.random.default_rng(7), 20) for _ in range(2))
+    other = draw_resamples(50, np.random.default_rng(8), 20)
     assert (one == again).all()
     assert (one != other).any()
     assert (one.sum(1) == 50).all()
@@ -128,7 +128,7 @@ def test_the_bootstrap_knows_the_variance_of_an_accuracy():
     """Of n independent examples right with probability p: p (1 - p) / (n - 1), in squared points."""
     labels = np.zeros(400)
     predictions = (np.arange(400) < 100)[None].astype(float)
-    found = covariances("accuracy", predictions, labels, draws(400, np.random.default_rng(0), 20_000))
+    found = covariances("accuracy", predictions, labels, draw_resamples(400, np.random.default_rng(0), 20_000))
     assert found[0, 0] == pytest.approx(1e4 * 0.25 * 0.75 / 399, rel=0.04)
 
 
@@ -136,15 +136,15 @@ def test_without_predictions_a_difference_has_the_standard_error_of_welchs_test_
     first, second = [80.1, 82.5, 79.9, 81.0], [78.0, 83.5, 80.0]
     found = TaskScores([first, second]).difference(0, 1)
     expected = stats.ttest_ind(first, second, equal_var=False)
-    assert found.value / found.error == pytest.approx(expected.statistic)
-    assert 2 <= found.degrees <= expected.df
+    assert found.value / found.std_error == pytest.approx(expected.statistic)
+    assert 2 <= found.df <= expected.df
 
 
 def test_without_predictions_a_mean_has_students_interval():
     scores = [80.0, 81.0, 85.0]
     found = TaskScores([scores]).mean(0)
     expected = stats.t.interval(LEVEL, 2, np.mean(scores), stats.sem(scores))
-    assert (found.value - found.half, found.value + found.half) == pytest.approx(expected)
+    assert (found.value - found.ci_half_width, found.value + found.ci_half_width) == pytest.approx(expected)
 
 
 def test_with_equal_covariances_the_variance_is_that_of_crossed_random_effects():
@@ -155,15 +155,15 @@ def test_with_equal_covariances_the_variance_is_that_of_crossed_random_effects()
         covariance[start : start + 3, start : start + 3] = c
     covariance += own * np.eye(6)
     column = TaskScores([[80.0, 81.0, 82.0], [70.0, 71.0, 72.0]], covariance)
-    assert column.mean(0).error == pytest.approx(math.sqrt(1 / 3 + c))
-    assert column.difference(0, 1).error == pytest.approx(math.sqrt(2 / 3 + 2 * (c - between)))
+    assert column.mean(0).std_error == pytest.approx(math.sqrt(1 / 3 + c))
+    assert column.difference(0, 1).std_error == pytest.approx(math.sqrt(2 / 3 + 2 * (c - between)))
     # Satterthwaite's, with 1/3 weighted by 1 + 2 / 2: (2/3 + 0.5)^2 / ((2/3)^2 / 2).
-    assert column.mean(0).degrees == pytest.approx((7 / 6) ** 2 / (2 / 9))
+    assert column.mean(0).df == pytest.approx((7 / 6) ** 2 / (2 / 9))
 
 
 def test_equal_scores_of_seeds_that_err_on_different_examples_are_not_certainty():
     covariance = np.full((2, 2), 0.5) + 0.8 * np.eye(2)
-    assert TaskScores([[80.0, 80.0]], covariance).mean(0).error == pytest.approx(math.sqrt(0.4 / 2 + 0.5))
+    assert TaskScores([[80.0, 80.0]], covariance).mean(0).std_error == pytest.approx(math.sqrt(0.4 / 2 + 0.5))
 
 
 def test_a_single_seed_has_no_interval_and_no_spread_at_all_proves_nothing():
@@ -182,13 +182,13 @@ def test_holm_agrees_with_its_definition():
 
 def test_the_smallest_visible_difference_is_where_a_corrected_test_begins_to_speak():
     found = TaskScores([[80.0, 81.0, 82.0], [70.0, 71.0, 72.5]]).difference(0, 1)
-    edge = replace(found, value=found.threshold(6))
+    edge = replace(found, value=found.significance_threshold(6))
     assert 6 * edge.p_value == pytest.approx(1 - LEVEL)
-    assert found.detectable(6) > found.threshold(6)
+    assert found.detectable_difference(6) > found.significance_threshold(6)
 
 
 def test_the_average_over_tasks_has_the_variance_of_a_mean_of_independent_ones():
     one, other = (TaskScores([scores]).mean(0) for scores in ([80.0, 81.0, 82.0], [60.0, 64.0, 68.0]))
     found = averaged([one, other])
     assert found.value == pytest.approx((81 + 64) / 2)
-    assert found.error == pytest.approx(math.sqrt(one.error**2 + other.error**2) / 2)
+    assert found.std_error == pytest.approx(math.sqrt(one.std_error**2 + other.std_error**2) / 2)

@@ -8,14 +8,13 @@ from statistics import fmean, stdev
 import pytest
 
 from reports.build import render
-from reports.data.ablation_scores import worths
-from reports.data.cells import collect
 from reports.data.store import parse_ablation, read
 from reports.page.vector import dark_rules
 from reports.plots import settings
 from reports.plots.canvas import INK, PAPER
 from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
 from reports.sections import ablation
+from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
 from search_spaces.records import Ablation
 from tests.fixtures.figure_store import in_memory, made_up, with_maps
@@ -85,7 +84,7 @@ def test_a_method_that_cannot_be_removed_and_a_final_without_a_map_are_named():
     text = ablation.text(sweep)
     assert f"- {methods[label].title}: no map; zeros in parameters of its own do not remove this method." in text
     assert "1 cell without a final whose map was kept: minilm/rte/adapter." in text
-    assert worths(sweep)[CELL] is not None
+    assert sweep.ablation_scores[CELL] is not None
     names = [
         name for name, figure in drawn(sweep) if name.startswith("ablation") and assert_readable(name, figure) is None
     ]
@@ -157,9 +156,9 @@ def test_maps_are_read_from_the_store_and_damaged_ones_left_out(tmp_path):
     record["methods"]["adapter"] |= {"ablated": True, "removable": True}
     good, bad = json.dumps(GOOD.to_json()), json.dumps({**GOOD.to_json(), "spans": [[70.0], [79.0]]})
     trials = [final(str(CELL), seed, 80.0, ablation=text) for seed, text in enumerate((good, bad, None))]
-    trials.append(final("minilm/mrpc/madapter", 1, 80.0, ablation=good))  # nobody asked for it
+    trials.append(final("minilm/mrpc/madapter", 1, 80.0, ablation=good))  # the space did not ask for it
     write_sweep(uri, record, trials)
-    sweep = read(uri, "sweep-1")
+    sweep = analyze(read(uri, "sweep-1"))
     runs = sweep.trials.set_index("trial")["run_id"]
     assert sweep.ablations == {runs["minilm/mrpc/adapter-final-0"]: GOOD}
 
@@ -194,11 +193,9 @@ def test_scores_against_eight_powers_of_ten_are_readable(tasks):
 
 def test_the_scales_are_in_order_with_their_finals():
     sweep = scales(("mrpc",))
-    table = settings.rows(sweep, collect(sweep), "minilm", "mrpc", "init_scale")
+    table = settings.rows(sweep, "minilm", "mrpc", "init_scale")
     assert list(table["value"]) == [float(f"1e{power}") for power in range(-7, 1)]
-    expected = [
-        collect(sweep)[Cell(model="minilm", task="mrpc", method=label)].mean for label in sweep.manifest.methods
-    ]
+    expected = [sweep.results[Cell(model="minilm", task="mrpc", method=label)].mean for label in sweep.manifest.methods]
     assert list(table["mean"]) == expected
 
 

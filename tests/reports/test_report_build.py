@@ -16,7 +16,7 @@ from reports.data.manifest import parse
 from reports.data.store import read
 from reports.sections import SECTIONS
 from reports.sections.section import Section
-from reports.statistics.expected import curves
+from reports.statistics.analysis import analyze
 from tests.fixtures.bulk_store import answered, write_bulk
 from tests.fixtures.report_store import FakeTrial, final, known_store, manifest, new_store, write_sweep
 
@@ -142,7 +142,7 @@ def test_a_model_may_be_a_path(tmp_path):
     write_sweep(uri, manifest(["/models/our encoder"], ["mrpc"], ["adapter"]), trials, {cell: "a"})
     text = build(uri, "sweep-1", tmp_path / "out").read_text(encoding="utf-8")
     assert "| Adapter | **82.00 ± 1.00** |" in text
-    (curve,) = curves(read(uri, "sweep-1"))
+    (curve,) = analyze(read(uri, "sweep-1")).expected_best
     assert (curve.model, curve.task) == ("/models/our encoder", "mrpc")
 
 

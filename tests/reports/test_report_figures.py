@@ -12,13 +12,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from scipy import stats
 
-from reports.data.cells import collect
 from reports.data.store import read
 from reports.plots import FIGURES, curves, efficiency_curves, label_placement, search_history, settings, tries
 from reports.plots.canvas import WIDTH, fitted, room_of, width_of
 from reports.plots.drawing import STYLE
 from reports.plots.method_styles import FAMILIES, look, ordered
 from reports.sections import results
+from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
 from tests.fixtures.figure_store import in_memory, made_up
 from tests.fixtures.report_store import KNOWN, FakeTrial, known_store, manifest
@@ -28,14 +28,14 @@ CELL = Cell(model="minilm", task="mrpc", method="adapter")
 
 @pytest.fixture(scope="module")
 def known():
-    return read(known_store(), "sweep-1")
+    return analyze(read(known_store(), "sweep-1"))
 
 
 def drawn(sweep):
     """Every figure of the sweep with its name, laid out."""
     with mpl.rc_context(STYLE):
         for kind in FIGURES.values():
-            for sheet in kind(sweep, collect(sweep)):
+            for sheet in kind(sweep):
                 figure = sheet.draw()
                 figure.draw_without_rendering()
                 yield sheet.name, figure
@@ -132,8 +132,8 @@ def linear(channel):
 
 def test_methods_stand_by_family_and_then_by_size():
     sweep = in_memory(*made_up(16, tasks=("mrpc",)))
-    results = collect(sweep)
-    order = ordered(sweep.manifest, "minilm", results)
+    results = sweep.results
+    order = ordered(sweep, "minilm")
     families = [sweep.manifest.methods[label].family for label in order]
     assert families == sorted(families, key=list(FAMILIES).index)
     for one, other in pairwise(order):
@@ -154,14 +154,14 @@ def test_budget_curves_are_of_the_tries_that_ended(known):
 
 def test_without_predictions_bands_are_students_intervals(known):
     expected = stats.ttest_1samp(KNOWN["minilm/mrpc/full"], 0).confidence_interval(0.95)
-    row = efficiency_curves.rows(known, collect(known), "minilm", "mrpc").set_index("method").loc["full"]
+    row = efficiency_curves.rows(known, "minilm", "mrpc").set_index("method").loc["full"]
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_figures_and_tables_show_the_same_intervals(known):
     table = results.rows(known).set_index(["model", "task", "method"])
     for where in (("minilm", "mrpc"), ("minilm", "stsb"), ("bert-base-uncased", "mrpc")):
-        for row in efficiency_curves.rows(known, collect(known), *where).itertuples():
+        for row in efficiency_curves.rows(known, *where).itertuples():
             assert (row.low, row.high) == tuple(table.loc[(*where, row.method), ["low", "high"]])
 
 
@@ -173,13 +173,13 @@ def test_the_front_rises_only_where_a_difference_is_real():
 
 
 def test_rows_of_the_efficiency_figure_are_the_finals(known):
-    table = efficiency_curves.rows(known, collect(known), "minilm", "mrpc").set_index("method")
+    table = efficiency_curves.rows(known, "minilm", "mrpc").set_index("method")
     assert table.loc["adapter", "mean"] == pytest.approx(86.5)
     assert table.loc["adapter", "trained"] == 1_000_000
     assert (table.loc["adapter", "n"], table.loc["adapter", "planned"]) == (3, 3)
     # Adapter 86.5 ± 1.24 and MAdapter 80.2 ± 0.50 train the same number; fine-tuning 85 ± 2.48 is not above the adapter.
     assert list(table.index[table["front"]]) == ["adapter"]
-    waiting = efficiency_curves.rows(known, collect(known), "bert-base-uncased", "stsb")
+    waiting = efficiency_curves.rows(known, "bert-base-uncased", "stsb")
     assert list(waiting["method"]) == ["full"]
     assert math.isnan(waiting["low"].iloc[0])
     assert not waiting["front"].any()
@@ -218,7 +218,7 @@ def test_a_line_is_a_string_of_boxes_without_gaps():
 
 
 def test_figures_of_settings_exist_only_for_spaces_with_such_rows(known):
-    assert settings.sheets(known, collect(known)) == []
+    assert settings.sheets(known) == []
 
 
 def test_curves_hold_every_epoch_of_every_trial(known):

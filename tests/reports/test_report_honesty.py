@@ -13,15 +13,14 @@ from orchestrator.run import parser
 from reports import compare
 from reports.__main__ import main
 from reports.build import build
-from reports.data.cells import collect
 from reports.data.store import read
 from reports.render.commands import cell_command, finals_command
 from reports.render.markdown import Markup, escape
 from reports.render.table import Table
 from reports.sections import SECTIONS, cost, differences, results, trace, winners
-from reports.sections.section import Section, results_basis
-from reports.statistics.expected import curves, expected_best, outlook
-from reports.statistics.standings import average_standings, better, covered, standings
+from reports.sections.section import Section, results_provenance
+from reports.statistics.analysis import analyze
+from reports.statistics.expected_best import expected_best, lead_stability
 from search_spaces import keys
 from search_spaces.language import Cell
 from tests.fixtures.bulk_store import answered, write_bulk
@@ -64,7 +63,7 @@ def uri(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(uri):
-    return read(uri, "sweep-1")
+    return analyze(read(uri, "sweep-1"))
 
 
 def cell(task, method):
@@ -76,14 +75,16 @@ def test_rows_written_in_bulk_are_those_of_the_client(tmp_path):
     for folder, write in (("bulk", write_bulk), ("client", write_sweep)):
         (tmp_path / folder).mkdir()
         write(new_store(tmp_path / folder), record(), trials, winners)
-    one, other = (read(f"sqlite:///{tmp_path / name / 'mlflow.db'}", "sweep-1") for name in ("bulk", "client"))
+    one, other = (analyze(read(f"sqlite:///{tmp_path / name / 'mlflow.db'}", "sweep-1")) for name in ("bulk", "client"))
     pd.testing.assert_frame_equal(one.trials.drop(columns="run_id"), other.trials.drop(columns="run_id"))
     assert one.winners == other.winners
     assert [len(each.labels) for each in one.predictions.values()] == [20]
 
 
 def test_a_table_selected_on_the_split_it_reports_is_refused(uri, tmp_path, monkeypatch):
-    planted = Section(rows=results.rows, basis=lambda sweep: replace(results_basis(sweep), selected_on="test"))
+    planted = Section(
+        rows=results.rows, provenance=lambda sweep: replace(results_provenance(sweep), selected_on="test")
+    )
     monkeypatch.setitem(SECTIONS, "planted", planted)
     with pytest.raises(ValueError, match="section 'planted' reports scores of the test split, on which"):
         build(uri, "sweep-1", tmp_path / "out")
@@ -105,17 +106,17 @@ def test_a_winner_that_is_not_the_best_on_validation_is_named(tmp_path, sweep):
     tried = [FakeTrial(cell=CELL, name="a", scores=(80.0,)), FakeTrial(cell=CELL, name="b", scores=(70.0,))]
     write_bulk(uri, record(), tried, {CELL: "b"})
     assert "**Not the best on the validation split:** the winners of minilm/mrpc/adapter." in winners.text(
-        read(uri, "sweep-1")
+        analyze(read(uri, "sweep-1"))
     )
     assert "Not the best" not in winners.text(sweep)
 
 
 def test_every_table_with_scores_names_split_rule_seeds_and_tries(uri, sweep, tmp_path):
-    shown = {name: section for name, section in SECTIONS.items() if section.basis is not None}
+    shown = {name: section for name, section in SECTIONS.items() if section.provenance is not None}
     assert set(shown) == {"results", "differences", "efficiency", "ablation", "winners", "search", "views"}
-    assert shown.pop("ablation").text(sweep) == "", "nobody asked for one here; see test_report_ablation.py"
+    assert shown.pop("ablation").text(sweep) == "", "none was requested here; see test_report_ablation.py"
     for section in shown.values():
-        told = section.basis(sweep).caption
+        told = section.provenance(sweep).caption
         assert all(word in told for word in ("split", "Selected:", "Seeds:", "Tries:"))
         assert told in section.text(sweep)
         tables = section.tables(sweep) if section.tables else {}
@@ -126,46 +127,46 @@ def test_every_table_with_scores_names_split_rule_seeds_and_tries(uri, sweep, tm
 
 
 def test_methods_alike_are_tied_and_a_worse_one_is_not(sweep):
-    found = standings(sweep)
+    found = sweep.standings
     for task in ("mrpc", "stsb"):
         ranks = {found[cell(task, m)].best: m for m in ("adapter", "madapter")}
         assert set(ranks) == {True, False}
         assert found[cell(task, ranks[False])].tied
         assert not found[cell(task, "full")].tied
         assert found[cell(task, "full")].p_value < 0.05
-    assert not average_standings(sweep, "minilm")["full"].tied
+    assert not sweep.average_standings["minilm"]["full"].tied
     text = results.text(sweep)
     assert "≈" in text
     assert "| *Smallest visible difference* |" in text
 
 
 def test_intervals_cover_examples_only_where_predictions_give_the_scores(tmp_path, sweep):
-    assert all(standing.with_examples for standing in standings(sweep).values())
+    assert all(standing.with_examples for standing in sweep.standings.values())
     trials, chosen = honest_trials()
     # One final's predictions are of another run.
     wrong = next(place for place, trial in enumerate(trials) if trial.cell == CELL and trial.phase == "final")
     trials[wrong] = replace(trials[wrong], test={"accuracy": trials[wrong].test["accuracy"] - 5})
     uri = new_store(tmp_path)
     write_bulk(uri, record(), trials, chosen)
-    found = standings(read(uri, "sweep-1"))
+    found = analyze(read(uri, "sweep-1")).standings
     assert {str(where): standing.with_examples for where, standing in found.items()} == {
         f"minilm/{task}/{method}": task == "stsb" for task in ("mrpc", "stsb") for method in METHODS
     }
-    assert "**Seeds alone:** average, mrpc lack predictions" in differences.text(read(uri, "sweep-1"))
+    assert "**Seeds alone:** average, mrpc lack predictions" in differences.text(analyze(read(uri, "sweep-1")))
 
 
 def test_only_real_differences_make_one_method_better(sweep):
-    found = better(sweep, "minilm", "mrpc")
+    found = sweep.columns["minilm", "mrpc"].significant_pairs
     assert found == {("adapter", "full"), ("madapter", "full")}
-    judged = standings(sweep)
+    judged = sweep.standings
     best = next(method for method in METHODS if judged[cell("mrpc", method)].best)
     worse = {m for m in METHODS if judged[cell("mrpc", m)].p_value is not None and not judged[cell("mrpc", m)].tied}
     assert {other for one, other in found if one == best} == worse
-    assert covered(sweep) == "95 % interval over seeds and test examples"
+    assert sweep.interval_coverage == "95 % interval over seeds and test examples"
 
 
 def test_the_same_store_gives_the_same_intervals(uri, sweep):
-    pd.testing.assert_frame_equal(differences.rows(sweep), differences.rows(read(uri, "sweep-1")))
+    pd.testing.assert_frame_equal(differences.rows(sweep), differences.rows(analyze(read(uri, "sweep-1"))))
 
 
 def test_differences_name_the_verdict_the_corrected_p_and_what_could_be_seen(sweep):
@@ -198,11 +199,11 @@ def test_the_expected_best_of_thousands_of_tries_stays_exact():
     ],
 )
 def test_a_lead_counts_as_settled_only_beyond_what_others_still_gained(found, settled):
-    assert outlook(found).settled is settled
+    assert lead_stability(found).stable is settled
 
 
 def test_with_one_try_nothing_is_said_about_more():
-    assert outlook({"a": [1.0], "b": [2.0]}) is None
+    assert lead_stability({"a": [1.0], "b": [2.0]}) is None
 
 
 def test_failed_tries_count_with_the_lowest_score_of_the_task(tmp_path):
@@ -213,13 +214,13 @@ def test_failed_tries_count_with_the_lowest_score_of_the_task(tmp_path):
         FakeTrial(cell="minilm/mrpc/full", name="b", scores=(60.0,)),
     ]
     write_sweep(uri, record(), [failed, *others])
-    assert curves(read(uri, "sweep-1"))[cell("mrpc", "adapter")] == pytest.approx([70.0, 80.0])
+    assert analyze(read(uri, "sweep-1")).expected_best[cell("mrpc", "adapter")] == pytest.approx([70.0, 80.0])
 
 
 def test_costs_are_hours_points_parameters_memory_seconds_and_bytes(sweep):
     row = cost.rows(sweep).set_index(["task", "method"]).loc[("mrpc", "adapter")]
     hours = (3 + 3 * 2) * 36 / 3600  # three epochs of the search, two of each final
-    gained = collect(sweep)[cell("mrpc", "adapter")].mean - 68.38
+    gained = sweep.results[cell("mrpc", "adapter")].mean - 68.38
     assert row["hours"] == pytest.approx(hours)
     assert row["hours_per_point"] == pytest.approx(hours / gained)
     assert (row["trained"], row["stored"], row["bytes"], row["memory_mib"]) == (1_020_000, 1_000_000, 4_000_088, 512)
@@ -318,7 +319,7 @@ def test_scores_on_other_data_are_not_compared(sweep, tmp_path):
     uri, other = new_store(tmp_path), record("sweep-2")
     other["tasks"]["mrpc"]["split"] = "beef"
     write_bulk(uri, other, *honest_trials())
-    table = compare.rows(sweep, read(uri, "sweep-2")).set_index("task")
+    table = compare.rows(sweep, analyze(read(uri, "sweep-2"))).set_index("task")
     assert set(table.loc["mrpc", "verdict"]) == {"other data, metric or encoder"}
 
 

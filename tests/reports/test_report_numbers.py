@@ -4,9 +4,10 @@ import statistics
 
 import pytest
 
-from reports.data.cells import collect, test_scores
+from reports.data.cells import test_scores
 from reports.data.store import read
 from reports.sections import budget, cost, results, trials, winners
+from reports.statistics.analysis import analyze
 from reports.statistics.edges import edge
 from search_spaces.language import Cell, choice, log_uniform, uniform
 from tests.fixtures.report_store import KNOWN, MAJORITY, known_store
@@ -14,7 +15,7 @@ from tests.fixtures.report_store import KNOWN, MAJORITY, known_store
 
 @pytest.fixture(scope="module")
 def sweep():
-    return read(known_store(), "sweep-1")
+    return analyze(read(known_store(), "sweep-1"))
 
 
 def cell(text):
@@ -24,7 +25,7 @@ def cell(text):
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_mean_and_sample_deviation_are_those_of_the_finals_with_a_score(sweep, name):
-    found = collect(sweep)[cell(name)]
+    found = sweep.results[cell(name)]
     scores = [score for score in KNOWN[name] if score is not None]
     assert found.scores == tuple(scores)
     assert found.mean == pytest.approx(statistics.mean(scores))
@@ -33,7 +34,7 @@ def test_mean_and_sample_deviation_are_those_of_the_finals_with_a_score(sweep, n
 
 
 def test_collapsed_and_diverged_finals_are_counted_and_stay_in_the_mean(sweep):
-    found = collect(sweep)
+    found = sweep.results
     assert found[cell("minilm/stsb/full")].collapsed == 1
     assert found[cell("minilm/stsb/full")].mean == pytest.approx((0 + 88 + 89) / 3)
     assert found[cell("bert-base-uncased/mrpc/adapter")].diverged == 1
@@ -41,7 +42,7 @@ def test_collapsed_and_diverged_finals_are_counted_and_stay_in_the_mean(sweep):
 
 
 def test_every_cell_says_how_far_it_is(sweep):
-    progress = {str(name): result.progress for name, result in collect(sweep).items()}
+    progress = {str(name): result.progress for name, result in sweep.results.items()}
     assert progress.pop("bert-base-uncased/stsb/full") == "finals running"
     assert progress.pop("bert-base-uncased/stsb/adapter") == "searching"
     assert progress.pop("bert-base-uncased/stsb/madapter") == "no winner"
@@ -76,7 +77,7 @@ def test_what_cannot_be_told_from_the_best_carries_the_tie_mark(sweep):
 
 def test_averages_need_every_task(sweep):
     expected = statistics.mean([statistics.mean((86.0, 86.5, 87.0)), statistics.mean((87.0, 88.0))])
-    found = collect(sweep)
+    found = sweep.results
     assert results.average([found[cell("minilm/mrpc/adapter")], found[cell("minilm/stsb/adapter")]]) == expected
     row = [found[cell(f"bert-base-uncased/{task}/madapter")] for task in ("mrpc", "stsb")]
     assert results.average(row) is None

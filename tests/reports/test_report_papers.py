@@ -12,6 +12,7 @@ from reports.data.manifest import MethodFacts
 from reports.data.papers import EVERY, SECONDS, Printed, find, nominal_percent, paper_of, papers
 from reports.data.store import read
 from reports.sections import paper
+from reports.statistics.analysis import analyze
 from search_spaces.language import Choice, Range
 from search_spaces.loading import load, names
 from search_spaces.spaces.text_classification import protocol
@@ -39,7 +40,7 @@ def measured(folder, methods, name, cells, *, tasks=("mrpc",), models=("minilm",
     uri = new_store(folder)
     finals = [final(cell, seed, score + seed, name=f"{cell}{seed}") for cell, score in cells.items() for seed in (0, 1)]
     write_bulk(uri, record, finals, {})
-    return read(uri, "sweep-1")
+    return analyze(read(uri, "sweep-1"))
 
 
 def lines(sweep, table):
@@ -135,7 +136,7 @@ def test_seconds_per_epoch_and_other_metrics_have_their_columns(tmp_path):
     trial = replace(final(cell, 0, 70.0, test=scores), cell="minilm/nsmc_150k/lora")
     uri = new_store(tmp_path)
     write_bulk(uri, record, [trial], {})
-    row = lines(read(uri, "sweep-1"), 1)
+    row = lines(analyze(read(uri, "sweep-1")), 1)
     assert row[2] == ("LoRA, r = 64", "bert-base-multilingual-cased", "660.00", "72.60", "74.50", "69.20", "71.10")
     assert row[3][1:] == ("MiniLM-L6", "36.00", "70.00", "60.00", "50.00", "55.00")
 

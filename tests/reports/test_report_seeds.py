@@ -5,12 +5,10 @@ import math
 import pytest
 
 from reports.build import build
-from reports.data.cells import collect
 from reports.data.store import read
-from reports.data.tried import tried, winning_trials
 from reports.plots.search_history import rows as search_rows
 from reports.sections import budget, trace, winners
-from reports.statistics.expected import curves
+from reports.statistics.analysis import analyze
 from tests.fixtures.bulk_store import write_bulk
 from tests.fixtures.report_store import FakeTrial, final, manifest, new_store
 
@@ -46,11 +44,11 @@ def uri(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(uri):
-    return read(uri, "sweep-1")
+    return analyze(read(uri, "sweep-1"))
 
 
 def test_a_configuration_has_the_mean_of_its_seeds_and_the_worst_of_their_ends(sweep):
-    table = tried(sweep).set_index("param.lr")
+    table = sweep.configurations.set_index("param.lr")
     assert list(table["best_score"])[:2] == pytest.approx([75.0, 80.0])
     assert math.isnan(table.loc["0.0001", "best_score"])
     assert list(table["state"]) == ["DONE", "DONE", "FAILED", "DONE"]
@@ -58,9 +56,9 @@ def test_a_configuration_has_the_mean_of_its_seeds_and_the_worst_of_their_ends(s
 
 
 def test_a_configuration_with_a_seed_left_to_run_is_running(tmp_path):
-    sweep = read(stored(tmp_path, trials(TRIED)[:-1], None), "sweep-1")
-    assert list(tried(sweep)["state"]) == ["DONE", "DONE", "FAILED", "RUNNING"]
-    assert next(iter(collect(sweep).values())).progress == "searching"
+    sweep = analyze(read(stored(tmp_path, trials(TRIED)[:-1], None), "sweep-1"))
+    assert list(sweep.configurations["state"]) == ["DONE", "DONE", "FAILED", "RUNNING"]
+    assert next(iter(sweep.results.values())).progress == "searching"
 
 
 def test_the_winner_is_shown_with_its_mean_and_is_not_called_beaten_by_a_lucky_seed(sweep):
@@ -71,12 +69,12 @@ def test_the_winner_is_shown_with_its_mean_and_is_not_called_beaten_by_a_lucky_s
 
 
 def test_a_winner_by_a_lucky_seed_is_named(tmp_path):
-    text = winners.text(read(stored(tmp_path, trials(TRIED), "1e-05-0"), "sweep-1"))
+    text = winners.text(analyze(read(stored(tmp_path, trials(TRIED), "1e-05-0"), "sweep-1")))
     assert f"**Not the best on the validation split:** the winners of {CELL}." in text
 
 
 def test_tries_are_configurations(sweep):
-    (curve,) = curves(sweep).values()
+    (curve,) = sweep.expected_best.values()
     assert len(curve) == 4
     # The one that lost a seed counts with the lowest: (75 + 80 + 50.5 + 50.5) / 4.
     assert (curve[0], curve[-1]) == pytest.approx((64.0, 80.0))
@@ -85,7 +83,7 @@ def test_tries_are_configurations(sweep):
 
 
 def test_all_seeds_of_the_winner_are_marked_and_traced(sweep):
-    assert winning_trials(sweep) == {"5e-05-0", "5e-05-1"}
+    assert sweep.winning_trials == {"5e-05-0", "5e-05-1"}
     assert set(search_rows(sweep).query("winner")["trial"]) == {"5e-05-0", "5e-05-1"}
     runs = [row[1:4] for row in trace.tables(sweep)["runs"].rows if row[1] == "winner"]
     assert runs == [("winner", "0", "5e-05-0"), ("winner", "1", "5e-05-1")]

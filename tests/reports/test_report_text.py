@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from reports.build import build
-from reports.data.cells import collect
 from reports.plots.figure_pages import file_name
 from reports.plots.method_styles import FAMILIES
 from reports.render import csv_files, markdown
+from reports.render.markdown import Markup
 from reports.render.table import Table
 from reports.sections.results import _scores
 from search_spaces import keys
@@ -40,7 +40,9 @@ def split_row(line):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_cell_breaks_neither_the_row_nor_the_page(text):
-    found = Table(header=("one", "two"), rows=[(text, "next")], align="ll").markdown().split("\n")
+    found = (
+        Table(header=("one", "two"), rows=[(text, "next")], align="ll", caption=Markup("text")).markdown().split("\n")
+    )
     assert len(found) == 3
     assert len(split_row(found[2])) == 2
     cell = found[2]
@@ -67,7 +69,7 @@ def test_a_code_block_cannot_be_closed_from_inside():
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_csv_cells_that_could_be_formulas_are_defused(tmp_path, text):
-    csv_files.write(pd.DataFrame({text: [text, "plain"], "number": [-1.5, 2.0]}), tmp_path / "x.csv")
+    csv_files.write_csv(pd.DataFrame({text: [text, "plain"], "number": [-1.5, 2.0]}), tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
         header, first, second = csv.reader(file)
     assert (header, first, second) == ([f"'{text}", "number"], [f"'{text}", "-1.5"], ["plain", "2.0"])
@@ -105,7 +107,7 @@ def test_methods_are_grouped_by_family_and_ordered_by_parameters():
     sweep = in_memory(*made_up(16, tasks=("mrpc",), trials=2))
     labels = {facts.title: label for label, facts in sweep.manifest.methods.items()}
     shown = [labels[str(row[0])] for row in _scores(sweep, "minilm").rows if str(row[0]) in labels]
-    trained = {cell.method: result.counts.trained for cell, result in collect(sweep).items()}
+    trained = {cell.method: result.counts.trained for cell, result in sweep.results.items()}
     keys = [(list(FAMILIES).index(sweep.manifest.methods[label].family), trained[label]) for label in shown]
     assert len(shown) == 16
     assert keys == sorted(keys)

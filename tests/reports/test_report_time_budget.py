@@ -3,9 +3,10 @@
 import pytest
 
 from reports.build import build
-from reports.data.cells import check_selection, collect
+from reports.data.cells import check_selection
 from reports.data.store import read
 from reports.sections import SECTIONS, budget, results, winners
+from reports.statistics.analysis import analyze
 from search_spaces import keys
 from search_spaces.language import Cell
 from tests.fixtures.report_store import FakeTrial, final, manifest, new_store, write_sweep
@@ -17,7 +18,7 @@ STOPPED = {keys.REASON: "budget"}
 def sweep_of(folder, trials, happened, won=None):
     uri, record = new_store(folder), manifest(["minilm"], ["mrpc"], ["adapter", "madapter"])
     write_sweep(uri, record, trials, won, happened)
-    return read(uri, "sweep-1"), uri
+    return analyze(read(uri, "sweep-1")), uri
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_a_cell_that_the_budget_left_without_a_result_has_no_winner_rather_than_
     for name, happened, expected in (("cut", {keys.CURTAILED: "1m"}, "no winner"), ("not", {}, "searching")):
         (tmp_path / name).mkdir()
         sweep, _ = sweep_of(tmp_path / name, failed, happened)
-        assert collect(sweep)[Cell(model="minilm", task="mrpc", method="adapter")].progress == expected
+        assert sweep.results[Cell(model="minilm", task="mrpc", method="adapter")].progress == expected
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def extended(tmp_path_factory):
 
 
 def test_finals_of_an_earlier_winner_count_in_no_result_and_are_named(extended):
-    result = collect(extended)[Cell(model="minilm", task="mrpc", method="adapter")]
+    result = extended.results[Cell(model="minilm", task="mrpc", method="adapter")]
     assert result.scores == (80.0, 81.0, 82.0)
     assert not result.mixed
     check_selection(extended.trials)

@@ -1,8 +1,8 @@
-"""What a search tried: its trials as configurations, each with the mean over its seeds. With one seed they are the same."""
+"""The configurations that a search has tried: the trials of one setting under several seeds as one row, scores averaged."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -10,17 +10,15 @@ from reports.data.store import StoredSweep
 from reports.data.trial_table import PARAM
 from search_spaces.records import BUDGET, END_STATES
 
-# What decides over a configuration, first of all a seed that has not ended.
-_WORST = ("RUNNING", "INVALID", "FAILED", "STOPPED", "DONE")
+# A configuration's state is the first of these that one of its trials has.
+_STATE_ORDER = ("RUNNING", "INVALID", "FAILED", "STOPPED", "DONE")
 
 
-@lru_cache(maxsize=2)
-def tried(sweep: StoredSweep) -> pd.DataFrame:
-    """One row per configuration of each cell's search, not to be changed; columns as in `reports/data/trial_table.py`, and `seeds`, the
-    ids of its trials.
+def configurations(sweep: StoredSweep) -> pd.DataFrame:
+    """One row per configuration of each cell's search; columns of `reports/data/trial_table.py`, and `seeds`, the trials' ids.
 
-    A configuration has the trial and the run of its first seed that can win, the mean best score of all its seeds (NaN when
-    one of them has none, percent points, validation), and the worst of their states: RUNNING until all have ended.
+    `trial` and `run_id` are those of its first seed that can win. `best_score` (percent points, validation split), `best_epoch`
+    and `epochs` are means over its seeds, NaN when one of them has no score. `state` is RUNNING until all its trials have ended.
     """
     trials = sweep.trials
     search = trials[trials["phase"] == "search"]
@@ -33,14 +31,13 @@ def tried(sweep: StoredSweep) -> pd.DataFrame:
 
 
 def can_win(rows: pd.DataFrame) -> pd.Series:
-    """Which trials or configurations may be chosen: those that ran to their end, or until a time budget stopped them."""
+    """Return which rows may win their cell: those that ran to their end, or until a time budget stopped them."""
     return (rows["state"] == "DONE") | (rows["reason"] == BUDGET)
 
 
-def winning_trials(sweep: StoredSweep) -> set[str]:
-    """Ids of all trials of the configurations that won."""
-    table = tried(sweep)
-    won = table[table["trial"].isin(set(sweep.winners.values()))]
+def winning_trials(configurations: pd.DataFrame, winners: Mapping[str, str]) -> set[str]:
+    """Ids of all trials of the configurations that won; `winners` maps a cell to the id of its winning trial."""
+    won = configurations[configurations["trial"].isin(set(winners.values()))]
     return {trial for seeds in won["seeds"] for trial in seeds}
 
 
@@ -53,4 +50,4 @@ def _row(planned: int, seeds: pd.DataFrame) -> dict[str, object]:
         states.append("RUNNING")
     means = {name: seeds[name].mean(skipna=False) for name in ("best_score", "best_epoch", "epochs")}
     first = (done if len(done) else seeds).iloc[0]
-    return {**first.to_dict(), **means, "state": min(states, key=_WORST.index), "seeds": tuple(seeds["trial"])}
+    return {**first.to_dict(), **means, "state": min(states, key=_STATE_ORDER.index), "seeds": tuple(seeds["trial"])}
