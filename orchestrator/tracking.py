@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.tracking_address import check_uri, redact
 from orchestrator.tracking_runs import Runs
-from orchestrator.tracking_store import Store
+from orchestrator.tracking_store import Store, environment
 
 __all__ = ["Tracker", "check_uri", "redact"]
 
@@ -82,6 +82,10 @@ class Tracker:
             self._thread.join(CLOSING)
 
     def _run(self) -> None:
+        with environment():
+            self._keep_in_step()
+
+    def _keep_in_step(self) -> None:
         link: Link | None = None
         pause = 0.0
         while self._wait(pause):

@@ -30,6 +30,7 @@ from orchestrator.clerk import Clerk, Jobs, Verdicts
 from orchestrator.cluster import Share
 from orchestrator.exits import INTERRUPTED, ClusterLost
 from orchestrator.sweep import Sweep
+from search_spaces.environment import changed
 from search_spaces.records import Trial
 from trainables.host import open_registry
 from trainables.trainable import TrialTrainable
@@ -242,7 +243,6 @@ def _desk(
 
 
 def _run_tune(searcher: PlaceSearcher, share: Share, storage: Path, name: str, beat: Beat) -> None:
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(share.slots)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([{"CPU": share.cpu, "GPU": share.gpu}])),
         tune_config=tune.TuneConfig(
@@ -261,7 +261,8 @@ def _run_tune(searcher: PlaceSearcher, share: Share, storage: Path, name: str, b
         ),
     )
     try:
-        tuner.fit()
+        with changed({"TUNE_MAX_PENDING_TRIALS_PG": str(share.slots)}):
+            tuner.fit()
     except (RayError, TuneError, RuntimeError) as error:
         log.error("Ray Tune gave up (%s); starting it again for what is left", _first_line(error))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from reports.address import StoreError, redact
 from reports.manifest import Manifest, parse
 from reports.trials import trial_table
 from search_spaces import keys
+from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
 from search_spaces.records import Ablation
 
@@ -127,18 +127,17 @@ def read(tracking_uri: str, sweep: str) -> Sweep:
 def _client(tracking_uri: str) -> Iterator[Any]:
     """An MLflow client for an address that was checked; whatever MLflow raises meanwhile becomes a StoreError."""
     address.check(tracking_uri)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    # Takes two seconds, and --help should not.
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+    with changed(unless_set(_QUIET)):
+        # Takes two seconds, and --help should not.
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield MlflowClient(tracking_uri=tracking_uri)
-    except (MlflowException, OSError) as error:
-        raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield MlflowClient(tracking_uri=tracking_uri)
+        except (MlflowException, OSError) as error:
+            raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
 
 
 def _sweep_id(run: Any) -> str:
