@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.exit_codes import CLUSTER_LOST, EnvironmentUnfit
+from search_spaces.environment import changed
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WATCH_SECONDS = 5.0
 LOST_AFTER = 6  # misses in a row
 GUARDIAN_SECONDS = 15.0
+# Variables that Ray changes on its own.
+SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,7 @@ def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[S
     """
     # Short, private to this user: socket paths have a limit of 107 bytes, and the folder holds the token.
     folder = Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp" if os.path.isdir("/tmp") else None))
-    with _guarded(folder):
-        _environment(folder, address)
+    with _guarded(folder), _environment(folder, address):
         import ray
 
         try:
@@ -167,9 +169,10 @@ def _init(folder: Path, gpus: int, address: str | None) -> None:
     )
 
 
-def _environment(folder: Path, address: str | None) -> None:
-    """Switches that Ray reads at import: no telemetry, no output of its own, a token of our own."""
-    settings = {
+@contextmanager
+def _environment(folder: Path, address: str | None) -> Iterator[None]:
+    """Set what Ray reads from the environment: no telemetry, no output of its own, a token of our own. All is put back."""
+    settings: dict[str, str | None] = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -183,9 +186,27 @@ def _environment(folder: Path, address: str | None) -> None:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32), encoding="ascii")
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        os.environ.pop("RAY_ADDRESS", None)
-    os.environ.update(settings)
+        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": None}
+    try:
+        with changed({**{name: os.environ.get(name) for name in SET_BY_RAY}, **settings}):
+            _read_authentication_again()
+            yield
+    finally:
+        _read_authentication_again()
+
+
+def _read_authentication_again() -> None:
+    """Ray reads how to authenticate when it is imported, and its token once: what it knows may be that of another cluster."""
+    if "ray" not in sys.modules:
+        return
+    with suppress(
+        ImportError, AttributeError
+    ):  # not a public interface; needed by a process with several clusters only
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        # In this order: while the mode is still "token", a thread of Ray's ends the process when it finds no token.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _watch(stop: threading.Event) -> None:

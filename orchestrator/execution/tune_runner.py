@@ -239,7 +239,6 @@ class TuneRunner:
 
 
 def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: str, callback: LoopCallback) -> None:
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(share.slots)
     tuner = tune.Tuner(
         tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([{"CPU": share.cpu, "GPU": share.gpu}])),
         tune_config=tune.TuneConfig(
@@ -258,7 +257,8 @@ def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: s
         ),
     )
     try:
-        tuner.fit()
+        with changed({"TUNE_MAX_PENDING_TRIALS_PG": str(share.slots)}):
+            tuner.fit()
     except (RayError, TuneError, RuntimeError) as error:
         log.error("Ray Tune gave up (%s); starting it again for what is left", _first_line(error))
 

@@ -7,15 +7,16 @@ then throws the connection away, makes a new one and applies the edits again.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.tracking.run_projection import KINDS, Edit, Key, RunUpdates
 from search_spaces import keys
+from search_spaces.environment import changed, unless_set
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Store:
     """The runs of one sweep in a store. `position` is the number of records that it has taken, 0 for a new sweep.
 
     `artifacts` is where a sqlite store keeps the files of a new experiment; a server decides for itself.
+    A store is used within `environment()`.
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, space: str, sweep: str):
@@ -160,10 +162,12 @@ class Store:
         known.status = status
 
 
+def environment() -> AbstractContextManager[None]:
+    """How MLflow's client behaves while a store is in use; afterwards the process's environment is as it was."""
+    return changed({**RETRIES, **unless_set(ENVIRONMENT)})
+
+
 def _client(uri: str) -> Any:
-    os.environ.update(RETRIES)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     # Takes more than a second, and a driver that prints its help should not wait for it.
     from mlflow.tracking import MlflowClient
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking.mlflow_store import Store
+from orchestrator.tracking.mlflow_store import Store, environment
 from orchestrator.tracking.run_projection import RunProjection
 from search_spaces.tracking_uri import redact
 
@@ -80,6 +80,10 @@ class Tracker:
             self._thread.join(CLOSING)
 
     def _run(self) -> None:
+        with environment():
+            self._keep_in_step()
+
+    def _keep_in_step(self) -> None:
         link: Link | None = None
         pause = 0.0
         while self._wait(pause):

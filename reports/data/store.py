@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from reports.data.manifest import Manifest, parse
 from reports.data.store_address import StoreError
 from reports.data.trial_table import trial_table
 from search_spaces import keys
+from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
 from search_spaces.records import Ablation
 from search_spaces.tracking_uri import redact
@@ -128,19 +128,18 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
 def _client(tracking_uri: str) -> Iterator[Any]:
     """An MLflow client for an address that was checked; whatever MLflow raises meanwhile becomes a StoreError."""
     store_address.check(tracking_uri)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    # Takes two seconds, and --help should not.
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
+    with changed(unless_set(_QUIET)):
+        # Takes two seconds, and --help should not.
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+        from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield MlflowClient(tracking_uri=tracking_uri)
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # ImportError: no driver of that database
-        raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield MlflowClient(tracking_uri=tracking_uri)
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # ImportError: no driver of that database
+            raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
 
 
 def _sweep_id(run: Any) -> str:
