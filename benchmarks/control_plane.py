@@ -72,7 +72,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         from benchmarks.fake_sweep import make_space, make_sweep
         from benchmarks.fake_worker import registry
         from orchestrator.execution import tune_runner
-        from orchestrator.execution.progress import ProgressDisplay, cell_rows
+        from orchestrator.execution.progress import ProgressDisplay
         from orchestrator.execution.trial_paths import TrialPaths
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
@@ -85,7 +85,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
             sweep=sweep,
             paths=TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root),
             checkpoints=EndTimes(marks, lambda: (time.perf_counter(), cpu_of_threads())),
-            display=ProgressDisplay(space.name, cell_rows(sweep), Console(quiet=True)),
+            display=ProgressDisplay(space.name, sweep.snapshot(), Console(quiet=True)),
             drain=tune_runner.Drain(""),
         )
         runner.run(share, temporary)

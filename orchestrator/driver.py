@@ -7,7 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from orchestrator import exit_codes
 from orchestrator.execution.checkpoint_retention import CheckpointRetention
 from orchestrator.execution.cluster import cluster, device_name, environment, watched
 from orchestrator.execution.concurrency import trials_per_device
-from orchestrator.execution.progress import ProgressDisplay, cell_rows, log_records
+from orchestrator.execution.progress import ProgressDisplay, log_event
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import Ledger, write_atomic
 from orchestrator.planning.plan import Plan
@@ -30,6 +30,8 @@ from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget, stopwatch
 from orchestrator.tracking.tracker import Tracker
+from search_spaces.events import DevicesShared, Event, LedgerRecord, SweepOpened
+from search_spaces.history import SweepHistory
 from search_spaces.tracking_uri import redact
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
@@ -44,20 +46,19 @@ DELIVERY = 120.0
 
 
 class EventLog:
-    """Makes events durable in the ledger, then tells the tracker, the time budget and the log."""
+    """Makes events durable in the ledger, then tells the tracker and the log."""
 
-    def __init__(self, ledger: Ledger, tracker: Tracker, time_budget: TimeBudget | None):
-        self._ledger, self._tracker, self._time_budget = ledger, tracker, time_budget
+    def __init__(self, ledger: Ledger, tracker: Tracker):
+        self._ledger, self._tracker = ledger, tracker
 
-    def append(self, event: Mapping[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         self.publish(self._ledger.append(event))
 
-    def publish(self, records: Sequence[dict[str, Any]]) -> None:
+    def publish(self, records: Sequence[LedgerRecord]) -> None:
         """Hand on records that are durable."""
         self._tracker.put(records)
-        if self._time_budget:
-            self._time_budget.durations.note(records)
-        log_records(records)
+        for record in records:
+            log_event(record.event)
 
 
 def drive(plan: Plan, options: RunOptions) -> int:
@@ -71,15 +72,17 @@ def drive(plan: Plan, options: RunOptions) -> int:
     folder = out / sweep_id(plan.space)
     with closing(Ledger.open(folder)) as ledger:
         manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus))
-        check_unchanged(ledger.records, manifest, folder)
+        history = ledger.history
+        check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         _write_state(folder, manifest, tasks)
         uri = options.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
-        tracker = Tracker(uri, out / "mlflow-artifacts", folder, list(ledger.records))
+        tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)
         tracker.start()
-        time_budget = TimeBudget(options.budget, ledger.records, clock) if options.budget else None
-        events = EventLog(ledger, tracker, time_budget)
-        events.append({"event": "sweep", "format": FORMAT, "manifest": manifest})
+        before = history.seconds_spent
+        time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
+        events = EventLog(ledger, tracker)
+        events.append(SweepOpened(format=FORMAT, manifest=manifest))
         sweep = Sweep(plan.space, ledger, ResultCache(out, folder), inputs.trial, inputs.counts, events.publish)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
@@ -88,27 +91,29 @@ def drive(plan: Plan, options: RunOptions) -> int:
             redact(uri),
             options.command,
         )
-        if sweep.curtailed and (time_budget is None or time_budget.seconds > sweep.curtailed["allowed"]):
-            sweep.extend()
+        if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
+            sweep.resume_searches()
         code = _verdict(sweep) if sweep.finished else _run(sweep, inputs, options, folder, console, events, time_budget)
         if sweep.finished:
             sweep.close()
         delivered = tracker.drain(DELIVERY)
         tracker.close()
+        if tracker.failure:
+            raise tracker.failure
     return _finish(sweep, code, delivered, folder, uri, options)
 
 
-def check_unchanged(records: Sequence[dict[str, Any]], manifest: dict[str, Any], folder: Path) -> None:
+def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
     """Raise ValueError when models, data or the version of this program are not those that this sweep began with."""
-    earlier = [record for record in records if record["event"] == "sweep"]
-    if not earlier:
+    if not history.openings:
         return
-    if earlier[0].get("format") != FORMAT:
+    first = history.openings[0]
+    if first.format != FORMAT:
         raise ValueError(
             f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
             f"another --out"
         )
-    before, now = fingerprints(earlier[0]["manifest"]), fingerprints(manifest)
+    before, now = fingerprints(first.manifest), fingerprints(manifest)
     changed = [name for name in before if now.get(name) != before[name]]
     if changed:
         raise ValueError(
@@ -150,12 +155,12 @@ def _run(
     checkpoints.tidy()
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
     with cluster(options.gpus, per_device, options.address) as (share, temporary), watched():
-        events.append({"event": "lanes", "slots": share.slots, "per_device": share.per_device})
+        events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
         # Not before: Ray reads its switches and its token when it is imported.
         from orchestrator.execution.tune_runner import Drain, TuneRunner
 
         drain = Drain(options.command)
-        display = ProgressDisplay(sweep.space.name, cell_rows(sweep), console)
+        display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
         runner = TuneRunner(
             sweep=sweep,
             paths=TrialPaths(sources=inputs.sources(), data=inputs.tokens, checkpoints=folder / "checkpoints"),
@@ -168,7 +173,7 @@ def _run(
             try:
                 runner.run(share, temporary)
             finally:
-                display.close(cell_rows(sweep))
+                display.close(sweep.snapshot())
     exit_codes.preempt_on_sigterm()
     if drain.signal is not None and not sweep.finished:
         return exit_codes.INTERRUPTED if drain.signal is signal.SIGINT else exit_codes.PREEMPTED

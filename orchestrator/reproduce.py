@@ -18,8 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from orchestrator import exit_codes
-from orchestrator.ledger import Damaged, read
-from orchestrator.planning.forecast import winners
+from orchestrator.ledger import Damaged, read_history
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
 from search_spaces.records import TRAINING_SEMANTICS, Outcome, TestResult, Trial
@@ -63,20 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_cell(folder: Path, cell: str) -> Record:
     """Find a cell, "model/task/method label", in a sweep's folder. Raises ValueError for what is not there."""
-    records = read(folder)
-    if not records:
+    history = read_history(folder)
+    if not history.openings:
         raise ValueError(f"{folder}: there is no sweep; give the folder with its ledger.jsonl, OUT/SWEEP")
-    manifest = [record for record in records if record["event"] == "sweep"][-1]["manifest"]
-    won = {str(each): trial_id for each, trial_id in winners(records).items()}
-    trials = {r["id"]: Trial.from_json(r["trial"]) for r in records if r["event"] == "asked"}
+    manifest = history.manifest
+    won = {str(each): trial_id for each, trial_id in history.winners.items()}
     if cell not in won:
         _refuse_cell(folder, cell, manifest)
-    winner = trials[won[cell]]
-    outcomes = {r["id"]: Outcome.from_json(r["outcome"]) for r in records if r["event"] == "ended"}
+    winner = history.trial(won[cell]).trial
     finals = {
-        t.seed: Final(trial=t, outcome=outcomes.get(t.id))
-        for t in trials.values()
-        if t.phase == "final" and (t.cell, t.hyperparameters) == (winner.cell, winner.hyperparameters)
+        known.trial.seed: Final(trial=known.trial, outcome=known.outcome)
+        for known in history.trials.values()
+        if known.trial.phase == "final"
+        and (known.trial.cell, known.trial.hyperparameters) == (winner.cell, winner.hyperparameters)
     }
     by_seed = tuple(final for _, final in sorted(finals.items())) or (_first_final(winner, manifest),)
     return Record(folder=folder, manifest=manifest, cell=winner.cell, finals=by_seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
 from typing import Any, Literal
 
 from search_spaces.language import Cell
@@ -156,7 +155,7 @@ class LedgerRecord:
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as it is written, its name under "event"."""
-    written = {name: write(getattr(event, name)) for name, (_, write, _) in _wire(type(event)).items()}
+    written = {name: write(getattr(event, name)) for name, (_, write, _) in _WIRE[type(event)].items()}
     return {"event": NAMES[type(event)], **written}
 
 
@@ -165,7 +164,7 @@ def event_from_json(record: Mapping[str, Any]) -> Event:
     name = record.get("event")
     if not isinstance(name, str) or name not in EVENTS:
         raise ValueError(f"holds an unknown event, {str(name)[:80]!r}")
-    wire = _wire(EVENTS[name])
+    wire = _WIRE[EVENTS[name]]
     unknown = sorted(record.keys() - wire.keys() - {"event"})
     missing = sorted(field for field, (_, _, required) in wire.items() if required and field not in record)
     if unknown or missing:
@@ -246,7 +245,8 @@ _WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-@cache
-def _wire(event: type[Event]) -> Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any], bool]]:
-    """Return of each field: how it is read, how it is written, whether it must be there."""
-    return {field.name: (*_WIRES[str(field.type)], field.default is MISSING) for field in fields(event)}
+# Of each event's fields: how it is read, how it is written, whether it must be there.
+_WIRE: Mapping[type, Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any], bool]]] = {
+    event: {field.name: (*_WIRES[str(field.type)], field.default is MISSING) for field in fields(event)}
+    for event in NAMES
+}

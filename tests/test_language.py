@@ -1,6 +1,6 @@
 """The project speaks the words of its field, each with one meaning: old words stay out, and a name is given once.
 
-The words and what replaced them are in `docs/decisions.md` (2026-11-27). Names on disk are exempt: MLflow keys, event names of the
+`docs/decisions.md` (2026-11-27) has the words and what replaced them. Names on disk are exempt: MLflow keys, event names of the
 ledger, fields that enter a trial's id.
 """
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
 from orchestrator.search.sweep import Sweep
+from search_spaces.events import CheckpointMeasured
 from search_spaces.language import Cell
 
 
@@ -20,7 +20,7 @@ class CheckpointRetention:
     `record` makes an event durable: what a trial that is done needs on disk is measured before it may go.
     """
 
-    def __init__(self, sweep: Sweep, folder: Path, record: Callable[[Mapping[str, Any]], None] = lambda event: None):
+    def __init__(self, sweep: Sweep, folder: Path, record: Callable[[CheckpointMeasured], None] = lambda event: None):
         self._sweep, self._folder, self._record = sweep, folder, record
         found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
@@ -29,7 +29,7 @@ class CheckpointRetention:
         """Delete what is not retained of a trial whose end is durable; its cell's former best may go with it."""
         entry, path = self._sweep.entry(trial_id), self._folder / trial_id / "state.safetensors"
         if entry.outcome and entry.outcome.state == "DONE" and path.is_file():
-            self._record({"event": "saved", "id": trial_id, "bytes": path.stat().st_size, "stored": _numbers(path)})
+            self._record(CheckpointMeasured(id=trial_id, bytes=path.stat().st_size, stored=_numbers(path)))
         cell = entry.trial.cell
         for candidate in {trial_id, self._best.get(cell, trial_id)}:
             if self._disposable(candidate):

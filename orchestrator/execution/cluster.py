@@ -199,10 +199,9 @@ def _read_authentication_again() -> None:
     """Ray reads how to authenticate when it is imported, and its token once: what it knows may be that of another cluster."""
     if "ray" not in sys.modules:
         return
-    with suppress(
-        ImportError, AttributeError
-    ):  # not a public interface; needed by a process with several clusters only
-        from ray._raylet import AuthenticationTokenLoader, Config
+    # Not a public interface; only a process with several clusters needs it.
+    with suppress(ImportError, AttributeError):
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         # In this order: while the mode is still "token", a thread of Ray's ends the process when it finds no token.
         Config.initialize("")

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.execution.progress import CellRow, cell_rows
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.search.cell import CellSnapshot
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.records import Outcome, Progress, TestResult, Trial
@@ -77,7 +77,7 @@ class Controller:
 
     def serve(self, asked: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> tuple[Jobs, Verdicts]:
         """Apply the reports, then assign what may start now; both are durable when this returns."""
-        with self._sweep.together():
+        with self._sweep.transaction():
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
             verdicts = self._apply(reports)
@@ -114,10 +114,10 @@ class Controller:
         with self._lock:
             self._sweep.drain(reason)
 
-    def progress(self) -> list[CellRow]:
+    def progress(self) -> tuple[CellSnapshot, ...]:
         """Return the numbers of every cell, for any thread."""
         with self._lock:
-            return cell_rows(self._sweep)
+            return self._sweep.snapshot()
 
     def close(self) -> None:
         self._closed = True
@@ -142,7 +142,7 @@ class Controller:
         self._idle.sort(key=lambda slot: slot not in self._assigned)
         while self._idle:
             slot = self._idle[0]
-            trial = self._unfinished(self._assigned[slot]) if slot in self._assigned else self._sweep.suggest()
+            trial = self._unfinished(self._assigned[slot]) if slot in self._assigned else self._sweep.next_trial()
             if trial == "wait":
                 break
             self._idle.pop(0)

@@ -33,6 +33,7 @@ from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.exit_codes import INTERRUPTED, ClusterLost
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
+from search_spaces.environment import changed
 from trainables.worker.ray_actors import open_registry
 from trainables.worker.tune_trainable import TrialTrainable
 

@@ -5,15 +5,14 @@ Knows neither torch nor ray, and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from orchestrator.execution.cluster import count_cores, device_name
 from orchestrator.execution.concurrency import trials_per_device
-from orchestrator.ledger import read
+from orchestrator.ledger import read, read_history
 from orchestrator.planning.disk_usage import footprint
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import sweep_id
@@ -21,8 +20,10 @@ from orchestrator.planning.throughput import Setting, expected, measured, settin
 from orchestrator.planning.token_counts import TokenCount, length
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
+from search_spaces.events import SearchesEndedEarly
+from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, task_name
-from search_spaces.records import BUDGET, Trial
+from search_spaces.records import BUDGET
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build
 
@@ -62,7 +63,7 @@ class Left:
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
     """All that a preview tells beyond the plan. `paces`: seconds of an epoch and whether exactly that was timed, of the cells
-    for which it is known; `lengths` by (model, task); `curtailed`: the time budget that has ended the searches, if one has.
+    for which it is known; `lengths` by (model, task); `ended_early`: the time budget that has ended the searches, if one has.
     """
 
     folder: Path
@@ -71,7 +72,7 @@ class Forecast:
     done: Mapping[Cell, Done]
     left: Mapping[Cell, Left]
     paces: Mapping[Cell, tuple[float, bool]]
-    curtailed: str
+    ended_early: str
 
     @property
     def hours(self) -> tuple[float, float] | None:
@@ -98,10 +99,10 @@ def look_ahead(plan: Plan, options: RunOptions) -> Forecast:
     """Read the ledgers under `options.out`, and a sample of the texts that are on this machine."""
     space = plan.space
     folder = options.out / sweep_id(space)
-    records = read(folder)
+    history = read_history(folder)
     by_name = {task_name(task): task for task in space.tasks}
-    curtailed, extended = _time_budget(records, options.budget)
-    known = done(records, extended)
+    ended_early, resumes = _time_budget(history.ended_early, options.budget)
+    known = done(history, resumes)
 
     @cache
     def tokens_of(model: str, name: str, train_examples: int) -> TokenCount | None:
@@ -125,9 +126,9 @@ def look_ahead(plan: Plan, options: RunOptions) -> Forecast:
         machine=machine,
         lengths=lengths,
         done=known,
-        left={cell: left(plan, cell, known.get(cell, Done()), not curtailed) for cell in space.cells},
+        left={cell: left(plan, cell, known.get(cell, Done()), not ended_early) for cell in space.cells},
         paces={cell: pace for cell, pace in paces.items() if pace},
-        curtailed=curtailed,
+        ended_early=ended_early,
     )
 
 
@@ -149,39 +150,25 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
         )
 
 
-def done(records: Sequence[Mapping[str, Any]], extended: bool = False) -> dict[Cell, Done]:
-    """What of a sweep has ended or begun, by cell; finals of a winner that is none any more are no finals.
+def done(history: SweepHistory, resumes: bool = False) -> dict[Cell, Done]:
+    """Return by cell what of a sweep has ended or begun; finals of a winner that no longer stands are not counted as finals.
 
-    `extended`: searches that a time budget had ended will be taken up again.
+    `resumes`: searches that a time budget had ended will go on.
     """
-    trials = {r["id"]: Trial.from_json(r["trial"]) for r in records if r["event"] == "asked"}
-    epochs = {r["id"]: r["progress"]["epoch"] for r in records if r["event"] == "progress"}
-    ends = {r["id"]: r["outcome"] for r in records if r["event"] == "ended"}
-    won = {} if extended else winners(records)
+    won = {} if resumes else history.winners
     found: dict[Cell, Done] = {}
-    for trial_id, trial in trials.items():
-        end, cell = ends.get(trial_id), found.setdefault(trial.cell, Done())
-        state = end["state"] if end and not (extended and end["reason"] == BUDGET) else "begun"
+    for known in history.trials.values():
+        trial, end = known.trial, known.outcome
+        cell = found.setdefault(trial.cell, Done())
+        state = end.state if end and not (resumes and end.reason == BUDGET) else "begun"
         cell.states[state] = cell.states.get(state, 0) + 1
         if state == "begun":
-            cell.begun += epochs.get(trial_id, 0)
+            cell.begun += len(known.curve)
         elif trial.phase == "search":
             cell.searched += 1
         else:
-            winner = trials.get(won.get(trial.cell, ""))
-            cell.finals += bool(winner and winner.hyperparameters == trial.hyperparameters)
-    return found
-
-
-def winners(records: Iterable[Mapping[str, Any]]) -> dict[Cell, str]:
-    """Trial ids of the winners that stand, by cell; a search that was taken up again has none yet."""
-    found: dict[Cell, str] = {}
-    for record in records:
-        if record["event"] == "winner":
-            found[Cell(**record["cell"])] = record["id"]
-        elif record["event"] == "extended":
-            for cell in record["cells"]:
-                found.pop(Cell(**cell), None)
+            winner = history.trials.get(won.get(trial.cell, ""))
+            cell.finals += bool(winner and winner.trial.hyperparameters == trial.hyperparameters)
     return found
 
 
@@ -256,13 +243,9 @@ def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> S
     return setting_of(cell, method, plan.space.recipe, device_name(options.gpus), machine.per_device)
 
 
-def _time_budget(records: Iterable[Mapping[str, Any]], given: str | None) -> tuple[str, bool]:
-    """The time budget that has ended the searches for good, and whether one has that does so no longer with the one given."""
-    last: Mapping[str, Any] = {}
-    for record in records:
-        if record["event"] in ("curtailed", "extended"):
-            last = record
-    if last.get("event") != "curtailed":
+def _time_budget(ended_early: SearchesEndedEarly | None, given: str | None) -> tuple[str, bool]:
+    """Return the time budget that has ended the searches for good, and whether one has that does so no longer with `given`."""
+    if ended_early is None:
         return "", False
-    holds = given is not None and seconds(given) <= last["allowed"]
-    return (last["budget"], False) if holds else ("", True)
+    holds = given is not None and seconds(given) <= ended_early.allowed
+    return (ended_early.budget, False) if holds else ("", True)

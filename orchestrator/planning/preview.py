@@ -165,7 +165,7 @@ def _done(plan: Plan, ahead: Forecast) -> str:
     parts = [f"{states.total()} of {plan.trials} trials have ended ({told or 'none'})"]
     parts += [f"{begun} begun, to be continued"] if begun else []
     parts += [f"{finished} of {len(plan.space.cells)} cells finished"]
-    parts += [f"--budget {ahead.curtailed} ended the searches"] if ahead.curtailed else []
+    parts += [f"--budget {ahead.ended_early} ended the searches"] if ahead.ended_early else []
     return f"{'; '.join(parts)}, in {ahead.folder}"
 
 

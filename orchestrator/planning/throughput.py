@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from orchestrator.ledger import Damaged, read
+from orchestrator.ledger import Damaged, read_history
+from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
-from search_spaces.records import Trial
 from trainables.methods import METHODS
 
 log = logging.getLogger(__name__)
@@ -64,35 +63,22 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
 
 
 def measured(out: Path) -> dict[Setting, Throughput]:
-    """Paces of all that the sweeps in this folder have trained. A damaged ledger tells nothing."""
+    """Return the throughput of all that the sweeps in this folder have trained. A damaged ledger tells nothing."""
     found: dict[Setting, Throughput] = {}
     for path in sorted(out.glob("*/ledger.jsonl")):
         try:
-            _measure(read(path.parent), found)
+            _measure(read_history(path.parent), found)
         except Damaged as error:
             log.warning("what %s took is not known: %s", path.parent.name, error)
     return found
 
 
-def _measure(records: Iterable[Mapping[str, Any]], found: dict[Setting, Throughput]) -> None:
-    trials: dict[str, Trial] = {}
-    # What another sweep had trained is noted here too, but was not started here.
-    started: dict[str, Setting] = {}
-    device, per_device = "", 0
-    for record in records:
-        event = record["event"]
-        if event == "sweep":
-            device = record["manifest"]["device"]
-        elif event == "lanes":
-            per_device = record["per_device"]
-        elif event == "asked":
-            trials[record["id"]] = Trial.from_json(record["trial"])
-        elif event == "started" and per_device:
-            trial = trials[record["id"]]
-            started[record["id"]] = setting_of(trial.cell, trial.method, trial.recipe, device, per_device)
-        elif event == "progress" and record["id"] in started:
-            pace = found.setdefault(started[record["id"]], Throughput())
-            pace.epochs, pace.seconds = pace.epochs + 1, pace.seconds + record["progress"]["seconds"]
+def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
+    for epoch in history.timed_epochs:
+        trial = epoch.trial
+        setting = setting_of(trial.cell, trial.method, trial.recipe, epoch.device, epoch.per_device)
+        known = found.setdefault(setting, Throughput())
+        known.epochs, known.seconds = known.epochs + 1, known.seconds + epoch.seconds
 
 
 def expected(

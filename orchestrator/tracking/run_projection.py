@@ -7,14 +7,28 @@ A pure function of the records, so that replaying them finds the same runs again
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from search_spaces import keys
+from search_spaces.events import (
+    CheckpointMeasured,
+    EpochReported,
+    LedgerRecord,
+    SearchesEndedEarly,
+    SearchesResumed,
+    SweepFinished,
+    SweepInterrupted,
+    SweepOpened,
+    TrialAsked,
+    TrialEnded,
+    TrialStarted,
+    WinnerChosen,
+)
 from search_spaces.language import Cell
-from search_spaces.records import Outcome, Progress, Trial
+from search_spaces.records import Outcome, Trial
 from search_spaces.tracking_uri import redact
 
 KINDS = ("sweep", "cell", "trial")
@@ -80,18 +94,20 @@ class RunProjection:
         self._edits: dict[Key, Edit] = {}
         self._now = 0
 
-    def apply(self, record: Mapping[str, Any]) -> None:
+    def apply(self, record: LedgerRecord) -> None:
         """Enter the next record."""
-        self._now = round(record["time"] * 1000)
-        getattr(self, "_on_" + record["event"])(record)
+        self._now = round(record.time * 1000)
+        apply = _APPLY.get(type(record.event))
+        if apply:
+            apply(self, record.event)
 
     def take(self) -> list[Edit]:
         """The changes since the last call, one edit per run, parents first."""
         edits, self._edits = self._edits, {}
         return sorted(edits.values(), key=lambda edit: KINDS.index(edit.run.key.kind))
 
-    def _on_sweep(self, record: Mapping[str, Any]) -> None:
-        manifest = record["manifest"]
+    def _open_sweep(self, event: SweepOpened) -> None:
+        manifest = event.manifest
         command = redact(manifest.get("command", ""))
         tags = {
             keys.KIND: "sweep",
@@ -108,35 +124,34 @@ class RunProjection:
         edit.files[keys.SWEEP_FILE] = json.dumps(told, indent=1, sort_keys=True)
         self._close("sweep", "cell", status="RUNNING")
 
-    def _on_asked(self, record: Mapping[str, Any]) -> None:
+    def _ask(self, event: TrialAsked) -> None:
         """Nothing yet: a trial gets its run when it runs."""
-        trial = Trial.from_json(record["trial"])
-        self._trials[record["id"]] = self._trial_run(trial, record["id"])
+        self._trials[event.id] = self._trial_run(event.trial, event.id)
 
-    def _on_started(self, record: Mapping[str, Any]) -> None:
-        edit = self._trial_edit(record["id"])
+    def _start(self, event: TrialStarted) -> None:
+        edit = self._trial_edit(event.id)
         edit.tags[keys.STATE] = "RUNNING"
         edit.status = "RUNNING"
         self._open.add(edit.run.key)
 
-    def _on_progress(self, record: Mapping[str, Any]) -> None:
-        progress = Progress.from_json(record["progress"])
+    def _report(self, event: EpochReported) -> None:
+        progress = event.progress
         values = {
             keys.SCORE: progress.score,
             keys.LOSS: progress.loss,
             keys.SECONDS: progress.seconds,
             keys.MEMORY: progress.memory_mib,
         }
-        edit = self._trial_edit(record["id"])
+        edit = self._trial_edit(event.id)
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
-    def _on_ended(self, record: Mapping[str, Any]) -> None:
-        outcome = Outcome.from_json(record["outcome"])
-        edit = self._trial_edit(record["id"])
+    def _end(self, event: TrialEnded) -> None:
+        outcome = event.outcome
+        edit = self._trial_edit(event.id)
         edit.tags |= {
             keys.STATE: outcome.state,
             keys.REASON: redact(outcome.reason),
-            keys.CACHED: _text(record["cached"]),
+            keys.CACHED: _text(event.cached),
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),
         }
@@ -149,27 +164,24 @@ class RunProjection:
         edit.end = self._now
         self._open.discard(edit.run.key)
 
-    def _on_saved(self, record: Mapping[str, Any]) -> None:
-        values = {keys.SAVED_BYTES: record["bytes"], keys.COUNTS + "stored": record["stored"]}
-        self._log(self._trial_edit(record["id"]), values, step=0)
+    def _measure(self, event: CheckpointMeasured) -> None:
+        values = {keys.SAVED_BYTES: event.bytes, keys.COUNTS + "stored": event.stored}
+        self._log(self._trial_edit(event.id), values, step=0)
 
-    def _on_winner(self, record: Mapping[str, Any]) -> None:
-        cell, winner = Cell(**record["cell"]), self._trials[record["id"]]
-        self._edit(self._cell_run(cell)).tags[keys.WINNER] = record["id"]
+    def _choose_winner(self, event: WinnerChosen) -> None:
+        cell, winner = event.cell, self._trials[event.id]
+        self._edit(self._cell_run(cell)).tags[keys.WINNER] = event.id
         if cell in self._extended:
             for run in self._finals(cell):
                 same = {**run.params, "seed": ""} == {**winner.params, "seed": ""}
                 self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
 
-    def _on_lanes(self, record: Mapping[str, Any]) -> None:
-        """Of no interest to a reader of results: how many trials share a device changes none."""
+    def _end_searches_early(self, event: SearchesEndedEarly) -> None:
+        self._edit_sweep().tags[keys.CURTAILED] = event.budget
 
-    def _on_curtailed(self, record: Mapping[str, Any]) -> None:
-        self._edit_sweep().tags[keys.CURTAILED] = record["budget"]
-
-    def _on_extended(self, record: Mapping[str, Any]) -> None:
+    def _resume_searches(self, event: SearchesResumed) -> None:
         self._edit_sweep().tags |= {keys.CURTAILED: "", keys.EXTENDED: "true"}
-        for cell in (Cell(**given) for given in record["cells"]):
+        for cell in event.cells:
             self._extended.add(cell)
             self._edit(self._cell_run(cell)).tags[keys.WINNER] = ""
             for run in self._finals(cell):
@@ -179,11 +191,11 @@ class RunProjection:
         runs = (run for run in self._trials.values() if run.key.cell == str(cell) and run.key in self.born)
         return [run for run in runs if run.tags[keys.PHASE] == "final"]
 
-    def _on_interrupted(self, record: Mapping[str, Any]) -> None:
+    def _interrupt(self, event: SweepInterrupted) -> None:
         """Nothing runs for long after this; a trial that is started again goes on in the same run."""
         self._close("sweep", "cell", "trial", status="KILLED")
 
-    def _on_finished(self, record: Mapping[str, Any]) -> None:
+    def _finish(self, event: SweepFinished) -> None:
         self._close("trial", status="KILLED")
         self._close("sweep", "cell", status="FINISHED")
 
@@ -246,6 +258,22 @@ class RunProjection:
             keys.TASK: cell.task,
             keys.METHOD: cell.method,
         }
+
+
+# Other events mean nothing to a reader of results: how many trials share a device, for one, changes none.
+_APPLY: Mapping[type, Callable[[RunProjection, Any], None]] = {
+    SweepOpened: RunProjection._open_sweep,
+    TrialAsked: RunProjection._ask,
+    TrialStarted: RunProjection._start,
+    EpochReported: RunProjection._report,
+    TrialEnded: RunProjection._end,
+    CheckpointMeasured: RunProjection._measure,
+    WinnerChosen: RunProjection._choose_winner,
+    SearchesEndedEarly: RunProjection._end_searches_early,
+    SearchesResumed: RunProjection._resume_searches,
+    SweepInterrupted: RunProjection._interrupt,
+    SweepFinished: RunProjection._finish,
+}
 
 
 def _final_values(outcome: Outcome) -> dict[str, float]:

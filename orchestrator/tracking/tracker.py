@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from orchestrator.ledger import LEDGER, Damaged, advice
 from orchestrator.tracking.mlflow_store import Store, environment
 from orchestrator.tracking.run_projection import RunProjection
+from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.tracking_uri import redact
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,15 @@ class Tracker:
     files, `folder` the sweep's folder, which holds the predictions.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[dict[str, Any]]):
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
         self._uri, self._artifacts, self._folder = uri, artifacts, folder
         self._records = list(records)
-        self._early: dict[int, dict[str, Any]] = {}
+        self._early: dict[int, LedgerRecord] = {}
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
+        # Why records cannot be tracked at all; None while they can.
+        self.failure: Damaged | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     @property
@@ -49,10 +52,10 @@ class Tracker:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, records: Sequence[dict[str, Any]]) -> None:
+    def put(self, records: Sequence[LedgerRecord]) -> None:
         """Hand over records just appended to the ledger, in any order. Returns at once."""
         with self._news:
-            self._early |= {record["seq"]: record for record in records}
+            self._early |= {record.seq: record for record in records}
             while (record := self._early.pop(len(self._records) + 1, None)) is not None:
                 self._records.append(record)
             self._news.notify_all()
@@ -62,14 +65,14 @@ class Tracker:
         with self._news:
             self._awaited = True
             self._news.notify_all()
-            while self.behind and self._gets_on(self.behind, timeout):
+            while self.behind and not self.failure and self._gets_on(self.behind, timeout):
                 pass
             self._awaited = False
             return self.behind == 0
 
     def _gets_on(self, behind: int, timeout: float) -> bool:
         """Whether fewer records than so many are left within `timeout` seconds."""
-        return self._news.wait_for(lambda: self.behind < behind, timeout)
+        return self._news.wait_for(lambda: self.behind < behind or self.failure is not None, timeout)
 
     def close(self) -> None:
         """End the thread. What is not delivered stays in the ledger, and the next driver of this sweep delivers it."""
@@ -93,6 +96,9 @@ class Tracker:
                     self._deliver(link)
                 self._tell_found()
                 pause = PERIOD
+            except Damaged as error:  # of the ledger: no store can help
+                self._give_up(error)
+                return
             except Exception as error:  # whatever the store or its client does, the sweep goes on
                 link = None
                 pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
@@ -123,6 +129,12 @@ class Tracker:
             self._delivered = position
             self._news.notify_all()
 
+    def _give_up(self, error: Damaged) -> None:
+        with self._news:
+            self.failure = error
+            self._closed = True
+            self._news.notify_all()
+
     def _tell_lost(self, error: Exception) -> None:
         if not self._lost:
             self._lost = True
@@ -143,8 +155,12 @@ class Tracker:
 class Link:
     """A connection to the store together with what its runs look like after `position` records."""
 
-    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[dict[str, Any]]):
-        manifest = records[0]["manifest"]
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
+        opening = records[0].event
+        if not isinstance(opening, SweepOpened):
+            raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
+        manifest = opening.manifest
+        self._folder = folder
         self._store = Store(uri, artifacts, folder, manifest["space"], manifest["sweep"])
         self.position = self._store.position if self._store.position <= len(records) else 0
         self._runs = self._replay(records)
@@ -154,17 +170,24 @@ class Link:
             self.position = 0
             self._runs = RunProjection()
 
-    def deliver(self, records: Sequence[dict[str, Any]]) -> None:
+    def deliver(self, records: Sequence[LedgerRecord]) -> None:
         """Write the records that follow `position`."""
-        for record in records:
-            self._runs.apply(record)
+        self._apply(self._runs, records)
         self._store.write(self._runs.take(), self.position + len(records))
         self.position += len(records)
 
-    def _replay(self, records: Sequence[dict[str, Any]]) -> RunProjection:
+    def _replay(self, records: Sequence[LedgerRecord]) -> RunProjection:
         """The runs as the delivered records left them; the edits that led there are done."""
         runs = RunProjection()
-        for record in records[: self.position]:
-            runs.apply(record)
+        self._apply(runs, records[: self.position])
         runs.take()
         return runs
+
+    def _apply(self, runs: RunProjection, records: Sequence[LedgerRecord]) -> None:
+        """Enter records. Raise Damaged for one that does not follow from those before it."""
+        for record in records:
+            try:
+                runs.apply(record)
+            except (AssertionError, KeyError, ValueError) as error:
+                fault = f"does not follow from those before it ({type(error).__name__}: {error})"
+                raise Damaged(advice(self._folder / LEDGER, record.seq, fault)) from None

@@ -138,7 +138,12 @@ def _client(tracking_uri: str) -> Iterator[Any]:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             yield MlflowClient(tracking_uri=tracking_uri)
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # ImportError: no driver of that database
+        except (
+            MlflowException,
+            SQLAlchemyError,
+            OSError,
+            ImportError,
+        ) as error:  # ImportError: no driver of that database
             raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
 
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.ledger import read
 from reports.build import build
 from reports.data.store import find
 from tests.fixtures.cli_process import arguments, finish, start, table
 from tests.fixtures.first_release import unpack
+from tests.fixtures.ledger_lines import read
 
 SWEEP = "markers-3788c577"
 

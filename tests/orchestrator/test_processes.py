@@ -9,8 +9,8 @@ import sqlite3
 import psutil
 import pytest
 
-from orchestrator.ledger import read
 from tests.fixtures.cli_process import arguments, finish, ledger_lines, start, table, wait_for, write_project
+from tests.fixtures.ledger_lines import read
 
 pytestmark = pytest.mark.slow
 

@@ -4,13 +4,13 @@ import io
 
 from rich.console import Console
 
-from orchestrator.execution.progress import ProgressDisplay, cell_rows
+from orchestrator.execution.progress import ProgressDisplay
 from tests.fixtures.fakes import curve, drive, end_of, make_space, open_sweep
 
 
 def test_rows_count_what_the_sweep_did(tmp_path):
     sweep = drive(make_space(), tmp_path)
-    for row in cell_rows(sweep):
+    for row in sweep.snapshot():
         search = sweep.cells[row.cell]
         assert row.phase == "finished"
         assert row.done + row.stopped == row.total == len(search.entries)
@@ -27,8 +27,8 @@ def test_the_table_names_each_cell_and_its_running_trials(tmp_path):
     sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
     sweep.suggest()
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    display = ProgressDisplay(sweep.space.name, cell_rows(sweep), console)
-    display.close(cell_rows(sweep))
+    display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
+    display.close(sweep.snapshot())
     drawn = console.file.getvalue()
     assert all(str(cell) in drawn for cell in sweep.cells)
     assert f"{points[-1].best_score:.2f}" in drawn

@@ -22,7 +22,7 @@ from search_spaces.records import Trial
 from trainables.worker.tune_trainable import TrialTrainable
 from orchestrator.execution import tune_runner
 from orchestrator.execution.cluster import share
-from orchestrator.execution.progress import ProgressDisplay, cell_rows
+from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
 from rich.console import Console
 from tests.fixtures.fakes import curve, make_space, open_sweep, report
@@ -53,7 +53,7 @@ class Unheard:
     def trial_ended(self, trial_id): ...
 
 runner = tune_runner.TuneRunner(sweep=sweep, paths=paths, checkpoints=Unheard(), drain=tune_runner.Drain(""),
-                                display=ProgressDisplay("fake", cell_rows(sweep), Console(quiet=True)))
+                                display=ProgressDisplay("fake", sweep.snapshot(), Console(quiet=True)))
 runner.run(replace(part, per_device=1), root)
 states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))

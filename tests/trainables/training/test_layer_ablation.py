@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.ledger import read
 from orchestrator.tracking.run_projection import RunProjection
 from search_spaces.language import Recipe
 from search_spaces.records import Ablation, Outcome
 from tests.fixtures import fakes as fakes
+from tests.fixtures.ledger_lines import read
 from tests.fixtures.method_settings import SMALL
 from tests.fixtures.plain_adapters import PlainAdapters
 from tests.fixtures.plain_encoder import PlainEncoder

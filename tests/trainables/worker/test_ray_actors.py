@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sweep_split import SPACE
-from orchestrator.ledger import read
 from search_spaces.language import Recipe
 from tests.fixtures.cli_process import arguments, finish, start, wait_for, write_project
 from tests.fixtures.encoders import write_tiny
+from tests.fixtures.ledger_lines import read
 from tests.fixtures.trials import make_data, make_trial
 
 pytestmark = pytest.mark.slow
