@@ -102,7 +102,7 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
     with tempfile.TemporaryDirectory() as checkpoints:
         job = {
             "id": trial.id,
-            "trial": replace(trial, ablated=False).to_json(),  # nobody asks for the map
+            "trial": replace(trial, ablated=False).to_json(),  # the ablation map is not compared
             "source": record.manifest["models"][trial.cell.model]["source"],
             "data": str(tokens_of(record, trial)),
             "checkpoints": checkpoints,

@@ -1,6 +1,7 @@
 """The command line: `python -m orchestrator.run --space NAME --gpus N`.
 
-Parses, checks, and hands over; heavy packages are imported only once something really runs.
+Parses, checks, and hands over; heavy packages are imported only once something really runs. With ORCHESTRATOR_DEBUG=1 in the
+environment an error is printed with its traceback.
 """
 
 from __future__ import annotations

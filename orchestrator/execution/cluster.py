@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 WATCH_SECONDS = 5.0
 LOST_AFTER = 6  # misses in a row
-GUARDIAN_SECONDS = 15.0
+REAPER_SECONDS = 15.0
 # Variables that Ray changes on its own.
 SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
 
@@ -109,14 +109,14 @@ def _guarded(folder: Path) -> Iterator[None]:
     """Have everything that this sweep starts ended, and its folder removed, however this process ends."""
     command = [sys.executable, "-m", "orchestrator.execution.reaper", str(folder)]
     # A session of its own: a Ctrl-C or a hang-up of the terminal must not reach it first.
-    guardian = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
+    reaper = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
     try:
         yield
     finally:
-        assert guardian.stdin is not None
-        guardian.stdin.close()
+        assert reaper.stdin is not None
+        reaper.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            guardian.wait(GUARDIAN_SECONDS)
+            reaper.wait(REAPER_SECONDS)
 
 
 @contextmanager

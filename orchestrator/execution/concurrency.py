@@ -1,8 +1,8 @@
-"""How many trials share a GPU when nobody says: as many as fill its step with tokens.
+"""The number of trials that share a GPU when none is given: as many as fill its step with tokens.
 
 A large GPU's matrix products run at their best speed from 8 to 16 thousand tokens; more trials only make each other slower.
-The device worker measures memory and refuses what does not fit (`trainables/worker/memory.py`). On the CPU one trial of a real
-encoder fills a core.
+The device worker measures memory and refuses trials for which it has none (`trainables/worker/memory.py`). On the CPU one trial
+of a real encoder fills a core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cleans up after a driver that cannot do it itself: a process of its own that waits for the driver's end.
 
-After a `kill -9` Ray's agents live on for minutes and its session folder for ever. The guardian holds the other end of a
+After a `kill -9` Ray's agents live on for minutes and its session folder for ever. The reaper holds the other end of a
 pipe; when the pipe closes it kills what still belongs to this sweep's private folder, and removes the folder. Standard
 library only; started by `cluster.py` as `python -m orchestrator.execution.reaper FOLDER`.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 GRACE = 3.0
 
 
-def marked(folder: Path, spared: int) -> list[int]:
-    """Process ids that name the folder in their environment or hold a file in it open; ours and `spared` left out."""
+def processes_of(folder: Path, spared: int) -> list[int]:
+    """Return the ids of processes that name the folder in their environment or hold a file in it open, but ours and `spared`."""
     processes = {int(entry.name): entry for entry in Path("/proc").glob("[0-9]*")}
     return [pid for pid, entry in processes.items() if pid not in (os.getpid(), spared) and _belongs(entry, folder)]
 
@@ -41,9 +41,9 @@ def _belongs(process: Path, folder: Path) -> bool:
 def clean(folder: Path, driver: int) -> None:
     """Kill what belongs to the folder, but not the driver, which may have ended in good order; then remove the folder."""
     deadline = time.monotonic() + GRACE
-    while marked(folder, driver) and time.monotonic() < deadline:
+    while processes_of(folder, driver) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in marked(folder, driver):
+    for pid in processes_of(folder, driver):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,8 +14,8 @@ from trainables.training.parameter_counts import build
 def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable: bool) -> tuple[Space, list[str]]:
     """The space without what its own encoders allow and a given one does not, and a sentence for each.
 
-    Listed values are left out, and rows (only if they are `droppable`: nobody has named them). What would leave nothing, or is
-    wrong on the space's own encoders too, stays as it is, to be refused.
+    Listed values are left out, and rows (only if they are `droppable`, which rows named on the command line are not). What would
+    leave nothing, or is wrong on the space's own encoders too, stays as it is, to be refused.
     """
     own = tuple(own)
     if not own or not given:

@@ -175,8 +175,8 @@ def done(history: SweepHistory, resumes: bool = False) -> dict[Cell, Done]:
 def left(plan: Plan, cell: Cell, known: Done, searching: bool = True) -> Left:
     """Epochs of a cell that has this much behind it; `searching`: no time budget has ended its search.
 
-    At most: nobody is stopped, and every trial runs all its epochs. At least: ASHA stops all that it can at the first rung, and
-    patience ends the others as early as it can. Trials that diverge or fail end sooner; nobody can look ahead to them.
+    At most: no trial is stopped, and each runs all its epochs. At least: ASHA stops all that it can at the first rung, and
+    patience ends the others as early as it can. Trials that diverge or fail end sooner, which cannot be foreseen.
     """
     budget, entry = plan.space.budget, plan.space.entry(cell.method)
     fewest, epochs = plan.epochs(entry)

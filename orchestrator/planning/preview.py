@@ -149,8 +149,8 @@ def _devices(options: RunOptions, ahead: Forecast) -> str:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
     if machine.per_device == 1:
         return f"{devices}, one trial on each, in a process of its own"
-    lanes = f"{machine.devices} processes that train, {machine.slots} that wait for one trial each"
-    return f"{devices}, {machine.per_device} trials on each ({machine.slots} at once): {lanes}"
+    processes = f"{machine.devices} processes that train, {machine.slots} that wait for one trial each"
+    return f"{devices}, {machine.per_device} trials on each ({machine.slots} at once): {processes}"
 
 
 def _done(plan: Plan, ahead: Forecast) -> str:

@@ -111,7 +111,7 @@ class Store:
             token = page.token or ""
 
     def _put_aside(self, run: Any) -> None:
-        """Nobody who looks for trials finds it any more."""
+        """Tag a second run of the same trial so that a search for trials does not find it any more."""
         self._client.set_tag(run.info.run_id, keys.DUPLICATE, "true")
         self._client.set_terminated(run.info.run_id, "KILLED")
         self._client.set_tag(run.info.run_id, keys.KIND, "duplicate")

@@ -1,11 +1,11 @@
-"""The guardian ends what belongs to a sweep's folder, and nothing else."""
+"""The reaper ends what belongs to a sweep's folder, and nothing else."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.execution.reaper import clean, marked
+from orchestrator.execution.reaper import clean, processes_of
 
 SLEEP = [sys.executable, "-c", "import sys, time; sys.stdout.flush(); time.sleep(60)"]
 
@@ -21,7 +21,7 @@ def test_only_processes_of_the_folder_are_ended_and_it_is_removed(tmp_path, monk
         stranger = subprocess.Popen(SLEEP, stdout=foreign)
         driver = subprocess.Popen(SLEEP, stdout=log)
     try:
-        assert set(marked(folder, driver.pid)) == {by_environment.pid, by_file.pid}
+        assert set(processes_of(folder, driver.pid)) == {by_environment.pid, by_file.pid}
         clean(folder, driver.pid)
         assert by_environment.wait(10) < 0
         assert by_file.wait(10) < 0
@@ -38,12 +38,12 @@ def test_it_acts_when_the_pipe_closes(tmp_path):
     folder = tmp_path / "sweep"
     folder.mkdir()
     root = Path(__file__).resolve().parents[3]
-    guardian = subprocess.Popen(
+    reaper = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.execution.reaper", str(folder)], stdin=subprocess.PIPE, cwd=root
     )
-    assert guardian.stdin is not None
-    assert guardian.poll() is None
+    assert reaper.stdin is not None
+    assert reaper.poll() is None
     assert folder.exists()
-    guardian.stdin.close()
-    assert guardian.wait(20) == 0
+    reaper.stdin.close()
+    assert reaper.wait(20) == 0
     assert not folder.exists()

@@ -155,14 +155,14 @@ def test_an_epoch_takes_what_it_took_and_else_goes_by_tokens_of_its_kind():
         assert expected(make_setting(**{"task": "u", **unlike}), found, tokens) is None
 
 
-def write_ledger(folder, space, *, lanes=1, device="2 CPU cores", seconds=2.0):
+def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2.0):
     """Of a sweep whose only trial was trained for two epochs."""
     from benchmarks.fake_sweep import make
 
     cell = space.cells[0]
     trial = make(space)(cell, {"lr": 1e-3, "batch_size": 8}, 0, "search")
     events = [{"event": "sweep", "manifest": {"device": device}}]
-    events += [{"event": "lanes", "slots": 2, "per_device": lanes}] if lanes else []
+    events += [{"event": "lanes", "slots": 2, "per_device": per_device}] if per_device else []
     events += [{"event": "asked", "id": trial.id, "trial": trial.to_json()}, {"event": "started", "id": trial.id}]
     points = [replace(p, seconds=seconds) for p in curve(trial)[:2]]
     events += [{"event": "progress", "id": trial.id, "progress": p.to_json()} for p in points]
@@ -174,8 +174,8 @@ def test_paces_are_those_of_the_ledgers_and_of_no_trial_that_was_only_re_used(tm
     space = make_space()
     write_ledger(tmp_path / "a", space, seconds=2.0)
     write_ledger(tmp_path / "b", space, seconds=4.0)
-    write_ledger(tmp_path / "old", space, lanes=0)
-    write_ledger(tmp_path / "gpus", space, device="8 GPUs", lanes=4)
+    write_ledger(tmp_path / "old", space, per_device=0)
+    write_ledger(tmp_path / "gpus", space, device="8 GPUs", per_device=4)
     found = measured(tmp_path)
     assert {(s.device, s.per_device): p.mean for s, p in found.items()} == {("2 CPU cores", 1): 3.0, ("GPU", 4): 2.0}
     drive(space, tmp_path, name="first")
@@ -297,7 +297,7 @@ def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_lanes_are_asked_for_where_trials_share_a_device(project, tmp_path):
+def test_processes_are_asked_for_where_trials_share_a_device(project, tmp_path):
     text = plan_text(project, make_options(tmp_path, trials_per_device=4))
     assert "2 cores, 4 trials on each (8 at once): 2 processes that train, 8 that wait for one trial each" in text
 

@@ -193,7 +193,7 @@ def test_a_locked_database_holds_nobody_up_and_takes_everything_later(tmp_path, 
 
 
 def test_importing_the_tracker_does_not_load_mlflow():
-    heavy = "('mlflow', 'torch', 'ray', 'optuna')"
+    heavy = ("mlflow", "torch", "ray", "optuna")
     code = f"import sys, orchestrator.tracking.tracker; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
