@@ -48,7 +48,7 @@ class Suggesting(Searcher):
         self._sweep, self._live = sweep, 0
 
     def suggest(self, trial_id: str) -> Any:
-        trial = self._sweep.suggest() if self._live < SLOTS else "wait"
+        trial = self._sweep.next_trial() if self._live < SLOTS else "wait"
         if not isinstance(trial, Trial):
             return Searcher.FINISHED if trial == "finished" and not self._live else None
         self._live += 1

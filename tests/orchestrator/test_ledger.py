@@ -6,17 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.ledger import Damaged, Ledger, read, write_atomic
+from orchestrator.ledger import Damaged, Ledger, read, read_history, write_atomic
+from search_spaces.events import LedgerRecord, SweepInterrupted, SweepOpened, event_to_json
 
-EVENTS = [{"event": "asked", "id": f"trial-{i}", "lr": 5e-4, "text": "ä\n"} for i in range(5)]
+
+def event(text):
+    """An event that is told from others by its text."""
+    return SweepInterrupted(reason=text)
+
+
+EVENTS = [event(f"{i} ä\n") for i in range(5)]
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A sweep folder with five records, closed."""
     ledger = Ledger.open(tmp_path / "sweep", clock=lambda: 1000.5)
-    for event in EVENTS:
-        ledger.append(event)
+    for each in EVENTS:
+        ledger.append(each)
     ledger.close()
     return tmp_path / "sweep"
 
@@ -28,7 +35,7 @@ def line_of(record):
 
 
 def test_records_come_back_as_they_were_appended(folder):
-    expected = [{**event, "seq": i, "time": 1000.5} for i, event in enumerate(EVENTS, 1)]
+    expected = [LedgerRecord(seq=i, time=1000.5, event=each) for i, each in enumerate(EVENTS, 1)]
     assert read(folder) == expected
     ledger = Ledger.open(folder)
     assert ledger.records == expected
@@ -36,19 +43,21 @@ def test_records_come_back_as_they_were_appended(folder):
 
 
 def test_the_file_holds_one_checksummed_line_of_sorted_json_per_record(folder):
-    assert (folder / "ledger.jsonl").read_bytes() == b"".join(line_of(record) for record in read(folder))
+    assert (folder / "ledger.jsonl").read_bytes() == b"".join(
+        line_of({**event_to_json(record.event), "seq": record.seq, "time": record.time}) for record in read(folder)
+    )
 
 
 def test_a_reopened_ledger_counts_on(folder):
     ledger = Ledger.open(folder, clock=lambda: 7.0)
-    assert [r["seq"] for r in ledger.append({"event": "a"}, {"event": "b"})] == [6, 7]
+    assert [r.seq for r in ledger.append(event("a"), event("b"))] == [6, 7]
     ledger.close()
-    assert [(r["seq"], r["event"], r["time"]) for r in read(folder)][5:] == [(6, "a", 7.0), (7, "b", 7.0)]
+    assert [(r.seq, r.event.reason, r.time) for r in read(folder)][5:] == [(6, "a", 7.0), (7, "b", 7.0)]
 
 
 def test_what_append_returns_is_what_a_reader_gets(tmp_path):
     ledger = Ledger.open(tmp_path)
-    returned = ledger.append({"event": "x", "pair": (1, 2), "nested": {"b": None, "a": True}})
+    returned = ledger.append(SweepOpened(manifest={"pair": (1, 2), "nested": {"b": None, "a": True}}))
     assert returned == read(tmp_path) == ledger.records
     ledger.close()
 
@@ -57,19 +66,19 @@ def test_a_clock_that_jumps_back_does_not_disturb_the_order(tmp_path):
     times = iter([100.0, 100.0, 5.0, 1e10, 6.0])
     ledger = Ledger.open(tmp_path, clock=lambda: next(times))
     for name in "abcd":
-        ledger.append({"event": name})
+        ledger.append(event(name))
     ledger.close()
-    assert [(r["seq"], r["event"]) for r in read(tmp_path)] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+    assert [(r.seq, r.event.reason) for r in read(tmp_path)] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
 
 
 def test_threads_leave_no_gap(tmp_path):
     ledger = Ledger.open(tmp_path)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: ledger.append({"event": "x", "i": i}, {"event": "y", "i": i}), range(100)))
+        list(pool.map(lambda i: ledger.append(event(f"{i}"), event(f"{i}")), range(100)))
     ledger.close()
     records = read(tmp_path)
-    assert [r["seq"] for r in records] == list(range(1, 201))
-    assert all(a["i"] == b["i"] for a, b in zip(records[::2], records[1::2], strict=True))
+    assert [r.seq for r in records] == list(range(1, 201))
+    assert all(a.event == b.event for a, b in zip(records[::2], records[1::2], strict=True))
 
 
 def test_many_events_cost_one_fsync(tmp_path, monkeypatch):
@@ -85,8 +94,8 @@ def test_many_events_cost_one_fsync(tmp_path, monkeypatch):
 def test_what_json_cannot_hold_is_refused_and_leaves_no_trace(folder, bad):
     ledger = Ledger.open(folder)
     with pytest.raises((ValueError, TypeError)):
-        ledger.append({"event": "fine"}, {"event": "x", "score": bad})
-    assert ledger.append({"event": "next"})[0]["seq"] == 6
+        ledger.append(event("fine"), SweepOpened(manifest={"score": bad}))
+    assert ledger.append(event("next"))[0].seq == 6
     ledger.close()
     assert len(read(folder)) == 6
 
@@ -101,14 +110,14 @@ def test_a_crash_at_any_byte_of_the_last_record_keeps_all_before_it(folder):
         assert path.read_bytes() == whole[:cut], "a reader changes nothing"
         ledger = Ledger.open(folder)
         assert ledger.records == before
-        assert ledger.append({"event": "after"})[0]["seq"] == 5
+        assert ledger.append(event("after"))[0].seq == 5
         ledger.close()
-        assert [r["event"] for r in read(folder)] == ["asked"] * 4 + ["after"]
+        assert [r.event.reason for r in read(folder)] == [e.reason for e in EVENTS[:4]] + ["after"]
 
 
 def test_a_crash_within_a_batch_keeps_the_whole_lines_of_it(tmp_path):
     ledger = Ledger.open(tmp_path)
-    ledger.append({"event": "first"})
+    ledger.append(event("first"))
     ledger.append(*EVENTS)
     ledger.close()
     path = tmp_path / "ledger.jsonl"
@@ -167,7 +176,7 @@ def test_a_driver_that_died_before_its_first_record_left_a_fresh_sweep(tmp_path)
     Ledger.open(tmp_path).close()
     ledger = Ledger.open(tmp_path)
     assert ledger.records == []
-    assert ledger.append({"event": "sweep"})[0]["seq"] == 1
+    assert ledger.append(event("sweep"))[0].seq == 1
     ledger.close()
 
 
@@ -202,3 +211,23 @@ def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ({"event": "paused"}, "unknown event, 'paused'"),
+        ({"event": "interrupted"}, "lacks reason"),
+        ({"event": "interrupted", "reason": 3}, "reason cannot be read"),
+        ({"event": "interrupted", "reason": "x", "until": 3}, "has unknown until"),
+        ({"event": "started", "id": "0123456789abcdef"}, "no earlier record asks for"),
+    ],
+)
+def test_a_whole_record_that_is_no_event_is_damage_with_a_way_out(folder, record, fault):
+    path = folder / "ledger.jsonl"
+    path.write_bytes(
+        path.read_bytes() + line_of({**record, "seq": 6, "time": 1.0}) + line_of({"event": "later", "seq": 7})
+    )
+    for reads in (read, read_history, Ledger.open):
+        with pytest.raises(Damaged, match=rf"ledger\.jsonl, record 6: it .*{fault}.*head -n 5"):
+            reads(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ledger import Damaged, Held, Ledger, read
+from search_spaces.events import SweepInterrupted
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +30,9 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from orchestrator.ledger import Ledger
+from search_spaces.events import SweepInterrupted, SweepOpened
 ledger = Ledger.open(Path(sys.argv[1]))
-ledger.append({"event": "sweep"})
+ledger.append(SweepOpened(manifest={}))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -39,9 +41,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from orchestrator.ledger import Ledger
+from search_spaces.events import SweepInterrupted, SweepOpened
 ledger = Ledger.open(Path(sys.argv[1]))
 for i in range(100000):
-    ledger.append({"event": "progress", "i": i, "pad": "x" * 50})
+    ledger.append(SweepInterrupted(reason=f"{i} " + "x" * 50))
     print(i, flush=True)
 """
 
@@ -49,18 +52,19 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from orchestrator.ledger import Ledger
+from search_spaces.events import SweepInterrupted, SweepOpened
 ledger = Ledger.open(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 written = 0
 try:
     while True:
-        ledger.append({"event": "progress", "pad": "x" * 100})
+        ledger.append(SweepInterrupted(reason="x" * 100))
         written += 1
 except OSError as error:
     first = error.errno
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 try:
-    ledger.append({"event": "interrupted"})
+    ledger.append(SweepInterrupted(reason="late"))
     print("accepted")
 except OSError as error:
     print(written, len(ledger.records), first, error)
@@ -94,7 +98,7 @@ def test_a_killed_holder_frees_the_sweep_at_once(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     ledger = Ledger.open(tmp_path)
-    assert ledger.append({"event": "next"})[0]["seq"] == 2
+    assert ledger.append(SweepInterrupted(reason="next"))[0].seq == 2
     ledger.close()
 
 
@@ -117,7 +121,7 @@ def test_a_copied_folder_is_free(holder, tmp_path):
 
 def test_a_failed_open_gives_the_lock_back(tmp_path):
     ledger = Ledger.open(tmp_path)
-    ledger.append({"event": "a"})
+    ledger.append(SweepInterrupted(reason="a"))
     ledger.close()
     (tmp_path / "ledger.jsonl").rename(tmp_path / "backup")
     with pytest.raises(Damaged):
@@ -153,14 +157,14 @@ def test_a_full_disk_ends_the_writing_and_leaves_only_whole_records(tmp_path):
     assert (tmp_path / "ledger.jsonl").stat().st_size <= 2000
     assert (tmp_path / "ledger.jsonl").read_bytes().endswith(b"\n"), "the half-written line was cut off"
     ledger = Ledger.open(tmp_path)
-    ledger.append({"event": "later"})
+    ledger.append(SweepInterrupted(reason="later"))
     ledger.close()
     assert not (tmp_path / "ledger.jsonl.torn").exists()
 
 
 def test_a_failed_fsync_is_final(tmp_path, monkeypatch):
     ledger = Ledger.open(tmp_path)
-    ledger.append({"event": "a"})
+    ledger.append(SweepInterrupted(reason="a"))
     real = os.fsync
     failures = iter([OSError(5, "Input/output error")])
 
@@ -172,16 +176,16 @@ def test_a_failed_fsync_is_final(tmp_path, monkeypatch):
 
     monkeypatch.setattr("orchestrator.ledger.os.fsync", fsync)
     with pytest.raises(OSError, match="Input/output"):
-        ledger.append({"event": "b"})
+        ledger.append(SweepInterrupted(reason="b"))
     with pytest.raises(OSError, match="earlier failure"):
-        ledger.append({"event": "c"})
-    assert [r["event"] for r in ledger.records] == [r["event"] for r in read(tmp_path)] == ["a"]
+        ledger.append(SweepInterrupted(reason="c"))
+    assert [r.event.reason for r in ledger.records] == [r.event.reason for r in read(tmp_path)] == ["a"]
     ledger.close()
 
 
 def test_an_interrupt_during_a_write_leaves_a_ledger_that_goes_on(tmp_path, monkeypatch):
     ledger = Ledger.open(tmp_path)
-    ledger.append({"event": "a"})
+    ledger.append(SweepInterrupted(reason="a"))
     real = os.fsync
     interrupts = iter([KeyboardInterrupt])
 
@@ -192,7 +196,7 @@ def test_an_interrupt_during_a_write_leaves_a_ledger_that_goes_on(tmp_path, monk
 
     monkeypatch.setattr("orchestrator.ledger.os.fsync", fsync)
     with pytest.raises(KeyboardInterrupt):
-        ledger.append({"event": "lost"})
-    ledger.append({"event": "interrupted"})
+        ledger.append(SweepInterrupted(reason="lost"))
+    ledger.append(SweepInterrupted(reason="interrupted"))
     ledger.close()
-    assert [(r["seq"], r["event"]) for r in read(tmp_path)] == [(1, "a"), (2, "interrupted")]
+    assert [(r.seq, r.event.reason) for r in read(tmp_path)] == [(1, "a"), (2, "interrupted")]

@@ -15,6 +15,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
 from orchestrator.run_options import RunOptions
+from search_spaces.events import SweepOpened, TrialAsked, TrialEnded, WinnerChosen
 from search_spaces.language import Cell
 from search_spaces.loading import load
 from search_spaces.records import TRAINING_SEMANTICS
@@ -46,14 +47,14 @@ def sweep(tmp_path_factory):
     folder = out / sweep_id(plan.space)
     with closing(Ledger.open(folder)) as ledger:
         manifest = make_manifest(plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores")
-        ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
-        ledger.append(*({"event": "asked", "number": 0, "id": t.id, "trial": t.to_json()} for t in (searched, *finals)))
-        ledger.append({"event": "winner", "cell": vars(cell), "id": searched.id})
+        ledger.append(SweepOpened(format=1, manifest=manifest))
+        ledger.append(*(TrialAsked(id=t.id, trial=t) for t in (searched, *finals)))
+        ledger.append(WinnerChosen(cell=cell, id=searched.id))
         for trial, report in zip(finals, _train_together(finals, name, data, out), strict=True):
-            outcome = {**report.outcome.to_json(), "predictions": f"predictions/{trial.id}.json"}
+            outcome = replace(report.outcome, predictions=f"predictions/{trial.id}.json")
             answers = {"predictions": list(report.test.predictions), "labels": list(report.test.labels)}
-            write_atomic(folder / outcome["predictions"], str(answers).replace("'", '"'))
-            ledger.append({"event": "ended", "id": trial.id, "outcome": outcome, "cached": False})
+            write_atomic(folder / outcome.predictions, str(answers).replace("'", '"'))
+            ledger.append(TrialEnded(id=trial.id, outcome=outcome))
     return folder, str(cell)
 
 
@@ -73,7 +74,9 @@ def test_every_final_trained_alone_has_the_score_and_the_predictions_on_record(s
     folder, cell = sweep
     assert reproduce.main([str(folder), cell]) == exit_codes.COMPLETE
     shown = capsys.readouterr().out
-    on_record = {r["id"]: r["outcome"]["metrics"]["accuracy"] for r in read(folder) if r["event"] == "ended"}
+    on_record = {
+        r.event.id: r.event.outcome.metrics["accuracy"] for r in read(folder) if isinstance(r.event, TrialEnded)
+    }
     rows = re.findall(r"^ +(\d+) +([0-9a-f]{16}) +([\d.]+) +([\d.]+) +(\d+) of (\d+)$", shown, re.MULTILINE)
     assert {trial: float(score) for _, trial, score, *_ in rows} == {k: round(v, 4) for k, v in on_record.items()}
     assert [(seed, changed, number) for seed, *_, changed, number in rows] == [("1", "0", "60"), ("2", "0", "60")]
@@ -127,7 +130,7 @@ def test_a_wrong_seed_is_refused(sweep, capsys):
 def test_a_cell_without_a_winner_says_how_to_go_on(sweep, tmp_path, capsys):
     folder, cell = sweep
     with closing(Ledger.open(tmp_path / "young")) as ledger:
-        ledger.append(*(r for r in read(folder) if r["event"] == "sweep"))
+        ledger.append(*(r.event for r in read(folder) if isinstance(r.event, SweepOpened)))
     assert reproduce.main([str(tmp_path / "young"), cell]) == exit_codes.BAD_INPUT
     assert "has no winner yet; continue the sweep with: python -m orchestrator.run" in capsys.readouterr().err
 

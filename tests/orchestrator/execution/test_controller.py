@@ -8,10 +8,11 @@ import pytest
 
 from orchestrator.execution.controller import Controller
 from orchestrator.execution.trial_paths import TrialPaths
-from orchestrator.ledger import Ledger, read
+from orchestrator.ledger import Ledger
 from search_spaces.language import Budget, method
 from search_spaces.records import Trial
 from tests.fixtures.fakes import curve, drive, make_space, open_sweep, report, result
+from tests.fixtures.ledger_lines import read
 from trainables.worker.mailbox import Mailbox
 
 

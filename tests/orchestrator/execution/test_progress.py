@@ -20,12 +20,12 @@ def test_rows_count_what_the_sweep_did(tmp_path):
 
 def test_the_table_names_each_cell_and_its_running_trials(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    trial = sweep.suggest()
+    trial = sweep.next_trial()
     points = curve(trial)
     for point in points[:-1]:
         sweep.record(trial.id, point)
     sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
-    sweep.suggest()
+    sweep.next_trial()
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
     display.close(sweep.snapshot())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.execution import cluster
-from orchestrator.ledger import Ledger, read
+from orchestrator.ledger import Ledger, read_history
 from orchestrator.planning import forecast
 from orchestrator.planning.forecast import Done, Left, check_budget, done, left, look_ahead, makespan
 from orchestrator.planning.plan import Plan, make_plan
@@ -72,7 +72,7 @@ def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_pa
 
         sweep = open_sweep(space, tmp_path)
         with closing(sweep._ledger):
-            while not isinstance(trial := sweep.suggest(), str):
+            while not isinstance(trial := sweep.next_trial(), str):
                 points = falling(trial)
                 for p in points:
                     ended = end_of(trial, p) if p is points[-1] else (None, None)
@@ -94,7 +94,7 @@ def test_the_longest_chain_of_a_cell_is_its_rounds_and_a_final():
 def test_what_is_done_is_not_left(tmp_path):
     space = make_space()
     drive(space, tmp_path)
-    known, plan = done(read(tmp_path / "sweep")), Plan(space=space, stamp=(), shapes={}, tasks={})
+    known, plan = done(read_history(tmp_path / "sweep")), Plan(space=space, stamp=(), shapes={}, tasks={})
     for cell in space.cells:
         assert known[cell].finals == 2
         assert set(known[cell].states) <= set(END_STATES)
@@ -111,18 +111,22 @@ def test_epochs_of_a_trial_that_has_begun_are_not_left():
 def test_a_larger_time_budget_has_the_rest_of_the_search_before_it_and_perhaps_all_finals(tmp_path):
     space = make_space()
     ended = Scene("30s").run(space, tmp_path)
-    records, plan = read(tmp_path / "sweep"), Plan(space=space, stamp=(), shapes={}, tasks={})
-    assert forecast._time_budget(records, "30s") == ("30s", False)
-    assert forecast._time_budget(records, None) == forecast._time_budget(records, "31s") == ("", True)
+    history, plan = read_history(tmp_path / "sweep"), Plan(space=space, stamp=(), shapes={}, tasks={})
+    assert forecast._time_budget(history.ended_early, "30s") == ("30s", False)
+    assert (
+        forecast._time_budget(history.ended_early, None)
+        == forecast._time_budget(history.ended_early, "31s")
+        == ("", True)
+    )
     before = {cell: {e.trial.id: len(e.curve) for e in search.entries} for cell, search in ended.cells.items()}
     searched = {cell: sum(e.outcome.reason != BUDGET for e in s.search) for cell, s in ended.cells.items()}
-    assert {cell: known.searched for cell, known in done(records, True).items()} == searched
-    foreseen = {cell: left(plan, cell, known) for cell, known in done(records, True).items()}
+    assert {cell: known.searched for cell, known in done(history, True).items()} == searched
+    foreseen = {cell: left(plan, cell, known) for cell, known in done(history, True).items()}
     full = Scene(None).run(space, tmp_path)
     for cell, search in full.cells.items():
         more = sum(len(e.curve) - before[cell].get(e.trial.id, 0) for e in search.entries)
         assert more <= foreseen[cell].most
-    assert done(read(tmp_path / "sweep"))[cell].finals == 2
+    assert done(read_history(tmp_path / "sweep"))[cell].finals == 2
 
 
 def make_setting(**changes) -> Setting:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_manifest import space_json
 from orchestrator.run_options import RunOptions
-from orchestrator.search.cell import TrialEntry, together
+from orchestrator.search.cell import TrialEntry, aggregate_seeds
 from search_spaces.language import Budget, choice, log_uniform, method
 from search_spaces.records import Outcome, Progress
 from tests.fixtures.fakes import Died, drive, make_space, open_sweep, result
@@ -104,7 +104,7 @@ def entry(state, *scores):
     ],
 )
 def test_the_study_is_told_the_worst_end_and_the_mean_of_the_scores(states, told):
-    outcome, curve = together([entry(states[0], 10.0, 30.0), entry(states[1], 20.0, 40.0, 50.0)])
+    outcome, curve = aggregate_seeds([entry(states[0], 10.0, 30.0), entry(states[1], 20.0, 40.0, 50.0)])
     assert outcome.state == told
     assert outcome.best_score == 40.0
     assert [(p.epoch, p.best_score) for p in curve] == [(1, 15.0), (2, 35.0)]

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.ledger import Damaged, read
+from orchestrator.ledger import Damaged
 from search_spaces.language import Budget, choice, method
 from tests.fixtures.fakes import Died, curve, drive, make_space, open_sweep, result
+from tests.fixtures.ledger_lines import read
 
 
 def trials_of(sweep):
@@ -131,21 +132,21 @@ def test_a_broken_sweep_can_be_continued_once_its_cause_is_mended(tmp_path):
 def test_a_set_up_that_fails_at_once_stops_the_sweep(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
     for _ in range(3):
-        sweep.fail(sweep.suggest().id, "no such file")
+        sweep.fail(sweep.next_trial().id, "no such file")
     assert sweep.broken == "3 of 3 trials failed"
-    assert sweep.suggest() == "finished"
+    assert sweep.next_trial() == "finished"
 
 
 def test_a_draining_sweep_starts_nothing_and_resumes_later(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    running = sweep.suggest()
+    running = sweep.next_trial()
     sweep.drain("SIGINT")
-    assert sweep.suggest() == "finished"
+    assert sweep.next_trial() == "finished"
     assert not sweep.finished
     sweep._ledger.close()
     assert read(tmp_path / "sweep")[-1]["event"] == "interrupted"
     again = open_sweep(make_space(), tmp_path)
-    assert again.suggest().id == running.id
+    assert again.next_trial().id == running.id
 
 
 def test_a_ledger_of_another_space_is_refused(tmp_path):
@@ -156,7 +157,7 @@ def test_a_ledger_of_another_space_is_refused(tmp_path):
 
 def test_reporting_twice_changes_nothing(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    trial = sweep.suggest()
+    trial = sweep.next_trial()
     first = curve(trial)[0]
     assert sweep.record(trial.id, first)
     before = len(read(tmp_path / "sweep"))

@@ -4,14 +4,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from orchestrator.ledger import read
-from orchestrator.search.durations import Durations, seconds, spent
+from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.time_budget import TimeBudget, greedy, reserve
 from orchestrator.tracking.run_projection import Key, RunProjection
 from search_spaces import keys
+from search_spaces.events import EpochReported, LedgerRecord, SweepInterrupted, SweepOpened
+from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, Recipe, method
 from search_spaces.records import BUDGET
 from tests.fixtures.fakes import Died, curve, drive, end_of, make_space, open_sweep, result
+from tests.fixtures.ledger_lines import read
 
 
 @dataclass
@@ -26,21 +28,18 @@ class Scene:
         return drive(space, root, workers=self.workers, begin=self._begin, look=self._look, **more)
 
     def _begin(self, sweep):
-        self.sweep, records = sweep, sweep._ledger.records
-        self.allowance = TimeBudget(self.budget, [], lambda: self.now) if self.budget else None
-        if sweep.curtailed and (not self.allowance or self.allowance.seconds > sweep.curtailed["allowed"]):
-            sweep.extend()
-        self._seen = len(records)
-        if self.allowance:
-            self.allowance.durations.note(records)
+        self.sweep, history = sweep, sweep._ledger.history
+        self.time_budget = TimeBudget(self.budget, history, lambda: self.now) if self.budget else None
+        if sweep.ended_early and (not self.time_budget or self.time_budget.allows_more_than(sweep.ended_early)):
+            sweep.resume_searches()
+        self._seen = len(sweep._ledger.records)
 
     def _look(self):
         records = self.sweep._ledger.records[self._seen :]
         self._seen += len(records)
-        self.now += sum(r["event"] == "progress" for r in records) / self.workers
-        if self.allowance:
-            self.allowance.durations.note(records)
-            self.allowance.end_searches_when_due(self.sweep, self.workers)
+        self.now += sum(isinstance(r.event, EpochReported) for r in records) / self.workers
+        if self.time_budget:
+            self.time_budget.end_searches_when_due(self.sweep, self.workers)
 
 
 def calm(root):
@@ -58,9 +57,9 @@ def test_the_searches_end_in_time_for_the_finals(budget, workers, tmp_path):
         assert [e.outcome.state for e in search.finals] == ["DONE"] * 2
         assert search.search
         assert search.winner
-    assert sweep.curtailed["budget"] == scene.budget
+    assert sweep.ended_early.budget == scene.budget
     # An epoch is what a trial takes to hear that it is over.
-    assert scene.now <= scene.allowance.seconds + 1
+    assert scene.now <= scene.time_budget.seconds + 1
     tried = [len(search.search) for search in sweep.cells.values()]
     assert sum(tried) < 28
     assert max(tried) - min(tried) <= space.budget.in_flight, "cells are cut where they stand, and they stand even"
@@ -113,7 +112,7 @@ def test_a_configuration_that_fails_is_replaced_by_another_so_that_each_cell_has
 def test_with_time_enough_nothing_is_cut_and_nothing_is_said(tmp_path):
     sweep = Scene("10m").run(make_space(), tmp_path)
     assert result(sweep) == result(calm(tmp_path)[0])
-    assert not sweep.curtailed
+    assert not sweep.ended_early
     assert {"curtailed", "extended"}.isdisjoint(r["event"] for r in read(tmp_path / "sweep"))
 
 
@@ -122,14 +121,14 @@ def test_a_killed_driver_continues_to_the_end_that_the_budget_had_set(dies_at, t
     space, scene, trained = make_space(), Scene("30s"), []
     with pytest.raises(Died):
         scene.run(space, tmp_path, dies_at=dies_at, trained=trained)
-    cut = scene.sweep.curtailed
+    cut = scene.sweep.ended_early
     asked = {e.trial.id for s in scene.sweep.cells.values() for e in s.search}
     without = sum(not s.search for s in scene.sweep.cells.values())
     again = Scene("30s", now=scene.now).run(space, tmp_path, seed=7, trained=trained)
     assert again.finished
     assert len(trained) == len(set(trained))
     if cut:
-        assert again.curtailed["spent"] == cut["spent"]
+        assert again.ended_early.spent == cut.spent
         new = {e.trial.id for s in again.cells.values() for e in s.search} - asked
         assert len(new) == without, "only a cell that had nothing to choose from asks for more"
 
@@ -148,13 +147,13 @@ def test_a_search_that_is_taken_up_again_ends_as_one_that_was_never_ended(budget
     space, now = make_space(), 0.0
     for budget in budgets:
         scene = Scene(budget, now=now)
-        assert scene.run(space, tmp_path).curtailed
+        assert scene.run(space, tmp_path).ended_early
         now = scene.now
     if kill:
         with pytest.raises(Died):
             Scene(None).run(space, tmp_path, dies_at=kill)
     sweep = Scene(None).run(space, tmp_path, seed=3)
-    assert not sweep.curtailed
+    assert not sweep.ended_early
     assert result(sweep) == result(calm(tmp_path)[0])
 
 
@@ -204,18 +203,18 @@ def test_the_store_tells_finals_that_count_from_those_that_were_replaced(tmp_pat
 def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its_end(tmp_path):
     space = make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, final_seeds=3))
     sweep = open_sweep(space, tmp_path)
-    trial = sweep.suggest()
+    trial = sweep.next_trial()
     points = curve(trial)
     for progress in points:
         sweep.record(trial.id, progress, *(end_of(trial, progress) if progress is points[-1] else (None, None)))
     sweep.curtail("1s", 1.0, 1.0, 0.0)
     (search,) = sweep.cells.values()
     assert search.winner.trial == trial
-    final = sweep.suggest()
+    final = sweep.next_trial()
     assert final.phase == "final"
     sweep.extend()
     assert search.winner is None
-    assert sweep.suggest().phase == "search"
+    assert sweep.next_trial().phase == "search"
     assert final.id not in {e.trial.id for e in search.entries}
     sweep._ledger.close()
     again = open_sweep(space, tmp_path)
@@ -225,20 +224,18 @@ def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its
 def test_what_is_kept_for_the_finals_is_what_they_took_elsewhere(tmp_path):
     space = make_space(tasks=("t",), recipe=Recipe(epochs=8, patience=8))
     sweep = open_sweep(space, tmp_path)
-    durations = Durations()
+    durations = Durations(sweep._ledger.history)
     assert reserve(sweep, durations, 2) == 0
-    first, second = sweep.suggest(), sweep.suggest()
+    first, second = sweep.next_trial(), sweep.next_trial()
     assert first.cell != second.cell
     points = [replace(p, seconds=5.0) for p in curve(first)]
     for progress in points:
         sweep.record(first.id, progress, *(end_of(first, progress) if progress is points[-1] else (None, None)))
-    durations.note(sweep._ledger.records)
     # Each of two cells: two finals of 40 s, and an epoch of 5 s; the second cell has not even reported yet.
     assert reserve(sweep, durations, 1) == 2 * (80 + 5) + 5
     assert reserve(sweep, durations, 2) == (80 + 5) + 5
     assert reserve(sweep, durations, 4) == (40 + 5) + 5
     sweep.record(second.id, replace(curve(second)[0], seconds=1.0))
-    durations = Durations(sweep._ledger.records)
     assert reserve(sweep, durations, 1) == 80 + 5 + 2 * 8 * 1 + 1 + 5
 
 
@@ -264,6 +261,8 @@ def test_anything_else_is_no_time(text):
 
 
 def test_time_between_two_drivers_is_not_spent():
-    times = [("sweep", 100.0), ("asked", 101.0), ("progress", 130.0), ("sweep", 5000.0), ("progress", 5010.0)]
-    assert spent({"event": event, "time": time} for event, time in times) == 30 + 10
-    assert spent([]) == 0
+    opened, other = SweepOpened(manifest={}), SweepInterrupted(reason="")
+    times = [(opened, 100.0), (other, 101.0), (other, 130.0), (opened, 5000.0), (other, 5010.0)]
+    records = [LedgerRecord(seq=i, time=time, event=event) for i, (event, time) in enumerate(times, 1)]
+    assert SweepHistory(records).seconds_spent == 30 + 10
+    assert SweepHistory().seconds_spent == 0

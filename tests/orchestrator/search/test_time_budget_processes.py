@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from orchestrator.ledger import read_history
 from tests.fixtures.cli_process import arguments, finish, start, table, write_project
 from tests.fixtures.ledger_lines import read
 

@@ -100,7 +100,7 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
 def test_a_sweeps_file_names_the_code_of_earlier_calls():
     runs = RunProjection()
     for commit, dirty in (("a", False), ("b", True), ("a", False), ("c", False)):
-        runs.apply({"event": "sweep", "time": 0.0, "manifest": {"sweep": "s", "commit": commit, "dirty": dirty}})
+        runs.apply(*numbered([{**SWEEP, "manifest": {"sweep": "s", "commit": commit, "dirty": dirty}}]))
     (edit,) = runs.take()
     found = json.loads(edit.files[keys.SWEEP_FILE])
     assert (found["commit"], found["earlier_code"]) == ("c", [["a", False], ["b", True]])

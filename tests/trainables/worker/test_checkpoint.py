@@ -96,7 +96,7 @@ def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
     sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
     folder, events = tmp_path / "checkpoints", []
     keeper = CheckpointRetention(sweep, folder, events.append)
-    first, second = sweep.suggest(), sweep.suggest()
+    first, second = sweep.next_trial(), sweep.next_trial()
     for trial in (first, second):
         (folder / trial.id).mkdir(parents=True)
         save_file({"best": torch.zeros(250), "keep": torch.ones(3, 2)}, folder / trial.id / "state.safetensors")
@@ -116,10 +116,10 @@ def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_p
     sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
     folder = tmp_path / "checkpoints"
     keeper = CheckpointRetention(sweep, folder)
-    running = sweep.suggest()
+    running = sweep.next_trial()
     (folder / running.id).mkdir(parents=True)
     scores_of = {}
-    while isinstance(trial := sweep.suggest(), Trial):
+    while isinstance(trial := sweep.next_trial(), Trial):
         (folder / trial.id).mkdir()
         points = curve(trial)
         for point in points[:-1]:
