@@ -25,6 +25,7 @@ from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
 from trainables.backbone.models import MissingModel
+from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
 
 ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
@@ -174,7 +175,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.gpus <= 4096:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
-    plan = make_plan(load(arguments.space), options)
+    plan = make_plan(load(arguments.space, METHODS), options)
     if arguments.plan:
         print(preview.plan_text(plan, options))
         return exit_codes.COMPLETE

@@ -9,6 +9,7 @@ import runpy
 import traceback
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
+from inspect import signature
 from pathlib import Path
 
 from search_spaces import language
@@ -31,8 +32,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(known)}"
 
 
-def load(name: str) -> Space:
-    """The space of that name, or the one in the Python file at that path: a value called `space`, or a function that makes it.
+def load(name: str, methods: Iterable[str] = ()) -> Space:
+    """Return the space of that name, or the one in the Python file at that path.
+
+    The file assigns the space to the name `space`, or defines a function `space` that returns it. A function with a parameter
+    receives `methods`, the names of all methods.
 
     Raises ValueError naming the file and line when there is none, when it does not parse, or when it says something
     that a space cannot mean.
@@ -45,7 +49,7 @@ def load(name: str) -> Space:
         if name not in names():
             raise ValueError(f"--space {name!r} is not known: {nearest(name, names())}; or give the path of a .py file")
         path = FOLDER / f"{name}.py"
-    return replace(_execute(path), name=check_name("space", path.stem), folder=path.parent.resolve())
+    return replace(_execute(path, tuple(methods)), name=check_name("space", path.stem), folder=path.parent.resolve())
 
 
 def docstring(name: str) -> str:
@@ -54,11 +58,11 @@ def docstring(name: str) -> str:
     return (text or "").split("\n")[0]
 
 
-def _execute(path: Path) -> Space:
+def _execute(path: Path, methods: tuple[str, ...]) -> Space:
     try:
         found = runpy.run_path(str(path)).get("space")
         if callable(found):
-            found = found()
+            found = found(methods) if signature(found).parameters else found()
     except SyntaxError as error:
         raise ValueError(f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}") from None
     # A user's file may raise anything; it is theirs to mend, not a bug of ours.

@@ -6,11 +6,56 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.preview import plan_text
+from orchestrator.planning.sweep_manifest import sweep_id
 from search_spaces.loading import load, names
 from tests.fixtures.run_options import make_options
 from tests.orchestrator.planning.test_plan import plan_of
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
+
+VARIANTS = ("norm_input", "batch_norm", "tanh", "attention_only", "parallel", "multiplicative")
+FIRST_RELEASE = frozenset(
+    [
+        "full",
+        "top_layers",
+        "layer_norm",
+        "linear_probe",
+        "adapter",
+        "houlsby_variant",
+        "pfeiffer",
+        "parallel",
+        "adapter_drop",
+        "adapter_drop_robust",
+        "sparse_adapter",
+        "madapter",
+        "compacter",
+        "compacter_pp",
+        "lora",
+        "rslora",
+        "dora",
+        "pissa",
+        "vera",
+        "adalora",
+        "dylora",
+        "ia3",
+        "bitfit",
+        "bitfit_small",
+        "prefix",
+        "prefix_mlp",
+        "p_tuning_v2",
+        "prompt_tuning",
+        "adaption_prompt",
+        "threshold_mask",
+        "fish_mask",
+        "lt_sft",
+        "diff_pruning",
+        "child_tuning_f",
+        "child_tuning_d",
+        "mam",
+        "unipelt",
+        "propetl",
+    ]
+)
 
 
 @pytest.fixture
@@ -26,13 +71,13 @@ def csv_tasks(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", names())
 def test_every_shipped_space_is_a_correct_plan(name, csv_tasks, tmp_path):
-    plan = plan_of(load(name))
+    plan = plan_of(load(name, METHODS))
     budget = plan.space.budget
     tries = sum(plan.num_configurations(plan.space.entry(c.method)) for c in plan.space.cells)
     assert plan.trials == tries * budget.search_seeds + len(plan.space.cells) * budget.final_seeds
     text = plan_text(plan, make_options(tmp_path))
     assert all(entry.label in text for entry in plan.space.methods)
-    reduced = plan_of(load(name), models=["roberta-base"], num_configurations=1, final_seeds=1, epochs=2)
+    reduced = plan_of(load(name, METHODS), models=["roberta-base"], num_configurations=1, final_seeds=1, epochs=2)
     assert reduced.trials == len(reduced.space.cells) * (budget.search_seeds + 1)
 
 
@@ -108,8 +153,15 @@ def test_the_grid_of_the_papers_tables_is_tried_as_a_whole():
     assert plan.trials == 768 * 5 // 4 + 2 * 4 * 5 * 3
 
 
-def test_the_space_of_all_methods_has_all_of_them():
-    assert {entry.name for entry in load("glue_all_methods").methods} == set(METHODS)
+def test_the_space_of_all_methods_is_made_from_their_names():
+    labels = [entry.label for entry in load("glue_all_methods", ["full", "houlsby_variant", "a_new_method"]).methods]
+    assert labels == ["full", *(f"houlsby_{v}" for v in VARIANTS), "a_new_method"]
+
+
+def test_the_space_of_all_methods_is_the_sweep_that_it_was():
+    """With the methods of the first release: a sweep that was begun with it is continued."""
+    first_release = [name for name in METHODS if name in FIRST_RELEASE]
+    assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-19d0e4b0"
 
 
 def test_the_space_of_small_budgets_keeps_its_promise():

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, StepValues, Values
 from trainables.methods.initializers import normal
 from trainables.methods.lora import LoRA
@@ -43,6 +43,8 @@ class AdaLoRA(LoRA):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 2e-3, 5e-3, 1e-2), "target": choice(2, 4, 8)}
     penalised: ClassVar[bool] = True
     memories: ClassVar[int] = 2
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 6, "target": 2}
+    example_lr: ClassVar[float] = 0.01
 
     r: int = 12
     target: int = 8

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import truncated
@@ -40,6 +40,7 @@ class Adapter(Method):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": ADAPTER_LR, "r": choice(32, 64, 128)}
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
 
     r: int = 64
     init_scale: float = SIGMA

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from search_spaces.language import Scalar
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.pfeiffer import Pfeiffer
 from trainables.methods.spec import Parameter, Shape, Site
@@ -32,6 +33,8 @@ class AdapterDrop(Pfeiffer):
 
     title: ClassVar[str] = "AdapterDrop"
     paper: ClassVar[str] = "Rücklé et al. 2021"
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "dropped": 1}
+    example_lr: ClassVar[float] = 0.01
 
     dropped: int = 5
 

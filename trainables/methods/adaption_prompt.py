@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import normal
@@ -35,6 +35,8 @@ class AdaptionPrompt(Method):
     family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("attention.context",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "layers": choice(2, 4, 6)}
+    example: ClassVar[Mapping[str, Scalar]] = {"layers": 2, "length": 3}
+    example_lr: ClassVar[float] = 0.05
 
     layers: int = 2
     length: int = 10

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from search_spaces.language import Dimension, Recipe
+from search_spaces.language import Dimension, Recipe, Scalar
 from trainables.methods.context import SiteContext, StepValues, Values
 from trainables.methods.initializers import FROZEN
 from trainables.methods.spec import HeadReads, Mask, MethodFamily, Parameter, Shape, Site
@@ -42,6 +42,10 @@ class Method(ABC):
     search: ClassVar[Mapping[str, Dimension]] = {}
     # Which parameters of all LayerNorms are trained beside its own.
     norms: ClassVar[Literal["none", "biases", "all"]] = "none"
+    # Settings for a tiny encoder (2 layers, width 32, 4 heads), and a learning rate with which it learns a made-up task there in
+    # six epochs: what the tests of all methods use.
+    example: ClassVar[Mapping[str, Scalar]] = {}
+    example_lr: ClassVar[float] = 3e-3
     # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/weights.py`.
     shares_backbone: ClassVar[bool] = True
     # Parts into which the planned epochs are cut. With two, the mask is drawn where the second one begins, which is then a

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.activations import gelu
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
@@ -39,6 +39,8 @@ class Compacter(Method):
     sites: ClassVar[tuple[Site, ...]] = ("attention.output", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2), "r": choice(24, 48, 96)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up_left", "up_bias")
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
+    example_lr: ClassVar[float] = 0.01
 
     r: int = 24
     n: int = 4
@@ -73,6 +75,7 @@ class Compacter(Method):
 class CompacterPlusPlus(Compacter):
     title: ClassVar[str] = "Compacter++"
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "n": 2}
 
 
 def kronecker_sum(a: Tensor, b: Tensor) -> Tensor:

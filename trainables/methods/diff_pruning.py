@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.context import Values
 from trainables.methods.initializers import constant
@@ -46,6 +46,7 @@ class DiffPruning(WeightMethod):
     phases: ClassVar[Literal[1, 2]] = 2
     penalised: ClassVar[bool] = True
     noisy: ClassVar[tuple[str, ...]] = ("alpha", "shared_alpha")
+    example: ClassVar[Mapping[str, Scalar]] = {"keep": 0.1}
 
     keep: float = 0.005
     l0: float = 1.25e-7

@@ -9,10 +9,11 @@ its own, a batch's squared gradient being something else. Traps: decoupled weigh
 masked too; Adam's moments stay dense in memory. `stored` counts the values that changed, not where they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.spec import Mask, MethodFamily, Shape
 from trainables.methods.validate import require_int, require_number
@@ -26,6 +27,7 @@ class FishMask(WeightMethod):
     paper: ClassVar[str] = "Sung et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.001, 0.005, 0.02)}
+    example: ClassVar[Mapping[str, Scalar]] = {"keep": 0.1, "examples": 20}
 
     keep: float = 0.005
     examples: int = 256

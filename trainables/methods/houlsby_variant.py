@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.activations import gelu, swish
 from trainables.methods.adapter import Adapter
 from trainables.methods.context import SiteContext, Values
@@ -67,6 +67,7 @@ class HoulsbyVariant(Adapter):
 
     title: ClassVar[str] = "Houlsby variant"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(32, 64, 128)}
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "variant": "batch_norm"}
 
     variant: Variant = "norm_input"
     extra: int = 1

@@ -31,6 +31,7 @@ class LinearProbe(Method):
         "lr": choice(5e-4, 1e-3, 3e-3, 1e-2),
         "reads": choice("own", "first", "mean"),
     }
+    example_lr: ClassVar[float] = 0.03
 
     reads: HeadReads = "mean"
 

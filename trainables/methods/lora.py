@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM
@@ -61,6 +61,7 @@ class LoRA(LowRank):
     paper: ClassVar[str] = "Hu et al. 2022"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up",)
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
 
     r: int = 8
     alpha: float | None = None

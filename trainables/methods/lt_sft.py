@@ -9,10 +9,11 @@ is not here. Traps: all parameters move in the first phase, `counts` says so; `s
 without their places.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.full import Full
 from trainables.methods.spec import Mask, MethodFamily, Shape
 from trainables.methods.validate import require_number
@@ -28,6 +29,7 @@ class LtSft(Full):
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.005, 0.01, 0.05)}
     phases: ClassVar[Literal[1, 2]] = 2
     rewinds: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Scalar]] = {"keep": 0.1}
 
     keep: float = 0.01
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.adapter import ADAPTER_LR, Adapter
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import IDENTITY, RELU_UNIFORM, truncated
@@ -37,6 +37,7 @@ class MAdapter(Adapter):
         "r": choice(16, 32, 64),
         "n_mid": choice(1, 2, 3),
     }
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "n_mid": 2}
 
     r: int = 32
     n_mid: int = 1

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.parallel import Parallel
@@ -36,6 +36,7 @@ class MAM(Method):
     family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.prefix", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 64)}
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 2, "r": 4}
 
     length: int = 16
     mlp: int = 0

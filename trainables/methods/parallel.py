@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM, ONES
@@ -42,6 +42,7 @@ class Parallel(Method):
         "scale": choice(1.0, 4.0),
     }
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "beside": "both", "scale": "learned"}
 
     r: int = 64
     beside: Literal["ffn", "attention", "both"] = "ffn"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import normal
@@ -38,6 +38,7 @@ class Pfeiffer(Method):
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48, 64)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
 
     r: int = 48
 

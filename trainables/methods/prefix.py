@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM, normal, uniform
@@ -36,6 +36,8 @@ class Prefix(Method):
     family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("attention.prefix",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 5e-3, 1e-2), "length": choice(10, 20, 40)}
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 3}
+    example_lr: ClassVar[float] = 0.05
 
     length: int = 20
     mlp: int = 0
@@ -85,6 +87,8 @@ class PrefixMLP(Prefix):
 
     title: ClassVar[str] = "Prefix tuning (MLP)"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "length": choice(10, 20, 40)}
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 3, "mlp": 16}
+    example_lr: ClassVar[float] = 0.003
 
     mlp: int = 512
 
@@ -99,6 +103,7 @@ class PTuningV2(Prefix):
 
     title: ClassVar[str] = "P-tuning v2"
     paper: ClassVar[str] = "Liu et al. 2022"
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 4}
 
     dropout: float = 0.1
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import Values
 from trainables.methods.initializers import WORDS, normal
@@ -35,6 +35,8 @@ class PromptTuning(Method):
     family: ClassVar[MethodFamily] = "prompt"
     sites: ClassVar[tuple[Site, ...]] = ("embeddings",)
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 1e-2, 3e-2, 1e-1), "length": choice(10, 20, 50)}
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 5}
+    example_lr: ClassVar[float] = 0.05
 
     length: int = 20
     start: Literal["vocabulary", "normal"] = "vocabulary"

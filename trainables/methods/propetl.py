@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import uniform
@@ -41,6 +41,8 @@ class ProPETL(Method):
         "mask_lr": choice(1e-3, 3e-3, 1e-2),
     }
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
+    example_lr: ClassVar[float] = 0.01
 
     r: int = 64
     share: float = 0.5

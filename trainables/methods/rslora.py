@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.lora import LoRA
 
 
@@ -21,6 +21,7 @@ class RsLoRA(LoRA):
     title: ClassVar[str] = "rsLoRA"
     paper: ClassVar[str] = "Kalajdzievski 2023"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "targets": "all"}
 
     @property
     def scale(self) -> float:

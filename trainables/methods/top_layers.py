@@ -7,10 +7,11 @@ the embeddings, so it is not full fine-tuning. Trap: the frozen lower part needs
 training, as for every method here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.backbone_weights import WeightMethod
 from trainables.methods.initializers import FROZEN
 from trainables.methods.spec import BackboneTensor, MethodFamily, Parameter, Shape
@@ -25,6 +26,7 @@ class TopLayers(WeightMethod):
     paper: ClassVar[str] = "Houlsby et al. 2019"
     family: ClassVar[MethodFamily] = "freezing"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "k": choice(1, 2, 3, 5)}
+    example: ClassVar[Mapping[str, Scalar]] = {"k": 1}
 
     k: int = 2
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM, normal
@@ -40,6 +40,7 @@ class UniPELT(Method):
     family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.query", "attention.value", "attention.prefix", "ffn.output")
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48)}
+    example: ClassVar[Mapping[str, Scalar]] = {"length": 3, "r": 4, "rank": 2}
 
     length: int = 10
     mlp: int = 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from search_spaces.language import Dimension, choice
+from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import RELU_UNIFORM, constant
 from trainables.methods.lora import LowRank
@@ -32,6 +32,8 @@ class VeRA(LowRank):
     paper: ClassVar[str] = "Kopiczko et al. 2024"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2), "r": choice(64, 256, 1024)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("outer",)
+    example: ClassVar[Mapping[str, Scalar]] = {"r": 16, "targets": "all"}
+    example_lr: ClassVar[float] = 0.01
 
     r: int = 256
 

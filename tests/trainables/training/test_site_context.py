@@ -6,15 +6,28 @@ import torch
 from trainables.training.site_context import PackedSiteContext
 
 
-class OneSegment:
-    """Stands for the forward pass: all rows belong to the one segment."""
+INPUT, RESIDUAL = torch.ones(1, 2, 3), torch.zeros(1, 2, 3)
 
-    def tokens(self, segment, h):
+
+class OneSegment:
+    """Stands for the rows of all segments: they belong to the one there is."""
+
+    def part(self, segment, h, tokens):
         return h
 
 
 def context(site):
-    return PackedSiteContext(OneSegment(), None, 0, site, incoming=torch.ones(1, 2, 3))
+    return PackedSiteContext(
+        backbone=None,
+        segmented=OneSegment(),
+        segment=None,
+        tokens=None,
+        training=True,
+        layer=0,
+        site=site,
+        whole_input=INPUT,
+        whole_residual=RESIDUAL,
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +45,7 @@ def context(site):
 def test_an_input_that_the_site_does_not_have_is_refused(site, defined):
     for name in ("map_input", "sublayer_input", "residual"):
         if name in defined:
-            assert getattr(context(site), name).shape == (1, 2, 3)
+            assert getattr(context(site), name) is (RESIDUAL if name == "residual" else INPUT)
         else:
             with pytest.raises(AssertionError, match=f"{name} is not defined at {site}"):
                 getattr(context(site), name)
