@@ -33,6 +33,20 @@ def tiny_roberta(tmp_path_factory):
     return resolve(str(write_tiny(tmp_path_factory.mktemp("roberta"), "roberta")))
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A function from a model type to its small random encoder, written once."""
+    from functools import cache
+
+    from trainables.backbone.models import resolve
+
+    @cache
+    def get(family: str):
+        return resolve(str(write_tiny(tmp_path_factory.mktemp(family), family)))
+
+    return get
+
+
 @pytest.fixture
 def driver(monkeypatch):
     """Stands for the driver: takes a checked plan, and fails the test unless told what to do with it."""

@@ -7,6 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
+from trainables.backbone.families import FAMILIES
 from trainables.backbone.packing import pack
 from trainables.methods import METHODS
 from trainables.training.engine import Engine
@@ -28,33 +29,38 @@ def padded(split, chosen):
 
 
 def positions(model, mask):
-    """RoBERTa counts positions by the padding token, which our made-up ids do not use; BERT just counts."""
-    count = torch.arange(mask.shape[1]).expand_as(mask)
-    return count + 2 if model.family == "roberta" else count
+    """RoBERTa counts positions by the padding token, which our made-up ids do not use; the others just count."""
+    return torch.arange(mask.shape[1]).expand_as(mask) + (
+        2 if "roberta" in model.family or model.family == "camembert" else 0
+    )
 
 
 def hugging_face(model, layout, row):
+    """Transformers' own classification model with the trial's head, and its encoder."""
     reference = AutoModelForSequenceClassification.from_pretrained(
         model.path, num_labels=2, attn_implementation="eager"
     )
     values = {e.name: row[e.start : e.stop].view(e.shape) for e in layout.entries}
-    head = reference.classifier
+    out = reference.classifier
     with torch.no_grad():
-        if model.family == "roberta":
-            head.dense.weight.copy_(values["head.dense"].T)
-            head.dense.bias.copy_(values["head.dense_bias"])
-            head = head.out_proj
-        head.weight.copy_(values["head.out"].T)
-        head.bias.copy_(values["head.out_bias"])
-    return reference.eval()
+        if "head.dense" in values:
+            dense = reference.pre_classifier if model.family == "distilbert" else out.dense
+            dense.weight.copy_(values["head.dense"].T)
+            dense.bias.copy_(values["head.dense_bias"])
+            out = out if model.family == "distilbert" else out.out_proj
+        out.weight.copy_(values["head.out"].T)
+        out.bias.copy_(values["head.out_bias"])
+    return reference.eval(), reference.base_model
 
 
-@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
-def test_logits_and_gradients_equal_the_padded_model(family, request):
-    model = request.getfixturevalue(family)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
+    model = tiny_model(family)
     backbone, data = Backbone.load(model, torch.device("cpu")), make_data(low=3, high=30)
     layout = ParameterLayout(METHODS["full"](), backbone, 2)
     row = layout.initial(7, backbone)
+    # Away from zero, so that a head with another activation differs.
+    row[layout.by_name["head.out"].start : layout.by_name["head.out"].stop] *= 20
     group = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
     chosen = np.array([3, 11, 0, 25, 8])
     rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
@@ -62,14 +68,14 @@ def test_logits_and_gradients_equal_the_padded_model(family, request):
     logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
     losses_of(logits, rows, segment, regression=False).sum().backward()
 
-    reference = hugging_face(model, layout, row)
+    reference, encoder = hugging_face(model, layout, row)
     ids, mask = padded(data.train, chosen)
     labels = torch.from_numpy(data.train.labels[chosen]).long()
     out = reference(input_ids=ids, attention_mask=mask, position_ids=positions(model, mask), labels=labels)
     out.loss.backward()
 
     assert torch.allclose(logits[0], out.logits, atol=1e-5)
-    theirs = dict(getattr(reference, model.family).named_parameters())
+    theirs = dict(encoder.named_parameters())
     compared = 0
     for name, parameter in backbone.module.named_parameters():
         if theirs[name].grad is not None:

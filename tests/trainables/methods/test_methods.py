@@ -76,11 +76,12 @@ def test_a_method_counts_the_tensors_of_its_layout(method, name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_counts_the_parameters_that_move(method, tiny_bert, tiny_roberta):
-    for model in (tiny_bert, tiny_roberta):
-        engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, **SMALL[method])
-        engine.add_trial(trial, make_data(outputs=3))
-        assert engine.counts(trial.id) == count(build(method, SMALL[method]), model.shape, 3)
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_a_method_counts_the_parameters_that_move(family, method, tiny_model):
+    model = tiny_model(family)
+    engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, **SMALL[method])
+    engine.add_trial(trial, make_data(outputs=3))
+    assert engine.counts(trial.id) == count(build(method, SMALL[method]), model.shape, 3)
 
 
 @pytest.mark.parametrize("method", METHODS)

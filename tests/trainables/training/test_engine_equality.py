@@ -71,10 +71,10 @@ def test_other_methods_change_no_trial(family, request):
         assert [p.score for p in slot.progress] == [p.score for p in alone.progress]
 
 
-@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("method", SHARING)
-def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, request):
-    model, recipe = request.getfixturevalue(family), Recipe(epochs=2)
+def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, tiny_model):
+    model, recipe = tiny_model(family), Recipe(epochs=2)
     trials = [
         make_trial("adapter", r=4, seed=1, recipe=recipe),
         make_trial(method, seed=2, lr=3e-3, recipe=recipe, **SMALL[method]),

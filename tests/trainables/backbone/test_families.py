@@ -1,0 +1,57 @@
+"""Each model family declares the tensors of its model, and is the only place that names its modules."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from tests.fixtures.encoders import write_tiny
+from trainables.backbone.families import FAMILIES
+from trainables.backbone.models import peek, shape_of
+
+PACKAGES = ("search_spaces", "trainables", "orchestrator", "reports")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_declared_tensors_are_the_models_in_its_order(name, tiny_model):
+    family, path = FAMILIES[name], tiny_model(name).path
+    config = transformers.AutoConfig.from_pretrained(path)
+    shape = shape_of(config.to_dict())
+    options = {"add_pooling_layer": shape.pooler} if family.pretrained_pooler else {}
+    with torch.device("meta"):
+        module = getattr(transformers, family.model)(config, **options)
+        whole = getattr(transformers, family.model)(config)
+    assert [(t.name, t.shape) for t in shape.tensors] == [(n, tuple(p.shape)) for n, p in module.named_parameters()]
+    assert shape.total == sum(p.numel() for p in whole.parameters())
+
+
+def test_a_model_type_without_a_family_is_refused_with_the_list_of_those_that_have_one():
+    with pytest.raises(ValueError, match=f"'gpt2' has no site map; supported: {', '.join(FAMILIES)}$"):
+        shape_of({"model_type": "gpt2"})
+
+
+def test_an_electra_that_projects_its_embeddings_is_refused_before_anything_is_loaded(tmp_path):
+    write_tiny(tmp_path, "electra")
+    path = tmp_path / "config.json"
+    path.write_text(re.sub(r'"embedding_size": \d+', '"embedding_size": 16', path.read_text()))
+    with pytest.raises(ValueError, match=r"embedding_size = 16 and hidden_size = 32: a projection"):
+        peek(str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["dim", "n_layers", "n_heads", "hidden_dim"])
+def test_a_missing_size_is_named_as_the_family_calls_it(key, tiny_model):
+    config = transformers.AutoConfig.from_pretrained(tiny_model("distilbert").path).to_dict()
+    with pytest.raises(ValueError, match=rf"^{key} = None: must be a whole number"):
+        shape_of({**config, key: None})
+
+
+def test_nothing_but_the_families_names_modules_of_a_model():
+    names = re.compile(
+        r"encoder\.layer|transformer\.layer|\battention\.self\b|q_lin\b|LayerNorm\.(weight|bias)|4 \* \(?d \* d"
+    )
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.parent.name != "families"]
+    assert len(files) > 100
+    assert [str(path) for path in files if names.search(path.read_text())] == []
