@@ -100,7 +100,7 @@ def test_finals_of_another_configuration_are_not_the_cells(sweep):
     first, *_ = reproduce.read_cell(folder, cell).finals
     other = replace(first.trial, lr=1e-3)
     with closing(Ledger.open(folder)) as ledger:
-        ledger.append({"event": "asked", "number": 0, "id": other.id, "trial": other.to_json()})
+        ledger.append(TrialAsked(id=other.id, trial=other))
     assert [final.trial.seed for final in reproduce.read_cell(folder, cell).finals] == [1, 2]
 
 

@@ -16,6 +16,7 @@ from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.planning.throughput import Setting, Throughput, expected, measured
 from orchestrator.planning.token_counts import length, train_examples
 from orchestrator.run_options import RunOptions
+from search_spaces.events import event_from_json
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
 from search_spaces.records import BUDGET, END_STATES
 from tests.fixtures.encoders import write_tiny
@@ -171,7 +172,7 @@ def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2
     points = [replace(p, seconds=seconds) for p in curve(trial)[:2]]
     events += [{"event": "progress", "id": trial.id, "progress": p.to_json()} for p in points]
     with closing(Ledger.open(folder)) as ledger:
-        ledger.append(*events)
+        ledger.append(*map(event_from_json, events))
 
 
 def test_paces_are_those_of_the_ledgers_and_of_no_trial_that_was_only_re_used(tmp_path):

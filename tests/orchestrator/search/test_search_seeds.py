@@ -69,9 +69,10 @@ def test_a_configuration_that_lost_a_seed_cannot_win_by_the_others(how, tmp_path
         found = drive(seeded_space(grace=8), tmp_path / "hurt", fails=lambda trial: trial.id == lost).cells[cell]
     else:
         found = calm.cells[cell]
-        found._winner = None
+        found.winner = None
         entry = next(e for e in found.search if e.trial.id == lost)
         entry.outcome = Outcome(state="STOPPED", reason="asha", epochs=2, best_epoch=2, best_score=1.0)
+        found.choose_winner()
     rest = [seeds for seeds in groups(found) if seeds[0].trial.id != hurt[0].trial.id]
     assert found.winner is max(rest, key=lambda seeds: fmean(done(seeds)))[0]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from orchestrator.ledger import read as read_records
 from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.time_budget import TimeBudget, greedy, reserve
 from orchestrator.tracking.run_projection import Key, RunProjection
@@ -187,7 +188,8 @@ def test_the_store_tells_finals_that_count_from_those_that_were_replaced(tmp_pat
     sweep, finals, changed, _ = run_to_another_winner(tmp_path)
     manifest = {"sweep": "s", "space": "fake", "models": {}, "tasks": {}, "methods": {}}
     runs, tags = RunProjection(), {}
-    for record in [{"event": "sweep", "manifest": manifest, "time": 0.0}, *read(tmp_path / "sweep")]:
+    opening = LedgerRecord(seq=0, time=0.0, event=SweepOpened(manifest=manifest))
+    for record in [opening, *read_records(tmp_path / "sweep")]:
         runs.apply(record)
         for edit in runs.take():
             tags.setdefault(edit.run.key, dict(edit.run.tags)).update(edit.tags)
@@ -207,12 +209,12 @@ def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its
     points = curve(trial)
     for progress in points:
         sweep.record(trial.id, progress, *(end_of(trial, progress) if progress is points[-1] else (None, None)))
-    sweep.curtail("1s", 1.0, 1.0, 0.0)
+    sweep.end_searches_early(SearchesEndedEarly(budget="1s", allowed=1.0, spent=1.0, needed=0.0))
     (search,) = sweep.cells.values()
     assert search.winner.trial == trial
     final = sweep.next_trial()
     assert final.phase == "final"
-    sweep.extend()
+    sweep.resume_searches()
     assert search.winner is None
     assert sweep.next_trial().phase == "search"
     assert final.id not in {e.trial.id for e in search.entries}

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.ledger import read as read_records
 from orchestrator.tracking.run_projection import RunProjection
+from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.language import Recipe
 from search_spaces.records import Ablation, Outcome
 from tests.fixtures import fakes as fakes
-from tests.fixtures.ledger_lines import read
 from tests.fixtures.method_settings import SMALL
 from tests.fixtures.plain_adapters import PlainAdapters
 from tests.fixtures.plain_encoder import PlainEncoder
@@ -155,10 +156,10 @@ def report_of(model, folder, trial, ends=lambda resident: None):
     ends(resident)
     while resident.may_train(0):
         resident.engine.step()
-        resident.keep_up()
+        resident.finish_epoch()
     reports = []
     while resident.ready:
-        reports.append(resident.take())
+        reports.append(resident.next_report())
     return json.loads(json.dumps(reports[-1].to_json()))
 
 
@@ -228,8 +229,8 @@ def test_the_ledger_and_mlflow_keep_it_whenever_the_driver_dies(tmp_path, monkey
     assert len(finals) == 8
     assert all(entry.outcome.ablation == known for entry in finals)
 
-    runs, header = RunProjection(), {"event": "sweep", "manifest": {"sweep": "s"}}
-    for record in ({**header, "time": 0.0}, *read(tmp_path / "sweep")):
+    runs, opening = RunProjection(), LedgerRecord(seq=0, time=0.0, event=SweepOpened(manifest={"sweep": "s"}))
+    for record in (opening, *read_records(tmp_path / "sweep")):
         runs.apply(record)
     files = {edit.run.key.trial: edit.files for edit in runs.take() if "ablation.json" in edit.files}
     assert set(files) == {entry.trial.id for entry in finals}

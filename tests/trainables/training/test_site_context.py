@@ -5,7 +5,6 @@ import torch
 
 from trainables.training.site_context import PackedSiteContext
 
-
 INPUT, RESIDUAL = torch.ones(1, 2, 3), torch.zeros(1, 2, 3)
 
 
