@@ -22,18 +22,15 @@ class FakeResident:
         self._draw = random.Random(derive(trial.seed, trial.id, "curve"))
         self._top, self._speed = 50 + 40 * self._draw.random(), 0.2 + self._draw.random()
         self._points: list[Progress] = []
-        self._asked = self._reported = 0
+        self.num_requested = self._num_reported = 0
         self._began = 0.0
 
-    def ask(self) -> None:
-        self._asked += 1
-
-    def wants(self, ahead: int) -> bool:
-        return len(self._points) < min(self.trial.recipe.epochs, self._asked + ahead)
+    def may_train(self, epochs_ahead: int) -> bool:
+        return len(self._points) < min(self.trial.recipe.epochs, self.num_requested + epochs_ahead)
 
     @property
-    def ready(self) -> bool:
-        return self._reported < min(self._asked, len(self._points))
+    def has_report(self) -> bool:
+        return self._num_reported < min(self.num_requested, len(self._points))
 
     def train(self) -> None:
         """An epoch, at once."""
@@ -54,12 +51,12 @@ class FakeResident:
             )
         )
 
-    def take(self) -> Any:
+    def next_report(self) -> Any:
         from trainables.worker.trial_runner import Report  # brings torch, which the registry's process does not need
 
-        self._reported += 1
-        point = self._points[self._reported - 1]
-        if self._reported < self.trial.recipe.epochs:
+        self._num_reported += 1
+        point = self._points[self._num_reported - 1]
+        if self._num_reported < self.trial.recipe.epochs:
             return Report(progress=point)
         outcome = Outcome(
             state="DONE", reason="epochs", epochs=point.epoch, best_epoch=point.best_epoch, best_score=point.best_score
@@ -70,44 +67,44 @@ class FakeResident:
         return Report(progress=point, outcome=outcome, test=test)
 
 
-class FakeLane:
-    """All residents that want to train do an epoch in one turn, which takes `seconds`."""
+class FakeDeviceWorker:
+    """Every trial with a requested epoch trains it in one step, which takes `seconds`."""
 
-    def __init__(self, ahead: int, seconds: float):
-        self._ahead, self._seconds = ahead, seconds
+    def __init__(self, epochs_ahead: int, seconds: float):
+        self._epochs_ahead, self._seconds = epochs_ahead, seconds
         self.residents: dict[str, FakeResident] = {}
         self.failures: dict[str, Exception] = {}
 
-    def enter(self, job: Any) -> None:
+    def add_trial(self, job: Any) -> None:
         self.residents[job.trial.id] = FakeResident(job.trial)
 
-    def leave(self, trial_id: str) -> None:
+    def remove_trial(self, trial_id: str) -> None:
         self.residents.pop(trial_id, None)
 
-    def ask(self, trial_id: str) -> None:
-        self.residents[trial_id].ask()
+    def request_epoch(self, trial_id: str) -> None:
+        self.residents[trial_id].num_requested += 1
 
     @property
-    def busy(self) -> bool:
-        return any(r.wants(self._ahead) for r in self.residents.values())
+    def has_work(self) -> bool:
+        return any(r.may_train(self._epochs_ahead) for r in self.residents.values())
 
-    def turn(self) -> None:
-        waiting = [r for r in self.residents.values() if r.wants(self._ahead)]
+    def step(self) -> None:
+        waiting = [r for r in self.residents.values() if r.may_train(self._epochs_ahead)]
         for resident in waiting:
             resident.train()
         if waiting:
             time.sleep(self._seconds)
 
 
-class FakeHost(DeviceWorkerActor):
+class FakeActor(DeviceWorkerActor):
     seconds = 0.0
 
     @classmethod
-    def open(cls, gpu: bool, ahead: int) -> Any:
-        return FakeLane(ahead, cls.seconds)
+    def open_worker(cls, gpu: bool, epochs_ahead: int) -> Any:
+        return FakeDeviceWorker(epochs_ahead, cls.seconds)
 
 
 def registry(epoch_seconds: float) -> type[WorkerRegistry]:
     """A registry whose workers are fakes."""
-    host = type("Host", (FakeHost,), {"seconds": epoch_seconds})
-    return type("FakeRegistry", (WorkerRegistry,), {"host": host})
+    actor_class = type("Actor", (FakeActor,), {"seconds": epoch_seconds})
+    return type("FakeRegistry", (WorkerRegistry,), {"actor_class": actor_class})

@@ -64,9 +64,9 @@ def captured(body: Call) -> Call:
 def fixed_step(bench: Bench, K: int, shape: Shape) -> tuple[Call, Call, Call]:
     """(a step over one fixed batch, without what the host does; drawing its dropout; packing its rows)."""
     engine = bench.fused(K, shape).engine
-    company, backbone = engine._companies[0], engine.backbone
-    slots = company.slots
-    batches = [slot.batch() for slot in slots]
+    (stack, _), backbone = engine.find(engine.residents[0]), engine.backbone
+    states = stack.states
+    batches = [state.batch() for state in states]
 
     def packing() -> Packed:
         return pack(batches, backbone.shape.heads, backbone.device)
@@ -74,18 +74,20 @@ def fixed_step(bench: Bench, K: int, shape: Shape) -> tuple[Call, Call, Call]:
     rows = packing()
 
     def draw() -> Any:
-        return dropout_of(slots, [0] * K, rows, backbone)
+        return dropout_of(states, [0] * K, rows, backbone)
 
     masks, lr = draw(), torch.full((K, 1), 1e-4, device=backbone.device)
     one = torch.ones_like(lr)
-    pace = StepHyperparameters(lr=lr, share=one, step=one, total=100 * one, decay=0.01 * one, clip=one, noise=0)
+    hyper = StepHyperparameters(
+        lr=lr, lr_scale=one, step=one, total_steps=100 * one, weight_decay=0.01 * one, max_grad_norm=one, noise_seed=0
+    )
 
     def body() -> None:
-        segment = Segment(company.group, 0, K)
+        segment = Segment(stack.parameters, 0, K)
         logits = ForwardPass(backbone, [segment], rows, masks).logits()[0]
         losses_of(logits, rows, segment, False).sum().backward()
-        company.group.collect()
-        company.group.step(pace)
+        stack.parameters.finish_backward()
+        stack.parameters.step(hyper)
 
     return body, draw, packing
 

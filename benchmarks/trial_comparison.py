@@ -52,8 +52,8 @@ def ours(
         with tempfile.TemporaryDirectory(dir=scratch) as checkpoints:
             own = InProcessTrial(worker, {**job, "checkpoints": checkpoints})
             for _ in range(setting.epochs):
-                own.next()
-            own.leave()
+                own.next_report()
+            own.remove()
 
     return run
 

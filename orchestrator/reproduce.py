@@ -110,10 +110,10 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
             "checkpoints": checkpoints,
         }
         own = InProcessTrial(open_device_worker(on_gpus(record)), job)
-        report = own.next()
+        report = own.next_report()
         while not report["outcome"]:
-            report = own.next()
-        own.leave()
+            report = own.next_report()
+        own.remove()
     return Outcome.from_json(report["outcome"]), TestResult.from_json(report["test"])
 
 

@@ -26,7 +26,7 @@ from trainables.worker.device_worker import DeviceWorker, Job, open_device_worke
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """The folder of a sweep one of whose cells is finished, and that cell; its finals trained together in one lane."""
+    """The folder of a sweep one of whose cells is finished, and that cell; its finals trained together in one worker."""
     out = tmp_path_factory.mktemp("out")
     plan = make_plan(load(str(write_project(out, epochs=2))), RunOptions(methods=["adapter"]))
     (name,) = plan.space.models
@@ -58,15 +58,15 @@ def sweep(tmp_path_factory):
 
 
 def _train_together(trials, source, data, out):
-    lane: DeviceWorker = open_device_worker(False)
+    worker: DeviceWorker = open_device_worker(False)
     for trial in trials:
-        lane.enter(Job(trial=trial, source=source, data=data, folder=out / "checkpoints" / trial.id))
-        lane.ask(trial.id)
-        lane.ask(trial.id)
-    while lane.busy:
-        lane.turn()
-    assert not lane.failures
-    return [[lane.residents[trial.id].take() for _ in range(2)][-1] for trial in trials]
+        worker.add_trial(Job(trial=trial, source=source, data=data, folder=out / "checkpoints" / trial.id))
+        worker.request_epoch(trial.id)
+        worker.request_epoch(trial.id)
+    while worker.has_work:
+        worker.step()
+    assert not worker.failures
+    return [[worker.residents[trial.id].next_report() for _ in range(2)][-1] for trial in trials]
 
 
 def test_every_final_trained_alone_has_the_score_and_the_predictions_on_record(sweep, capsys):

@@ -1,6 +1,6 @@
 """A trial's state on disk, written after every epoch: one folder per trial, one generation, replaced atomically.
 
-Tensors in safetensors, the rest in JSON, a checksum that ties them together; nothing that a reader would have to execute.
+Tensors are in a safetensors file, everything else in a JSON file with the checksum of the tensors. Reading executes no code.
 Files are renamed into place but not synced: a killed process loses nothing, a power cut at worst the trial's epochs, which
 the checksum finds.
 """
@@ -26,14 +26,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`tensors` as `Engine.state` gives them; only "best" once the trial is done. `test`: a final's result; `ablation`:
-    beside it, where that was asked for."""
+    """What is stored of one trial after an epoch."""
 
+    # Completed epochs.
     epoch: int
     done: bool
+    # One entry per completed epoch.
     progress: Sequence[Progress]
+    # As `Engine.state` returns them; of a finished trial only "best" and "keep".
     tensors: dict[str, Tensor]
+    # Result of a finished final on the test split.
     test: TestResult | None = None
+    # Beside it, if the space asks for ablations.
     ablation: Ablation | None = None
 
 

@@ -1,11 +1,11 @@
-"""What trains on one device: an engine per backbone that trials share, and one more for each trial that has to have its own.
+"""Trains the trials assigned to one device: one engine per shared backbone, and one per trial that needs its own backbone.
 
-    lane = Lane(device)
-    lane.enter(job)
-    lane.ask(trial_id)
-    while not lane.residents[trial_id].ready: lane.turn()
+    worker = DeviceWorker(device)
+    worker.add_trial(job)
+    worker.request_epoch(trial_id)
+    while not worker.residents[trial_id].has_report: worker.step()
 
-Knows nothing of Ray or threads; `trainables/worker/ray_actors.py` gives it both.
+Knows neither Ray nor threads; `trainables/worker/ray_actors.py` adds both.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A trial and where this node finds what it needs: model name or directory, token file, checkpoint folder."""
+    """A trial, and where this node finds its model and data."""
 
     trial: Trial
+    # Model directory or Hub id.
     source: str
+    # File of the tokenised task.
     data: Path
+    # The trial's checkpoint folder.
     folder: Path
 
     @classmethod
@@ -50,30 +53,31 @@ class Job:
 
 
 class OutOfDeviceMemory(Exception):
-    """The device has no memory for one more trial now; it may have when others have left."""
+    """Raised when the device has no memory for one more trial beside its residents."""
 
 
 class DeviceWorker:
-    """`ahead`: epochs that a resident may train before anybody has asked for them. `room`: None where memory is not watched."""
+    """The resident trials of one device, trained together step by step."""
 
-    def __init__(self, device: torch.device, ahead: int = 0, room: MemoryEstimator | None = None):
-        self._device, self._ahead, self._memory = device, ahead, room
+    def __init__(self, device: torch.device, epochs_ahead: int = 0, memory: MemoryEstimator | None = None):
+        """`epochs_ahead`: epochs that a trial may train before they are requested. `memory`: None to admit every trial."""
+        self._device, self._epochs_ahead, self._memory = device, epochs_ahead, memory
         self.residents: dict[str, TrialRunner] = {}
-        # What ended a resident against its will, by trial id, until it leaves.
+        # The exception that ended a resident, by trial id, until `remove_trial`.
         self.failures: dict[str, Exception] = {}
         # By model and precision.
         self._shared: dict[tuple[str, Precision], Engine] = {}
-        # Most residents of an engine that train at a time, once a step with more has failed.
-        self._room: dict[Engine, int] = {}
-        self._turn = 0
+        # Largest number of trials per step, for engines of which a larger step has failed.
+        self._max_active: dict[Engine, int] = {}
+        self._num_steps = 0
 
-    def enter(self, job: Job) -> None:
-        """Seat a trial, from its checkpoint if there is one; a stale resident of the same trial is replaced.
+    def add_trial(self, job: Job) -> None:
+        """Make a trial a resident, from its checkpoint if there is one. Replaces a resident with the same id.
 
-        Raises ValueError for settings that the method refuses, or a model that is not the sweep's; OutOfDeviceMemory when the
-        memory that steps have needed so far does not leave enough for it beside the others.
+        Raises ValueError for settings that the method refuses or a model that is not the sweep's, and OutOfDeviceMemory if
+        the estimated memory of a step with one more trial exceeds the device's.
         """
-        self.leave(job.trial.id)
+        self.remove_trial(job.trial.id)
         model = _model(job.source)
         if model.fingerprint != job.trial.weights:
             raise ValueError(
@@ -81,64 +85,64 @@ class DeviceWorker:
                 f"({job.trial.weights})"
             )
         data = read_data(job.data)
-        tokens = mean_tokens(job.trial, data)
-        together = sum(r.tokens for r in self.residents.values()) + tokens
-        if self._memory and self.residents and not self._memory.holds(together):
-            raise OutOfDeviceMemory(f"no memory for {together:.0f} tokens a step beside {len(self.residents)} trials")
+        num_tokens = mean_tokens(job.trial, data)
+        total = sum(r.num_tokens for r in self.residents.values()) + num_tokens
+        if self._memory and self.residents and not self._memory.fits(total):
+            raise OutOfDeviceMemory(f"no memory for {total:.0f} tokens a step beside {len(self.residents)} trials")
         engine = self._engine(job, model)
-        self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, tokens)
+        self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens)
 
-    def leave(self, trial_id: str) -> None:
-        """Free the trial's place; nothing happens if it has none."""
+    def remove_trial(self, trial_id: str) -> None:
+        """Remove a resident. Does nothing if there is none with this id."""
         self.failures.pop(trial_id, None)
         resident = self.residents.pop(trial_id, None)
         if resident:
             resident.engine.remove_trial(trial_id)
 
-    def ask(self, trial_id: str) -> None:
-        """Somebody wants to hear of the trial's next epoch."""
-        self.residents[trial_id].asked += 1
+    def request_epoch(self, trial_id: str) -> None:
+        """Request the report of one more epoch of this trial."""
+        self.residents[trial_id].num_requested += 1
 
     @property
-    def busy(self) -> bool:
-        """Whether a turn would train anybody."""
-        return any(r.wants(self._ahead) for r in self.residents.values())
+    def has_work(self) -> bool:
+        """True if `step` would train a trial."""
+        return any(r.may_train(self._epochs_ahead) for r in self.residents.values())
 
-    def turn(self) -> None:
-        """One step of the next engine that has anybody to train. What goes wrong ends the one who did it, not its neighbours."""
+    def step(self) -> None:
+        """One step of the next engine that has trials to train. An error ends the trial that caused it, and no other."""
         waiting: dict[Engine, list[TrialRunner]] = {}
         for resident in self.residents.values():
-            if resident.wants(self._ahead):
+            if resident.may_train(self._epochs_ahead):
                 waiting.setdefault(resident.engine, []).append(resident)
         if not waiting:
             return
-        self._turn += 1
-        engine = list(waiting)[self._turn % len(waiting)]
-        active = waiting[engine][: self._room.get(engine, len(waiting[engine]))]
+        self._num_steps += 1
+        engine = list(waiting)[self._num_steps % len(waiting)]
+        active = waiting[engine][: self._max_active.get(engine, len(waiting[engine]))]
         try:
             engine.set_active([r.trial.id for r in active])
-            with self._memory.step(sum(r.tokens for r in active)) if self._memory else nullcontext():
+            with self._memory.observe_step(sum(r.num_tokens for r in active)) if self._memory else nullcontext():
                 engine.step()
-        except Exception as error:  # whatever it is, its cause is to be found among the residents
+        except Exception as error:  # of any kind: the trial that caused it has to be found
             self._shrink(engine, active, error)
         for resident in active:
             try:
-                resident.keep_up()
+                resident.finish_epoch()
             except Exception as error:
                 self._evict(resident, error)
 
     def _shrink(self, engine: Engine, active: list[TrialRunner], error: Exception) -> None:
-        """Try the same step with half of them: for memory, or until the one that cannot be trained is found."""
+        """Repeat the failed step with half of its trials: to save memory, or to find the trial that cannot be trained."""
         engine.zero_grad()
         if len(active) > 1:
-            self._room[engine] = len(active) // 2
-            log.warning("a step of %d trials failed (%s); trying %d", len(active), error, self._room[engine])
+            self._max_active[engine] = len(active) // 2
+            log.warning("a step of %d trials failed (%s); trying %d", len(active), error, self._max_active[engine])
             return
         self._evict(active[0], error)
 
     def _evict(self, resident: TrialRunner, error: Exception) -> None:
-        self.leave(resident.trial.id)
-        self._room.pop(resident.engine, None)
+        self.remove_trial(resident.trial.id)
+        self._max_active.pop(resident.engine, None)
         self.failures[resident.trial.id] = error
 
     def _engine(self, job: Job, model: Model) -> Engine:
@@ -147,7 +151,7 @@ class DeviceWorker:
             return Engine(Backbone.load(model, self._device, precision))
         key = (job.source, precision)
         if key not in self._shared:
-            # One backbone is kept for a later trial; more are not, unless somebody is using them.
+            # Without trials only one backbone stays loaded, for a later trial.
             for other, engine in list(self._shared.items()):
                 if not engine.residents:
                     del self._shared[other]
@@ -156,32 +160,34 @@ class DeviceWorker:
 
 
 class InProcessTrial:
-    """The only resident of a lane, driven by whoever asks for its epochs."""
+    """A trial that is alone on a device worker of this process and trains when its next epoch is requested."""
 
-    def __init__(self, lane: DeviceWorker, job: dict[str, Any]):
-        self._lane, self._job = lane, Job.from_json(job)
-        lane.enter(self._job)
+    def __init__(self, worker: DeviceWorker, job: dict[str, Any]):
+        self._worker, self._job = worker, Job.from_json(job)
+        worker.add_trial(self._job)
 
-    def next(self) -> dict[str, Any]:
-        """The next epoch's report, with the trial's id."""
-        lane, trial_id = self._lane, self._job.trial.id
-        lane.ask(trial_id)
-        while not lane.residents[trial_id].ready:
-            lane.turn()
-            if trial_id in lane.failures:
-                raise lane.failures[trial_id]
-        return {"id": trial_id, **lane.residents[trial_id].take().to_json()}
+    def next_report(self) -> dict[str, Any]:
+        """Train until the next epoch has ended; its report with the trial's id. Raises what made the trial fail."""
+        worker, trial_id = self._worker, self._job.trial.id
+        worker.request_epoch(trial_id)
+        while not worker.residents[trial_id].has_report:
+            worker.step()
+            if trial_id in worker.failures:
+                raise worker.failures[trial_id]
+        return {"id": trial_id, **worker.residents[trial_id].next_report().to_json()}
 
-    def leave(self) -> None:
-        self._lane.leave(self._job.trial.id)
+    def remove(self) -> None:
+        self._worker.remove_trial(self._job.trial.id)
 
 
-def open_device_worker(gpu: bool, ahead: int = 0) -> DeviceWorker:
-    """The lane of this process, on the first visible GPU if there is one and `gpu` allows it."""
+def open_device_worker(gpu: bool, epochs_ahead: int = 0) -> DeviceWorker:
+    """The device worker of this process, on the first visible GPU if `gpu` is true and there is one, else on a CPU core."""
     gpu = gpu and torch.cuda.is_available()
     if not gpu:
-        torch.set_num_threads(1)  # a CPU lane owns one core; more threads would fight, and change the last bits
-    return DeviceWorker(torch.device("cuda" if gpu else "cpu"), ahead, MemoryEstimator(CudaMemory()) if gpu else None)
+        torch.set_num_threads(1)  # one core per worker; more threads would compete, and change the last bits
+    return DeviceWorker(
+        torch.device("cuda" if gpu else "cpu"), epochs_ahead, MemoryEstimator(CudaMemory()) if gpu else None
+    )
 
 
 @lru_cache(maxsize=4)

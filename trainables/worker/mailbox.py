@@ -1,8 +1,8 @@
-"""Where the trials of a sweep and its driver meet: places ask for a trial, lanes hand in reports, the driver takes both.
+"""The queue between workers and driver: Tune's worker slots request trials, device workers send reports, the driver takes both.
 
-Each side sends one message at a time and what comes up meanwhile goes into its next one: a lane all its residents' reports,
-the driver all its answers. So the number of messages follows the number of lanes and not of trials, and the busier everybody
-is, the more one message carries. Runs in an actor, knows nothing of Ray.
+Each side has one request under way at a time and batches what accumulates meanwhile: a device worker the reports of all its
+trials, the driver all its decisions. So the number of messages grows with the number of workers, not of trials. Runs in an
+actor, knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -11,60 +11,60 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What the driver says about a trial that reported: whether it goes on.
+# By trial id: True if the trial continues after its report.
 Verdicts = dict[str, bool]
 
 
 class Mailbox:
-    """All of it runs in one event loop; `take` is the driver's, the rest everybody else's."""
+    """All methods run in one event loop. The driver calls `take`, workers call the others."""
 
     def __init__(self) -> None:
-        self._asked: list[str] = []
+        self._requests: list[str] = []
         self._reports: list[dict[str, Any]] = []
-        self._places: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
-        # Whose reports are here, and whose the driver has and will answer with its next call.
-        self._handed_in: list[tuple[list[str], asyncio.Future[Verdicts]]] = []
+        self._waiting_slots: dict[str, asyncio.Future[dict[str, Any] | None]] = {}
+        # (trial ids of one message, the future of its answer): not taken yet, and taken but not answered yet.
+        self._untaken: list[tuple[list[str], asyncio.Future[Verdicts]]] = []
         self._taken: list[tuple[list[str], asyncio.Future[Verdicts]]] = []
         self._news: asyncio.Event | None = None
 
-    async def job(self, place: str) -> dict[str, Any] | None:
-        """The next trial of this place, waited for; None when there will be none. Asking again replaces what was asked."""
-        self._asked.append(place)
-        future = self._places[place] = asyncio.get_running_loop().create_future()
+    async def job(self, slot: str) -> dict[str, Any] | None:
+        """Wait for the next trial of a worker slot; None if there will be none. A new request replaces an unanswered one."""
+        self._requests.append(slot)
+        future = self._waiting_slots[slot] = asyncio.get_running_loop().create_future()
         self._wake()
         return await future
 
     async def report(self, reports: Sequence[dict[str, Any]]) -> Verdicts:
-        """Hand in epochs of one lane's residents, each {"id", "progress", "outcome", "test"}; returns once they are on record."""
+        """Send the reports of one device worker, each {"id", "progress", "outcome", "test"}; returns when they are recorded."""
         self._reports += reports
         future: asyncio.Future[Verdicts] = asyncio.get_running_loop().create_future()
-        self._handed_in.append(([report["id"] for report in reports], future))
+        self._untaken.append(([report["id"] for report in reports], future))
         self._wake()
         return await future
 
     async def take(
         self, jobs: Mapping[str, dict[str, Any] | None], verdicts: Verdicts, seconds: float
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """Give the answers to what was taken before; returns the places that ask and the reports since, waited for.
+        """Answer what the last call took, then wait for and return new (requesting worker slots, reports).
 
-        `jobs`: for places that asked at any time before. `verdicts`: for every trial whose report was taken with the call
-        before this one. After `seconds` without news both lists are empty.
+        `jobs`: trials for worker slots that requested one in any earlier call. `verdicts`: a decision for every report that
+        the last call returned. Both lists are empty if nothing arrives within `seconds`.
         """
         self._answer(jobs, verdicts)
         self._news = asyncio.Event()
-        if not (self._asked or self._reports):
+        if not (self._requests or self._reports):
             try:
                 await asyncio.wait_for(self._news.wait(), seconds)
             except TimeoutError:
                 return [], []
-        asked, self._asked = self._asked, []
+        requests, self._requests = self._requests, []
         reports, self._reports = self._reports, []
-        self._taken, self._handed_in = self._handed_in, []
-        return asked, reports
+        self._taken, self._untaken = self._untaken, []
+        return requests, reports
 
     def _answer(self, jobs: Mapping[str, dict[str, Any] | None], verdicts: Verdicts) -> None:
-        for place, job in jobs.items():
-            future = self._places.pop(place)
+        for slot, job in jobs.items():
+            future = self._waiting_slots.pop(slot)
             if not future.done():
                 future.set_result(job)
         for ids, waiting in self._taken:

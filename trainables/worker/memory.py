@@ -1,4 +1,4 @@
-"""Whether a device has memory for one more trial, from what steps have been seen to need. Knows no trials, only tokens."""
+"""Estimates from the peaks of earlier steps if a step fits into device memory. Knows no trials, only numbers of tokens."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from typing import Protocol
 
 import torch
 
-# Memory left alone beyond what the largest step so far suggests: rows differ in length, and allocators in what they waste.
-HEAD_ROOM = 0.15
+# Fraction added to every estimate: rows differ in length, and allocators fragment.
+SAFETY_MARGIN = 0.15
 
 
 class Memory(Protocol):
-    """A device's memory, in bytes."""
+    """The memory of a device, in bytes."""
 
-    def used(self) -> int: ...
+    def used(self) -> int:
+        """Allocated now."""
 
-    def total(self) -> int: ...
+    def total(self) -> int:
+        """Available to this process, allocated memory included."""
 
-    def watch_peak(self) -> None:
-        """Forget earlier peaks."""
+    def reset_peak(self) -> None:
+        """Let `peak` forget all earlier steps."""
 
-    def peak(self) -> int: ...
+    def peak(self) -> int:
+        """Most that was allocated since `reset_peak`."""
 
 
 class CudaMemory:
-    """Of the current GPU, as far as this process may use it."""
+    """The memory of the current CUDA device that this process may use."""
 
     def used(self) -> int:
         return torch.cuda.memory_allocated()
@@ -35,7 +38,7 @@ class CudaMemory:
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved()
 
-    def watch_peak(self) -> None:
+    def reset_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int:
@@ -43,21 +46,22 @@ class CudaMemory:
 
 
 class MemoryEstimator:
-    """Bytes that a step needs per token of its trials' mean batches: the most seen so far."""
+    """Predicts a step's memory from its tokens: those of its trials' mean batches, added up."""
 
     def __init__(self, memory: Memory):
         self._memory = memory
-        self.per_token = 0.0
+        # Peak bytes per token observed so far.
+        self.bytes_per_token = 0.0
 
     @contextmanager
-    def step(self, tokens: float) -> Iterator[None]:
-        """Around a step of trials whose mean batches add up to so many tokens. A step that fails teaches nothing."""
+    def observe_step(self, num_tokens: float) -> Iterator[None]:
+        """Context around a step of `num_tokens`: measures its peak. A step that raises changes no estimate."""
         before = self._memory.used()
-        self._memory.watch_peak()
+        self._memory.reset_peak()
         yield
-        self.per_token = max(self.per_token, (self._memory.peak() - before) / tokens)
+        self.bytes_per_token = max(self.bytes_per_token, (self._memory.peak() - before) / num_tokens)
 
-    def holds(self, tokens: float) -> bool:
-        """Whether a step of so many tokens fits; unknown, hence yes, before the first one."""
-        need = self.per_token * tokens * (1 + HEAD_ROOM)
+    def fits(self, num_tokens: float) -> bool:
+        """True if a step of `num_tokens` is expected to fit. Before the first measured step always true."""
+        need = self.bytes_per_token * num_tokens * (1 + SAFETY_MARGIN)
         return need <= self._memory.total() - self._memory.used()

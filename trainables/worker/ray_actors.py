@@ -1,9 +1,10 @@
-"""Lanes that trials share: an actor per device, the registry that owns them, and the trial's end of the line.
+"""Device workers as Ray actors, the registry that starts them, and the calls that a Tune trial makes.
 
-The registry is the sweep's desk too. It belongs to the driver, so that lanes die with it, however it ends. A lane's actor
-holds no logical resource: the trials that use it do. When a lane dies, each of its trials asks the registry for the next one
-and goes on from its last checkpoint; Tune hears nothing of it. A trial that was there both times when lanes died gets a lane of
-its own, so that one that breaks its lane breaks nobody else's.
+One actor per device trains all trials of that device. The registry is the sweep's mailbox, too. It belongs to the driver, so
+the actors end with the driver, however it ends. A worker's actor holds no logical resource of Ray: the Tune trials that use
+it do. When an actor dies, each of its trials requests a new one from the registry and continues from its last checkpoint; Tune
+does not notice. A trial that was resident at two deaths gets an actor of its own, so that a trial that crashes its process
+crashes no other trial's again.
 """
 
 from __future__ import annotations
@@ -27,119 +28,122 @@ from trainables.worker.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
-Settle = Callable[[Any, Exception | None], None]
+# Resolves a future of the event loop, from any thread, with a value or an exception.
+Resolve = Callable[[Any, Exception | None], None]
 
-NAMESPACE = "lanes"
-# Epochs that residents train before they are asked for, so that the way to the driver and back costs nothing.
-AHEAD = 1
-# Deaths of its lane that a trial may see before it gets one of its own, and before it is given up.
+NAMESPACE = "device_workers"
+# Epochs that trials train before they are requested, so that the round trip to the driver costs no time.
+EPOCHS_AHEAD = 1
+# Deaths of a worker with the trial resident, before the trial gets a worker of its own, and before it fails.
 DEATHS_SHARED, DEATHS = 2, 4
-# Pause of a trial for which its device has no memory now, until it asks again.
-ROOM_SECONDS = 5.0
+# Pause before a trial that found no device memory tries again.
+RETRY_SECONDS = 5.0
 
 
 class DeviceWorkerActor:
-    """One lane in a process of its own: a thread trains, the actor's loop takes calls and sends reports to the desk.
+    """A device worker in its own process: a thread trains, the actor's event loop takes calls and sends reports to the mailbox.
 
-    All residents' epochs that are there travel in one message, and the next one waits for its answer.
+    One message carries all reports that are ready; the next message waits for its answer.
     """
 
-    def __init__(self, gpu: bool, desk: Any):
-        self._gpu, self._desk = gpu, desk
-        self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Settle]] = queue.SimpleQueue()
-        self._training: dict[str, Settle] = {}
+    def __init__(self, gpu: bool, mailbox: Any):
+        self._gpu, self._mailbox = gpu, mailbox
+        self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], Resolve]] = queue.SimpleQueue()
+        self._training: dict[str, Resolve] = {}
         self._outbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._mail: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        threading.Thread(target=self._train, name="lane", daemon=True).start()
+        threading.Thread(target=self._train, name="device-worker", daemon=True).start()
 
     @staticmethod
-    def open(gpu: bool, ahead: int) -> Any:
-        """The lane of this process; loads torch."""
+    def open_worker(gpu: bool, epochs_ahead: int) -> Any:
+        """The device worker of this process. Loads torch."""
         from trainables.worker.device_worker import open_device_worker
 
-        return open_device_worker(gpu, ahead)
+        return open_device_worker(gpu, epochs_ahead)
 
-    async def where(self) -> tuple[int, str]:
-        """This process's id and its GPU, "" without one."""
+    async def location(self) -> tuple[int, str]:
+        """(process id, GPU); the GPU is "" on a CPU."""
         return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
     async def train(self, job: dict[str, Any]) -> bool:
-        """Seat a trial and wait until it is over. False: its place was taken, or not given, for want of memory."""
+        """Train a trial to completion. Returns False if it was rejected or evicted for lack of device memory; call again."""
         self._loop = asyncio.get_running_loop()
-        future, settle = _future()
-        self._training[job["id"]] = settle
+        future, resolve = _future()
+        self._training[job["id"]] = resolve
 
-        def seat(lane: Any) -> None:
+        def add(worker: Any) -> None:
             try:
-                lane.enter(_job(job))
-                lane.ask(job["id"])
+                worker.add_trial(_job(job))
+                worker.request_epoch(job["id"])
             except Exception as error:
-                self._settle(lane, job["id"], error)
+                self._end(worker, job["id"], error)
 
-        self._calls.put((seat, lambda value, error: None))
+        self._calls.put((add, lambda value, error: None))
         over: bool = await future
         return over
 
-    async def leave(self, trial_id: str) -> None:
-        await self._in_thread(lambda lane: self._leave(lane, trial_id))
+    async def remove(self, trial_id: str) -> None:
+        """Remove a trial; its call of `train` returns True."""
+        await self._in_thread(lambda worker: self._remove(worker, trial_id))
 
-    def _leave(self, lane: Any, trial_id: str) -> None:
-        lane.leave(trial_id)
-        settle = self._training.pop(trial_id, None)
-        if settle:
-            settle(True, None)
+    def _remove(self, worker: Any, trial_id: str) -> None:
+        worker.remove_trial(trial_id)
+        resolve = self._training.pop(trial_id, None)
+        if resolve:
+            resolve(True, None)
 
     async def _send(self) -> None:
-        """Deliver the reports there are, as long as there are any."""
+        """Send reports until there are none."""
         while not self._outbox.empty():
             reports = [self._outbox.get() for _ in range(self._outbox.qsize())]
-            verdicts: Mapping[str, bool] = await self._desk.report.remote(reports)
-            await self._in_thread(partial(self._hear, verdicts))
+            verdicts: Mapping[str, bool] = await self._mailbox.report.remote(reports)
+            await self._in_thread(partial(self._apply, verdicts))
         self._mail = None
 
-    def _hear(self, verdicts: Mapping[str, bool], lane: Any) -> None:
+    def _apply(self, verdicts: Mapping[str, bool], worker: Any) -> None:
+        """Continue or remove the trials that the driver decided about."""
         for trial_id, goes_on in verdicts.items():
             if not goes_on:
-                self._leave(lane, trial_id)
-            elif trial_id in lane.residents:
-                lane.ask(trial_id)
+                self._remove(worker, trial_id)
+            elif trial_id in worker.residents:
+                worker.request_epoch(trial_id)
 
     async def _in_thread(self, call: Callable[[Any], Any]) -> Any:
-        future, settle = _future()
-        self._calls.put((call, settle))
+        future, resolve = _future()
+        self._calls.put((call, resolve))
         return await future
 
     def _train(self) -> None:
         try:
-            lane = self.open(self._gpu, AHEAD)
+            worker = self.open_worker(self._gpu, EPOCHS_AHEAD)
             while True:
-                self._answer(lane, wait=not lane.busy)
-                lane.turn()
-                self._collect(lane)
-        except Exception as error:  # without its lane this process is of no use; nobody must wait for it
+                self._run_calls(worker, wait=not worker.has_work)
+                worker.step()
+                self._collect(worker)
+        except Exception as error:  # without its device worker this process is useless: every caller gets the error
             while True:
-                for settle in [self._training.pop(trial_id) for trial_id in list(self._training)]:
-                    settle(None, error)
+                for resolve in [self._training.pop(trial_id) for trial_id in list(self._training)]:
+                    resolve(None, error)
                 self._calls.get()[1](None, error)
 
-    def _answer(self, lane: Any, wait: bool) -> None:
-        """Carry out the calls that have come in; with nobody to train, wait for one."""
+    def _run_calls(self, worker: Any, wait: bool) -> None:
+        """Run the calls that have arrived; with `wait`, at least one."""
         while wait or not self._calls.empty():
-            call, settle = self._calls.get()
+            call, resolve = self._calls.get()
             wait = False
             try:
-                settle(call(lane), None)
+                resolve(call(worker), None)
             except Exception as error:  # goes to the caller, whose trial it concerns
-                settle(None, error)
+                resolve(None, error)
 
-    def _collect(self, lane: Any) -> None:
-        """Put what the residents have finished into the outbox, and end the wait of those who were evicted."""
-        for trial_id, error in list(lane.failures.items()):
-            self._settle(lane, trial_id, error)
-        for trial_id, resident in lane.residents.items():
-            if resident.ready:
-                self._outbox.put({"id": trial_id, **resident.take().to_json()})
+    def _collect(self, worker: Any) -> None:
+        """Queue the reports of finished epochs for sending, and return the calls of trials that failed."""
+        for trial_id, error in list(worker.failures.items()):
+            self._end(worker, trial_id, error)
+        for trial_id, resident in worker.residents.items():
+            if resident.has_report:
+                self._outbox.put({"id": trial_id, **resident.next_report().to_json()})
         if not self._outbox.empty():
             assert self._loop, "residents come through the loop"
             self._loop.call_soon_threadsafe(self._mail_if_idle)
@@ -148,70 +152,72 @@ class DeviceWorkerActor:
         if self._mail is None:
             self._mail = asyncio.get_running_loop().create_task(self._send())
 
-    def _settle(self, lane: Any, trial_id: str, error: Exception) -> None:
-        """Tell whoever waits for this trial what ended it: an error of its own, or the others' need of memory."""
-        lane.failures.pop(trial_id, None)
-        settle = self._training.pop(trial_id, None)
-        if settle:
-            settle(False, None) if _is_crowded_out(lane, error) else settle(None, error)
+    def _end(self, worker: Any, trial_id: str, error: Exception) -> None:
+        """Return the trial's call of `train`: with the error, or with False if other trials hold the memory it lacks."""
+        worker.failures.pop(trial_id, None)
+        resolve = self._training.pop(trial_id, None)
+        if resolve:
+            resolve(False, None) if _is_crowded_out(worker, error) else resolve(None, error)
 
 
 class WorkerRegistry(Mailbox):
-    """The desk of a sweep. Says where a trial's lane is, and starts it where there is none."""
+    """The mailbox of a sweep, and the directory of its device workers: finds a trial's worker, or starts it."""
 
-    host = DeviceWorkerActor
+    actor_class = DeviceWorkerActor
 
     def __init__(self) -> None:
         super().__init__()
-        self._hosts: dict[str, Any] = {}
-        self._homes: dict[str, str] = {}
+        # By worker key: (generation, actor).
+        self._actors: dict[str, Any] = {}
+        # By trial id: key of its worker.
+        self._worker_of: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
         self._started = 0
 
     def find(self, trial_id: str, node: str, gpu: str) -> tuple[str, int, Any]:
-        """(key, generation, actor) of the trial's lane on its node and GPU ("" without one). Raises after too many deaths."""
+        """(key, generation, actor) of the trial's device worker on a node and GPU ("": CPU). Raises after too many deaths."""
         deaths = self._deaths[trial_id]
         if deaths >= DEATHS:
-            raise RuntimeError(f"its lane died {deaths} times while it was resident, the last ones with it alone")
+            raise RuntimeError(f"its worker died {deaths} times while training it, the last times with no other trial")
         key = f"{node}/{gpu}" if gpu else self._core(trial_id, node)
         if deaths >= DEATHS_SHARED:
             key = f"{key}/{trial_id}"
-        self._homes[trial_id] = key
-        if key not in self._hosts:
+        self._worker_of[trial_id] = key
+        if key not in self._actors:
             self._started += 1
-            self._hosts[key] = (self._started, self._start(node, gpu))
-        return key, *self._hosts[key]
+            self._actors[key] = (self._started, self._start(node, gpu))
+        return key, *self._actors[key]
 
     def died(self, key: str, generation: int) -> None:
-        """A trial found this lane dead. The first one to tell counts it, for all who were there."""
-        if self._hosts.get(key, (0, None))[0] != generation:
+        """Report that this worker is dead. The first report counts one death for each of its trials."""
+        if self._actors.get(key, (0, None))[0] != generation:
             return
-        del self._hosts[key]
-        there = [trial_id for trial_id, home in self._homes.items() if home == key]
-        self._deaths.update(there)
-        log.warning("lane %s died with %d trials", key, len(there))
+        del self._actors[key]
+        trials = [trial_id for trial_id, worker in self._worker_of.items() if worker == key]
+        self._deaths.update(trials)
+        log.warning("worker %s died with %d trials", key, len(trials))
 
     def left(self, trial_id: str) -> None:
-        """The trial has ended, or is about to be trained elsewhere."""
-        key = self._homes.pop(trial_id, "")
+        """Remove the trial from its worker: it has ended, or will train on another device."""
+        key = self._worker_of.pop(trial_id, "")
         if key.endswith(f"/{trial_id}"):
-            self._hosts.pop(key, None)  # with its last handle the lane goes
-        elif key in self._hosts:
-            self._hosts[key][1].leave.remote(trial_id)
+            self._actors.pop(key, None)  # Ray ends an actor with its last handle
+        elif key in self._actors:
+            self._actors[key][1].remove.remote(trial_id)
 
     def _core(self, trial_id: str, node: str) -> str:
-        """The least occupied lane of a node without GPUs; a trial that comes again gets the one it had."""
-        if trial_id in self._homes:
-            return self._homes[trial_id].removesuffix(f"/{trial_id}")
-        occupied = Counter(self._homes.values())
+        """The key of the worker with the fewest trials on a node without GPUs; a known trial keeps its worker."""
+        if trial_id in self._worker_of:
+            return self._worker_of[trial_id].removesuffix(f"/{trial_id}")
+        occupied = Counter(self._worker_of.values())
         cores = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == node)
         return min((f"{node}/core{i}" for i in range(max(1, int(cores)))), key=lambda key: occupied[key])
 
     def _start(self, node: str, gpu: str) -> Any:
-        # An actor without logical GPUs sees all of the node's: which one is its own has to be said.
+        # An actor without logical GPUs sees all GPUs of the node, so its own has to be named.
         variables = {"CUDA_VISIBLE_DEVICES": gpu}
         return (
-            ray.remote(self.host)
+            ray.remote(self.actor_class)
             .options(
                 num_cpus=0,
                 max_concurrency=1000,
@@ -223,7 +229,7 @@ class WorkerRegistry(Mailbox):
 
 
 class RemoteTrial:
-    """A trial that a lane in another process trains."""
+    """A trial that a device worker in another process trains."""
 
     def __init__(self, job: dict[str, Any], registry: Any):
         self._job, self._registry = job, registry
@@ -232,20 +238,20 @@ class RemoteTrial:
         self._gpu = (context.get_accelerator_ids().get("GPU") or [""])[0]
 
     def train(self) -> None:
-        """Wait until the trial is over; a lane that dies meanwhile is replaced. Raises what made the trial fail."""
+        """Train the trial to completion, on a new worker whenever one dies. Raises what made the trial fail."""
         while True:
-            key, generation, host = ray.get(self._registry.find.remote(self._job["id"], self._node, self._gpu))
+            key, generation, actor = ray.get(self._registry.find.remote(self._job["id"], self._node, self._gpu))
             try:
-                if ray.get(host.train.remote(self._job)):
+                if ray.get(actor.train.remote(self._job)):
                     return
-                time.sleep(ROOM_SECONDS)
+                time.sleep(RETRY_SECONDS)
             except RayActorError:
                 ray.get(self._registry.died.remote(key, generation))
 
 
 def open_registry(name: str, kind: type[WorkerRegistry] = WorkerRegistry) -> Any:
     """Start the registry of a sweep under this name; it lives as long as the caller holds it."""
-    # Every place and every lane may have a call waiting there.
+    # Every worker slot and every device worker may have a call waiting.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
     return ray.remote(kind).options(**options).remote()
 
@@ -254,14 +260,14 @@ def find_registry(name: str) -> Any:
     return ray.get_actor(name, namespace=NAMESPACE)
 
 
-def _is_crowded_out(lane: Any, error: Exception) -> bool:
+def _is_crowded_out(worker: Any, error: Exception) -> bool:
     """Return whether a trial failed for lack of memory that other trials of the device hold, so that it may be tried again."""
-    # Torch is loaded where a lane is, and nowhere else that imports this module.
+    # Only a process with a device worker loads torch.
     from torch import OutOfMemoryError
 
     from trainables.worker.device_worker import OutOfDeviceMemory
 
-    return isinstance(error, OutOfMemoryError | OutOfDeviceMemory) and bool(lane.residents)
+    return isinstance(error, OutOfMemoryError | OutOfDeviceMemory) and bool(worker.residents)
 
 
 def _job(record: dict[str, Any]) -> Any:
@@ -270,12 +276,12 @@ def _job(record: dict[str, Any]) -> Any:
     return Job.from_json(record)
 
 
-def _future() -> tuple[asyncio.Future[Any], Settle]:
-    """A future of the running loop, and what settles it from any thread; settling it twice changes nothing."""
+def _future() -> tuple[asyncio.Future[Any], Resolve]:
+    """A future of the running event loop, and a function that resolves it from any thread. Only its first call counts."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def settle(value: Any, error: Exception | None) -> None:
+    def resolve(value: Any, error: Exception | None) -> None:
         def now() -> None:
             if not future.done():
                 if error is not None:
@@ -285,4 +291,4 @@ def _future() -> tuple[asyncio.Future[Any], Settle]:
 
         loop.call_soon_threadsafe(now)
 
-    return future, settle
+    return future, resolve

@@ -1,6 +1,6 @@
-"""A trial that lives in an engine: seated from its checkpoint, checkpointed after every epoch, reported in order.
+"""Runs one resident trial of an engine: restores its checkpoint, writes one after every epoch, reports epochs in order.
 
-Knows nothing of Ray, nor of its neighbours.
+Knows neither Ray nor the other trials.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from trainables.worker import checkpoint
 
 
 def mean_tokens(trial: Trial, data: TaskData) -> float:
-    """Tokens of the trial's batches, on average."""
+    """Mean number of tokens of the trial's training batches."""
     added = METHODS[trial.method](**trial.settings).virtual_tokens
     return trial.batch_size * (len(data.train.ids) / len(data.train) + added)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """An epoch's progress, and with the last one how the trial ended."""
+    """The progress of one epoch; with the last epoch the outcome, and the test result of a final."""
 
     progress: Progress
     outcome: Outcome | None = None
@@ -42,78 +42,78 @@ class Report:
 
 
 class TrialRunner:
-    """`folder`: of the trial's checkpoint. `asked`: how many epochs somebody has asked to hear of."""
+    """Epochs are reported one by one, and only when requested (`num_requested`)."""
 
-    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, tokens: float):
+    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, num_tokens: float):
+        """`folder`: of the trial's checkpoint. `num_tokens`: mean of the trial's batches."""
         self.trial, self.engine, self._folder = trial, engine, folder
-        self.asked = self._reported = 0
+        self.num_requested = self._num_reported = 0
         self._test: TestResult | None = None
         self._ablation: Ablation | None = None
-        self._slot = self._seat(data)
-        self._saved = len(self._slot.progress)
+        self._state = self._add_to_engine(data)
+        self._num_saved = len(self._state.progress)
         self._counts: Counts = engine.counts(trial.id)
-        # Of its batches, on average.
-        self.tokens = tokens
+        self.num_tokens = num_tokens
 
-    def wants(self, ahead: int) -> bool:
-        """Whether it should train: epochs are asked for that do not exist, and `ahead` more."""
-        return not self._slot.done and len(self._slot.progress) < self.asked + ahead
+    def may_train(self, epochs_ahead: int) -> bool:
+        """True if requested epochs, or up to `epochs_ahead` more, are still to be trained."""
+        return not self._state.done and len(self._state.progress) < self.num_requested + epochs_ahead
 
     @property
-    def ready(self) -> bool:
-        """Whether an epoch that was asked for waits to be taken."""
-        return self._reported < min(self.asked, len(self._slot.progress))
+    def has_report(self) -> bool:
+        """True if a requested epoch has ended and was not reported yet."""
+        return self._num_reported < min(self.num_requested, len(self._state.progress))
 
-    def keep_up(self) -> None:
-        """After a step: when it ended an epoch, open the test split and ablate if that was a final's last, and save."""
-        if self._saved < len(self._slot.progress):
-            if self._slot.done and self.trial.phase == "final":
+    def finish_epoch(self) -> None:
+        """If the last step ended an epoch, write a checkpoint; after the last epoch of a final test and ablate it first."""
+        if self._num_saved < len(self._state.progress):
+            if self._state.done and self.trial.phase == "final":
                 self._test = self.engine.test(self.trial.id)
                 self._ablation = self.engine.ablate(self.trial.id) if self.trial.ablated else None
             self._save()
-            self._saved = len(self._slot.progress)
+            self._num_saved = len(self._state.progress)
 
-    def take(self) -> Report:
-        """The next report; epochs that a checkpoint brought along are reported again."""
-        slot = self._slot
-        self._reported += 1
-        progress = slot.progress[self._reported - 1]
-        if not (slot.done and self._reported == len(slot.progress)):
+    def next_report(self) -> Report:
+        """The report of the next epoch. Epochs restored from a checkpoint are reported again."""
+        state = self._state
+        self._num_reported += 1
+        progress = state.progress[self._num_reported - 1]
+        if not (state.done and self._num_reported == len(state.progress)):
             return Report(progress=progress)
         return Report(progress=progress, outcome=self._outcome(), test=self._test)
 
-    def _seat(self, data: TaskData) -> TrialState:
+    def _add_to_engine(self, data: TaskData) -> TrialState:
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
             return self.engine.add_trial(self.trial, data)
         self._test, self._ablation = saved.test, saved.ablation
         tensors = dict(saved.tensors)
-        if "values" not in tensors:  # the trial was done: its best is all that is left, and all that is needed
+        if "values" not in tensors:  # a finished trial keeps its best values only
             tensors["values"] = tensors["best"]
             tensors["moments"] = torch.zeros(2, *tensors["best"].shape)
         return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress)
 
     def _save(self) -> None:
-        slot, tensors = self.engine.state(self.trial.id)
-        if slot.done:
+        state, tensors = self.engine.state(self.trial.id)
+        if state.done:
             tensors = {n: t for n, t in tensors.items() if n in ("best", "keep")}
-        state = checkpoint.Checkpoint(
-            epoch=slot.epoch,
-            done=slot.done,
-            progress=slot.progress,
+        saved = checkpoint.Checkpoint(
+            epoch=state.epoch,
+            done=state.done,
+            progress=state.progress,
             tensors=tensors,
             test=self._test,
             ablation=self._ablation,
         )
-        checkpoint.write(self._folder, self.trial, state)
+        checkpoint.write(self._folder, self.trial, saved)
 
     def _outcome(self) -> Outcome:
-        last, diverged = self._slot.progress[-1], self._slot.progress[-1].diverged
+        last, diverged = self._state.progress[-1], self._state.progress[-1].diverged
         final = self.trial.phase == "final"
         return Outcome(
             # A diverged search trial can never win; a diverged final counts with what early stopping had kept.
             state="FAILED" if diverged and not final else "DONE",
-            reason=self._slot.end_reason,
+            reason=self._state.end_reason,
             epochs=last.epoch,
             best_epoch=last.best_epoch,
             best_score=last.best_score,

@@ -1,10 +1,10 @@
-"""The Ray Tune side of a trial: a place that gets one trial from the sweep's desk, and whose only `step()` is all of it.
+"""The Ray Tune side: a worker slot, whose `step()` trains one trial of the sweep from start to end.
 
-Where trials share a device this is a light proxy: the lane is an actor of its own (`trainables/worker/ray_actors.py`), found through the
-registry, and found again when it dies. A trial that has its device to itself trains in this very process, in a lane of its
-own; only then is torch loaded. Epochs go to the desk and not through Tune, which takes results one at a time.
-Actors are reused from trial to trial, so everything costly happens lazily in `step`. Tune's own checkpoints stay empty: the
-lane writes one per epoch under the trial's id, where a resumed sweep finds it whatever Tune remembers.
+If trials share a device, this process only waits: the device worker is an actor of its own
+(`trainables/worker/ray_actors.py`), found through the registry, and replaced when it dies. A trial that has its device to
+itself trains in this process; only then is torch loaded. Epochs are reported to the mailbox and not to Tune, which takes one
+result at a time. Tune reuses the process for later trials, so everything expensive happens in `step`. Tune's own checkpoints
+stay empty: the device worker writes one per epoch under the trial's id, where a resumed sweep finds it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class TrialTrainable(tune.Trainable):
     """config: slot (its name), registry (the name of its actor), shared (whether trials share devices)."""
 
-    _lane: DeviceWorker | None = None
+    _worker: DeviceWorker | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         return None
@@ -46,14 +46,14 @@ class TrialTrainable(tune.Trainable):
         return None
 
     def _train(self, job: dict[str, Any], registry: Any) -> None:
-        """Train in this process, epoch by epoch, as long as the driver wants the trial to go on."""
+        """Train in this process, epoch by epoch, until the driver ends the trial."""
         from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
-        if self._lane is None:
-            self._lane = open_device_worker(bool(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
-        own = InProcessTrial(self._lane, job)
+        if self._worker is None:
+            self._worker = open_device_worker(bool(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
+        trial = InProcessTrial(self._worker, job)
         try:
-            while ray.get(registry.report.remote([own.next()]))[job["id"]]:
+            while ray.get(registry.report.remote([trial.next_report()]))[job["id"]]:
                 pass
         finally:
-            own.leave()
+            trial.remove()

@@ -151,9 +151,9 @@ class Killed(BaseException):
 def report_of(model, folder, trial, ends=lambda resident: None):
     """Train a resident to its end, in a fresh engine; its last report, as it travels."""
     resident = TrialRunner(trial, Engine(Backbone.load(model, CPU)), make_data(), folder, 1.0)
-    resident.asked = trial.recipe.epochs
+    resident.num_requested = trial.recipe.epochs
     ends(resident)
-    while resident.wants(0):
+    while resident.may_train(0):
         resident.engine.step()
         resident.keep_up()
     reports = []

@@ -16,33 +16,35 @@ from trainables.worker.device_worker import DeviceWorker, Job
 
 @pytest.fixture
 def opened(tiny_bert, tmp_path, monkeypatch):
-    """Opens lanes with one final trial as a worker process would, each time anew."""
+    """A function that makes a new device worker with one final trial, as a worker process would."""
     monkeypatch.setattr(device_worker, "read_data", lambda path: make_data())
     trial = replace(
         make_trial("sparse_adapter", r=4, recipe=Recipe(epochs=3)), weights=tiny_bert.fingerprint, phase="final"
     )
 
     def open_device_worker() -> DeviceWorker:
-        opened = DeviceWorker(torch.device("cpu"))
-        opened.enter(Job(trial=trial, source=str(tiny_bert.path), data=tmp_path / "data", folder=tmp_path / trial.id))
-        return opened
+        worker = DeviceWorker(torch.device("cpu"))
+        worker.add_trial(
+            Job(trial=trial, source=str(tiny_bert.path), data=tmp_path / "data", folder=tmp_path / trial.id)
+        )
+        return worker
 
     return trial, tmp_path / trial.id, open_device_worker
 
 
-def following(opened: DeviceWorker):
-    """The next report of the lane's only trial."""
-    (trial_id,) = opened.residents
-    opened.ask(trial_id)
-    while not opened.residents[trial_id].ready:
-        opened.turn()
-    return opened.residents[trial_id].take()
+def following(worker: DeviceWorker):
+    """The next report of the worker's only trial."""
+    (trial_id,) = worker.residents
+    worker.request_epoch(trial_id)
+    while not worker.residents[trial_id].has_report:
+        worker.step()
+    return worker.residents[trial_id].next_report()
 
 
-def rest(opened: DeviceWorker):
-    reports = [following(opened)]
+def rest(worker: DeviceWorker):
+    reports = [following(worker)]
     while reports[-1].outcome is None:
-        reports.append(following(opened))
+        reports.append(following(worker))
     return reports
 
 
@@ -133,6 +135,6 @@ def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_p
     left = {path.name for path in folder.iterdir()}
     assert running.id in left
     assert len(left) <= 3
-    (folder / "stranger").mkdir()
+    (folder / "unknown").mkdir()
     keeper.tidy()
     assert {path.name for path in folder.iterdir()} == left

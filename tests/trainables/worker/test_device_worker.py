@@ -1,4 +1,4 @@
-"""A lane: its residents train together, each as if alone, and what goes wrong with one is nobody else's business."""
+"""Trials of a device worker have the results that they have alone, and an error ends only the trial that caused it."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
 from trainables.training.engine import Engine
-from trainables.worker import device_worker as lanes
+from trainables.worker import device_worker
 from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
 
 RECIPE = Recipe(epochs=3, patience=9)
@@ -17,7 +17,7 @@ RECIPE = Recipe(epochs=3, patience=9)
 @pytest.fixture
 def job(tiny_bert, tmp_path, monkeypatch):
     """Makes jobs whose trials all have the same made-up task."""
-    monkeypatch.setattr(lanes, "read_data", lambda path: make_data(low=7, high=8))
+    monkeypatch.setattr(device_worker, "read_data", lambda path: make_data(low=7, high=8))
 
     def make(seed=1, method="adapter", where="together", phase="search", **settings) -> Job:
         settings = settings or ({} if method == "full" else {"r": 4})
@@ -30,26 +30,26 @@ def job(tiny_bert, tmp_path, monkeypatch):
 
 
 def entered(*jobs, ahead=0) -> DeviceWorker:
-    lane = DeviceWorker(torch.device("cpu"), ahead)
+    worker = DeviceWorker(torch.device("cpu"), ahead)
     for each in jobs:
-        lane.enter(each)
-    return lane
+        worker.add_trial(each)
+    return worker
 
 
-def finish(lane):
+def finish(worker):
     """Every report of every resident, asked for one by one, until all have ended or failed."""
-    reports = {trial_id: [] for trial_id in lane.residents}
+    reports = {trial_id: [] for trial_id in worker.residents}
     for trial_id in reports:
-        lane.ask(trial_id)
-    while lane.residents:
-        lane.turn()
-        for trial_id, resident in list(lane.residents.items()):
-            if resident.ready:
-                reports[trial_id].append(resident.take())
+        worker.request_epoch(trial_id)
+    while worker.residents:
+        worker.step()
+        for trial_id, resident in list(worker.residents.items()):
+            if resident.has_report:
+                reports[trial_id].append(resident.next_report())
                 if reports[trial_id][-1].outcome:
-                    lane.leave(trial_id)
+                    worker.remove_trial(trial_id)
                 else:
-                    lane.ask(trial_id)
+                    worker.request_epoch(trial_id)
     return reports
 
 
@@ -61,7 +61,7 @@ def curve(reports):
     return [(r.progress.epoch, r.progress.loss, r.progress.score) for r in reports]
 
 
-def test_residents_share_steps_and_none_notices(job, monkeypatch):
+def test_residents_share_steps_and_keep_the_curves_they_have_alone(job, monkeypatch):
     jobs = [job(1), job(2), job(3, "madapter"), job(4, "full")]
     steps = []
     real = Engine.step
@@ -74,32 +74,32 @@ def test_residents_share_steps_and_none_notices(job, monkeypatch):
         assert curve(together[each.trial.id]) == curve(alone[each.trial.id])
 
 
-def test_a_resident_waits_for_whoever_asks_and_trains_no_further_than_allowed(job):
+def test_a_trial_trains_only_the_requested_epochs_and_as_many_ahead_as_allowed(job):
     for ahead in (0, 1):
         jobs = [job(1, where=f"w{ahead}"), job(2, where=f"w{ahead}")]
-        lane = entered(*jobs, ahead=ahead)
+        worker = entered(*jobs, ahead=ahead)
         first, second = (each.trial.id for each in jobs)
-        lane.ask(first)
-        while lane.busy:
-            lane.turn()
-        epochs = {i: len(r._slot.progress) for i, r in lane.residents.items()}
+        worker.request_epoch(first)
+        while worker.has_work:
+            worker.step()
+        epochs = {i: len(r._state.progress) for i, r in worker.residents.items()}
         assert epochs == {first: 1 + ahead, second: ahead}
-        assert lane.residents[first].ready
-        assert not lane.residents[second].ready
+        assert worker.residents[first].has_report
+        assert not worker.residents[second].has_report
 
 
 def test_waiting_and_going_on_changes_no_bit(job):
     jobs = [job(1, where="steady"), job(2, where="steady")]
     steady = finish(entered(*jobs))
     jobs = [elsewhere(each, "halting") for each in jobs]
-    lane = entered(*jobs)
+    worker = entered(*jobs)
     halting = {each.trial.id: [] for each in jobs}
     for i in (0, 1, 1, 0, 0, 1):
         trial_id = jobs[i].trial.id
-        lane.ask(trial_id)
-        while not lane.residents[trial_id].ready:
-            lane.turn()
-        halting[trial_id].append(lane.residents[trial_id].take())
+        worker.request_epoch(trial_id)
+        while not worker.residents[trial_id].has_report:
+            worker.step()
+        halting[trial_id].append(worker.residents[trial_id].next_report())
     for trial_id, reports in halting.items():
         assert curve(reports) == curve(steady[trial_id])
 
@@ -117,13 +117,13 @@ def plant(monkeypatch, fails, error):
     monkeypatch.setattr(Engine, "_backward", backward)
 
 
-def test_out_of_memory_halves_the_company_and_loses_nobody(job, monkeypatch, caplog):
+def test_out_of_memory_halves_the_step_and_loses_no_trial(job, monkeypatch, caplog):
     jobs = [job(seed) for seed in range(1, 7)]
     alone = {e.trial.id: finish(entered(elsewhere(e, "alone")))[e.trial.id] for e in jobs}
     plant(monkeypatch, lambda trials: len(trials) > 2, torch.OutOfMemoryError("planted"))
-    lane = entered(*jobs)
-    reports = finish(lane)
-    assert not lane.failures
+    worker = entered(*jobs)
+    reports = finish(worker)
+    assert not worker.failures
     assert "a step of 6 trials failed (planted); trying 3" in caplog.text
     for trial_id, expected in alone.items():
         assert curve(reports[trial_id]) == curve(expected)
@@ -132,50 +132,50 @@ def test_out_of_memory_halves_the_company_and_loses_nobody(job, monkeypatch, cap
 def test_a_resident_that_cannot_be_trained_is_found_and_the_others_finish(job, monkeypatch):
     jobs = [job(seed) for seed in (1, 2, 3)]
     plant(monkeypatch, lambda trials: any(t.seed == 2 for t in trials), RuntimeError("planted"))
-    lane = entered(*jobs)
-    reports = finish(lane)
-    assert list(lane.failures) == [jobs[1].trial.id]
+    worker = entered(*jobs)
+    reports = finish(worker)
+    assert list(worker.failures) == [jobs[1].trial.id]
     assert [len(reports[each.trial.id]) for each in jobs] == [3, 0, 3]
 
 
 def test_a_checkpoint_that_cannot_be_written_fails_its_trial_alone(job):
     good, bad = job(1), job(2)
-    lane = entered(good, bad)
+    worker = entered(good, bad)
     bad.folder.parent.mkdir()
     bad.folder.with_name(bad.trial.id + ".new").write_text("in the way")
-    reports = finish(lane)
-    assert [type(e) for e in lane.failures.values()] == [FileExistsError]
+    reports = finish(worker)
+    assert [type(e) for e in worker.failures.values()] == [FileExistsError]
     assert len(reports[good.trial.id]) == 3
 
 
 def test_a_trial_that_enters_again_replaces_itself_and_goes_on_from_its_checkpoint(job):
     each = job(1, phase="final")
     steady = finish(entered(elsewhere(each, "steady")))[each.trial.id]
-    lane = entered(each)
-    lane.ask(each.trial.id)
-    while not lane.residents[each.trial.id].ready:
-        lane.turn()
-    lane.enter(each)
-    assert list(lane.residents) == [each.trial.id]
-    again = finish(lane)[each.trial.id]
+    worker = entered(each)
+    worker.request_epoch(each.trial.id)
+    while not worker.residents[each.trial.id].has_report:
+        worker.step()
+    worker.add_trial(each)
+    assert list(worker.residents) == [each.trial.id]
+    again = finish(worker)[each.trial.id]
     assert curve(again) == curve(steady)
     assert again[-1].test == steady[-1].test
 
 
 def test_a_model_with_other_files_is_refused_and_nothing_is_left(job):
-    lane = DeviceWorker(torch.device("cpu"))
+    worker = DeviceWorker(torch.device("cpu"))
     wrong = job(1)
     with pytest.raises(ValueError, match="other files"):
-        lane.enter(replace(wrong, trial=replace(wrong.trial, weights="0")))
-    assert not lane.residents
+        worker.add_trial(replace(wrong, trial=replace(wrong.trial, weights="0")))
+    assert not worker.residents
 
 
-def test_a_lane_of_its_own_hands_out_one_epoch_at_a_time(job, tmp_path):
+def test_a_trial_alone_in_its_process_reports_one_epoch_at_a_time(job, tmp_path):
     each = job(1)
     record = {"trial": each.trial.to_json(), "source": each.source, "data": "-", "checkpoints": str(tmp_path / "own")}
     own = InProcessTrial(DeviceWorker(torch.device("cpu")), record)
-    reports = [own.next() for _ in range(3)]
+    reports = [own.next_report() for _ in range(3)]
     assert {r["id"] for r in reports} == {each.trial.id}
     assert [r["progress"]["epoch"] for r in reports] == [1, 2, 3]
     assert [bool(r["outcome"]) for r in reports] == [False, False, True]
-    own.leave()
+    own.remove()

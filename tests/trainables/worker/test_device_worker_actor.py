@@ -1,4 +1,4 @@
-"""The process around a lane: calls from the actor's loop, training in a thread, one message at a time to the desk."""
+"""The process around a worker: calls from the actor's loop, training in a thread, one message at a time to the mailbox."""
 
 import asyncio
 from dataclasses import replace
@@ -9,14 +9,14 @@ import torch
 
 from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
-from trainables.worker import device_worker as lanes
+from trainables.worker import device_worker
 from trainables.worker.device_worker import DeviceWorker
 from trainables.worker.ray_actors import DeviceWorkerActor
 
 
 @pytest.fixture
 def job(tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setattr(lanes, "read_data", lambda path: make_data())
+    monkeypatch.setattr(device_worker, "read_data", lambda path: make_data())
     recipe = Recipe(epochs=3)
 
     def make(seed=1, **changes):
@@ -28,7 +28,7 @@ def job(tiny_bert, tmp_path, monkeypatch):
 
 
 class Driver:
-    """A desk whose driver answers after `seconds`; keeps every message, and how many were under way at once."""
+    """A mailbox whose driver answers after `seconds`; keeps every message, and how many were under way at once."""
 
     def __init__(self, goes_on=lambda report: report["outcome"] is None, seconds=0.0):
         self.messages, self.most = [], 0
@@ -52,11 +52,11 @@ def test_trials_train_side_by_side_and_each_is_over_when_its_driver_says_so(job)
     jobs = [job(seed) for seed in (1, 2, 3)]
     second = (jobs[1]["id"], 2)
 
-    async def together():
-        host = DeviceWorkerActor(False, driver)
-        return await asyncio.gather(*(host.train(each) for each in jobs))
+    async def train_all():
+        actor = DeviceWorkerActor(False, driver)
+        return await asyncio.gather(*(actor.train(each) for each in jobs))
 
-    assert asyncio.run(together()) == [True] * 3
+    assert asyncio.run(train_all()) == [True] * 3
     assert [driver.epochs(each) for each in jobs] == [[1, 2, 3], [1, 2], [1, 2, 3]]
 
 
@@ -64,38 +64,38 @@ def test_what_residents_finish_while_a_message_is_under_way_travels_in_one(job):
     driver = Driver(seconds=0.3)
     jobs = [job(seed) for seed in range(1, 7)]
 
-    async def together():
-        host = DeviceWorkerActor(False, driver)
-        await asyncio.gather(*(host.train(each) for each in jobs))
+    async def train_all():
+        actor = DeviceWorkerActor(False, driver)
+        await asyncio.gather(*(actor.train(each) for each in jobs))
 
-    asyncio.run(together())
-    assert driver.most == 1, "a lane sent a message before the last one was answered"
+    asyncio.run(train_all())
+    assert driver.most == 1, "a worker sent a message before the last one was answered"
     assert sum(map(len, driver.messages)) == 18
     assert len(driver.messages) <= 8, [len(m) for m in driver.messages]
 
 
-def test_an_error_reaches_the_trial_that_it_concerns_and_the_host_lives_on(job):
+def test_an_error_reaches_the_trial_that_it_concerns_and_the_actor_lives_on(job):
     driver = Driver()
 
     async def one_after_the_other():
-        host = DeviceWorkerActor(False, driver)
+        actor = DeviceWorkerActor(False, driver)
         with pytest.raises(ValueError, match="other files"):
-            await host.train(job(1, weights="0"))
-        return await host.train(job(2))
+            await actor.train(job(1, weights="0"))
+        return await actor.train(job(2))
 
     assert asyncio.run(one_after_the_other())
     assert driver.epochs(job(2)) == [1, 2, 3]
 
 
-def test_a_trial_that_enters_again_takes_the_place_of_what_was_there_of_it(job):
+def test_a_trial_that_is_added_again_replaces_itself(job):
     driver = Driver(seconds=0.05)
 
     async def twice():
-        host = DeviceWorkerActor(False, driver)
-        lost = asyncio.create_task(host.train(job(1)))
+        actor = DeviceWorkerActor(False, driver)
+        lost = asyncio.create_task(actor.train(job(1)))
         while not driver.messages:
             await asyncio.sleep(0.01)
-        over = await host.train(job(1))
+        over = await actor.train(job(1))
         lost.cancel()
         return over
 
@@ -104,36 +104,36 @@ def test_a_trial_that_enters_again_takes_the_place_of_what_was_there_of_it(job):
 
 
 def test_without_memory_for_one_more_a_trial_is_told_to_wait_but_not_when_it_is_alone(job, monkeypatch):
-    real = DeviceWorker.enter
+    real = DeviceWorker.add_trial
 
-    def enter(self, entering):
-        if entering.trial.seed == 2:
+    def add_trial(self, added):
+        if added.trial.seed == 2:
             raise torch.OutOfMemoryError("planted")
-        real(self, entering)
+        real(self, added)
 
-    monkeypatch.setattr(DeviceWorker, "enter", enter)
+    monkeypatch.setattr(DeviceWorker, "add_trial", add_trial)
     driver = Driver(seconds=1.0)
 
     async def scenes():
-        host = DeviceWorkerActor(False, driver)
+        actor = DeviceWorkerActor(False, driver)
         with pytest.raises(torch.OutOfMemoryError):
-            await host.train(job(2))
-        first = asyncio.create_task(host.train(job(1)))
+            await actor.train(job(2))
+        first = asyncio.create_task(actor.train(job(1)))
         while not driver.messages:
             await asyncio.sleep(0.01)
-        refused = await host.train(job(2))
-        await host.leave(job(1)["id"])
+        refused = await actor.train(job(2))
+        await actor.remove(job(1)["id"])
         assert await first
         return refused
 
     assert asyncio.run(scenes()) is False
 
 
-def test_a_lane_that_cannot_be_opened_tells_everybody_why(job, monkeypatch):
-    def broken(gpu, ahead):
+def test_a_worker_that_cannot_be_opened_fails_its_trials_with_the_reason(job, monkeypatch):
+    def broken(gpu, epochs_ahead):
         raise RuntimeError("no driver for this device")
 
-    monkeypatch.setattr(lanes, "open_lane", broken)
+    monkeypatch.setattr(device_worker, "open_device_worker", broken)
 
     async def enter():
         return await DeviceWorkerActor(True, Driver()).train(job(1))

@@ -1,4 +1,4 @@
-"""Lanes as Ray actors: shared by the trials of a device, replaced when they die, and no trial trained twice or charged for it."""
+"""Device workers as Ray actors: one for all trials of a device, replaced when it dies, and no epoch is trained to two results."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def holders():
-    """Actors that each hold half a logical GPU of four, as Tune's places do, and a registry for their lanes."""
+    """Actors that each hold half a logical GPU of four, as Tune's trials do, and a registry for their device workers."""
     from orchestrator.execution.cluster import cluster
 
     with cluster(4, 2, None) as (share, _):
@@ -61,7 +61,7 @@ def holders():
 
         class Holder:
             def train(self, job):
-                self.remote = RemoteTrial(job, ray.get_actor("test", namespace="lanes"))
+                self.remote = RemoteTrial(job, ray.get_actor("test", namespace="device_workers"))
                 self.remote.train()
 
             def gpu(self):
@@ -72,13 +72,13 @@ def holders():
 
 
 class Driver:
-    """Takes reports from the desk and lets every trial go on, to its end."""
+    """Takes reports from the mailbox and lets every trial go on, to its end."""
 
     def __init__(self, ray, registry):
         self._ray, self._registry, self._verdicts = ray, registry, {}
         self.losses = defaultdict(dict)
 
-    def turn(self):
+    def answer(self):
         _, reports = self._ray.get(self._registry.take.remote({}, self._verdicts, 0.1))
         for report in reports:
             known = self.losses[report["id"]].setdefault(report["progress"]["epoch"], report["progress"]["loss"])
@@ -87,18 +87,18 @@ class Driver:
 
     def until(self, found):
         while not found():
-            self.turn()
+            self.answer()
 
     def finish(self, training):
         self.until(lambda: len(self._ray.wait(training, num_returns=len(training), timeout=0)[0]) == len(training))
         self._ray.get(training)
 
 
-def lanes_of(ray, registry, jobs, gpus):
-    """Process and GPU of each trial's lane."""
+def workers_of(ray, registry, jobs, gpus):
+    """Process and GPU of each trial's worker."""
     node = ray.get_runtime_context().get_node_id()
     found = ray.get([registry.find.remote(job["id"], node, gpu) for job, gpu in zip(jobs, gpus, strict=True)])
-    return ray.get([host.where.remote() for _, _, host in found])
+    return ray.get([actor.location.remote() for _, _, actor in found])
 
 
 def test_each_trial_is_on_its_own_device_and_residents_of_a_device_share_one_process(jobs, holders):
@@ -109,8 +109,8 @@ def test_each_trial_is_on_its_own_device_and_residents_of_a_device_share_one_pro
     training = [a.train.remote(job) for a, job in zip(actors, made, strict=True)]
     driver = Driver(ray, registry)
     driver.until(lambda: len(driver.losses) == 8)
-    where = lanes_of(ray, registry, made, gpus)
-    assert [gpu for _, gpu in where] == gpus, "a lane sees another GPU than its trials"
+    where = workers_of(ray, registry, made, gpus)
+    assert [gpu for _, gpu in where] == gpus, "a worker sees another GPU than its trials"
     processes = {gpu: {pid for pid, g in where if g == gpu} for gpu in gpus}
     assert all(len(pids) == 1 for pids in processes.values())
     assert len(set.union(*processes.values())) == 4
@@ -120,7 +120,7 @@ def test_each_trial_is_on_its_own_device_and_residents_of_a_device_share_one_pro
     assert len(set(curves)) == 8
 
 
-def test_a_lane_that_dies_is_replaced_and_at_the_second_death_its_trials_get_their_own(jobs, holders):
+def test_a_worker_that_dies_is_replaced_and_at_the_second_death_its_trials_get_their_own(jobs, holders):
     ray, actors, registry = holders
     gpus = ray.get([a.gpu.remote() for a in actors])
     pair = [i for i, gpu in enumerate(gpus) if gpu == "0"]
@@ -133,17 +133,17 @@ def test_a_lane_that_dies_is_replaced_and_at_the_second_death_its_trials_get_the
     training = [actors[i].train.remote(job) for i, job in zip(pair, dying, strict=True)]
     driver.until(lambda: len(driver.losses) == 2)
     for _ in range(2):
-        where = lanes_of(ray, registry, dying, ["0", "0"])
+        where = workers_of(ray, registry, dying, ["0", "0"])
         assert where[0] == where[1]
         os.kill(where[0][0], signal.SIGKILL)
         time.sleep(1.0)  # both of them find it dead
-    where = lanes_of(ray, registry, dying, ["0", "0"])
-    assert where[0] != where[1], "two deaths, and they still sit together"
+    where = workers_of(ray, registry, dying, ["0", "0"])
+    assert where[0] != where[1], "two deaths, and they still share a process"
     driver.finish(training)
     assert [driver.losses[job["id"]] for job in dying] == reference
 
 
-def test_a_hundred_short_trials_on_one_lane_killed_twice_are_each_done_once(tmp_path):
+def test_a_hundred_short_trials_on_one_worker_killed_twice_are_each_done_once(tmp_path):
     write_project(tmp_path, train=160)
     space = tmp_path / "many.py"
     budget = "trials=46, final_seeds=4, in_flight=8"
@@ -156,7 +156,7 @@ def test_a_hundred_short_trials_on_one_lane_killed_twice_are_each_done_once(tmp_
     finally:
         os.sched_setaffinity(0, cores)
     killed = []
-    watcher = threading.Thread(target=kill_lanes, args=(process, out, (10, 40), killed))
+    watcher = threading.Thread(target=kill_workers, args=(process, out, (10, 40), killed))
     watcher.start()
     code, errors = finish(process)
     watcher.join()
@@ -168,12 +168,12 @@ def test_a_hundred_short_trials_on_one_lane_killed_twice_are_each_done_once(tmp_
     assert {r["outcome"]["state"] for r in ended} <= {"DONE", "STOPPED"}
 
 
-def kill_lanes(process, out, moments, killed):
+def kill_workers(process, out, moments, killed):
     import psutil
 
     for moment in moments:
         wait_for(out, "ended", moment, process)
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "LaneHost" in " ".join(child.cmdline()):
+            if "DeviceWorkerActor" in " ".join(child.cmdline()):
                 child.kill()
                 killed.append(child.pid)
