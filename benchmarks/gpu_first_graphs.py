@@ -15,7 +15,9 @@ from benchmarks.gpu_setting import Bench, Shape, release
 from benchmarks.plain_loop import plain_model
 from trainables.backbone.packing import Rows as Packed
 from trainables.backbone.packing import pack
-from trainables.training.forward_pass import ForwardPass, Segment, losses_of
+from trainables.training.forward_pass import ForwardPass
+from trainables.training.losses import losses_of
+from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StepHyperparameters
 from trainables.training.stacked_trials import dropout_of
 

@@ -101,13 +101,13 @@ def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
         (folder / trial.id).mkdir(parents=True)
         save_file({"best": torch.zeros(250), "keep": torch.ones(3, 2)}, folder / trial.id / "state.safetensors")
     size = (folder / first.id / "state.safetensors").stat().st_size
-    keeper.ended(first.id)
+    keeper.trial_ended(first.id)
     assert events == []  # it has not ended
     points = curve(first)
     for point in points[:-1]:
         assert sweep.record(first.id, point)
     sweep.record(first.id, points[-1], *end_of(first, points[-1]))
-    keeper.ended(first.id)
+    keeper.trial_ended(first.id)
     assert events == [{"event": "saved", "id": first.id, "bytes": size, "stored": 256}]
     assert size > 4 * 256
 
@@ -129,7 +129,7 @@ def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_p
             sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
             if trial.phase == "search":
                 scores_of.setdefault(trial.cell, {})[trial.id] = points[-1].best_score
-        keeper.ended(trial.id)
+        keeper.trial_ended(trial.id)
         if len(scores_of.get(running.cell, {})) + len(list(folder.iterdir())) > 40:
             break
     left = {path.name for path in folder.iterdir()}
