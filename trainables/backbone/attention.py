@@ -76,7 +76,7 @@ def attend(
         return Move.apply(x.reshape(-1, width), rows.spread, rows.collect, rows.idle).view(B * H, L, width)
 
     k, v = spread(key), spread(value)
-    q = spread(query) if every else _chosen(query[0], rows.seats).view(B * H, 1, width)
+    q = spread(query) if every else _chosen(query[0], rows.real_examples).view(B * H, 1, width)
     there = rows.keys
     if extra is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
@@ -98,7 +98,7 @@ def attend(
     if every:
         out = Move.apply(out.reshape(-1, width), rows.collect, rows.spread, rows.padding)
     else:
-        out = _chosen(out.reshape(B, D), rows.seated)
+        out = _chosen(out.reshape(B, D), rows.examples_at)
     return out.view(1, -1, D)
 
 

@@ -44,7 +44,7 @@ class Rows:
     `collect` [N H] are the index maps between the heads of tokens and those of padded examples; `idle` lists the heads of
     tokens beyond their row's end, `padding` the padded places. `keys` [B, 1, 1, L] tells real keys (True), `hide`
     [B H, 1, L] is 0 for them and else -inf. `first` [K, E] is the place of each example's first token, E the most examples
-    of a row, padding repeating the row's first example; `seats` [B] tells where in `first` each example stands, `seated`
+    of a row, padding repeating the row's first example; `real_examples` [B] tells where in `first` each example stands, `examples_at`
     [K E] which example stands there. `weights` [K, E] is 1 / (examples of the row) for real examples and 0 for padding;
     labels [K, E]. `tokens`, `examples` and `longest` are per row, virtual tokens included: they size the row's own dropout
     stream. `virtual` are the places of the virtual tokens, in the order of rows and examples, as many per example of row k
@@ -61,8 +61,8 @@ class Rows:
     keys: Tensor
     hide: Tensor
     first: Tensor
-    seats: Tensor
-    seated: Tensor
+    real_examples: Tensor
+    examples_at: Tensor
     weights: Tensor
     labels: Tensor
     tokens: list[int]
@@ -136,7 +136,7 @@ def pack(
     N, L = starts[-1], max(int(n.max()) for n in lengths)
     E, B = max(map(len, lengths)), sum(map(len, lengths))
     ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))
-    first, seated = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
+    first, examples_at = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
     labels, weights = np.zeros((K, E), np.float32), np.zeros((K, E), np.float32)
     spread, keys, real = np.zeros((B, L), np.int64), np.zeros((B, L), bool), np.zeros(N, bool)
     head, virtual = np.arange(heads), []
@@ -155,8 +155,8 @@ def pack(
         collect[row] = np.repeat(np.arange(b, b + e) * heads * L, n) + within
         first[k] = starts[k]
         first[k, :e] = starts[k] + start
-        seated[k] = b
-        seated[k, :e] = np.arange(b, b + e)
+        examples_at[k] = b
+        examples_at[k, :e] = np.arange(b, b + e)
         weights[k, :e], labels[k, :e] = 1 / e, split.labels[chosen]
         b += e
 
@@ -177,8 +177,8 @@ def pack(
         keys=move(keys[:, None, None, :]),
         hide=move(np.repeat(hide, heads, axis=0)[:, None, :]),
         first=move(first),
-        seats=move(np.flatnonzero(weights)),
-        seated=move(seated.reshape(-1)),
+        real_examples=move(np.flatnonzero(weights)),
+        examples_at=move(examples_at.reshape(-1)),
         weights=move(weights),
         labels=move(labels),
         tokens=tokens,

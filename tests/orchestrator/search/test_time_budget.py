@@ -9,7 +9,7 @@ from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.time_budget import TimeBudget, greedy, reserve
 from orchestrator.tracking.run_projection import Key, RunProjection
 from search_spaces import keys
-from search_spaces.events import EpochReported, LedgerRecord, SweepInterrupted, SweepOpened
+from search_spaces.events import EpochReported, LedgerRecord, SearchesEndedEarly, SweepInterrupted, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, Recipe, method
 from search_spaces.records import BUDGET

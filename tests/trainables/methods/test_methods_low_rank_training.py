@@ -100,9 +100,9 @@ def test_a_checkpoint_continues_in_a_fresh_process_bit_for_bit(tiny_bert, tmp_pa
 def test_dylora_is_lora_of_the_drawn_rank(n, frozen, tiny_bert):
     """Second formula: factors really cut to n columns, each times sqrt(r / n) under alpha / r, as explicit weights."""
     r, alpha = 4, 8
-    seated = seat(tiny_bert, "dylora", r=r, frozen=frozen)
-    drawn = {k: torch.tensor(v)[None, None] for k, v in seated.group.layout.method._at_rank(n).items()}
-    ours, factors = seated.entries(seated.group.values), {}
+    examples_at = seat(tiny_bert, "dylora", r=r, frozen=frozen)
+    drawn = {k: torch.tensor(v)[None, None] for k, v in examples_at.group.layout.method._at_rank(n).items()}
+    ours, factors = examples_at.entries(examples_at.group.values), {}
     for layer in range(2):
         for site in ("query", "value"):
             name = f"{layer}.attention.{site}"
@@ -115,15 +115,15 @@ def test_dylora_is_lora_of_the_drawn_rank(n, frozen, tiny_bert):
                     torch.cat([x.narrow(d, 0, n - 1).detach(), x.narrow(d, n - 1, 1)], d)
                     for x, d in zip(short, (1, 0), strict=True)
                 ]
-            linear = seated.plain.get_submodule(f"encoder.layer.{layer}.attention.self.{site}")
+            linear = examples_at.plain.get_submodule(f"encoder.layer.{layer}.attention.self.{site}")
             weight = linear.weight.detach() + (alpha / r) * (short[0] @ short[1]).T
             linear.forward = partial(F.linear, weight=weight, bias=linear.bias.detach())
-    logits, loss = seated.run(drawn)
-    theirs = seated.theirs(seated.plain)
+    logits, loss = examples_at.run(drawn)
+    theirs = examples_at.theirs(examples_at.plain)
     assert torch.allclose(logits, theirs, atol=1e-5)
     loss.backward()
-    seated.loss_of(theirs).backward()
-    grads = seated.entries(seated.group.leaf.grad)
+    examples_at.loss_of(theirs).backward()
+    grads = examples_at.entries(examples_at.group.leaf.grad)
     for name, (down, up) in factors.items():
         assert torch.allclose(grads[f"{name}.down"], down.grad, atol=1e-5, rtol=1e-4)
         assert torch.allclose(grads[f"{name}.up"], up.grad, atol=1e-5, rtol=1e-4)
