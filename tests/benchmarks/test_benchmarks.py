@@ -132,9 +132,9 @@ def test_a_sweep_is_split_into_start_compute_and_control_by_hand():
 
 
 def test_cost_per_trial_is_the_difference_of_two_ends_divided_by_the_trials_between():
-    marks = [(float(i), {"clerk": 0.002 * i, "all": 0.01 * i}) for i in range(1, 60)]
+    marks = [(float(i), {"controller": 0.002 * i, "all": 0.01 * i}) for i in range(1, 60)]
     found = control_plane._window(marks, 10, 40)
-    assert found == pytest.approx({"wall": 1000.0, "clerk": 2.0, "all": 10.0})
+    assert found == pytest.approx({"wall": 1000.0, "controller": 2.0, "all": 10.0})
 
 
 def test_a_sweep_without_ray_is_measured_from_its_tenth_trial_on():

@@ -65,7 +65,7 @@ def test_the_peer_pads_to_128_at_once_or_not_at_all(setting, tiny_bert):
     assert max(lengths["longest"]) < 128
 
 
-# Starts a grandchild, which nobody waits for, and ends a second after that has computed for half a second.
+# Starts a grandchild, which no process waits for, and ends a second after that has computed for half a second.
 MIDDLE = """
 import subprocess, sys, time
 from pathlib import Path

@@ -125,7 +125,7 @@ def test_plans_lists_and_errors_load_nothing_heavy_and_take_no_time(words, code,
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == code, done.stderr
     assert set(re.findall(r"\w+", done.stdout.partition("MODULES")[2])) & HEAVY == set()
-    # Of the processor: the clock on the wall also counts whoever else is at work here.
+    # Of the processor: the clock on the wall also counts other work on this machine.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert list(tmp_path.iterdir()) == []
 

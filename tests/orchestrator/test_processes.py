@@ -56,7 +56,7 @@ def descendants(process):
 
 
 def survivors(processes, timeout=30):
-    """Names of those that still live after `timeout` seconds; a zombie that nobody reaps is dead."""
+    """Names of those that still live after `timeout` seconds; an unreaped zombie is dead."""
     _, alive = psutil.wait_procs(processes, timeout=timeout)
     names = []
     for process in alive:

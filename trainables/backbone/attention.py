@@ -1,8 +1,8 @@
 """Attention over packed rows: the only step in which it matters where examples begin and end.
 
 Inside it the examples are spread to [B, H, L, D/H]; every padded place repeats a token of its own example, never of another
-one, so that a slot full of NaN cannot reach its neighbours through a product with zero. Trials whose method adds keys and
-values of its own have them in further columns, hidden from everybody else's examples.
+one, so that a trial full of NaN cannot reach another one through a product with zero. Trials whose method adds keys and
+values of its own have them in further columns, which other trials' examples do not attend to.
 
 Legend: N tokens of all rows, B examples of all rows, L longest example, l most keys that a method adds, H heads, D width.
 """

@@ -38,17 +38,17 @@ class TokenSelection:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """K packed rows.
+    """K packed rows: one mini-batch of each trial, real tokens only, one after the other.
 
-    input_ids, token_types, positions: [1, N]; row k lies from `starts`[k] to `starts`[k + 1]. `spread` [B H L] and
-    `collect` [N H] are the index maps between the heads of tokens and those of padded examples; `idle` lists the heads of
-    tokens beyond their row's end, `padding` the padded places. `keys` [B, 1, 1, L] tells real keys (True), `hide`
-    [B H, 1, L] is 0 for them and else -inf. `first` [K, E] is the place of each example's first token, E the most examples
-    of a row, padding repeating the row's first example; `real_examples` [B] tells where in `first` each example stands, `examples_at`
-    [K E] which example stands there. `weights` [K, E] is 1 / (examples of the row) for real examples and 0 for padding;
-    labels [K, E]. `tokens`, `examples` and `longest` are per row, virtual tokens included: they size the row's own dropout
-    stream. `virtual` are the places of the virtual tokens, in the order of rows and examples, as many per example of row k
-    as `added`[k].
+    input_ids, token_types, positions: [1, N]; row k lies from `starts`[k] to `starts`[k + 1].
+    spread [B H L], collect [N H]: index maps from the heads of tokens to those of padded examples, and back.
+    idle: heads of tokens beyond their row's end. padding: heads of padded positions.
+    keys [B, 1, 1, L]: True for real keys. hide [B H, 1, L]: 0 for them, else -inf.
+    first [K, E]: position of each example's first token, E the most examples of a row; a row with fewer repeats its first.
+    real_examples [B]: where in `first` each example stands. examples_at [K E]: which example stands there.
+    weights [K, E]: 1 / (examples of the row) for real examples, else 0. labels [K, E].
+    tokens, examples, longest: per row, virtual tokens included; they size the row's own dropout stream.
+    virtual: positions of the virtual tokens, by row and example. added: how many each example of row k has.
     """
 
     input_ids: Tensor

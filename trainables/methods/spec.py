@@ -117,7 +117,7 @@ class Parameter:
 
     A shape of one dimension reaches the formula as [K, 1, n] and is not decayed nor pruned, one of more as [K, ...] and is,
     unless `decayed` says otherwise. `lr`: a peak learning rate of its own instead of the trial's. `trained`: False for
-    running statistics, which `SiteContext.keep` sets and nobody counts. `prunable`: False keeps all its entries out of a mask's
+    running statistics, which `SiteContext.keep` sets and no count includes. `prunable`: False keeps all its entries out of a mask's
     ranking.
     """
 

@@ -1,6 +1,6 @@
 """From outputs and labels to the numbers of a task, in percent points, always to be maximised.
 
-Written out in numpy because every lane loads this file and scores every epoch; the tests hold the formulas against
+Written out in numpy because every device worker loads this file and scores every epoch; the tests hold the formulas against
 scikit-learn and scipy. A constant prediction has no correlation and scores 0, so that collapsed trials enter means.
 """
 

@@ -1,4 +1,4 @@
-"""Tokenised data on disk: made once per (texts, tokenizer, length), then only read, by every lane.
+"""Tokenised data on disk: made once per (texts, tokenizer, length), then only read, by every device worker.
 
 One safetensors file holds the arrays, the task and a digest; its name is the hash of all that decides its content.
 """

@@ -154,7 +154,7 @@ def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[
 
 
 def draw(parameter: Parameter, seed: int) -> Tensor:
-    """The start of one tensor, from a generator of its own: independent of every other tensor and of company."""
+    """The start of one tensor, from a generator of its own: independent of every other tensor and trial."""
     generator = torch.Generator().manual_seed(seed)
     value, start = torch.zeros(parameter.shape), parameter.start
     if start.kind == "constant":
@@ -188,5 +188,5 @@ def _bounds(start: Init, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _order(parameter: Parameter) -> tuple[bool, bool, float]:
-    """Matrices first, then what is not decayed, neighbours with the same learning rate; last what is not trained."""
+    """Sort key: matrices first, then what is not decayed, equal learning rates side by side; last what is not trained."""
     return not parameter.trained, not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0

@@ -98,7 +98,7 @@ GRID = {"lr": choice(1e-5, 5e-5, 1e-4, 5e-4), "batch_size": choice(8, 16)}
 
 
 def test_methods_begin_with_the_same_learning_rates_whatever_else_is_searched():
-    """A wider search, a whole grid and a budget too small for either: none starts with a better draw than its neighbours."""
+    """A wider search, a whole grid and a budget too small for either: none starts with a better draw than another."""
     for seed in range(5):
         wide = study_of({"r": choice(*range(1, 9)), **GRID}, 8, seed, "lora")
         whole, few = study_of(GRID, 8, seed), study_of(GRID, 3, seed, "bitfit")

@@ -1,4 +1,4 @@
-"""The dropout streams: the right rate and scale, everywhere, whatever the neighbours."""
+"""The dropout streams: the right rate and scale, everywhere, whatever the other trials."""
 
 import numpy as np
 import pytest

@@ -193,7 +193,9 @@ def orthogonality(model):
 def test_the_start_is_the_frozen_model(method, targets, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         examples_at = seat(model, method, stir=0.0, targets=targets)
-        assert torch.allclose(examples_at.run(rest_of(examples_at))[0], examples_at.theirs(examples_at.plain), atol=3e-6)
+        assert torch.allclose(
+            examples_at.run(rest_of(examples_at))[0], examples_at.theirs(examples_at.plain), atol=3e-6
+        )
 
 
 @pytest.mark.parametrize(("method", "kind"), [("lora", True), ("pissa", "pissa")])

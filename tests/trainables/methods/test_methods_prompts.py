@@ -67,7 +67,7 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
     model = request.getfixturevalue(family)
     backbone, split = Backbone.load(model, CPU), make_data(**LENGTHS).train
     batches = [np.array(c) for c in ([3, 1, 4], [0, 5, 9, 2], [8, 7], [11], [12, 13, 6])]
-    # Neighbours on both sides: one without a prefix, one with a longer one and virtual tokens of its own.
+    # Other trials on both sides: one without a prefix, one with a longer one and virtual tokens of its own.
     ours = examples_at(backbone, method, settings, (1, 2))
     groups = [
         examples_at(backbone, "adapter", {"r": 4}, (3,)),
@@ -110,7 +110,10 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
     backbone, split = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train
     order = np.argsort(np.diff(split.offsets))
     batches = [(split, order[-4:]), (split, order[:3])]
-    groups = [examples_at(backbone, "prefix", {"length": 6}, (1,)), examples_at(backbone, "p_tuning_v2", {"length": 4}, (2,))]
+    groups = [
+        examples_at(backbone, "prefix", {"length": 6}, (1,)),
+        examples_at(backbone, "p_tuning_v2", {"length": 4}, (2,)),
+    ]
     rows = pack(batches, backbone.shape.heads, CPU, [1, 1])
     masks = DropoutFactors(
         rows, backbone.shape, [(1, 0), (2, 0)], [0.0, 0.0], [0.3, 0.3], [0.0, 0.0], [6, 4], [0.0, 0.5]

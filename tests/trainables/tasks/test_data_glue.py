@@ -211,7 +211,7 @@ def test_a_filled_cache_serves_a_machine_without_network(tmp_path):
 
 @pytest.mark.parametrize("offline", ["1", "0"])
 def test_neither_cache_nor_network_is_said_at_once_with_what_to_do(tmp_path, offline, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # no server listens there
     said = read_apart(tmp_path / "home", "rte", offline=offline)
     assert said.startswith("missing: task 'rte': nyu-mll/glue is neither reachable nor in the cache")
     assert "--data-dir" in said

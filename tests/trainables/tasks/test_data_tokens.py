@@ -169,12 +169,12 @@ def test_a_folder_without_a_tokenizer_is_refused_and_an_unreachable_one_is_missi
         tokens.prepare(pairs, str(tmp_path), 64, tmp_path / "cache")
     code = (
         "from pathlib import Path; from trainables.tasks import tokens; from trainables.tasks.task_data import MissingData\n"
-        "try: tokens._tokenizer_folder('nobody/nothing', None)\n"
+        "try: tokens._tokenizer_folder('no-owner/nothing', None)\n"
         "except MissingData as error: print(error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
-    assert said.startswith("tokenizer 'nobody/nothing' is neither in the cache nor reachable")
+    assert said.startswith("tokenizer 'no-owner/nothing' is neither in the cache nor reachable")
     assert issubclass(MissingData, Exception)
     assert not issubclass(MissingData, ValueError)
 

@@ -1,4 +1,4 @@
-"""Together equals alone: a trial's curve does not depend on its neighbours (fp32 on the CPU, dropout on)."""
+"""Together equals alone: a trial's curve does not depend on the others (fp32 on the CPU, dropout on)."""
 
 import pytest
 import torch
