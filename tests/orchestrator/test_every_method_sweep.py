@@ -1,4 +1,4 @@
-"""One command over every method: trials of one device worker, engines of their own beside it, and a report that has a row for each."""
+"""One command over every method: trials of one device worker, engines of their own, and a report that has a row for each."""
 
 import pytest
 

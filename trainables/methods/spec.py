@@ -115,10 +115,10 @@ class Shape:
 class Parameter:
     """One declared parameter: its shape without K, and its start.
 
-    A shape of one dimension reaches the formula as [K, 1, n] and is not decayed nor pruned, one of more as [K, ...] and is,
-    unless `decayed` says otherwise. `lr`: a peak learning rate of its own instead of the trial's. `trained`: False for
-    running statistics, which `SiteContext.keep` sets and no count includes. `prunable`: False keeps all its entries out of a mask's
-    ranking.
+    shape: one dimension reaches the formula as [K, 1, n] and is neither decayed nor pruned; more reach it as [K, ...] and are.
+    decayed: False exempts a matrix from both. lr: a peak learning rate of its own instead of the trial's.
+    trained: False for running statistics, which `SiteContext.keep` sets and no count includes.
+    prunable: False keeps all its entries out of a mask's ranking.
     """
 
     shape: tuple[int, ...]

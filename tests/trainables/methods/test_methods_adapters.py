@@ -1,4 +1,4 @@
-"""The adapter family and ProPETL against second formulas, beside other trials, in a fresh process, and what each card promises."""
+"""The adapter family and ProPETL against second formulas, beside others, in a fresh process, and what each card promises."""
 
 import os
 import subprocess
