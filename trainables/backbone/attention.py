@@ -85,7 +85,7 @@ def attend(
         hide = rows.hide if extra is None else _hide(there, H)
         with products():
             scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
-        probabilities = scores.softmax(-1, dtype=torch.float32)
+        probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
         if factors is not None:
             probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)
         with products():

@@ -73,7 +73,7 @@ def test_settings_that_no_backbone_allows_are_refused(method, settings, message)
 @pytest.mark.parametrize("method", ["lt_sft", "diff_pruning"])
 def test_a_single_epoch_leaves_no_room_for_two_phases(method, tiny_bert):
     with pytest.raises(ValueError, match="epochs = 1: must be at least 2"):
-        Engine(Backbone.load(tiny_bert, CPU)).join(make_trial(method, recipe=Recipe(epochs=1)), make_data())
+        Engine(Backbone.load(tiny_bert, CPU)).add_trial(make_trial(method, recipe=Recipe(epochs=1)), make_data())
 
 
 def test_top_layers_move_and_nothing_below_does(tiny_bert):
