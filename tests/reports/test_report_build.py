@@ -219,17 +219,29 @@ def test_results_of_the_csv_are_those_of_the_summary(tmp_path):
     assert "**86.50 ± 0.50**" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
-def test_two_thousand_trials_are_reported_within_ten_seconds(tmp_path):
-    """Seconds of this process: what else runs on the machine does not count."""
-    uri = new_store(tmp_path)
+def bulk_report(folder, number):
+    """Write a store with so many search trials in each of 16 cells, and its report; (address, CPU seconds of the report)."""
+    folder.mkdir()
+    uri, tasks = new_store(folder), ("mrpc", "stsb", "cola", "rte")
     methods = ("full", "adapter", "sparse_adapter", "madapter")
-    cells = [f"minilm/{task}/{method}" for task in ("mrpc", "stsb", "cola", "rte") for method in methods]
-    trials = [FakeTrial(cell=cell, name=f"{cell}-{i}") for cell in cells for i in range(122)]
+    cells = [f"minilm/{task}/{method}" for task in tasks for method in methods]
+    trials = [FakeTrial(cell=cell, name=f"{cell}-{i}") for cell in cells for i in range(number)]
     trials += [answered(cell, seed, 1043) for cell in cells for seed in range(3)]
-    record = manifest(["minilm"], ["mrpc", "stsb", "cola", "rte"], methods, budget={"trials": 122, "final_seeds": 3})
+    record = manifest(["minilm"], list(tasks), methods, budget={"trials": number, "final_seeds": 3})
     write_bulk(uri, record, trials, {cell: f"{cell}-0" for cell in cells})
     start = time.process_time()
-    build(uri, "sweep-1", tmp_path / "out")
-    assert time.process_time() - start < 10
-    assert build_module.SUMMARY in files(tmp_path / "out")
+    build(uri, "sweep-1", folder / "out")
+    return uri, time.process_time() - start
+
+
+def test_two_thousand_trials_take_little_more_to_report_than_sixty(tmp_path):
+    """Most of a report is its figures and intervals. CPU seconds of this process, compared on one machine, in one run.
+
+    Measured: 1.6 times. One query per trial and metric alone would take as long as the whole report.
+    """
+    bulk_report(tmp_path / "first", 4)  # what is loaded once does not count
+    _, few = bulk_report(tmp_path / "few", 4)
+    uri, many = bulk_report(tmp_path / "many", 122)
+    assert many < 2.5 * few
+    assert build_module.SUMMARY in files(tmp_path / "many" / "out")
     assert len(read(uri, "sweep-1").predictions) == 48
