@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import measure
+from search_spaces.events import EpochReported, LedgerRecord, SweepOpened, TrialStarted
 
 Marks = list[tuple[float, dict[str, float]]]
 # First and last trial of each window whose cost is compared.
@@ -98,13 +99,12 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         return {**_measured(sweep._ledger.records, marks), "mlflow_seconds_after": delivered - accepted}
 
 
-def _measured(records: list[dict[str, Any]], marks: Marks) -> dict[str, Any]:
+def _measured(records: list[LedgerRecord], marks: Marks) -> dict[str, Any]:
     """From the ledger, whose times are the driver's clock when a batch was written."""
-    times = sorted(r["time"] for r in records if r["event"] == "progress")
-    started = {r["id"]: r["time"] for r in records if r["event"] == "started"}
-    first = {
-        r["id"]: r["progress"]["seconds"] for r in records if r["event"] == "progress" and r["progress"]["epoch"] == 1
-    }
+    reports = [(r.time, r.event) for r in records if isinstance(r.event, EpochReported)]
+    times = sorted(time for time, _ in reports)
+    started = {r.event.id: r.time for r in records if isinstance(r.event, TrialStarted)}
+    first = {each.id: each.progress.seconds for _, each in reports if each.progress.epoch == 1}
     warm = list(started)[len(started) // 2 :]
     middle = times[len(times) // 10 : -len(times) // 10]
     return {
@@ -190,9 +190,9 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
 
 
 def _epoch(resident: Any) -> dict[str, Any]:
-    resident.ask()
+    resident.num_requested += 1
     resident.train()
-    return {"id": resident.trial.id, **resident.take().to_json()}
+    return {"id": resident.trial.id, **resident.next_report().to_json()}
 
 
 def _tracker(root: Path, sweep: Any) -> Any:
@@ -200,7 +200,7 @@ def _tracker(root: Path, sweep: Any) -> Any:
     from orchestrator.tracking.tracker import Tracker
 
     manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
-    first = sweep._ledger.append({"event": "sweep", "format": 1, "manifest": manifest})
+    first = sweep._ledger.append(SweepOpened(format=1, manifest=manifest))
     tracker = Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first)
     tracker.start()
     assert tracker.drain(120)

@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.process_tree import Usage, run
 from benchmarks.sweep_setting import Setting
+from search_spaces.events import EpochReported, TrialAsked, TrialEnded
 
 TASKS = ("cola", "mrpc", "stsb", "rte")
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,19 +90,19 @@ def run_ours(setting: Setting, data_dir: Path | None, folder: Path) -> Measured:
     command += ["--out", str(out), "--report", str(folder / "report"), *_data(data_dir)]
     usage = run(command, _environment(), folder / "ours.log")
     records = read(next(out.glob("*/ledger.jsonl")).parent)
-    finals = {r["id"] for r in records if r["event"] == "asked" and r["trial"]["phase"] == "final"}
-    reports = [r for r in records if r["event"] == "progress"]
-    ended = {r["id"]: r for r in records if r["event"] == "ended"}
-    searching = [r for r in reports if r["id"] not in finals]
+    finals = {r.event.id for r in records if isinstance(r.event, TrialAsked) and r.event.trial.phase == "final"}
+    reports = [(r.time, r.event) for r in records if isinstance(r.event, EpochReported)]
+    ended = {r.event.id: r.event.outcome for r in records if isinstance(r.event, TrialEnded)}
+    searching = [(time, epoch) for time, epoch in reports if epoch.id not in finals]
     return measured(
         usage,
-        began=min(r["time"] - r["progress"]["seconds"] for r in reports if r["progress"]["epoch"] == 1),
-        searched=max(r["time"] for r in searching),
-        ended=max(r["time"] for r in reports),
+        began=min(time - each.progress.seconds for time, each in reports if each.progress.epoch == 1),
+        searched=max(time for time, _ in searching),
+        ended=max(time for time, _ in reports),
         search_epochs=len(searching),
         epochs=len(reports),
-        best_score=max(r["progress"]["best_score"] for r in searching),
-        test_scores=[ended[trial]["outcome"]["metrics"][score] for trial in finals],
+        best_score=max(each.progress.best_score for _, each in searching),
+        test_scores=[ended[trial].metrics[score] for trial in finals],
     )
 
 

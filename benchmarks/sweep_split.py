@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import measure
+from search_spaces.events import EpochReported, LedgerRecord, TrialEnded, TrialStarted
 
 Arm = Literal["worker", "kept process", "process per trial"]
 ARMS: dict[Arm, int] = {"worker": 8, "kept process": 1, "process per trial": 1}
@@ -89,15 +90,16 @@ def sweep(arm: Arm, space: Path) -> dict[str, float]:
         return split(read(next(Path(out).glob("*/ledger.jsonl")).parent))
 
 
-def split(records: list[dict[str, Any]]) -> dict[str, float]:
+def split(records: list[LedgerRecord]) -> dict[str, float]:
     """Mean seconds per trial of start, compute and control, and of the whole sweep per trial."""
-    started = {r["id"]: r["time"] for r in records if r["event"] == "started"}
-    ended = {r["id"]: r["time"] for r in records if r["event"] == "ended"}
+    started = {r.event.id: r.time for r in records if isinstance(r.event, TrialStarted)}
+    ended = {r.event.id: r.time for r in records if isinstance(r.event, TrialEnded)}
     first, compute = {}, dict.fromkeys(ended, 0.0)
     for r in records:
-        if r["event"] == "progress":
-            compute[r["id"]] += r["progress"]["seconds"]
-            first.setdefault(r["id"], r["time"] - r["progress"]["seconds"])
+        if isinstance(r.event, EpochReported):
+            seconds = r.event.progress.seconds
+            compute[r.event.id] += seconds
+            first.setdefault(r.event.id, r.time - seconds)
     number = len(ended)
     start = sum(first[i] - started[i] for i in ended) / number
     control = sum(ended[i] - first[i] - compute[i] for i in ended) / number

@@ -5,12 +5,13 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from report_fixture import new_store
 
-from orchestrator import cluster, tracking
-from orchestrator.tracking import Tracker
-from reports import store
+from orchestrator.execution import cluster
+from orchestrator.tracking import tracker as tracking
+from reports.data import store
 from search_spaces.environment import changed, unless_set
+from search_spaces.events import LedgerRecord, SweepFinished
+from tests.fixtures.report_store import new_store
 
 
 @pytest.fixture
@@ -38,10 +39,11 @@ def seen(monkeypatch):
 
 
 @pytest.fixture
-def tuning():
-    from orchestrator import tuning  # the import itself changes a variable, which is the cluster's to put back
+def tune_runner():
+    # The import itself changes a variable, which is the cluster's to put back.
+    from orchestrator.execution import tune_runner
 
-    return tuning
+    return tune_runner
 
 
 def test_variables_are_what_they_were_after_an_error_too(unchanged, monkeypatch):
@@ -86,13 +88,13 @@ def test_a_ray_that_was_imported_before_reads_the_token_of_its_cluster_and_forge
     assert seen == [(what, path) for path in (one, None, two, None) for what in ("mode", "token")]
 
 
-def test_a_run_of_tunes_leaves_nothing(tuning, unchanged, monkeypatch, tmp_path):
+def test_a_run_of_tunes_leaves_nothing(tune_runner, unchanged, monkeypatch, tmp_path):
     found = []
     tuner = SimpleNamespace(fit=lambda: found.append(os.environ["TUNE_MAX_PENDING_TRIALS_PG"]))
-    monkeypatch.setattr(tuning.tune, "Tuner", lambda *_, **__: tuner)
-    searcher = tuning.PlaceSearcher(None, 3, {})
+    monkeypatch.setattr(tune_runner.tune, "Tuner", lambda *_, **__: tuner)
+    searcher = tune_runner.WorkerSlotSearcher(None, 3, {})
     share = cluster.Share(slots=3, cpu=1, gpu=0, per_device=1)
-    tuning._run_tune(searcher, share, tmp_path, "run0", tuning.Beat(None, lambda: None, None))
+    tune_runner._run_tune(searcher, share, tmp_path, "run0", tune_runner.LoopCallback(None, None, None))
     assert found == ["3"]
 
 
@@ -112,7 +114,7 @@ def test_a_tracker_leaves_nothing(unchanged, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
-    tracker = Tracker("sqlite:///x.db", None, tmp_path, [{"seq": 1}])
+    tracker = tracking.Tracker("sqlite:///x.db", None, tmp_path, [LedgerRecord(seq=1, time=0.0, event=SweepFinished())])
     tracker.start()
     assert tracker.drain(10)
     tracker.close()

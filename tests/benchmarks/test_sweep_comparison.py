@@ -37,7 +37,7 @@ def test_the_peer_gets_the_trials_that_our_cell_asks_for_whatever_they_score(set
     cell = CellSearch(space.cells[0], space, lambda cell, parameters, seed, phase: asked.append((parameters, seed)))
     for number in range(space.budget.trials):
         entry = cell.next()
-        entry.outcome = Outcome(state="DONE", reason="epochs", epochs=1, best_epoch=1, best_score=float(number % 4))
+        cell.end(entry, Outcome(state="DONE", reason="epochs", epochs=1, best_epoch=1, best_score=float(number % 4)))
     assert [{**parameters, "seed": seed} for parameters, seed in asked] == setting.trials()
     assert len({(t["lr"], t["batch_size"]) for t in setting.trials()}) == 6
 

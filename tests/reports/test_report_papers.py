@@ -172,7 +172,7 @@ def fixed_of(space, entry):
 
 @pytest.mark.parametrize("name", names())
 def test_a_space_that_names_a_paper_repeats_a_row_of_each_table_or_of_most(name):
-    space = protocol(["agreement"]) if name == "text_classification" else load(name)
+    space = protocol(["agreement"]) if name == "text_classification" else load(name, METHODS)
     if not space.paper:
         return
     facts = [

@@ -21,6 +21,8 @@ from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.run import command_of, options_of, parser
 from orchestrator.run_options import RunOptions
+from search_spaces.events import LedgerRecord, SweepOpened
+from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
 from search_spaces.loading import load
 from tests.fixtures.run_options import make_options
@@ -346,17 +348,18 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
     from orchestrator.driver import FORMAT, check_unchanged
 
     def begun(weights="w", version=FORMAT):
-        return {"event": "sweep", "format": version, "manifest": sweep_manifest(weights)}
+        opened = SweepOpened(format=version, manifest=sweep_manifest(weights))
+        return SweepHistory([LedgerRecord(seq=1, time=0.0, event=opened)])
 
     def sweep_manifest(weights):
         return {"models": {"m": {"weights": weights}}, "tasks": {"t": {"split": "s"}}}
 
-    check_unchanged([], sweep_manifest("w"), tmp_path)
-    check_unchanged([begun()], sweep_manifest("w"), tmp_path)
+    check_unchanged(SweepHistory(), sweep_manifest("w"), tmp_path)
+    check_unchanged(begun(), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="another version"):
-        check_unchanged([begun(version=FORMAT + 1)], sweep_manifest("w"), tmp_path)
+        check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
-        check_unchanged([begun("other")], sweep_manifest("w"), tmp_path)
+        check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)
 
 
 def test_a_method_brings_its_own_search_unless_the_space_says_otherwise(tmp_path):

@@ -115,7 +115,7 @@ def test_the_study_hears_of_each_configuration_once(tmp_path):
     sweep = drive(seeded_space(grace=8), tmp_path)
     for search in sweep.cells.values():
         told = [t for t in search.study._study.trials if t.state.is_finished()]
-        assert len(told) <= len(groups(search)) == search.study.asked
+        assert len(told) <= len(groups(search)) == search.study.num_asked
         for trial, seeds in zip(told, groups(search), strict=False):
             assert trial.value == pytest.approx(fmean(done(seeds)))
 
