@@ -153,7 +153,7 @@ def test_the_usual_scale_is_the_papers_and_starts_as_before(tiny_bert):
     assert torch.equal(usual.initial(1, backbone), named.initial(1, backbone))
 
 
-def examples_at(model, method, data, **settings):
+def prepare(model, method, data, **settings):
     """A group of one trial and its backbone, before any mask."""
     backbone, built = Backbone.load(model, CPU), build(method, settings, model.shape)
     layout = ParameterLayout(built, backbone, data.task.outputs)
@@ -166,7 +166,7 @@ def examples_at(model, method, data, **settings):
 def test_adapters_act_on_the_sublayer_output_before_the_residual_add(tiny_bert):
     """Oracle: a plain model whose dense outputs pass through explicit bottlenecks (no dropout, so dense = dropout)."""
     data = make_data()
-    backbone, group, _ = examples_at(tiny_bert, "adapter", data, r=4)
+    backbone, group, _ = prepare(tiny_bert, "adapter", data, r=4)
     group.values.mul_(3)  # away from the near-identity start
     chosen = np.arange(1)
     rows = pack([(data.train, chosen)], backbone.shape.heads, CPU)
@@ -202,7 +202,7 @@ def test_adapters_start_close_to_the_bare_encoder(tiny_bert):
     rows = pack([(data.train, np.arange(8))], tiny_bert.shape.heads, CPU)
     outputs = {}
     for method in ("full", "adapter", "madapter"):
-        backbone, group, _ = examples_at(tiny_bert, method, data, **SMALL[method])
+        backbone, group, _ = prepare(tiny_bert, method, data, **SMALL[method])
         outputs[method] = ForwardPass(backbone, [Segment(group, 0, 1)], rows, None).logits()[0]
     for method in ("adapter", "madapter"):
         assert torch.allclose(outputs[method], outputs["full"], atol=0.02)
@@ -265,7 +265,7 @@ def scoring_losses(backbone, group, slot, size, examples):
 
 def test_snip_ranks_by_weight_times_gradient(tiny_bert):
     data = make_data(train=24)
-    backbone, group, slot = examples_at(tiny_bert, "sparse_adapter", data, r=4, score="snip", sparsity=0.5)
+    backbone, group, slot = prepare(tiny_bert, "sparse_adapter", data, r=4, score="snip", sparsity=0.5)
     keep = mask_for(slot, group, backbone)
     for loss in scoring_losses(
         backbone, group, slot, 24, np.arange(24)
@@ -279,7 +279,7 @@ def test_snip_ranks_by_weight_times_gradient(tiny_bert):
 def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
     """Oracle: H g by central differences of the gradient along g."""
     data = make_data(train=8)
-    backbone, group, slot = examples_at(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
+    backbone, group, slot = prepare(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
     backbone.module.double()  # single precision drowns the differences
     group = StackedParameters(group.layout, backbone, slot.trial.recipe, group.values.double())
     entries = contenders(group.layout)

@@ -42,7 +42,7 @@ NAMES = ["-".join([method, *(str(v) for v in settings.values())]) for method, se
 QUIET = Recipe(epochs=3, patience=9, dropout=0.0)
 
 
-def examples_at(model, method, settings, data, recipe=QUIET, **more):
+def prepare(model, method, settings, data, recipe=QUIET, **more):
     engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, recipe=recipe, **more, **settings)
     slot = engine.add_trial(trial, data)
     return engine, slot, engine.find(trial.id)[0]
@@ -75,7 +75,7 @@ def gradient(values, group):
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
 def test_logits_and_gradients_are_those_of_the_second_formula(family, method, settings, request):
     model, data = request.getfixturevalue(family), make_data(seed=3)
-    engine, slot, stack = examples_at(model, method, settings, data)
+    engine, slot, stack = prepare(model, method, settings, data)
     group = stack.parameters
     stir(group)
     values = leaves(group)
@@ -111,7 +111,7 @@ def test_logits_and_gradients_are_those_of_the_second_formula(family, method, se
 def test_training_is_that_of_torch_with_the_second_formula(method, settings, tiny_bert):
     """Rates of their own, no decay of scores and vectors, running statistics that only the batches move."""
     data, recipe = make_data(seed=3), Recipe(epochs=2, dropout=0.0, weight_decay=0.5)
-    engine, slot, stack = examples_at(tiny_bert, method, settings, data, recipe, lr=2e-3)
+    engine, slot, stack = prepare(tiny_bert, method, settings, data, recipe, lr=2e-3)
     group = stack.parameters
     stir(group)
     values = leaves(group)
@@ -243,7 +243,7 @@ def test_counts_on_base_encoders_are_those_of_the_cards(method, settings, module
 
 def test_live_counts_are_the_formula_for_every_case(tiny_bert):
     for method, settings in CASES:
-        engine, slot, _ = examples_at(tiny_bert, method, settings, make_data())
+        engine, slot, _ = prepare(tiny_bert, method, settings, make_data())
         assert engine.counts(slot.trial.id) == count(build(method, settings), tiny_bert.shape, 2)
 
 
@@ -255,7 +255,7 @@ def test_what_is_stored_differs_from_what_is_trained():
 
 
 def start_logits(model, method, settings):
-    engine, slot, _ = examples_at(model, method, settings, make_data())
+    engine, slot, _ = prepare(model, method, settings, make_data())
     return logits_of(engine, slot)
 
 
@@ -272,7 +272,7 @@ def test_parallel_starts_as_the_bare_encoder_compacter_up_to_rounding_others_nea
 
 
 def test_nothing_below_the_lowest_adapter_is_differentiated(tiny_bert, monkeypatch):
-    engine, slot, _ = examples_at(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
+    engine, slot, _ = prepare(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
     needed, layer = [], engine.backbone.layer
 
     def seeing(run, number, h):
@@ -294,7 +294,7 @@ def test_robust_drops_any_number_of_layers_but_not_the_last():
 
 def test_running_statistics_follow_training_alone(tiny_bert):
     settings = {"r": 4, "variant": "batch_norm"}
-    engine, slot, stack = examples_at(tiny_bert, "houlsby_variant", settings, make_data())
+    engine, slot, stack = prepare(tiny_bert, "houlsby_variant", settings, make_data())
     entries = [e for e in stack.parameters.layout.entries if "running" in e.name]
     assert len(entries) == 2 * 4
     moved = {i for run in stack.parameters.layout.runs for i in range(run.start, run.stop)}
@@ -317,7 +317,7 @@ def test_running_statistics_follow_training_alone(tiny_bert):
 @pytest.mark.parametrize("share", [0.5, 0.2, 1.0])
 def test_each_layer_uses_its_own_share_of_the_one_prototype(share, tiny_bert):
     method = build("propetl", {"r": 4, "share": share})
-    _, _, stack = examples_at(tiny_bert, "propetl", {"r": 4, "share": share}, make_data())
+    _, _, stack = prepare(tiny_bert, "propetl", {"r": 4, "share": share}, make_data())
     opened = stack.parameters.named_tensors(slice(None))
     masks = [method.chosen(opened[f"{layer}.ffn.output.down_scores"]) for layer in range(2)]
     assert [int(m.sum()) for m in masks] == [128 - int((1 - share) * 128)] * 2

@@ -7,7 +7,7 @@ import torch
 from benchmarks.arms import Fused, make_data, make_trials
 from benchmarks.operators import count
 from search_spaces.language import Choice, grid
-from tests.fixtures.low_rank import CPU, FAMILY, rest_of, seat
+from tests.fixtures.low_rank import CPU, FAMILY, prepare, rest_of
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
@@ -110,10 +110,10 @@ def as_theirs(name, tensor):
     return tensor.reshape(-1, 1) if name == "singular" else tensor.T if tensor.ndim > 1 else tensor
 
 
-def copy_to(model, examples_at, method):
+def copy_to(model, prepared, method):
     """Our values into peft's model, and every one of them: nothing of the method's own is left over."""
-    ours, used = examples_at.entries(examples_at.group.values), set()
-    for site, module in maps_of(model, examples_at.backbone.shape.layers):
+    ours, used = prepared.entries(prepared.group.values), set()
+    for site, module in maps_of(model, prepared.backbone.shape.layers):
         for name, parameter in parts_of(module, method).items():
             parameter.data.copy_(as_theirs(name, ours[f"{site}.{name}"]))
             used.add(f"{site}.{name}")
@@ -151,27 +151,27 @@ CASES = {
 def test_logits_and_gradients_are_pefts(family, case, targets, request):
     method, settings, config = CASES[case]
     stir = 0.3 if targets == "qv" else 0.12  # far from the start, but not where single precision is lost in two layers
-    examples_at = seat(request.getfixturevalue(family), method, stir, targets=targets, **settings)
-    bare = examples_at.theirs(examples_at.plain)
-    model = peft.get_peft_model(examples_at.plain, config(QUERY_VALUE if targets == "qv" else ALL)).eval()
-    copy_to(model, examples_at, method)
+    prepared = prepare(request.getfixturevalue(family), method, stir, targets=targets, **settings)
+    bare = prepared.theirs(prepared.plain)
+    model = peft.get_peft_model(prepared.plain, config(QUERY_VALUE if targets == "qv" else ALL)).eval()
+    copy_to(model, prepared, method)
     if method == "vera":
         for module in (module for _, module in maps_of(model, 2)):
             for buffers, name in ((module.vera_A, "down"), (module.vera_B, "up")):
-                assert buffers["default"].shape == examples_at.group.constants[name].T.shape
-                buffers["default"] = examples_at.group.constants[name].T
-    logits, loss = examples_at.run()
-    theirs = examples_at.theirs(model)
+                assert buffers["default"].shape == prepared.group.constants[name].T.shape
+                buffers["default"] = prepared.group.constants[name].T
+    logits, loss = prepared.run()
+    theirs = prepared.theirs(model)
     assert (logits - bare).abs().max() > 1e-2
     assert torch.allclose(logits, theirs, atol=1e-5)
 
-    their_loss = examples_at.loss_of(theirs)
+    their_loss = prepared.loss_of(theirs)
     if method == "adalora":
         their_loss = their_loss + 0.5 * orthogonality(model)
     loss.backward()
     their_loss.backward()
     assert float(loss.detach()) == pytest.approx(float(their_loss.detach()), abs=1e-5)
-    ours = examples_at.entries(examples_at.group.leaf.grad)
+    ours = prepared.entries(prepared.group.leaf.grad)
     for site, module in maps_of(model, 2):
         for name, parameter in parts_of(module, method).items():
             grad = as_theirs(name, ours[f"{site}.{name}"])
@@ -192,20 +192,18 @@ def orthogonality(model):
 @pytest.mark.parametrize("method", FAMILY)
 def test_the_start_is_the_frozen_model(method, targets, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
-        examples_at = seat(model, method, stir=0.0, targets=targets)
-        assert torch.allclose(
-            examples_at.run(rest_of(examples_at))[0], examples_at.theirs(examples_at.plain), atol=3e-6
-        )
+        prepared = prepare(model, method, stir=0.0, targets=targets)
+        assert torch.allclose(prepared.run(rest_of(prepared))[0], prepared.theirs(prepared.plain), atol=3e-6)
 
 
 @pytest.mark.parametrize(("method", "kind"), [("lora", True), ("pissa", "pissa")])
 def test_starts_are_drawn_as_peft_draws_them(method, kind, tiny_bert):
     """LoRA's bound, which thousands of draws fill; PiSSA's factors up to the sign of each triplet."""
-    examples_at = seat(tiny_bert, method, stir=0.0, r=16)
+    prepared = prepare(tiny_bert, method, stir=0.0, r=16)
     config = peft.LoraConfig(r=16, lora_alpha=16, init_lora_weights=kind, target_modules=QUERY_VALUE)
     torch.manual_seed(0)
-    model = peft.get_peft_model(examples_at.plain, config)
-    ours = examples_at.entries(examples_at.group.values)
+    model = peft.get_peft_model(prepared.plain, config)
+    ours = prepared.entries(prepared.group.values)
     for site, module in maps_of(model, 2):
         down, up = (module.get_submodule(f"lora_{x}").default.weight for x in "AB")
         if method == "pissa":
@@ -218,7 +216,7 @@ def test_starts_are_drawn_as_peft_draws_them(method, kind, tiny_bert):
 
 def test_only_matrices_are_decayed_and_no_magnitude(tiny_bert):
     for method in FAMILY:
-        layout = seat(tiny_bert, method).group.layout
+        layout = prepare(tiny_bert, method).group.layout
         decayed = {e.name.rpartition(".")[2] for e in layout.entries if e.decayed and not e.name.startswith("head.")}
         assert decayed == (set() if method == "vera" else {"down", "up"})
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from search_spaces.language import Recipe
-from tests.fixtures.low_rank import CPU, FAMILY, seat
+from tests.fixtures.low_rank import CPU, FAMILY, prepare
 from tests.fixtures.method_settings import SMALL, learning
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
@@ -100,9 +100,9 @@ def test_a_checkpoint_continues_in_a_fresh_process_bit_for_bit(tiny_bert, tmp_pa
 def test_dylora_is_lora_of_the_drawn_rank(n, frozen, tiny_bert):
     """Second formula: factors really cut to n columns, each times sqrt(r / n) under alpha / r, as explicit weights."""
     r, alpha = 4, 8
-    examples_at = seat(tiny_bert, "dylora", r=r, frozen=frozen)
-    drawn = {k: torch.tensor(v)[None, None] for k, v in examples_at.group.layout.method._at_rank(n).items()}
-    ours, factors = examples_at.entries(examples_at.group.values), {}
+    prepared = prepare(tiny_bert, "dylora", r=r, frozen=frozen)
+    drawn = {k: torch.tensor(v)[None, None] for k, v in prepared.group.layout.method._at_rank(n).items()}
+    ours, factors = prepared.entries(prepared.group.values), {}
     for layer in range(2):
         for site in ("query", "value"):
             name = f"{layer}.attention.{site}"
@@ -115,15 +115,15 @@ def test_dylora_is_lora_of_the_drawn_rank(n, frozen, tiny_bert):
                     torch.cat([x.narrow(d, 0, n - 1).detach(), x.narrow(d, n - 1, 1)], d)
                     for x, d in zip(short, (1, 0), strict=True)
                 ]
-            linear = examples_at.plain.get_submodule(f"encoder.layer.{layer}.attention.self.{site}")
+            linear = prepared.plain.get_submodule(f"encoder.layer.{layer}.attention.self.{site}")
             weight = linear.weight.detach() + (alpha / r) * (short[0] @ short[1]).T
             linear.forward = partial(F.linear, weight=weight, bias=linear.bias.detach())
-    logits, loss = examples_at.run(drawn)
-    theirs = examples_at.theirs(examples_at.plain)
+    logits, loss = prepared.run(drawn)
+    theirs = prepared.theirs(prepared.plain)
     assert torch.allclose(logits, theirs, atol=1e-5)
     loss.backward()
-    examples_at.loss_of(theirs).backward()
-    grads = examples_at.entries(examples_at.group.leaf.grad)
+    prepared.loss_of(theirs).backward()
+    grads = prepared.entries(prepared.group.leaf.grad)
     for name, (down, up) in factors.items():
         assert torch.allclose(grads[f"{name}.down"], down.grad, atol=1e-5, rtol=1e-4)
         assert torch.allclose(grads[f"{name}.up"], up.grad, atol=1e-5, rtol=1e-4)

@@ -8,7 +8,7 @@ import transformers
 from orchestrator.planning.plan import make_plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Recipe, Space, choice, method
-from tests.fixtures.mask_methods import PART, Seat, plain
+from tests.fixtures.mask_methods import PART, LoneTrial, plain
 from tests.fixtures.method_settings import SMALL
 from tests.fixtures.trials import make_data, make_trial
 from tests.trainables.methods.test_methods import BERT, CPU, ROBERTA
@@ -77,67 +77,67 @@ def test_a_single_epoch_leaves_no_room_for_two_phases(method, tiny_bert):
 
 
 def test_top_layers_move_and_nothing_below_does(tiny_bert):
-    seat = Seat(tiny_bert, "top_layers", make_data(), k=1)
-    before = {n: p.detach().clone() for n, p in seat.engine.backbone.module.named_parameters()}
-    seat.epochs(1)
-    moved = {n for n, p in seat.engine.backbone.module.named_parameters() if not torch.equal(p, before[n])}
+    lone = LoneTrial(tiny_bert, "top_layers", make_data(), k=1)
+    before = {n: p.detach().clone() for n, p in lone.engine.backbone.module.named_parameters()}
+    lone.epochs(1)
+    moved = {n for n, p in lone.engine.backbone.module.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {n for n in before if n.startswith(("encoder.layer.1.", "pooler."))}
 
 
 def test_gradients_of_the_top_layers_are_those_of_a_plain_model(tiny_bert):
-    seat = Seat(tiny_bert, "top_layers", make_data(), k=1)
-    seat.loss(np.arange(4)).backward()
-    net, losses = plain(tiny_bert, seat, range(4))
+    lone = LoneTrial(tiny_bert, "top_layers", make_data(), k=1)
+    lone.loss(np.arange(4)).backward()
+    net, losses = plain(tiny_bert, lone, range(4))
     torch.stack(losses).mean().backward()
     for name, parameter in net.named_parameters():
         if name.startswith(("encoder.layer.1.", "pooler.")):
-            assert torch.allclose(seat.of(seat.group.leaf.grad[0], f"backbone.{name}"), parameter.grad, atol=1e-6)
+            assert torch.allclose(lone.of(lone.group.leaf.grad[0], f"backbone.{name}"), parameter.grad, atol=1e-6)
 
 
 def test_a_threshold_mask_is_the_masked_model_with_gradients_straight_through(tiny_bert):
     """Oracle: dense products W * 1[m > tau] in a plain model; dL/dm = W * dL/dW'."""
-    seat = Seat(tiny_bert, "threshold_mask", make_data(), masked=0.2)
-    row, chosen = seat.group.values[0].clone(), np.arange(4)
+    lone = LoneTrial(tiny_bert, "threshold_mask", make_data(), masked=0.2)
+    row, chosen = lone.group.values[0].clone(), np.arange(4)
     pristine = dict(transformers.BertModel.from_pretrained(tiny_bert.path).named_parameters())
-    scored = [e.name.removeprefix("backbone.").removesuffix(".score") for e in contenders(seat.layout)]
+    scored = [e.name.removeprefix("backbone.").removesuffix(".score") for e in contenders(lone.layout)]
     assert sum(name.startswith("encoder.layer.") for name in scored) == 12
     assert "pooler.dense.weight" in scored
-    weights = {n: pristine[n].data * (seat.of(row, f"backbone.{n}.score") > 0.01) for n in scored}
-    net, losses = plain(tiny_bert, seat, chosen, row, weights)
+    weights = {n: pristine[n].data * (lone.of(row, f"backbone.{n}.score") > 0.01) for n in scored}
+    net, losses = plain(tiny_bert, lone, chosen, row, weights)
     torch.stack(losses).mean().backward()
-    loss = seat.loss(chosen)
+    loss = lone.loss(chosen)
     loss.backward()
-    seat.group.finish_backward()
+    lone.group.finish_backward()
     assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     gradients = {n: p.grad for n, p in net.named_parameters()}
     for name in scored:
-        ours = seat.of(seat.group.leaf.grad[0], f"backbone.{name}.score")
+        ours = lone.of(lone.group.leaf.grad[0], f"backbone.{name}.score")
         assert torch.allclose(ours, pristine[name] * gradients[name], atol=1e-6)
-    out = torch.cat([(seat.of(row, f"backbone.{n}.score") <= 0.01).flatten() for n in scored]).float().mean()
+    out = torch.cat([(lone.of(row, f"backbone.{n}.score") <= 0.01).flatten() for n in scored]).float().mean()
     assert float(out) == pytest.approx(0.2, abs=0.01)
 
 
 def test_threshold_scores_do_not_decay_and_the_pretrained_weights_stay(tiny_bert):
     still = Recipe(epochs=1, weight_decay=0.5, warmup=0.0)
-    seat = Seat(tiny_bert, "threshold_mask", make_data(), recipe=still, lr=1e-3)
-    assert not any(e.decayed for e in seat.layout.entries if e.name.endswith(".score"))
-    before = {n: w.clone() for n, (_, w, _) in seat.group.private_weights._computed.items()}
-    seat.epochs(1)
-    assert all(torch.equal(w, before[n]) for n, (_, w, _) in seat.group.private_weights._computed.items())
+    lone = LoneTrial(tiny_bert, "threshold_mask", make_data(), recipe=still, lr=1e-3)
+    assert not any(e.decayed for e in lone.layout.entries if e.name.endswith(".score"))
+    before = {n: w.clone() for n, (_, w, _) in lone.group.private_weights._computed.items()}
+    lone.epochs(1)
+    assert all(torch.equal(w, before[n]) for n, (_, w, _) in lone.group.private_weights._computed.items())
 
 
 def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
     """Oracle: a plain model, one backward per example."""
-    seat = Seat(tiny_bert, "fish_mask", make_data(train=24), keep=0.02, examples=24)
-    net, losses = plain(tiny_bert, seat, range(24))
+    lone = LoneTrial(tiny_bert, "fish_mask", make_data(train=24), keep=0.02, examples=24)
+    net, losses = plain(tiny_bert, lone, range(24))
     fisher = {n: torch.zeros_like(p) for n, p in net.named_parameters()}
     for loss in losses:
         net.zero_grad()
         loss.backward()
         for name, parameter in net.named_parameters():
             fisher[name] += parameter.grad.square()
-    entries = contenders(seat.layout)
-    ours = torch.cat([seat.group.pruning_mask[0, e.start : e.stop] for e in entries])
+    entries = contenders(lone.layout)
+    ours = torch.cat([lone.group.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     number = len(theirs) * 2 // 100
     assert int(ours.sum()) == number
@@ -148,29 +148,29 @@ def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
 def test_child_tuning_d_sums_squares_of_clipped_batch_gradients(tiny_bert):
     """Oracle: a plain model on the same batches, dropout at 0."""
     recipe, data = Recipe(epochs=2, dropout=0.0, clip=0.05), make_data(train=24)
-    seat = Seat(tiny_bert, "child_tuning_d", data, recipe=recipe)
-    order, fisher = permutation(24, seat.trial.seed, "scoring"), {}
+    lone = LoneTrial(tiny_bert, "child_tuning_d", data, recipe=recipe)
+    order, fisher = permutation(24, lone.trial.seed, "scoring"), {}
     for start in (0, 8, 16):
-        net, losses = plain(tiny_bert, seat, order[start : start + 8])
+        net, losses = plain(tiny_bert, lone, order[start : start + 8])
         torch.stack(losses).mean().backward()
         for name, p in net.named_parameters():
             torch.nn.utils.clip_grad_norm_([p], 0.05)
             fisher[name] = fisher.get(name, 0) + p.grad.square()
-    entries = contenders(seat.layout)
+    entries = contenders(lone.layout)
     assert {e.name.split(".")[1] for e in entries} == {"encoder"}
-    ours = torch.cat([seat.group.pruning_mask[0, e.start : e.stop] for e in entries])
+    ours = torch.cat([lone.group.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     assert int(ours.sum()) == int(0.3 * len(theirs))
     assert (ours == _highest(theirs, int(ours.sum()))).float().mean() > 0.999
-    free = [e for e in seat.layout.entries if e not in entries]
-    assert all(seat.group.pruning_mask[0, e.start : e.stop].all() for e in free)
+    free = [e for e in lone.layout.entries if e not in entries]
+    assert all(lone.group.pruning_mask[0, e.start : e.stop].all() for e in free)
 
 
 def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     masks = []
     for dropout in (0.0, 0.3):
         recipe = Recipe(epochs=2, dropout=dropout)
-        masks.append(Seat(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).group.pruning_mask)
+        masks.append(LoneTrial(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).group.pruning_mask)
     assert int(masks[0].sum()) == int(masks[1].sum())
     assert not torch.equal(*masks)
 
@@ -178,13 +178,13 @@ def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
 @pytest.mark.parametrize("method", ["fish_mask", "child_tuning_d"])
 def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, tiny_bert):
     recipe = Recipe(epochs=2, patience=9, weight_decay=0.5)
-    seat = Seat(tiny_bert, method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
-    assert torch.equal(seat.group.values[0], seat.start)
-    keep = seat.group.pruning_mask[0].clone()
-    group = seat.epochs(2)
+    lone = LoneTrial(tiny_bert, method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
+    assert torch.equal(lone.group.values[0], lone.start)
+    keep = lone.group.pruning_mask[0].clone()
+    group = lone.epochs(2)
     assert torch.equal(group.pruning_mask[0], keep)
-    assert torch.equal(group.values[0][~keep], seat.start[~keep])
-    assert (group.values[0] != seat.start)[keep].float().mean() > 0.5
+    assert torch.equal(group.values[0][~keep], lone.start[~keep])
+    assert (group.values[0] != lone.start)[keep].float().mean() > 0.5
     assert not (group.moments[:, 0, ~keep] != 0).any()
 
 
@@ -192,28 +192,28 @@ def test_a_mask_decays_what_it_keeps_as_the_kernel_does(tiny_bert):
     """With everything kept, a step of a masked trial is one of full fine-tuning."""
     recipe = Recipe(epochs=1, weight_decay=0.5, warmup=0.0)
     full, masked = (
-        Seat(tiny_bert, m, make_data(), recipe=recipe, lr=1e-2, **s)
+        LoneTrial(tiny_bert, m, make_data(), recipe=recipe, lr=1e-2, **s)
         for m, s in (("full", {}), ("fish_mask", {"keep": 1.0, "examples": 4}))
     )
-    for seat in (full, masked):
-        seat.engine.step()
+    for lone in (full, masked):
+        lone.engine.step()
     assert torch.allclose(full.group.values, masked.group.values, atol=1e-6)
     assert not torch.allclose(full.group.values, full.start * (1 - 0.5 * 1e-2), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fish_mask", "child_tuning_d"])
 def test_scoring_leaves_no_gradient_behind(name, tiny_bert):
-    assert not Seat(tiny_bert, name, make_data(), **SMALL[name]).group.leaf.grad.any()
+    assert not LoneTrial(tiny_bert, name, make_data(), **SMALL[name]).group.leaf.grad.any()
 
 
 def test_child_tuning_f_uses_a_fresh_share_of_the_gradients_scaled_up(tiny_bert):
     """After one step Adam's first moment is (1 - beta1) times the gradient that it was given; Full is the dense reference."""
     recipe = Recipe(epochs=2, clip=1e9)
-    dense, thin = (Seat(tiny_bert, m, make_data(), recipe=recipe) for m in ("full", "child_tuning_f"))
+    dense, thin = (LoneTrial(tiny_bert, m, make_data(), recipe=recipe) for m in ("full", "child_tuning_f"))
     seen = []
-    for seat in (dense, thin):
-        seat.engine.step()
-        seen.append(seat.group.moments[0, 0].clone())
+    for lone in (dense, thin):
+        lone.engine.step()
+        seen.append(lone.group.moments[0, 0].clone())
     used = seen[1] != 0
     assert torch.allclose(seen[1][used], seen[0][used] / 0.3, rtol=1e-5)
     assert float(used[seen[0] != 0].float().mean()) == pytest.approx(0.3, abs=0.01)
@@ -226,7 +226,7 @@ def test_child_tuning_f_uses_a_fresh_share_of_the_gradients_scaled_up(tiny_bert)
 
 def test_a_share_of_one_is_full_fine_tuning_bit_for_bit(tiny_bert):
     rows = [
-        Seat(tiny_bert, m, make_data(), **s).epochs(2).values
+        LoneTrial(tiny_bert, m, make_data(), **s).epochs(2).values
         for m, s in (("full", {}), ("child_tuning_f", {"keep": 1.0}))
     ]
     assert torch.equal(*rows)
@@ -236,22 +236,22 @@ def test_a_share_of_one_is_full_fine_tuning_bit_for_bit(tiny_bert):
 @pytest.mark.parametrize("method", PART)
 def test_a_trial_read_from_disk_continues_bit_for_bit(method, after, tiny_bert, tmp_path):
     recipe, data = Recipe(epochs=4, patience=9), make_data()
-    seat = Seat(tiny_bert, method, data, recipe=recipe, **SMALL[method])
-    seat.epochs(after)
-    slot, tensors = seat.engine.state(seat.trial.id)
+    lone = LoneTrial(tiny_bert, method, data, recipe=recipe, **SMALL[method])
+    lone.epochs(after)
+    slot, tensors = lone.engine.state(lone.trial.id)
     state = checkpoint.Checkpoint(epoch=slot.epoch, done=False, progress=slot.progress, tensors=tensors)
-    checkpoint.write(tmp_path / "trial", seat.trial, state)
-    seat.epochs(4 - after)
+    checkpoint.write(tmp_path / "trial", lone.trial, state)
+    lone.epochs(4 - after)
 
-    saved, engine = checkpoint.read(tmp_path / "trial", seat.trial), Engine(Backbone.load(tiny_bert, CPU))
-    resumed = engine.restore(seat.trial, data, saved.tensors, saved.epoch, saved.progress)
-    assert engine.counts(seat.trial.id) == seat.engine.counts(seat.trial.id)
+    saved, engine = checkpoint.read(tmp_path / "trial", lone.trial), Engine(Backbone.load(tiny_bert, CPU))
+    resumed = engine.restore(lone.trial, data, saved.tensors, saved.epoch, saved.progress)
+    assert engine.counts(lone.trial.id) == lone.engine.counts(lone.trial.id)
     while not resumed.done:
         engine.step()
-    assert [p.loss for p in resumed.progress] == [p.loss for p in seat.slot.progress]
-    assert torch.equal(resumed.best, seat.slot.best)
-    assert torch.equal(engine.find(seat.trial.id)[0].parameters.values, seat.group.values)
-    assert engine.test(seat.trial.id).predictions == seat.engine.test(seat.trial.id).predictions
+    assert [p.loss for p in resumed.progress] == [p.loss for p in lone.slot.progress]
+    assert torch.equal(resumed.best, lone.slot.best)
+    assert torch.equal(engine.find(lone.trial.id)[0].parameters.values, lone.group.values)
+    assert engine.test(lone.trial.id).predictions == lone.engine.test(lone.trial.id).predictions
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5, 6])

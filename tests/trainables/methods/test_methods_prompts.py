@@ -38,7 +38,7 @@ COVERED = (
 )
 
 
-def examples_at(backbone, method, settings, seeds, away=0.3):
+def prepare(backbone, method, settings, seeds, away=0.3):
     """A group of trials, away from their start so that gates are open and scales differ from one."""
     built = build(method, settings, backbone.shape)
     layout = ParameterLayout(built, backbone, 2)
@@ -68,12 +68,12 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
     backbone, split = Backbone.load(model, CPU), make_data(**LENGTHS).train
     batches = [np.array(c) for c in ([3, 1, 4], [0, 5, 9, 2], [8, 7], [11], [12, 13, 6])]
     # Other trials on both sides: one without a prefix, one with a longer one and virtual tokens of its own.
-    ours = examples_at(backbone, method, settings, (1, 2))
+    ours = prepare(backbone, method, settings, (1, 2))
     groups = [
-        examples_at(backbone, "adapter", {"r": 4}, (3,)),
+        prepare(backbone, "adapter", {"r": 4}, (3,)),
         ours,
-        examples_at(backbone, "prefix", {"length": 7}, (4,)),
-        examples_at(backbone, "prompt_tuning", {"length": 2}, (5,)),
+        prepare(backbone, "prefix", {"length": 7}, (4,)),
+        prepare(backbone, "prompt_tuning", {"length": 2}, (5,)),
     ]
     segments, start = [], 0
     for group in groups:
@@ -111,8 +111,8 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
     order = np.argsort(np.diff(split.offsets))
     batches = [(split, order[-4:]), (split, order[:3])]
     groups = [
-        examples_at(backbone, "prefix", {"length": 6}, (1,)),
-        examples_at(backbone, "p_tuning_v2", {"length": 4}, (2,)),
+        prepare(backbone, "prefix", {"length": 6}, (1,)),
+        prepare(backbone, "p_tuning_v2", {"length": 4}, (2,)),
     ]
     rows = pack(batches, backbone.shape.heads, CPU, [1, 1])
     masks = DropoutFactors(
@@ -181,7 +181,7 @@ def padded(split, chosen):
 
 def test_ia3_equals_peft(tiny_bert):
     backbone, split, chosen = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train, np.array([3, 1, 4, 15])
-    group = examples_at(backbone, "ia3", {}, (1,))
+    group = prepare(backbone, "ia3", {}, (1,))
     values = named(group.layout, group.values[0])
     logits, grads = one_pass(backbone, group, split, chosen)
     layer = r".*layer\.\d+\."
@@ -215,7 +215,7 @@ def test_ia3_equals_peft(tiny_bert):
 def test_prefixes_equal_peft_once_its_positions_are_moved_back(tiny_bert):
     backbone, split, chosen = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train, np.array([3, 1, 4, 15])
     length, D = 5, tiny_bert.shape.width
-    group = examples_at(backbone, "prefix", {"length": length}, (1,))
+    group = prepare(backbone, "prefix", {"length": length}, (1,))
     values = named(group.layout, group.values[0])
     logits, grads = one_pass(backbone, group, split, chosen)
     base = hugging_face(tiny_bert, values)
@@ -286,7 +286,7 @@ def test_these_start_as_the_bare_encoder(method, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         backbone, split = Backbone.load(model, CPU), make_data(**LENGTHS).train
         settings = {"reads": "own"} if method == "linear_probe" else SMALL[method]
-        group = examples_at(backbone, method, settings, (1,), away=0)
+        group = prepare(backbone, method, settings, (1,), away=0)
         ours, _ = one_pass(backbone, group, split, np.arange(6))
         plain = PlainEncoder(model, named(group.layout, group.values[0]))
         bare = torch.stack([plain.logits(ids) for ids in examples(split, range(6))])
@@ -296,7 +296,7 @@ def test_these_start_as_the_bare_encoder(method, tiny_bert, tiny_roberta):
 def test_a_closed_gate_is_exactly_the_frozen_attention(tiny_bert):
     backbone, split = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train
     logits = [
-        one_pass(backbone, examples_at(backbone, m, s, (1,), away=0), split, np.arange(6))[0]
+        one_pass(backbone, prepare(backbone, m, s, (1,), away=0), split, np.arange(6))[0]
         for m, s in (("adaption_prompt", SMALL["adaption_prompt"]), ("linear_probe", {"reads": "own"}))
     ]
     assert torch.equal(*logits)
@@ -306,7 +306,7 @@ def test_prompts_start_as_different_words_or_normal(tiny_bert):
     backbone = Backbone.load(tiny_bert, CPU)
     prompts = {}
     for start in ("vocabulary", "normal"):
-        group = examples_at(backbone, "prompt_tuning", {"length": 50, "start": start}, (1, 2), away=0)
+        group = prepare(backbone, "prompt_tuning", {"length": 50, "start": start}, (1, 2), away=0)
         prompts[start] = torch.stack([named(group.layout, row)["0.embeddings.prompt"] for row in group.values])
     words = backbone.words.weight
     found = [(p[:, None] == words[None]).all(-1).nonzero()[:, 1].tolist() for p in prompts["vocabulary"]]

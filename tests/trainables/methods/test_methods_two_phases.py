@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from search_spaces.language import Recipe
-from tests.fixtures.mask_methods import Seat, plain
+from tests.fixtures.mask_methods import LoneTrial, plain
 from tests.fixtures.trials import make_data
 from tests.trainables.methods.test_methods import CPU
 from trainables.backbone.backbone import Backbone
@@ -16,71 +16,71 @@ from trainables.training.pruning import contenders
 
 
 def test_the_first_phase_of_lt_sft_is_full_fine_tuning_of_half_the_epochs(tiny_bert):
-    half = Seat(tiny_bert, "full", make_data(), recipe=Recipe(epochs=2, patience=9))
-    seat = Seat(tiny_bert, "lt_sft", make_data(), recipe=Recipe(epochs=4, patience=9), keep=0.1)
+    half = LoneTrial(tiny_bert, "full", make_data(), recipe=Recipe(epochs=2, patience=9))
+    lone = LoneTrial(tiny_bert, "lt_sft", make_data(), recipe=Recipe(epochs=4, patience=9), keep=0.1)
     half.epochs(2)
-    seat.epochs(1)
+    lone.epochs(1)
     seat_values = []
-    while not seat.slot.epoch_is_over:
-        seat.engine._train([seat.slot])
-        seat_values = seat.group.values.clone()
+    while not lone.slot.epoch_is_over:
+        lone.engine._train([lone.slot])
+        seat_values = lone.group.values.clone()
     assert torch.equal(seat_values, half.group.values)
-    seat.epochs(1)
-    assert [p.loss for p in seat.slot.progress] == [p.loss for p in half.slot.progress]
+    lone.epochs(1)
+    assert [p.loss for p in lone.slot.progress] == [p.loss for p in half.slot.progress]
 
-    change = (half.group.values[0] - seat.start).abs()
-    backbone = torch.cat([torch.arange(e.start, e.stop) for e in contenders(seat.layout)])
+    change = (half.group.values[0] - lone.start).abs()
+    backbone = torch.cat([torch.arange(e.start, e.stop) for e in contenders(lone.layout)])
     number = int(0.1 * len(backbone))
     bound = change[backbone].sort(descending=True).values[number - 1]
-    assert int(seat.group.pruning_mask[0, backbone].sum()) == number
-    assert (change[backbone][seat.group.pruning_mask[0, backbone]] >= bound).all()
-    assert torch.equal(seat.group.values[0], seat.start)
-    assert torch.equal(seat.slot.best, seat.start)
-    assert not seat.group.moments.any()
+    assert int(lone.group.pruning_mask[0, backbone].sum()) == number
+    assert (change[backbone][lone.group.pruning_mask[0, backbone]] >= bound).all()
+    assert torch.equal(lone.group.values[0], lone.start)
+    assert torch.equal(lone.slot.best, lone.start)
+    assert not lone.group.moments.any()
 
 
 def test_the_second_phase_has_a_schedule_and_a_best_epoch_of_its_own(tiny_bert):
-    seat = Seat(tiny_bert, "lt_sft", make_data(), recipe=Recipe(epochs=5, patience=1, warmup=0.5), keep=0.2)
+    lone = LoneTrial(tiny_bert, "lt_sft", make_data(), recipe=Recipe(epochs=5, patience=1, warmup=0.5), keep=0.2)
     paces = []
-    while not seat.slot.done:
-        paces.append((seat.slot.epoch, seat.slot.lr_scale()))
-        seat.engine.step()
-    assert seat.slot.phase_boundary_epoch == 2
+    while not lone.slot.done:
+        paces.append((lone.slot.epoch, lone.slot.lr_scale()))
+        lone.engine.step()
+    assert lone.slot.phase_boundary_epoch == 2
     second = [pace for epoch, pace in paces if epoch >= 2]
     assert second[0] == pytest.approx(1 / 8)  # 15 steps, the first half of them rising
     assert [p for e, p in paces if e < 2][-1] == pytest.approx(1 / 5)  # 10 steps, the last five falling
-    progress = seat.slot.progress
+    progress = lone.slot.progress
     assert len(progress) >= 3, "a first phase without progress must not end the trial"
     assert progress[2].best_epoch == 3
     assert progress[2].best_score == progress[2].score
-    if seat.slot.end_reason == "patience":
+    if lone.slot.end_reason == "patience":
         assert progress[-1].epoch - progress[-1].best_epoch == 1
 
 
 @pytest.mark.parametrize("method", ["lt_sft", "diff_pruning"])
 def test_what_two_phases_leave_differs_in_no_more_than_the_kept_entries(method, tiny_bert):
-    seat = Seat(
+    lone = LoneTrial(
         tiny_bert, method, make_data(), lr=3e-3, keep=0.05, recipe=Recipe(epochs=4, patience=9, weight_decay=0.1)
     )
     pristine = {n: p.detach().clone() for n, p in Backbone.load(tiny_bert, CPU).module.named_parameters()}
     number = int(0.05 * sum(p.numel() for p in pristine.values()))
-    seat.epochs(2)
-    assert torch.equal(seat.slot.best, seat.group.values[0])
-    seat.epochs(2)
-    seat.group.values.copy_(seat.slot.best)
-    seat.loss(np.arange(2))
-    differing = sum(int((p != pristine[n]).sum()) for n, p in seat.engine.backbone.module.named_parameters())
+    lone.epochs(2)
+    assert torch.equal(lone.slot.best, lone.group.values[0])
+    lone.epochs(2)
+    lone.group.values.copy_(lone.slot.best)
+    lone.loss(np.arange(2))
+    differing = sum(int((p != pristine[n]).sum()) for n, p in lone.engine.backbone.module.named_parameters())
     assert 0.5 * number < differing <= number
 
 
 def test_a_first_phase_that_diverges_leaves_the_start(tiny_bert):
-    seat = Seat(tiny_bert, "lt_sft", make_data(), lr=1e30, keep=0.1, recipe=Recipe(epochs=6))
-    while not seat.slot.done:
-        seat.engine.step()
-    assert seat.slot.end_reason == "diverged"
-    assert seat.slot.epoch <= 3
-    assert (seat.slot.progress[-1].best_epoch, seat.slot.progress[-1].best_score) == (0, 0.0)
-    assert torch.equal(seat.slot.best, seat.start)
+    lone = LoneTrial(tiny_bert, "lt_sft", make_data(), lr=1e30, keep=0.1, recipe=Recipe(epochs=6))
+    while not lone.slot.done:
+        lone.engine.step()
+    assert lone.slot.end_reason == "diverged"
+    assert lone.slot.epoch <= 3
+    assert (lone.slot.progress[-1].best_epoch, lone.slot.progress[-1].best_score) == (0, 0.0)
+    assert torch.equal(lone.slot.best, lone.start)
 
 
 def hard_concrete(alpha, u):
@@ -110,54 +110,54 @@ def test_diff_pruning_is_its_formula():
 
 def test_gradients_of_diff_pruning_are_those_of_the_weights_it_makes(tiny_bert):
     """Oracle: a plain model with the made weights; dL/d delta = z dL/dW, dL/d alpha by the chain rule."""
-    seat = Seat(tiny_bert, "diff_pruning", make_data(), structured=False)
+    lone = LoneTrial(tiny_bert, "diff_pruning", make_data(), structured=False)
     generator = torch.Generator().manual_seed(0)
-    for e in seat.layout.entries:
+    for e in lone.layout.entries:
         if e.name.startswith("backbone."):
             scale = 0.01 if e.name.endswith("delta") else 0.5
-            seat.group.values[0, e.start : e.stop] = scale * torch.randn(e.size, generator=generator)
-    row, chosen = seat.group.values[0].clone(), np.arange(3)
+            lone.group.values[0, e.start : e.stop] = scale * torch.randn(e.size, generator=generator)
+    row, chosen = lone.group.values[0].clone(), np.arange(3)
     pristine = dict(transformers.BertModel.from_pretrained(tiny_bert.path).named_parameters())
-    s = {n: torch.sigmoid(seat.of(row, f"backbone.{n}.alpha")) for n in pristine}
+    s = {n: torch.sigmoid(lone.of(row, f"backbone.{n}.alpha")) for n in pristine}
     z = {n: (3 * s[n] - 1.5).clamp(0, 1) for n in pristine}
-    delta = {n: seat.of(row, f"backbone.{n}.delta") for n in pristine}
-    net, losses = plain(tiny_bert, seat, chosen, row, {n: p.data + z[n] * delta[n] for n, p in pristine.items()})
+    delta = {n: lone.of(row, f"backbone.{n}.delta") for n in pristine}
+    net, losses = plain(tiny_bert, lone, chosen, row, {n: p.data + z[n] * delta[n] for n, p in pristine.items()})
     torch.stack(losses).mean().backward()
-    loss = seat.loss(chosen)
+    loss = lone.loss(chosen)
     loss.backward()
-    seat.group.finish_backward()
+    lone.group.finish_backward()
     assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     for name, p in net.named_parameters():
         inside = (3 * s[name] - 1.5 > 0) & (3 * s[name] - 1.5 < 1)
         by_alpha = p.grad * delta[name] * 3 * s[name] * (1 - s[name]) * inside
-        assert torch.allclose(seat.of(seat.group.leaf.grad[0], f"backbone.{name}.delta"), p.grad * z[name], atol=1e-5)
-        assert torch.allclose(seat.of(seat.group.leaf.grad[0], f"backbone.{name}.alpha"), by_alpha, atol=1e-5)
+        assert torch.allclose(lone.of(lone.group.leaf.grad[0], f"backbone.{name}.delta"), p.grad * z[name], atol=1e-5)
+        assert torch.allclose(lone.of(lone.group.leaf.grad[0], f"backbone.{name}.alpha"), by_alpha, atol=1e-5)
 
 
 def test_the_price_of_open_gates_closes_them_and_is_not_reported(tiny_bert):
     mean = {}
     for l0 in (0.0, 1e-3):
-        seat = Seat(tiny_bert, "diff_pruning", make_data(), recipe=Recipe(epochs=4, patience=9, warmup=0.0), l0=l0)
-        gates = [e for e in seat.layout.entries if e.name.endswith(".alpha")]
-        while not seat.slot.epoch_is_over:
-            seat.engine._train([seat.slot])
-        mean[l0] = torch.cat([seat.group.values[0, e.start : e.stop] for e in gates]).mean()
-        seat.engine.step()
-        assert seat.slot.progress[0].loss < 2
+        lone = LoneTrial(tiny_bert, "diff_pruning", make_data(), recipe=Recipe(epochs=4, patience=9, warmup=0.0), l0=l0)
+        gates = [e for e in lone.layout.entries if e.name.endswith(".alpha")]
+        while not lone.slot.epoch_is_over:
+            lone.engine._train([lone.slot])
+        mean[l0] = torch.cat([lone.group.values[0, e.start : e.stop] for e in gates]).mean()
+        lone.engine.step()
+        assert lone.slot.progress[0].loss < 2
     assert mean[1e-3] < mean[0.0] - 0.3
 
 
 def test_a_settled_difference_ignores_noise_and_gates_no_longer_move(tiny_bert):
-    seat = Seat(tiny_bert, "diff_pruning", make_data(), lr=3e-3, keep=0.05)
-    group = seat.epochs(2)
+    lone = LoneTrial(tiny_bert, "diff_pruning", make_data(), lr=3e-3, keep=0.05)
+    group = lone.epochs(2)
     weights = []
     for noise in (None, 1, 2):
         group.private_weights.compute(noise)
-        weights.append(torch.cat([p.detach().flatten() for p in seat.engine.backbone.module.parameters()]))
+        weights.append(torch.cat([p.detach().flatten() for p in lone.engine.backbone.module.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
-    gates = [e for e in seat.layout.entries if "alpha" in e.name]
+    gates = [e for e in lone.layout.entries if "alpha" in e.name]
     before = group.values.clone()
-    seat.epochs(1)
+    lone.epochs(1)
     for e in gates:
         assert torch.equal(group.values[0, e.start : e.stop], before[0, e.start : e.stop])

@@ -18,7 +18,7 @@ from tests.fixtures.method_settings import SMALL
 from tests.fixtures.plain_adapters import PlainAdapters
 from tests.fixtures.plain_encoder import PlainEncoder
 from tests.fixtures.trials import make_data, make_trial
-from tests.trainables.methods.test_methods_adapters import examples_at, leaves, stir
+from tests.trainables.methods.test_methods_adapters import leaves, prepare, stir
 from trainables.backbone.backbone import Backbone
 from trainables.methods import METHODS
 from trainables.training.engine import Engine
@@ -58,7 +58,7 @@ def one_by_one(logits_of, split):
 
 def stirred(model, method, settings):
     """A trial of a regression task with values of no meaning: engine, slot, layout, and its tensors by name."""
-    engine, slot, stack = examples_at(model, method, settings, make_data(seed=3, outputs=1))
+    engine, slot, stack = prepare(model, method, settings, make_data(seed=3, outputs=1))
     stir(stack.parameters)
     slot.best = stack.parameters.values[0].clone()
     return engine, slot, stack.parameters.layout, {n: v.detach() for n, v in leaves(stack.parameters).items()}
@@ -138,7 +138,7 @@ def test_a_method_that_zeros_do_not_remove_has_no_map(tiny_bert):
 
 
 def test_only_the_spans_own_layers_are_touched(tiny_bert):
-    _, _, stack = examples_at(tiny_bert, "adapter", {"r": 4}, make_data())
+    _, _, stack = prepare(tiny_bert, "adapter", {"r": 4}, make_data())
     stir(stack.parameters)
     row, layout = stack.parameters.values[0], stack.parameters.layout
     changed = {e.name for e in layout.entries if (row != without(row, layout, (1, 1)))[e.start : e.stop].any()}
