@@ -201,7 +201,7 @@ class Lone:
         self._done += 1
         start = place * self._trial.batch_size
         chosen = self._order[start : start + self._trial.batch_size]
-        batch = padded(self._data.train, chosen, self._offset, self._data.task.regression)
+        batch = padded(self._data.train, chosen, self._offset, self._data.task.form)
         if self._length:
             batch = {name: self._wider(name, tensor) for name, tensor in batch.items()}
         return {name: tensor.to(self._device) for name, tensor in batch.items()}

@@ -15,6 +15,7 @@ from benchmarks.gpu_setting import Bench, Shape, release
 from benchmarks.plain_loop import plain_model
 from trainables.backbone.packing import Rows as Packed
 from trainables.backbone.packing import pack
+from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
 from trainables.training.segments import Segment
@@ -87,7 +88,7 @@ def fixed_step(bench: Bench, K: int, shape: Shape) -> tuple[Call, Call, Call]:
     def body() -> None:
         segment = Segment(stack.parameters, 0, K)
         logits = ForwardPass(backbone, [segment], rows, masks).logits()[0]
-        losses_of(logits, rows, segment, False).sum().backward()
+        losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
         stack.parameters.finish_backward()
         stack.parameters.step(hyper)
 

@@ -28,6 +28,8 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
+from trainables.tasks.forms.form import Form
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import compute_metrics
 from trainables.tasks.task_data import Split, TaskData
 from trainables.tasks.task_loading import load
@@ -96,7 +98,7 @@ def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list
         network.train()
         for start in range(0, len(order), trial.batch_size):
             chosen = order[start : start + trial.batch_size]
-            loss = network(**padded(data.train, chosen, offset, data.task.regression)).loss
+            loss = network(**padded(data.train, chosen, offset, data.task.form)).loss
             loss.backward()
             nn.utils.clip_grad_norm_(decayed + others, recipe.clip)
             optimiser.step()
@@ -120,7 +122,7 @@ def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[
     return engine.test(trial.id).metrics[data.task.metrics[0]], [p.loss or float("nan") for p in slot.progress]
 
 
-def padded(split: Split, chosen: np.ndarray, offset: int, regression: bool) -> dict[str, Tensor]:
+def padded(split: Split, chosen: np.ndarray, offset: int, form: Form) -> dict[str, Tensor]:
     """The batch as it is usually fed: [B, longest] with an attention mask."""
     lengths = split.offsets[chosen + 1] - split.offsets[chosen]
     shape = (len(chosen), int(lengths.max()))
@@ -133,7 +135,7 @@ def padded(split: Split, chosen: np.ndarray, offset: int, regression: bool) -> d
     labels = torch.from_numpy(split.labels[chosen])
     # Explicit, because RoBERTa would count only tokens that differ from its padding token.
     batch["position_ids"] = (torch.arange(shape[1]) + offset).expand(shape)
-    return {**batch, "labels": labels if regression else labels.long()}
+    return {**batch, "labels": labels if form == REGRESSION else labels.long()}
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.sweep_setting import Setting
 from trainables.backbone.models import Model, resolve
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import compute_metrics
 from trainables.tasks.task_data import Loaded, Task, Texts
 from trainables.tasks.task_loading import load
@@ -42,7 +43,7 @@ def read_splits(loaded: Loaded, model: Model, setting: Setting, padding: str) ->
 
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     parts = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
-    kind = float if loaded.task.regression else int
+    kind = float if loaded.task.form == REGRESSION else int
     return tokenizer, {
         name: tokenise(texts, tokenizer, setting.max_length, padding, kind) for name, texts in parts.items()
     }

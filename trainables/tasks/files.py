@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search_spaces.language import FileTask
+from trainables.tasks.forms.form import Form, LabelColumn
 from trainables.tasks.task_data import Texts
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-# A label that occurs, on average, fewer times than this is no class but a number or an identifier.
-MIN_PER_CLASS = 2
 
 Cells = tuple[Any, ...]
 
@@ -33,8 +30,12 @@ class FileTable:
     columns: tuple[str, ...]
     rows: list[Cells]
 
+    @property
+    def labels(self) -> LabelColumn:
+        return LabelColumn(path=self.path, name=self.columns[-1], values=tuple(row[-1] for row in self.rows))
 
-def check(task: FileTask, folder: Path) -> int | None:
+
+def check(task: FileTask, form: Form, folder: Path) -> int | None:
     """Find what is wrong with the files, early, and return the number of outputs.
 
     None where a file is Parquet: opening it takes heavy imports, only its first bytes are looked at. Raises as `read`.
@@ -45,22 +46,15 @@ def check(task: FileTask, folder: Path) -> int | None:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 raise ValueError(f"{path}: is no readable Parquet file")
-    return None if packed else read(task, folder)[2]
+    return None if packed else read(task, form, folder)[2]
 
 
-def read(task: FileTask, folder: Path) -> tuple[Texts, Texts | None, int]:
+def read(task: FileTask, form: Form, folder: Path) -> tuple[Texts, Texts | None, int]:
     """(train, test or None, number of outputs). Raises ValueError naming file, column and row."""
     tables = [_table(path, _columns(task)) for path in _paths(task, folder)]
     for table in tables:
         _check_texts(table)
-    if task.regression:
-        labels = [_targets(table) for table in tables]
-        outputs = 1
-    else:
-        words = [_words(table) for table in tables]
-        classes = _classes(tables, words)
-        labels = [[float(classes.index(word)) for word in column] for column in words]
-        outputs = len(classes)
+    labels, outputs = form.read_labels([table.labels for table in tables])
     train, *test = (_texts(table, column) for table, column in zip(tables, labels, strict=True))
     return train, test[0] if test else None, outputs
 
@@ -166,59 +160,6 @@ def _check_texts(table: FileTable) -> None:
                 raise ValueError(
                     f"{table.path}: row {number}, column {name!r}: holds half a character (a lone surrogate)"
                 )
-
-
-def _words(table: FileTable) -> list[str]:
-    """Class names as texts: 1, 1.0 and "1" are one class."""
-    words = []
-    for number, row in enumerate(table.rows, start=1):
-        label = row[-1]
-        whole = isinstance(label, float) and label.is_integer()
-        word = str(int(label)) if whole else "" if label is None else str(label).strip()
-        where = f"{table.path}: row {number}, column {table.columns[-1]!r}"
-        if word in ("", "-1", "nan"):
-            raise ValueError(f"{where}: the label is missing ({label!r}); remove the row")
-        if isinstance(label, float | dict | list) and not whole:
-            raise ValueError(f"{where}: {label!r} is no class; for numbers set regression=True")
-        words.append(word)
-    return words
-
-
-def _classes(tables: list[FileTable], words: list[list[str]]) -> list[str]:
-    """Sorted class names, numbers by value; refused unless there are two or more, the same in every file."""
-    known = [Counter(column) for column in words]
-    for table, counts in zip(tables, known, strict=True):
-        where = f"{table.path}: column {table.columns[-1]!r}"
-        if len(counts) < 2:
-            raise ValueError(f"{where}: every label is {next(iter(counts))!r}; a task needs at least two classes")
-        if table is tables[0] and len(counts) * MIN_PER_CLASS > len(table.rows):
-            raise ValueError(
-                f"{where}: {len(counts)} different labels in {len(table.rows)} rows; for numbers set regression=True"
-            )
-    for word in sorted(set(known[0]) ^ set(known[-1])):
-        there, missing = (tables[0], tables[-1]) if word in known[0] else (tables[-1], tables[0])
-        raise ValueError(
-            f"{there.path}: label {word!r} of column {there.columns[-1]!r} does not occur in {missing.path}"
-        )
-    numeric = all(word.lstrip("-").isdecimal() for word in known[0])
-    return sorted(known[0], key=int) if numeric else sorted(known[0])
-
-
-def _targets(table: FileTable) -> list[float]:
-    targets = []
-    for number, row in enumerate(table.rows, start=1):
-        try:
-            target = math.nan if isinstance(row[-1], bool) else float(row[-1])
-        except (TypeError, ValueError):
-            target = math.nan
-        if not math.isfinite(target) or abs(target) > 1e30:
-            raise ValueError(
-                f"{table.path}: row {number}, column {table.columns[-1]!r}: {row[-1]!r} is no finite number"
-            )
-        targets.append(target)
-    if len(set(targets)) < 2:
-        raise ValueError(f"{table.path}: column {table.columns[-1]!r}: every target is {targets[0]}")
-    return targets
 
 
 def _texts(table: FileTable, labels: list[float]) -> Texts:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.tasks.task_data import Metric, MissingData, Task, Texts
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.forms.form import Form, Metric
+from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.task_data import MissingData, Task, Texts
 
 HUB = "nyu-mll/glue"
 DEV = "GLUE dev"
@@ -23,7 +26,7 @@ class GlueTask:
     """One task. Columns are numbers in the TSV files and names on the Hub.
 
     `header` holds what the first line must contain at these columns; empty for a file without a header. `words` maps
-    labels that are words to class indices, in the Hub's order.
+    labels that are words to class indices, in the Hub's order; it is empty where labels are scores from 0 to 5.
     """
 
     task: Task
@@ -36,13 +39,13 @@ class GlueTask:
     hub_columns: tuple[str, ...] = ("sentence1", "sentence2")
 
 
-def _task(name: str, title: str, *metrics: Metric, regression: bool = False) -> Task:
+def _task(name: str, title: str, *metrics: Metric, form: Form = CLASSIFICATION) -> Task:
     return Task(
         name=name,
         title=title,
         metrics=metrics,
-        regression=regression,
-        outputs=1 if regression else 2,
+        form=form,
+        outputs=form.outputs or 2,
         source="glue",
         test_source=DEV,
     )
@@ -66,12 +69,13 @@ ROWS = (
         header=("#1 String", "#2 String", "Quality"),
     ),
     GlueTask(
-        task=_task("stsb", "STS-B", "pearson", "spearman", regression=True),
+        task=_task("stsb", "STS-B", "pearson", "spearman", form=REGRESSION),
         folder="STS-B",
         width=10,
         columns=(7, 8),
         label=9,
         header=("sentence1", "sentence2", "score"),
+        words=(),
     ),
     GlueTask(
         task=_task("rte", "RTE", "accuracy"),
@@ -159,7 +163,7 @@ def _check_header(row: GlueTask, path: Path, found: list[str]) -> None:
 
 
 def _label(row: GlueTask, where: str, text: str) -> float:
-    if not row.task.regression:
+    if row.words:
         if text.strip() not in row.words:
             raise ValueError(f"{where}: label {text[:40]!r}, should be {' or '.join(row.words)}")
         return float(row.words.index(text.strip()))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.tasks.task_data import Metric, Task
+from trainables.tasks.forms.form import Metric
+from trainables.tasks.task_data import Task
 
 # Regression outputs closer to each other than this share of their size are one value, apart from rounding in float32.
 CONSTANT = 1e-6
@@ -39,7 +40,7 @@ def compute_metrics(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scor
     assert len(outputs) == len(labels) > 0, (outputs.shape, labels.shape)
     if not np.isfinite(outputs).all():
         outputs = np.zeros_like(outputs)
-    predictions = outputs[:, 0].astype(np.float64) if task.regression else outputs.argmax(1).astype(np.float64)
+    predictions = task.form.predictions(outputs)
     collapsed = _constant(predictions)
     if collapsed:
         predictions = np.full_like(predictions, predictions[0])

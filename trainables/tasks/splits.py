@@ -1,7 +1,8 @@
 """Which examples are train, validation and test.
 
-The validation split is a tenth of train, stratified by label (by score bins for a regression), and the same for every
-method and seed: its own seed is a constant. Cuts to fewer examples are drawn after the split, with the same constant.
+The validation split is a tenth of train, stratified as the task's form says (by class, or by bins of the targets). It is
+the same for every method and seed: its own seed is a constant. Cuts to fewer examples are drawn after the split, with the
+same constant.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from trainables.tasks.forms.form import Form
 from trainables.tasks.task_data import SplitIndices
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 SEED = 20_000
 SHARE = 0.1
-BINS = 5
 # A cut validation split keeps at least this many examples: fewer cannot tell configurations apart.
 MIN_VALIDATION = 50
 
@@ -24,7 +25,7 @@ MIN_VALIDATION = 50
 def split(
     labels: Sequence[float],
     test_labels: Sequence[float] | None,
-    regression: bool,
+    form: Form,
     train_examples: int,
     test_examples: int,
 ) -> SplitIndices:
@@ -35,13 +36,13 @@ def split(
     """
     import numpy as np
 
-    strata = _strata(np.asarray(labels), regression)
+    strata = form.strata(np.asarray(labels))
     rest = np.arange(len(strata))
     if test_labels is None:
         rest, test = _divide(rest, _tenth(len(rest)), strata)
         test_strata = strata
     else:
-        test_strata = _strata(np.asarray(test_labels), regression)
+        test_strata = form.strata(np.asarray(test_labels))
         test = np.arange(len(test_strata))
     train, validation = _divide(rest, _tenth(len(rest)), strata)
     if 0 < train_examples < len(train):
@@ -59,15 +60,6 @@ def _tenth(number: int) -> int:
     if number < 20:
         raise ValueError(f"{number} examples are too few to set a tenth of them aside: at least 20 are needed")
     return round(SHARE * number)
-
-
-def _strata(labels: np.ndarray, regression: bool) -> np.ndarray:
-    """What to stratify by: the class, or which fifth of the targets the target falls into."""
-    import numpy as np
-
-    if not regression:
-        return labels.astype(np.int64)
-    return np.digitize(labels, np.unique(np.quantile(labels, np.arange(1, BINS) / BINS)))
 
 
 def _cut(indices: np.ndarray, number: int, strata: np.ndarray) -> np.ndarray:

@@ -5,19 +5,17 @@ Standard library only at import: a plan reads the tasks without loading numpy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainables.tasks.forms import FORMS
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.forms.form import Form, Metric
 
 if TYPE_CHECKING:
     import numpy as np
 
-Metric = Literal["accuracy", "precision", "recall", "f1", "matthews", "pearson", "spearman", "macro_f1"]
 Source = Literal["glue", "nsmc", "generated", "files"]
-
-CLASSIFICATION_METRICS: tuple[Metric, ...] = ("accuracy", "f1", "matthews", "macro_f1", "precision", "recall")
-# Of class 1 among two.
-BINARY_METRICS: tuple[Metric, ...] = ("f1", "precision", "recall")
-REGRESSION_METRICS: tuple[Metric, ...] = ("pearson", "spearman")
 
 
 class MissingData(Exception):
@@ -35,10 +33,18 @@ class Task:
     name: str
     title: str
     metrics: tuple[Metric, ...]
-    regression: bool = False
+    form: Form = CLASSIFICATION
     outputs: int = 2
     source: Source
     test_source: str
+
+    def to_record(self) -> dict[str, Any]:
+        """The task as JSON values; the form by its name."""
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
+
+    @staticmethod
+    def from_record(record: dict[str, Any]) -> Task:
+        return Task(**{**record, "metrics": tuple(record["metrics"]), "form": FORMS[record["form"]]})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
 from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
+from trainables.tasks.forms import FORMS
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.forms.form import Form, Metric
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.splits import split
-from trainables.tasks.task_data import (
-    BINARY_METRICS,
-    CLASSIFICATION_METRICS,
-    REGRESSION_METRICS,
-    Loaded,
-    Metric,
-    SplitIndices,
-    Task,
-    Texts,
-)
-
-# Beside the metric that a file task chose; macro F1 tells a collapsed classifier from a good one where accuracy does not.
-BESIDE: dict[bool, tuple[Metric, ...]] = {False: ("accuracy", "macro_f1"), True: ("pearson", "spearman")}
-# A class with a larger share of the train part than this is worth a sentence in the report.
-IMBALANCE = 0.9
+from trainables.tasks.task_data import Loaded, SplitIndices, Task, Texts
 
 
 def describe(task: str | FileTask) -> Task:
@@ -45,7 +34,7 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> No
     """
     known = describe(task)
     if isinstance(task, FileTask):
-        outputs = files.check(task, folder)
+        outputs = files.check(task, known.form, folder)
         if outputs is not None:
             _check_outputs(known, outputs)
     elif known.source == "glue":
@@ -63,7 +52,7 @@ def load(
     known = replace(known, outputs=outputs)
     test_labels = None if test_source is None else test_source.labels
     try:
-        chosen = split(source.labels, test_labels, known.regression, train_examples, test_examples)
+        chosen = split(source.labels, test_labels, known.form, train_examples, test_examples)
     except ValueError as error:
         raise ValueError(f"task {known.name!r}: {error}") from None
     parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
@@ -83,34 +72,35 @@ def load(
 def _describe_files(task: FileTask) -> Task:
     if task.name in TASKS:
         raise ValueError(f"task {task.name!r} is a built-in task's name; give your own data another one")
-    allowed = REGRESSION_METRICS if task.regression else CLASSIFICATION_METRICS
-    metric: Metric = allowed[0]
-    if task.metric:
-        known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
-        if task.metric not in known:
-            raise ValueError(f"task {task.name!r}: metric {task.metric!r} is not known: {nearest(task.metric, known)}")
-        if task.metric not in allowed:
-            kind = "a regression" if task.regression else "a classification"
-            raise ValueError(
-                f"task {task.name!r}: metric {task.metric!r} does not fit {kind}; allowed: {', '.join(allowed)}"
-            )
-        metric = next(name for name in allowed if name == task.metric)
+    form = REGRESSION if task.regression else CLASSIFICATION
+    metric = _chosen_metric(task, form) if task.metric else form.metrics[0]
     return Task(
         name=task.name,
         title=task.name,
-        metrics=tuple(dict.fromkeys((metric, *BESIDE[task.regression]))),
-        regression=task.regression,
-        outputs=1 if task.regression else 0,
+        metrics=tuple(dict.fromkeys((metric, *form.always_reported))),
+        form=form,
+        outputs=form.outputs,
         source="files",
         test_source=Path(task.test).name if task.test else f"10 % of {Path(task.train).name}",
     )
+
+
+def _chosen_metric(task: FileTask, form: Form) -> Metric:
+    known = [name for each in FORMS.values() for name in each.metrics]
+    if task.metric not in known:
+        raise ValueError(f"task {task.name!r}: metric {task.metric!r} is not known: {nearest(task.metric, known)}")
+    if task.metric not in form.metrics:
+        raise ValueError(
+            f"task {task.name!r}: metric {task.metric!r} does not fit a {form.name}; allowed: {', '.join(form.metrics)}"
+        )
+    return next(name for name in form.metrics if name == task.metric)
 
 
 def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
     """(train source, test source, outputs), neither split nor cut. Raises as `check_files` does."""
     known = describe(task)
     if isinstance(task, FileTask):
-        train, test, outputs = files.read(task, folder)
+        train, test, outputs = files.read(task, known.form, folder)
         _check_outputs(known, outputs)
         return train, test, outputs
     if known.source == "glue":
@@ -121,18 +111,17 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Tex
 
 
 def _check_outputs(known: Task, outputs: int) -> None:
-    metric = known.metrics[0]
-    if metric in BINARY_METRICS and outputs != 2:
-        raise ValueError(
-            f"task {known.name!r}: metric {metric!r} needs two classes and there are {outputs}; use 'macro_f1'"
-        )
+    try:
+        known.form.check_metric(known.metrics[0], outputs)
+    except ValueError as error:
+        raise ValueError(f"task {known.name!r}: {error}") from None
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
     """16 hex digits over what is trained on and scored by: texts, labels as float32, the split, metric and outputs."""
     import numpy as np
 
-    digest = hashlib.sha256(json.dumps([task.metrics[0], task.regression, task.outputs]).encode())
+    digest = hashlib.sha256(json.dumps([task.metrics[0], task.form.fingerprint_key, task.outputs]).encode())
     for part, indices in zip(parts, (chosen.train, chosen.validation, chosen.test), strict=True):
         digest.update(json.dumps([part.first, part.second, indices]).encode())
         digest.update(np.asarray(part.labels, np.dtype("<f4")).tobytes())
@@ -144,11 +133,7 @@ def _majority(task: Task, train: Texts, test: Texts) -> float:
 
     from trainables.tasks.metrics import compute_metrics
 
-    outputs = np.zeros((len(test), task.outputs), np.float32)
-    if task.regression:
-        outputs[:] = np.mean(train.labels)
-    else:
-        outputs[:, np.bincount(np.asarray(train.labels, int)).argmax()] = 1
+    outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
     return compute_metrics(task, outputs, np.asarray(test.labels, np.float32)).score
 
 
@@ -160,10 +145,7 @@ def _notes(task: Task, train: Texts, validation: Texts, test: Texts) -> tuple[st
         shared = sum(pair in known for pair in _pairs(part))
         if shared:
             notes.append(f"{shared} of {len(part)} {name} examples also stand in train")
-    largest = max(Counter(train.labels).values()) / len(train)
-    if not task.regression and largest > IMBALANCE:
-        notes.append(f"{100 * largest:.1f} % of the train examples have the same label")
-    return tuple(notes)
+    return (*notes, *task.form.notes(train.labels))
 
 
 def _pairs(part: Texts) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,7 @@ def prepare(
 
 def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
     """Where below `cache` the task with these texts and this split is kept, for the tokenizer in that folder."""
-    decides = [FORMAT, fingerprint, _fingerprint(tokenizer), max_length, asdict(task)]
+    decides = [FORMAT, fingerprint, _fingerprint(tokenizer), max_length, task.to_record()]
     name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     return cache / f"{task.name}-{name}.safetensors"
 
@@ -76,15 +75,13 @@ def read(path: Path) -> TaskData:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         good = header["digest"] == _digest(arrays, header)
-        task = json.loads(header["task"])
+        task = Task.from_record(json.loads(header["task"]))
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
     if not good:
         raise ValueError(_damaged(path, "its digest does not match"))
     splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
-    return TaskData(
-        task=Task(**{**task, "metrics": tuple(task["metrics"])}), fingerprint=header["fingerprint"], **splits
-    )
+    return TaskData(task=task, fingerprint=header["fingerprint"], **splits)
 
 
 def _damaged(path: Path, reason: str) -> str:
@@ -159,7 +156,7 @@ def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
     from safetensors.numpy import save_file
 
     arrays = {f"{part}.{name}": getattr(splits[part], name) for part in PARTS for name in ARRAYS}
-    header = {"task": json.dumps(asdict(loaded.task)), "fingerprint": loaded.fingerprint}
+    header = {"task": json.dumps(loaded.task.to_record()), "fingerprint": loaded.fingerprint}
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file(arrays, temporary, {**header, "digest": _digest(arrays, header)})

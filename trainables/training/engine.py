@@ -240,7 +240,7 @@ class Engine:
         masks = dropout_of(states, [state.step for state in states], rows, self.backbone)
         logits = ForwardPass(self.backbone, segments, rows, masks).logits()
         losses = [
-            losses_of(out, rows, segment, stack.states[0].data.task.regression)
+            losses_of(out, rows, segment, stack.states[0].data.task.form)
             for out, segment, stack in zip(logits, segments, self._stacks, strict=True)
         ]
         penalties = [

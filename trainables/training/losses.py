@@ -5,18 +5,14 @@ Legend: K slots, G rows of a segment, E examples of a row, C outputs.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.backbone.packing import Rows
+from trainables.tasks.forms.form import Form
 from trainables.training.segments import Segment
 
 
-def losses_of(logits: Tensor, rows: Rows, segment: Segment, regression: bool) -> Tensor:
-    """Mean loss of each row [G]: cross-entropy of logits [G, E, C], or squared error of [G, E, 1]."""
+def losses_of(logits: Tensor, rows: Rows, segment: Segment, form: Form) -> Tensor:
+    """Mean loss [G] of each row's examples, from logits [G, E, C], as the task's form defines it."""
     labels, weights = segment.of(rows.labels), segment.of(rows.weights)
-    if regression:
-        each = (logits.squeeze(-1) - labels).square()
-    else:
-        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten().long(), reduction="none").view_as(weights)
-    return (each * weights).sum(1)
+    return (form.losses(logits, labels) * weights).sum(1)

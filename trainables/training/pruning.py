@@ -159,7 +159,7 @@ def _losses(
         # Steps below zero, so that no training step has the same stream.
         masks = dropout_of([slot], [-1 - number], rows, backbone) if dropout else None
         logits = ForwardPass(backbone, [segment], rows, masks, twice_differentiable=twice).logits()[0]
-        yield losses_of(logits, rows, segment, slot.data.task.regression).sum()
+        yield losses_of(logits, rows, segment, slot.data.task.form).sum()
 
 
 def _columns(rows: Tensor, entries: list[ParameterSlice]) -> Tensor:

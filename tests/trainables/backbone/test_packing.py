@@ -10,6 +10,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.packing import pack
 from trainables.methods import METHODS
+from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
@@ -66,7 +67,7 @@ def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
     rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
     segment = Segment(group, 0, 1)
     logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
-    losses_of(logits, rows, segment, regression=False).sum().backward()
+    losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
 
     reference, encoder = hugging_face(model, layout, row)
     ids, mask = padded(data.train, chosen)

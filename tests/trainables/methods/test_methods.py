@@ -13,6 +13,7 @@ from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.backbone.packing import pack
 from trainables.methods import METHODS
 from trainables.methods.context import Values
+from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
@@ -260,7 +261,7 @@ def scoring_losses(backbone, group, slot, size, examples):
         rows = pack([(slot.data.train, examples[start : start + size])], backbone.shape.heads, CPU)
         segment = Segment(group, 0, 1)
         logits = ForwardPass(backbone, [segment], rows, None, twice_differentiable=True).logits()[0]
-        yield losses_of(logits, rows, segment, False).sum()
+        yield losses_of(logits, rows, segment, CLASSIFICATION).sum()
 
 
 def test_snip_ranks_by_weight_times_gradient(tiny_bert):

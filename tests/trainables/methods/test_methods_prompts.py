@@ -21,6 +21,7 @@ from tests.trainables.methods.test_methods import BERT, ROBERTA
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.dropout import DropoutFactors
 from trainables.backbone.packing import pack
+from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
@@ -83,7 +84,7 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
     blocks = [s.stop - s.start for s in segments]
     rows = pack([(split, chosen) for chosen in batches], backbone.shape.heads, CPU, blocks, added)
     logits = ForwardPass(backbone, segments, rows, None, twice_differentiable=explicit).logits()[1]
-    losses_of(logits, rows, segments[1], regression=False).sum().backward()
+    losses_of(logits, rows, segments[1], CLASSIFICATION).sum().backward()
 
     leaf = ours.values.clone().requires_grad_()
     for k, chosen in enumerate(batches[1:3]):
@@ -169,7 +170,7 @@ def one_pass(backbone, group, split, chosen):
     rows = pack([(split, chosen)], backbone.shape.heads, CPU)
     segment = Segment(group, 0, 1)
     logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
-    losses_of(logits, rows, segment, regression=False).sum().backward()
+    losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
     return logits[0], named(group.layout, group.leaf.grad[0])
 
 

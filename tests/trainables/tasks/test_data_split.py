@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.splits import split
 
 
@@ -13,7 +15,7 @@ def halves(number: int, share: float = 0.5) -> list[float]:
 
 
 def cut(labels, test_labels=None, *, regression=False, train=0, test=0):
-    return split(labels, test_labels, regression, train, test)
+    return split(labels, test_labels, REGRESSION if regression else CLASSIFICATION, train, test)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import compute_metrics
 from trainables.tasks.task_data import Task
 
@@ -16,7 +18,7 @@ def make_task(*metrics: str, regression: bool = False, outputs: int = 2) -> Task
         name="t",
         title="T",
         metrics=metrics,
-        regression=regression,
+        form=REGRESSION if regression else CLASSIFICATION,
         outputs=1 if regression else outputs,
         source="files",
         test_source="t",

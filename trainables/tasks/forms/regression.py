@@ -1,0 +1,69 @@
+"""One number per example: one output, squared error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trainables.tasks.forms.form import Form, LabelColumn, Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+# A split takes as large a share of each of so many quantile bins of the targets.
+BINS = 5
+
+
+class Regression(Form):
+    name = "regression"
+    metrics = ("pearson", "spearman")
+    always_reported = ("pearson", "spearman")
+    outputs = 1
+    fingerprint_key = True
+
+    def read_labels(self, columns: Sequence[LabelColumn]) -> tuple[list[list[float]], int]:
+        return [_targets(column) for column in columns], self.outputs
+
+    def check_metric(self, metric: Metric, outputs: int) -> None:
+        """Every metric is defined."""
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Which fifth of the targets each target falls into."""
+        import numpy as np
+
+        return np.digitize(labels, np.unique(np.quantile(labels, np.arange(1, BINS) / BINS)))
+
+    def constant_outputs(self, train_labels: Sequence[float], num_examples: int, outputs: int) -> np.ndarray:
+        """Always the mean target of the train split."""
+        import numpy as np
+
+        return np.full((num_examples, outputs), np.mean(train_labels), np.float32)
+
+    def predictions(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs[:, 0].astype("float64")
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return (logits.squeeze(-1) - labels).square()
+
+    def notes(self, train_labels: Sequence[float]) -> tuple[str, ...]:
+        return ()
+
+
+REGRESSION = Regression()
+
+
+def _targets(column: LabelColumn) -> list[float]:
+    targets = []
+    for number, label in enumerate(column.values, start=1):
+        try:
+            target = math.nan if isinstance(label, bool) else float(label)
+        except (TypeError, ValueError):
+            target = math.nan
+        if not math.isfinite(target) or abs(target) > 1e30:
+            raise ValueError(f"{column.where_row(number)}: {label!r} is no finite number")
+        targets.append(target)
+    if len(set(targets)) < 2:
+        raise ValueError(f"{column.where}: every target is {targets[0]}")
+    return targets
