@@ -64,7 +64,7 @@ print(json.dumps({"finished": sweep.finished, "states": states}))
 @pytest.mark.parametrize(("gpus", "per_gpu"), [(2, 2)])
 def test_trials_are_pinned_to_at_most_the_asked_gpus(gpus, per_gpu, tmp_path_factory):
     root = Path(tmp_path_factory.mktemp("g"))
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "HOME": str(root)}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(root)}
     command = [sys.executable, "-c", SCRIPT, str(root), str(gpus), str(per_gpu)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
