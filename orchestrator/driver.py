@@ -7,7 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from orchestrator.execution.cluster import cluster, device_name, environment, wa
 from orchestrator.execution.concurrency import trials_per_device
 from orchestrator.execution.progress import ProgressDisplay, log_event
 from orchestrator.execution.trial_paths import TrialPaths
-from orchestrator.ledger import Ledger, write_atomic
+from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sweep_id
@@ -70,6 +70,8 @@ def drive(plan: Plan, options: RunOptions) -> int:
     tasks = load_tasks(plan, options)
     out = options.out.absolute()
     folder = out / sweep_id(plan.space)
+    # Before anything is written: the ledger of another sweep may be damaged.
+    cache = ResultCache(out, folder)
     with closing(Ledger.open(folder)) as ledger:
         manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus))
         history = ledger.history
@@ -83,7 +85,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
         events = EventLog(ledger, tracker)
         events.append(SweepOpened(format=FORMAT, manifest=manifest))
-        sweep = Sweep(plan.space, ledger, ResultCache(out, folder), inputs.trial, inputs.counts, events.publish)
+        sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
             folder.name,
@@ -104,7 +106,10 @@ def drive(plan: Plan, options: RunOptions) -> int:
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError when models, data or the version of this program are not those that this sweep began with."""
+    """Raise ValueError when models, data or the version of this program are not those that this sweep began with.
+
+    Raise Damaged when the ledger does not say with which it began.
+    """
     if not history.openings:
         return
     first = history.openings[0]
@@ -113,13 +118,21 @@ def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Pat
             f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
             f"another --out"
         )
-    before, now = fingerprints(first.manifest), fingerprints(manifest)
+    before, now = _recorded_fingerprints(first.manifest, folder), fingerprints(manifest)
     changed = [name for name in before if now.get(name) != before[name]]
     if changed:
         raise ValueError(
             f"{folder}: the files of {', '.join(changed)} changed since this sweep began; put them back, or start anew with "
             f"another --out"
         )
+
+
+def _recorded_fingerprints(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    try:
+        return fingerprints(manifest)
+    except (AttributeError, KeyError, TypeError) as error:
+        fault = f"opens the sweep with a manifest that cannot be read ({type(error).__name__}: {error})"
+        raise Damaged(advice(folder / LEDGER, 1, fault)) from None
 
 
 def set_up_logging(console: Console) -> None:

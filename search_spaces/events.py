@@ -206,7 +206,11 @@ def _one_of(*allowed: str) -> Callable[[Any], Any]:
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
     _one_of(*END_STATES)(record["state"])
-    return Outcome.from_json(record)
+    found = Outcome.from_json(record)
+    counts = vars(found.counts).values() if found.counts else ()
+    for value in (found.epochs, found.best_epoch, found.best_score, *found.metrics.values(), *counts):
+        _a((int, float))(value)
+    return found
 
 
 def _progress(record: Mapping[str, Any]) -> Progress:

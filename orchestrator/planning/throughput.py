@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.ledger import Damaged, read_history
+from orchestrator.ledger import read_history
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
 from trainables.methods import METHODS
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +60,10 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
 
 
 def measured(out: Path) -> dict[Setting, Throughput]:
-    """Return the throughput of all that the sweeps in this folder have trained. A damaged ledger tells nothing."""
+    """Return the throughput of all that the sweeps in this folder have trained. Raise Damaged for a ledger that is."""
     found: dict[Setting, Throughput] = {}
     for path in sorted(out.glob("*/ledger.jsonl")):
-        try:
-            _measure(read_history(path.parent), found)
-        except Damaged as error:
-            log.warning("what %s took is not known: %s", path.parent.name, error)
+        _measure(read_history(path.parent), found)
     return found
 
 

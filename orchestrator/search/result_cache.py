@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.ledger import Damaged, read_history
+from orchestrator.ledger import read_history
 from search_spaces.records import Outcome, Progress, TestResult
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class CachedResult:
 
 
 class ResultCache:
-    """Reads the ledgers of all sweeps in `root` but this one, once, at the start."""
+    """Reads the ledgers of all sweeps in `root` but this one, once, at the start. Raises Damaged for one that is."""
 
     def __init__(self, root: Path, but: Path):
         self._found: dict[str, CachedResult] = {}
@@ -51,13 +48,8 @@ class ResultCache:
         return self._found.get(trial_id)
 
     def _read(self, folder: Path) -> None:
-        try:
-            trials = read_history(folder).trials
-        except Damaged as error:
-            log.warning("results of %s are not re-used: %s", folder.name, error)
-            return
         # Of two sweeps that hold the same trial, keep the one that got further.
-        for trial_id, trial in trials.items():
+        for trial_id, trial in read_history(folder).trials.items():
             new = CachedResult(folder=folder, curve=trial.curve, outcome=trial.outcome)
             old = self._found.get(trial_id)
             if old is None or (len(new.curve), new.outcome is not None) > (len(old.curve), old.outcome is not None):

@@ -159,9 +159,13 @@ class Link:
         opening = records[0].event
         if not isinstance(opening, SweepOpened):
             raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
-        manifest = opening.manifest
+        missing = [name for name in ("space", "sweep") if name not in opening.manifest]
+        if missing:
+            raise Damaged(
+                advice(folder / LEDGER, 1, f"opens the sweep with a manifest that lacks {', '.join(missing)}")
+            )
         self._folder = folder
-        self._store = Store(uri, artifacts, folder, manifest["space"], manifest["sweep"])
+        self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"])
         self.position = self._store.position if self._store.position <= len(records) else 0
         self._runs = self._replay(records)
         missing = [key for key in self._runs.born if key not in self._store.known]
@@ -184,10 +188,10 @@ class Link:
         return runs
 
     def _apply(self, runs: RunProjection, records: Sequence[LedgerRecord]) -> None:
-        """Enter records. Raise Damaged for one that does not follow from those before it."""
+        """Enter records. Raise Damaged for one that cannot be entered after those before it."""
         for record in records:
             try:
                 runs.apply(record)
-            except (AssertionError, KeyError, ValueError) as error:
-                fault = f"does not follow from those before it ({type(error).__name__}: {error})"
+            except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+                fault = f"cannot be entered after those before it ({type(error).__name__}: {error})"
                 raise Damaged(advice(self._folder / LEDGER, record.seq, fault)) from None

@@ -100,6 +100,8 @@ def test_a_field_of_the_wrong_type_is_named(name, field, wrong):
         ("progress", "progress", {"seconds": "2"}),
         ("progress", "progress", {"extra": 1}),
         ("ended", "outcome", {"state": "RUNNING"}),
+        ("ended", "outcome", {"metrics": {"accuracy": "64"}}),
+        ("ended", "outcome", {"best_score": None}),
         ("asked", "trial", {"phase": "third"}),
         ("asked", "trial", {"cell": {"model": "tiny"}}),
         ("winner", "cell", {"extra": "x"}),

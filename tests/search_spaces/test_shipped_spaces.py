@@ -9,7 +9,7 @@ from orchestrator.planning.preview import plan_text
 from orchestrator.planning.sweep_manifest import sweep_id
 from search_spaces.loading import load, names
 from tests.fixtures.run_options import make_options
-from tests.orchestrator.planning.test_plan import plan_of
+from tests.fixtures.spaces import plan_of
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
 

@@ -52,7 +52,6 @@ def split(
         train=tuple(train.tolist()),
         validation=tuple(validation.tolist()),
         test=tuple(_cut(test, test_examples, test_strata).tolist()),
-        test_from_train=test_labels is None,
     )
 
 

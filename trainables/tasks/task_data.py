@@ -70,13 +70,12 @@ class Texts:
 class SplitIndices:
     """Which examples each split took: rows of the train source, and for `test` of the test source.
 
-    Where a task has no test source (`test_from_train`), the test indices are rows of the train source too.
+    Where a task has no test source, the test indices are rows of the train source too.
     """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
-    test_from_train: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

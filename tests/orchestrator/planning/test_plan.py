@@ -1,54 +1,24 @@
-"""A plan: what the command line makes of a space, how many trials that is, and the name of the sweep."""
+"""A plan: what the command line makes of a space, and how many trials that is."""
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 from collections import defaultdict
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from orchestrator.planning import sweep_manifest
 from orchestrator.planning.plan import apply, make_plan
 from orchestrator.planning.preview import list_text, plan_text
 from orchestrator.planning.sweep_inputs import SweepInputs
-from orchestrator.planning.sweep_manifest import sweep_id
-from orchestrator.run import command_of, options_of, parser
 from orchestrator.run_options import RunOptions
-from search_spaces.events import LedgerRecord, SweepOpened
-from search_spaces.history import SweepHistory
-from search_spaces.language import Budget, FileTask, Recipe, Space, ablated, choice, log_uniform, method, own_search
-from search_spaces.loading import load
+from search_spaces.language import ablated, choice, log_uniform, method, own_search
 from tests.fixtures.run_options import make_options
+from tests.fixtures.spaces import make_space, plan_of
 from trainables.backbone.models import KNOWN_CONFIGS
 from trainables.methods import METHODS
 
-ROOT = Path(__file__).parents[3]
 # The published sizes of the two encoders with their poolers.
 BERT, ROBERTA = 109_482_240, 124_645_632
-
-
-def make_space(**changes) -> Space:
-    values = {
-        "name": "made-up",
-        "models": ("bert-base-uncased", "roberta-base"),
-        "tasks": ("agreement", "entailment"),
-        "methods": (method("full"), method("adapter", r=choice(32, 64))),
-        "search": {"lr": choice(1e-4, 1e-3), "batch_size": choice(8, 16)},
-        "recipe": Recipe(epochs=8),
-        "budget": Budget(trials=6, final_seeds=2),
-    }
-    return Space(**{**values, **changes})
-
-
-def plan_of(space: Space, **options):
-    return make_plan(space, RunOptions(**options))
 
 
 def test_without_options_the_space_stays_as_it_is_and_unstamped():
@@ -163,62 +133,6 @@ def test_a_plan_foretells_the_evaluations_of_rows_that_lose_their_layers(tmp_pat
     assert "besides" not in plan_text(plan_of(make_space()), make_options(tmp_path))
 
 
-def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
-    space = make_space()
-    same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
-    assert sweep_id(same) == sweep_id(space)
-    assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
-
-
-OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
-
-CHANGES = {
-    "name": {"name": "other"},
-    "models": {"models": ("bert-base-uncased",)},
-    "order of models": {"models": ("roberta-base", "bert-base-uncased")},
-    "tasks": {"tasks": ("agreement",)},
-    "file task": {"tasks": ("agreement", FileTask(name="entailment", train="a.csv", text="t", label="l"))},
-    "label": {"methods": (method("full", label="all"), method("adapter", r=choice(32, 64)))},
-    "fixed setting": {"methods": (method("full"), method("adapter", r=32))},
-    "searched setting": {"methods": (method("full"), method("adapter", r=choice(32, 65)))},
-    "order of a choice": {"methods": (method("full"), method("adapter", r=choice(64, 32)))},
-    "ablated row": {"methods": (method("full"), ablated(method("adapter", r=choice(32, 64))))},
-    "lr": {"search": {"lr": choice(1e-4, 2e-3), "batch_size": choice(8, 16)}},
-    "range": {"search": {"lr": log_uniform(1e-4, 1e-3), "batch_size": choice(8, 16)}},
-    "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
-    "seed": {"seed": 1},
-    **{
-        f"recipe.{field.name}": {"recipe": replace(Recipe(epochs=8), **{field.name: OTHER[str(field.type)]})}
-        for field in fields(Recipe)
-    },
-    **{
-        f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
-        for field in fields(Budget)
-    },
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
-    assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
-
-
-def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
-    def told(*methods):
-        return sweep_manifest.titles(make_space(methods=methods))
-
-    widths = (method("adapter", label=f"a{r}", r=r) for r in (32, 64))
-    assert told(method("full"), *widths) == ["Fine-tuning", "Adapter, r = 32", "Adapter, r = 64"]
-    assert told(method("lora", r=8), method("lora", label="fast", r=8, lr=1e-3)) == ["LoRA", "LoRA, lr = 0.001"]
-    assert told(method("adapter", label="ours", r=8)) == ["Adapter (ours)"]
-    alike = (method("adapter", label="a", r=choice(8, 16)), method("adapter", label="b", r=choice(32, 64)))
-    assert told(*alike) == ["Adapter (a)", "Adapter (b)"]
-
-
-def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
-    assert "ablated" not in json.dumps(sweep_manifest.space_json(make_space()))
-
-
 def test_only_the_finals_of_an_ablated_row_are_ablated():
     plan = plan_of(make_space(methods=(method("full"), ablated(method("adapter", r=32)))), methods=["adapter"])
     known = SimpleNamespace(fingerprint="f")
@@ -229,137 +143,6 @@ def test_only_the_finals_of_an_ablated_row_are_ablated():
         inputs.trial(plan.space.cells[0], {"lr": 1e-3, "batch_size": 8}, 1, phase) for phase in ("search", "final")
     ]
     assert [trial.ablated for trial in found] == [False, True]
-
-
-def test_no_two_changes_share_a_name():
-    assert len({sweep_id(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
-
-
-def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
-    before, narrow = sweep_id(make_space()), sweep_id(make_space(recipe=Recipe(precision="bf16")))
-    monkeypatch.setattr(sweep_manifest, "TRAINING_SEMANTICS", {**sweep_manifest.TRAINING_SEMANTICS, "fp32": 99})
-    assert sweep_id(make_space()) != before
-    assert sweep_id(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
-
-
-def test_a_sweep_has_the_same_name_in_every_process():
-    script = (
-        "from orchestrator.planning.sweep_manifest import sweep_id; from search_spaces.loading import load; "
-        "print(sweep_id(load('quickstart')))"
-    )
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == sweep_id(load("quickstart"))
-
-
-def test_the_resolved_space_survives_json():
-    resolved = sweep_manifest.space_json(make_space(tasks=(FileTask(name="mine", train="a.csv", text="t", label="l"),)))
-    assert json.loads(json.dumps(resolved)) == resolved
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--space", "quickstart"],
-        ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
-        ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
-        ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
-        ["--space", "quickstart", "--budget", "90m"],
-        [
-            "--space",
-            "quickstart",
-            "--out=-x",
-            "--report",
-            "$HOME",
-            "--tracking-uri",
-            "http://h:5000",
-            "--address",
-            "h:1",
-        ],
-    ],
-)
-def test_the_command_of_a_sweep_repeats_it(words):
-    assert_repeats(words)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1),
-    st.integers(min_value=-10, max_value=10_000),
-)
-def test_the_command_of_a_sweep_repeats_any_path_and_number(text, number):
-    assert_repeats([f"--space={text}", f"--out={text}", f"--trials={number}"])
-
-
-def test_the_command_of_a_sweep_leaves_out_what_only_prints():
-    command = command_of(parser().parse_args(["--space", "quickstart", "--plan", "--list", "--yes"]))
-    assert command == "python -m orchestrator.run --space quickstart --gpus 0"
-
-
-def test_every_option_reaches_the_run():
-    """Options that only print, and the space, are no part of it."""
-    words = {
-        "--models": "a,b",
-        "--tasks": "t",
-        "--methods": "m",
-        "--trials": "2",
-        "--seeds": "3",
-        "--epochs": "4",
-        "--precision": "bf16",
-        "--gpus": "5",
-        "--trials-per-gpu": "6",
-        "--budget": "7m",
-        "--data-dir": "data",
-        "--out": "out",
-        "--report": "report",
-        "--tracking-uri": "http://h:1",
-        "--address": "h:2",
-    }
-    options = options_of(parser().parse_args([word for pair in words.items() for word in pair]))
-    assert {**vars(options), "command": ""} == {
-        "models": ["a", "b"],
-        "tasks": ["t"],
-        "methods": ["m"],
-        "num_configurations": 2,
-        "final_seeds": 3,
-        "epochs": 4,
-        "precision": "bf16",
-        "gpus": 5,
-        "trials_per_device": 6,
-        "budget": "7m",
-        "data_dir": Path("data"),
-        "out": Path("out"),
-        "report": Path("report"),
-        "tracking_uri": "http://h:1",
-        "address": "h:2",
-        "command": "",
-    }
-    assert "--address h:2" in options.command
-
-
-def assert_repeats(words: list[str]) -> None:
-    arguments = parser().parse_args(words)
-    again = shlex.split(command_of(arguments))
-    assert again[:3] == ["python", "-m", "orchestrator.run"]
-    assert parser().parse_args(again[3:]) == arguments
-
-
-def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_path):
-    from orchestrator.driver import FORMAT, check_unchanged
-
-    def begun(weights="w", version=FORMAT):
-        opened = SweepOpened(format=version, manifest=sweep_manifest(weights))
-        return SweepHistory([LedgerRecord(seq=1, time=0.0, event=opened)])
-
-    def sweep_manifest(weights):
-        return {"models": {"m": {"weights": weights}}, "tasks": {"t": {"split": "s"}}}
-
-    check_unchanged(SweepHistory(), sweep_manifest("w"), tmp_path)
-    check_unchanged(begun(), sweep_manifest("w"), tmp_path)
-    with pytest.raises(ValueError, match="another version"):
-        check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
-    with pytest.raises(ValueError, match="changed since"):
-        check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)
 
 
 def test_a_method_brings_its_own_search_unless_the_space_says_otherwise(tmp_path):

@@ -106,7 +106,6 @@ def test_a_test_file_is_the_test_split_and_train_keeps_all_its_rows(tmp_path):
     test = write_csv(tmp_path / "test.csv", GOOD[:7])
     found = read(make_task(train, test=test), tmp_path)
     assert [len(found.train), len(found.validation), len(found.test)] == [36, 4, 7]
-    assert not found.split_indices.test_from_train
     assert "7 of 7 test examples also stand in train" in found.notes
     assert describe(make_task(train, test=test)).test_source == "test.csv"
 

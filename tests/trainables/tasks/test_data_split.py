@@ -77,7 +77,6 @@ def test_a_cut_is_taken_out_of_the_uncut_split():
 def test_without_a_test_source_a_tenth_of_train_is_set_aside_before_the_validation_split():
     found = cut(halves(1000))
     assert (len(found.test), len(found.validation), len(found.train)) == (100, 90, 810)
-    assert found.test_from_train
     assert sorted(found.train + found.validation + found.test) == list(range(1000))
 
 

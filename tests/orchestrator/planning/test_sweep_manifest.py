@@ -1,0 +1,120 @@
+"""The name of a sweep, and what its manifest says: they change with what a space says, and with nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.planning import sweep_manifest
+from orchestrator.planning.sweep_manifest import sweep_id
+from search_spaces.events import LedgerRecord, SweepOpened
+from search_spaces.history import SweepHistory
+from search_spaces.language import Budget, FileTask, Recipe, ablated, choice, log_uniform, method
+from search_spaces.loading import load
+from tests.fixtures.spaces import make_space
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
+    space = make_space()
+    same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
+    assert sweep_id(same) == sweep_id(space)
+    assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
+
+
+OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
+
+CHANGES = {
+    "name": {"name": "other"},
+    "models": {"models": ("bert-base-uncased",)},
+    "order of models": {"models": ("roberta-base", "bert-base-uncased")},
+    "tasks": {"tasks": ("agreement",)},
+    "file task": {"tasks": ("agreement", FileTask(name="entailment", train="a.csv", text="t", label="l"))},
+    "label": {"methods": (method("full", label="all"), method("adapter", r=choice(32, 64)))},
+    "fixed setting": {"methods": (method("full"), method("adapter", r=32))},
+    "searched setting": {"methods": (method("full"), method("adapter", r=choice(32, 65)))},
+    "order of a choice": {"methods": (method("full"), method("adapter", r=choice(64, 32)))},
+    "ablated row": {"methods": (method("full"), ablated(method("adapter", r=choice(32, 64))))},
+    "lr": {"search": {"lr": choice(1e-4, 2e-3), "batch_size": choice(8, 16)}},
+    "range": {"search": {"lr": log_uniform(1e-4, 1e-3), "batch_size": choice(8, 16)}},
+    "order of dimensions": {"search": {"batch_size": choice(8, 16), "lr": choice(1e-4, 1e-3)}},
+    "seed": {"seed": 1},
+    **{
+        f"recipe.{field.name}": {"recipe": replace(Recipe(epochs=8), **{field.name: OTHER[str(field.type)]})}
+        for field in fields(Recipe)
+    },
+    **{
+        f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
+        for field in fields(Budget)
+    },
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
+    assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+
+
+def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
+    def told(*methods):
+        return sweep_manifest.titles(make_space(methods=methods))
+
+    widths = (method("adapter", label=f"a{r}", r=r) for r in (32, 64))
+    assert told(method("full"), *widths) == ["Fine-tuning", "Adapter, r = 32", "Adapter, r = 64"]
+    assert told(method("lora", r=8), method("lora", label="fast", r=8, lr=1e-3)) == ["LoRA", "LoRA, lr = 0.001"]
+    assert told(method("adapter", label="ours", r=8)) == ["Adapter (ours)"]
+    alike = (method("adapter", label="a", r=choice(8, 16)), method("adapter", label="b", r=choice(32, 64)))
+    assert told(*alike) == ["Adapter (a)", "Adapter (b)"]
+
+
+def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
+    assert "ablated" not in json.dumps(sweep_manifest.space_json(make_space()))
+
+
+def test_no_two_changes_share_a_name():
+    assert len({sweep_id(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
+
+
+def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
+    before, narrow = sweep_id(make_space()), sweep_id(make_space(recipe=Recipe(precision="bf16")))
+    monkeypatch.setattr(sweep_manifest, "TRAINING_SEMANTICS", {**sweep_manifest.TRAINING_SEMANTICS, "fp32": 99})
+    assert sweep_id(make_space()) != before
+    assert sweep_id(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
+
+
+def test_a_sweep_has_the_same_name_in_every_process():
+    script = (
+        "from orchestrator.planning.sweep_manifest import sweep_id; from search_spaces.loading import load; "
+        "print(sweep_id(load('quickstart')))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sweep_id(load("quickstart"))
+
+
+def test_the_resolved_space_survives_json():
+    resolved = sweep_manifest.space_json(make_space(tasks=(FileTask(name="mine", train="a.csv", text="t", label="l"),)))
+    assert json.loads(json.dumps(resolved)) == resolved
+
+
+def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_path):
+    from orchestrator.driver import FORMAT, check_unchanged
+
+    def begun(weights="w", version=FORMAT):
+        opened = SweepOpened(format=version, manifest=sweep_manifest(weights))
+        return SweepHistory([LedgerRecord(seq=1, time=0.0, event=opened)])
+
+    def sweep_manifest(weights):
+        return {"models": {"m": {"weights": weights}}, "tasks": {"t": {"split": "s"}}}
+
+    check_unchanged(SweepHistory(), sweep_manifest("w"), tmp_path)
+    check_unchanged(begun(), sweep_manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="another version"):
+        check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
+    with pytest.raises(ValueError, match="changed since"):
+        check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)

@@ -1,0 +1,97 @@
+"""The command that repeats a sweep, and the options that reach it."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.run import command_of, options_of, parser
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--space", "quickstart"],
+        ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
+        ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
+        ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
+        ["--space", "quickstart", "--budget", "90m"],
+        [
+            "--space",
+            "quickstart",
+            "--out=-x",
+            "--report",
+            "$HOME",
+            "--tracking-uri",
+            "http://h:5000",
+            "--address",
+            "h:1",
+        ],
+    ],
+)
+def test_the_command_of_a_sweep_repeats_it(words):
+    assert_repeats(words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1),
+    st.integers(min_value=-10, max_value=10_000),
+)
+def test_the_command_of_a_sweep_repeats_any_path_and_number(text, number):
+    assert_repeats([f"--space={text}", f"--out={text}", f"--trials={number}"])
+
+
+def test_the_command_of_a_sweep_leaves_out_what_only_prints():
+    command = command_of(parser().parse_args(["--space", "quickstart", "--plan", "--list", "--yes"]))
+    assert command == "python -m orchestrator.run --space quickstart --gpus 0"
+
+
+def test_every_option_reaches_the_run():
+    """Options that only print, and the space, are no part of it."""
+    words = {
+        "--models": "a,b",
+        "--tasks": "t",
+        "--methods": "m",
+        "--trials": "2",
+        "--seeds": "3",
+        "--epochs": "4",
+        "--precision": "bf16",
+        "--gpus": "5",
+        "--trials-per-gpu": "6",
+        "--budget": "7m",
+        "--data-dir": "data",
+        "--out": "out",
+        "--report": "report",
+        "--tracking-uri": "http://h:1",
+        "--address": "h:2",
+    }
+    options = options_of(parser().parse_args([word for pair in words.items() for word in pair]))
+    assert {**vars(options), "command": ""} == {
+        "models": ["a", "b"],
+        "tasks": ["t"],
+        "methods": ["m"],
+        "num_configurations": 2,
+        "final_seeds": 3,
+        "epochs": 4,
+        "precision": "bf16",
+        "gpus": 5,
+        "trials_per_device": 6,
+        "budget": "7m",
+        "data_dir": Path("data"),
+        "out": Path("out"),
+        "report": Path("report"),
+        "tracking_uri": "http://h:1",
+        "address": "h:2",
+        "command": "",
+    }
+    assert "--address h:2" in options.command
+
+
+def assert_repeats(words: list[str]) -> None:
+    arguments = parser().parse_args(words)
+    again = shlex.split(command_of(arguments))
+    assert again[:3] == ["python", "-m", "orchestrator.run"]
+    assert parser().parse_args(again[3:]) == arguments
