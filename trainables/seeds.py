@@ -1,7 +1,7 @@
 """One seed per trial, and everything random derived from it by hashing: no global generator, no stored state.
 
 A stream is named by words ("dropout", step), so the draw of a step is the same whether or not the trial was interrupted
-before it, and whichever slot it sits in.
+before it, and whichever trials it is stacked with.
 """
 
 import hashlib

@@ -4,8 +4,9 @@ Transformers loads the modules; their own forward functions are not used. The fo
 families: embeddings, then per layer attention and the feed-forward part, each followed by dropout, residual and LayerNorm. At
 each site it calls the `EncoderPass`, which knows the trials. The modules stay in evaluation mode; dropout is drawn per trial.
 
-Legend: K slots, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the feed-forward
-layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers of layer l.
+Legend: K trials, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the
+feed-forward layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers
+of layer l.
 """
 
 from __future__ import annotations

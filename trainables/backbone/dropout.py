@@ -4,7 +4,7 @@ One fill per trial and step covers every place: the embeddings and two sub-layer
 probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
 so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
 
-Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
+Legend: K trials, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
 a method adds, H heads.
 """
 

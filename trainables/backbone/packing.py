@@ -1,10 +1,10 @@
-"""Packed rows: a slot's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
+"""Packed rows: a trial's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
 
 The frozen Hugging Face encoder sees all rows as one "sequence" of N tokens with explicit position ids. Rows of one block have
-the width of its longest, so that a group of trials is a rectangle [G, T]; blocks differ in width. A method may add virtual
+the width of its longest, so that the rows of a stack are a rectangle [G, T]; blocks differ in width. A method may add virtual
 tokens after the first token of each example: places with positions of their own, whose embeddings it supplies.
 
-Legend: K slots, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
+Legend: K trials, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
 """
 
 from __future__ import annotations

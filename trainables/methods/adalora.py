@@ -64,9 +64,9 @@ class AdaLoRA(LoRA):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=normal(SIGMA)),
+            "down": Parameter(shape=(inputs, self.r), init=normal(SIGMA)),
             "singular": Parameter(shape=(self.r,)),
-            "up": Parameter(shape=(self.r, outputs), start=normal(SIGMA)),
+            "up": Parameter(shape=(self.r, outputs), init=normal(SIGMA)),
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:

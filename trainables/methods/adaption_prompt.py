@@ -49,7 +49,7 @@ class AdaptionPrompt(Method):
         if layer < shape.layers - self.layers:
             return {}
         return {
-            "prompt": Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False),
+            "prompt": Parameter(shape=(self.length, shape.width), init=normal(1), decayed=False),
             "gate": Parameter(shape=(shape.heads,)),
         }
 

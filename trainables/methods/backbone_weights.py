@@ -1,6 +1,6 @@
 """Methods that train the encoder's own weights, or what these are computed from. Each trial needs a backbone of its own.
 
-Legend: K slots, L layers.
+Legend: K trials, L layers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WeightMethod(Method):
 
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
         """The parameters trained for a tensor: none; {"": ...} the tensor itself; or parts that `effective` combines."""
-        return {"": Parameter(shape=tensor.shape, start=FROZEN)}
+        return {"": Parameter(shape=tensor.shape, init=FROZEN)}
 
     def declared_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
         """Those of the backbone's tensors first: "backbone.<tensor>", or "backbone.<tensor>.<part>"."""
@@ -57,5 +57,5 @@ class WeightMethod(Method):
         """What parts of a computed weight become when the first phase is over, before the mask is drawn."""
         return {}
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
         return name.startswith(BACKBONE)

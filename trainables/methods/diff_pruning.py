@@ -30,7 +30,7 @@ from trainables.methods.validate import require_number
 if TYPE_CHECKING:
     from torch import Tensor
 
-START, GATE_LR = 5.0, 0.1
+ALPHA_INIT, GATE_LR = 5.0, 0.1
 # From here on a gate is 1 whatever the noise, and has no gradient.
 OPEN = 100.0
 
@@ -58,14 +58,16 @@ class DiffPruning(WeightMethod):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="change", keep=self.keep)
+        return Mask(score="change", density=self.keep)
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
         return name.endswith(".delta")
 
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
-        gate = Parameter(shape=tensor.shape, start=constant(START), decayed=False, lr=GATE_LR)
-        shared = {"shared_alpha": Parameter(shape=(1,), start=constant(START), lr=GATE_LR)} if self.structured else {}
+        gate = Parameter(shape=tensor.shape, init=constant(ALPHA_INIT), decayed=False, lr=GATE_LR)
+        shared = (
+            {"shared_alpha": Parameter(shape=(1,), init=constant(ALPHA_INIT), lr=GATE_LR)} if self.structured else {}
+        )
         return {"delta": Parameter(shape=tensor.shape), "alpha": gate, **shared}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
@@ -88,4 +90,4 @@ class DiffPruning(WeightMethod):
         return {"delta": self._difference(p, None), **opened}
 
     def stored(self, shape: Shape) -> float:
-        return self.mask.kept(shape.encoder)
+        return self.mask.num_kept(shape.encoder)

@@ -38,4 +38,4 @@ class FishMask(WeightMethod):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="fisher", keep=self.keep, examples=self.examples)
+        return Mask(score="fisher", density=self.keep, examples=self.examples)

@@ -111,13 +111,13 @@ class HoulsbyVariant(Adapter):
         """What a variant has beside the Houlsby adapter's parameters."""
         width, declared = d if self.variant == "norm_input" else self.r, {}
         for i in range(self._layers):
-            declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), start=IDENTITY)
+            declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), init=IDENTITY)
             declared[f"extra{i}_bias"] = Parameter(shape=(self.r,))
         if self.variant in ("norm_input", "norm_bottleneck", "batch_norm"):
-            declared |= {"gain": Parameter(shape=(width,), start=ONES), "shift": Parameter(shape=(width,))}
+            declared |= {"gain": Parameter(shape=(width,), init=ONES), "shift": Parameter(shape=(width,))}
         if self.variant == "batch_norm":
             declared["running_mean"] = Parameter(shape=(self.r,), trained=False)
-            declared["running_variance"] = Parameter(shape=(self.r,), start=ONES, trained=False)
+            declared["running_variance"] = Parameter(shape=(self.r,), init=ONES, trained=False)
         return declared
 
     def _activated(self, z: Tensor, p: Values, at: SiteContext) -> Tensor:
@@ -142,8 +142,8 @@ def batch_moments(z: Tensor, p: Values, at: SiteContext) -> tuple[Tensor, Tensor
     number = real.sum(1, keepdim=True)
     mean = (z * real).sum(1, keepdim=True) / number
     variance = ((z - mean).square() * real).sum(1, keepdim=True) / number
-    at.keep("running_mean", p.running_mean.lerp(mean, MOMENTUM))
-    at.keep("running_variance", p.running_variance.lerp(variance * number / (number - 1), MOMENTUM))
+    at.update_buffer("running_mean", p.running_mean.lerp(mean, MOMENTUM))
+    at.update_buffer("running_variance", p.running_variance.lerp(variance * number / (number - 1), MOMENTUM))
     return mean, variance
 
 

@@ -83,7 +83,7 @@ class LoRA(LowRank):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=LINEAR_UNIFORM),
+            "down": Parameter(shape=(inputs, self.r), init=LINEAR_UNIFORM),
             "up": Parameter(shape=(self.r, outputs)),
         }
 

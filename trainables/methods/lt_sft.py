@@ -38,7 +38,7 @@ class LtSft(Full):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="change", keep=self.keep)
+        return Mask(score="change", density=self.keep)
 
     def stored(self, shape: Shape) -> float:
-        return self.mask.kept(shape.encoder)
+        return self.mask.num_kept(shape.encoder)

@@ -49,10 +49,10 @@ class MAdapter(Adapter):
         require_one_of("mid_init", self.mid_init, ("identity", "kaiming", "normal"))
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        start = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(self.init_scale)}[self.mid_init]
+        init = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(self.init_scale)}[self.mid_init]
         declared = super().parameters(shape, layer, site)
         for i in range(self.n_mid):
-            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), start=start)
+            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), init=init)
             declared[f"mid{i}_bias"] = Parameter(shape=(self.r,))
         return declared
 

@@ -60,9 +60,9 @@ class Parallel(Method):
         d, r = shape.width, self.r
         if site not in BESIDE[self.beside]:
             return {}
-        scale = {"scale": Parameter(shape=(1,), start=ONES)} if self.scale == "learned" else {}
+        scale = {"scale": Parameter(shape=(1,), init=ONES)} if self.scale == "learned" else {}
         return {
-            "down": Parameter(shape=(d, r), start=LINEAR_UNIFORM),
+            "down": Parameter(shape=(d, r), init=LINEAR_UNIFORM),
             "down_bias": Parameter(shape=(r,)),
             "up": Parameter(shape=(r, d)),
             "up_bias": Parameter(shape=(d,)),

@@ -39,8 +39,8 @@ class PiSSA(LoRA):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=FROZEN),
-            "up": Parameter(shape=(self.r, outputs), start=FROZEN),
+            "down": Parameter(shape=(inputs, self.r), init=FROZEN),
+            "up": Parameter(shape=(self.r, outputs), init=FROZEN),
         }
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
@@ -49,5 +49,5 @@ class PiSSA(LoRA):
         return {"down": u[:, : self.r] * root, "up": (v[:, : self.r] * root).T.contiguous()}
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        residual = h - self.scale * (at.map_input @ at.start("down")) @ at.start("up")
+        residual = h - self.scale * (at.map_input @ at.initial_value("down")) @ at.initial_value("up")
         return super().transform(residual, p, at)

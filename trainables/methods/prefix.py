@@ -51,13 +51,13 @@ class Prefix(Method):
         return self.length
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        flat = Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False)
+        flat = Parameter(shape=(self.length, shape.width), init=normal(1), decayed=False)
         if not self.mlp:
             return {"key": flat, "value": flat}
         bound = self.mlp**-0.5
         return {
-            "out": Parameter(shape=(self.mlp, 2 * shape.width), start=LINEAR_UNIFORM),
-            "out_bias": Parameter(shape=(2 * shape.width,), start=uniform(-bound, bound)),
+            "out": Parameter(shape=(self.mlp, 2 * shape.width), init=LINEAR_UNIFORM),
+            "out_bias": Parameter(shape=(2 * shape.width,), init=uniform(-bound, bound)),
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
@@ -65,9 +65,9 @@ class Prefix(Method):
         if not self.mlp:
             return {}
         return {
-            "prompt": Parameter(shape=(self.length, d), start=normal(1), decayed=False),
-            "hidden": Parameter(shape=(d, self.mlp), start=LINEAR_UNIFORM),
-            "hidden_bias": Parameter(shape=(self.mlp,), start=uniform(-bound, bound)),
+            "prompt": Parameter(shape=(self.length, d), init=normal(1), decayed=False),
+            "hidden": Parameter(shape=(d, self.mlp), init=LINEAR_UNIFORM),
+            "hidden_bias": Parameter(shape=(self.mlp,), init=uniform(-bound, bound)),
         }
 
     def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(Method):
-    """`length`: l; `start`: where the vectors begin."""
+    """`length`: l; `start`: how the vectors are initialised."""
 
     title: ClassVar[str] = "Prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021"
@@ -50,8 +50,8 @@ class PromptTuning(Method):
         return self.length
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        start = WORDS if self.start == "vocabulary" else normal(1)
-        return {"prompt": Parameter(shape=(self.length, shape.width), start=start, decayed=False)}
+        init = WORDS if self.start == "vocabulary" else normal(1)
+        return {"prompt": Parameter(shape=(self.length, shape.width), init=init, decayed=False)}
 
     def prompt(self, p: Values) -> Tensor:
         return p.prompt

@@ -57,7 +57,7 @@ class ProPETL(Method):
         return {
             f"{name}_scores": Parameter(
                 shape=(rows, columns),
-                start=uniform(-(columns**-0.5), columns**-0.5),
+                init=uniform(-(columns**-0.5), columns**-0.5),
                 decayed=False,
                 lr=self.mask_lr,
             )

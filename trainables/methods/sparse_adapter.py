@@ -45,4 +45,4 @@ class SparseAdapter(Adapter):
         """As many as are not removed, zeros elsewhere; gradients see 320 examples, as released."""
         each = self.score == "er"
         score = "random" if self.score == "er" else self.score
-        return Mask(score=score, keep=1 - self.sparsity, each=each, examples=320, zeroed=True)
+        return Mask(score=score, density=1 - self.sparsity, each=each, examples=320, zeroed=True)

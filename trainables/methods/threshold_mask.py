@@ -48,7 +48,7 @@ class ThresholdMask(WeightMethod):
         if not tensor.is_matrix or not (in_masked_layers or tensor.part == "pooler"):
             return {}
         high = (TAU - LOW) / self.masked + LOW
-        return {"score": Parameter(shape=tensor.shape, start=uniform(LOW, high), decayed=False)}
+        return {"score": Parameter(shape=tensor.shape, init=uniform(LOW, high), decayed=False)}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
         used = (p.score > TAU).to(weight.dtype)

@@ -54,13 +54,13 @@ class UniPELT(Method):
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d = shape.width
-        gate = {"gate": Parameter(shape=(d, 1), start=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
+        gate = {"gate": Parameter(shape=(d, 1), init=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
         if site == "attention.prefix":
             return gate | self._prefix.parameters(shape, layer, site)
         if site == "ffn.output":
             return gate | Pfeiffer(r=self.r).parameters(shape, layer, site)
         return gate | {
-            "a": Parameter(shape=(d, self.rank), start=LINEAR_UNIFORM),
+            "a": Parameter(shape=(d, self.rank), init=LINEAR_UNIFORM),
             "b": Parameter(shape=(self.rank, d)),
         }
 

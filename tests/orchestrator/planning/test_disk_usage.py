@@ -35,8 +35,8 @@ def test_a_row_has_as_many_numbers_as_the_engine_lays_out(name, backbone):
 def test_checkpoints_hold_the_bytes_that_are_foreseen(name, backbone):
     settings = small(METHODS[name])
     engine, trial = Engine(backbone), make_trial(name, recipe=Recipe(epochs=2), **settings)
-    slot = engine.add_trial(trial, make_data())
-    while not slot.done:
+    state = engine.add_trial(trial, make_data())
+    while not state.done:
         engine.step()
     tensors = engine.state(trial.id)[1]
     sizes = {key: tensor.numel() * tensor.element_size() for key, tensor in tensors.items()}
