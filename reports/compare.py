@@ -39,7 +39,7 @@ HEADER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class CellComparison:
     """One cell in both sweeps. `difference`: B minus A, None where it cannot be judged; `why` says so. `p_value` is corrected."""
 
     cell: Cell
@@ -123,14 +123,14 @@ def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
     )
 
 
-def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[Pair]:
+def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[CellComparison]:
     """Every cell of either sweep, A's order first, judged together."""
     cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
     judged = {cell: _difference(a, b, cell) for cell in cells}
     known = {cell: found for cell, found in judged.items() if isinstance(found, Estimate)}
     corrected = dict(zip(known, holm([each.p_value for each in known.values()]), strict=True))
     return [
-        Pair(
+        CellComparison(
             cell=cell,
             a=a.results.get(cell),
             b=b.results.get(cell),
@@ -152,7 +152,11 @@ def setup_differences(a: Manifest, b: Manifest) -> dict[str, tuple[str, str]]:
 
 def _facts(manifest: Manifest) -> dict[str, str]:
     """Everything that is recorded, flat."""
-    facts: dict[str, object] = {"space": manifest.space, "seed": manifest.seed, "stamp": "; ".join(manifest.stamp)}
+    facts: dict[str, object] = {
+        "space": manifest.space,
+        "seed": manifest.seed,
+        "reduced": "; ".join(manifest.reductions),
+    }
     facts |= {"commit": manifest.commit, "uncommitted changes": manifest.dirty, "device": manifest.device}
     facts |= {f"version of {name}": version for name, version in manifest.versions.items()}
     facts |= {f"recipe: {name}": value for name, value in asdict(manifest.recipe).items()}

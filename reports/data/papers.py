@@ -52,7 +52,7 @@ class PaperRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Printed:
+class PaperTable:
     """A printed table. `model` as the paper names it, `encoder` the same as a space does; `average`: over its columns."""
 
     name: str
@@ -87,14 +87,14 @@ class Paper:
     source: str
     caution: str
     shares: str
-    tables: tuple[Printed, ...]
+    tables: tuple[PaperTable, ...]
 
     @property
     def encoders(self) -> dict[str, str]:
         """The paper's names of its models, by the names that spaces use."""
         return {table.encoder: table.model for table in self.tables}
 
-    def models_beside(self, printed: Printed, manifest: Manifest) -> list[str]:
+    def models_beside(self, printed: PaperTable, manifest: Manifest) -> list[str]:
         """The sweep's models whose numbers stand in this table: its own encoder, else those that no table of the paper has."""
         if printed.encoder in manifest.models:
             return [printed.encoder]
@@ -140,11 +140,11 @@ def nominal_percent(manifest: Manifest, label: str) -> str:
     return ""
 
 
-def _printed(table: Mapping[str, Any]) -> Printed:
+def _printed(table: Mapping[str, Any]) -> PaperTable:
     columns = tuple(PaperColumn(**column) for column in table["columns"])
     rows = tuple(_row(row) for row in table["rows"])
     assert all(len(row.scores) == len(columns) for row in rows), f"{table['title']}: a score per column"
-    return Printed(
+    return PaperTable(
         name=table["name"],
         title=table["title"],
         model=table["model"],

@@ -12,7 +12,7 @@ from reports.plots.method_styles import FAMILIES, OTHER
 # What each colour of a figure becomes on a dark page.
 _DARK = (
     {INK: "#e8e8e8", GREY: "#a8adb3", PALE: "#666c73", FAINT: "#2b2f34", PAPER: "#16181b"}
-    | {look.colour: look.dark for look in (*FAMILIES.values(), OTHER)}
+    | {style.colour: style.dark for style in (*FAMILIES.values(), OTHER)}
     | {shade.colour: shade.dark for shade in (*LOSSES, *GAINS)}
 )
 _STYLE = re.compile(r' style="([^"]*)"')

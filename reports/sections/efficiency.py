@@ -27,8 +27,8 @@ def text(sweep: AnalyzedSweep) -> str:
 def images(sweep: AnalyzedSweep, kind: str) -> list[Markup]:
     """The figures of one kind; each leads to its SVG file."""
     return [
-        Markup(f"[![{escape(sheet.alt)}](figures/{sheet.name}.png)](figures/{sheet.name}.svg)")
-        for sheet in FIGURES[kind](sweep)
+        Markup(f"[![{escape(figure.alt)}](figures/{figure.name}.png)](figures/{figure.name}.svg)")
+        for figure in FIGURES[kind](sweep)
     ]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.data.cells import final_values, winner_counts
 from reports.data.manifest import Manifest
-from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, Printed, paper_of
+from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, PaperTable, paper_of
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points, shares
 from reports.render.table import Table
 from reports.sections.section import Section
@@ -40,7 +40,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
 
 
-def _title(printed: Printed) -> str:
+def _title(printed: PaperTable) -> str:
     return f"From the paper: {printed.title}, {printed.model}"
 
 
@@ -55,7 +55,7 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
     )
 
 
-def _table(sweep: AnalyzedSweep, paper: Paper, printed: Printed) -> Table:
+def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
     """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
@@ -74,7 +74,7 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: Printed) -> Table:
     return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
 
 
-def _printed_scores(printed: Printed, row: PaperRow) -> list[str]:
+def _printed_scores(printed: PaperTable, row: PaperRow) -> list[str]:
     means = [score.mean for score in row.scores if score.mean is not None]
     return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
@@ -87,7 +87,7 @@ def _shown(score: PaperScore) -> str:
 
 
 def _measured(
-    sweep: AnalyzedSweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
+    sweep: AnalyzedSweep, printed: PaperTable, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
     """Rows with this sweep's results; none for what has no result in any column."""
     lines: list[list[object]] = []

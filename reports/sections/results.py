@@ -10,7 +10,7 @@ import pandas as pd
 from reports.data.cells import CellResult, final_values, winner_counts
 from reports.data.manifest import Manifest
 from reports.data.papers import nominal_percent, paper_of
-from reports.plots.method_styles import ordered
+from reports.plots.method_styles import methods_by_family
 from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
 from reports.render.table import Table
 from reports.sections.section import Section, caption, results_provenance
@@ -94,7 +94,7 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
     manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
     averages = sweep.average_standings[model]
     lines: list[list[object]] = []
-    for label in ordered(sweep, model):
+    for label in methods_by_family(sweep, model):
         cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
         shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
         lines.append([manifest.methods[label].title, *shown, _average(averages.get(label))])
@@ -198,7 +198,7 @@ def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
     if any(nominal.values()):
         header.append("Nominal #P (paper)")
     lines = []
-    for label in ordered(sweep, model):
+    for label in methods_by_family(sweep, model):
         counts = winner_counts(sweep.results, model, label)
         ways = [sorted({getattr(one, way) for one in counts}) for way in ("weights", "module", "trained")]
         cells = [_span(values, manifest.models[model].total) for values in ways]

@@ -12,7 +12,7 @@ from reports.data.store import parse_ablation, read
 from reports.page.vector import dark_rules
 from reports.plots import settings
 from reports.plots.canvas import INK, PAPER
-from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, colour_of, signed, step_for
 from reports.sections import ablation
 from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
@@ -143,10 +143,10 @@ def test_steps_are_round_and_hold_the_largest_change(largest, step):
 
 
 def test_a_change_has_the_colour_of_the_nearest_step():
-    assert shade(0.49, 1.0) is NOTHING
-    assert shade(-0.5, 1.0) is LOSSES[0]
-    assert shade(2.4, 1.0) is GAINS[1]
-    assert shade(-99.0, 1.0) is LOSSES[3]
+    assert colour_of(0.49, 1.0) is NOTHING
+    assert colour_of(-0.5, 1.0) is LOSSES[0]
+    assert colour_of(2.4, 1.0) is GAINS[1]
+    assert colour_of(-99.0, 1.0) is LOSSES[3]
     assert [signed(number, 1) for number in (-0.04, 0.26, -12.0)] == ["0.0", "+0.3", "−12.0"]
 
 
