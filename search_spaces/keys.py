@@ -10,7 +10,7 @@ KIND = "peft.kind"  # "sweep", "cell" or "trial"
 SWEEP = "peft.sweep"  # sweep id
 DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell or sweep, made when an answer got lost
 # Tags of the sweep's run.
-STAMP = "peft.stamp"  # why this is no full run of its space ("--epochs 2", ...), empty when it is one
+STAMP = "peft.stamp"  # how the run was smaller than its space ("--epochs 2", ...); empty for a full run
 COMMAND = "peft.command"  # the command that continues or repeats the sweep
 CURTAILED = "peft.curtailed"  # the time budget that ended the searches ("40h"), empty when none did
 EXTENDED = "peft.extended"  # "true": they were taken up again after a time budget had ended them

@@ -115,7 +115,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """A final's scores on the test split, opened once, at the best validation epoch.
+    """A final's scores on the test split, computed once, with the parameters of its best validation epoch.
 
     `metrics` are in percent points; `predictions` and `labels` hold one entry per test example. `collapsed`: every
     prediction is the same.
