@@ -86,7 +86,7 @@ def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
         f"B: {results_provenance(b).caption}",
         "Mean ± sample standard deviation of the finals on the test split, percent points. Differences (95 % "
         "intervals, each of one comparison) cover other seeds and, where predictions of both are in the store, "
-        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: it cannot be told.",
+        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: p >= 0.05.",
         shown.markdown(),
     )
 

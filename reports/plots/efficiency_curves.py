@@ -237,7 +237,7 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
                 color=INK,
                 linewidth=0.9,
                 linestyle=(0, (4, 2)),
-                label="Pareto front: rises where a difference is real",
+                label="Pareto front: rises where a difference is significant",
             )
         )
     return marks

@@ -65,8 +65,8 @@ def _selection(manifest: Manifest) -> list[Markup]:
             f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}."
         ),
         Markup(
-            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}. That split is a part of the training "
-            "data, the same for every method and seed (sizes below). The test split is not used for it."
+            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}. That split is a part of the "
+            "training data, the same for every method and seed (sizes below). The test split is not used for it."
         ),
         Markup(
             f"Finals: the winner of each cell is trained again from scratch on {seeds}, never stopped by ASHA. "

@@ -1,4 +1,4 @@
-"""The paper's own numbers, printed beside ours where a space repeats its experiment, each with the model it was measured with."""
+"""The published numbers of the experiment that a space repeats, beside those of the sweep, each with its model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
 
 
 def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
-    """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
+    """The paper's rows, each followed by the sweep's; rows of the sweep that are not in the paper come last."""
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
     lines: list[list[object]] = []
@@ -89,7 +89,7 @@ def _shown(score: PaperScore) -> str:
 def _measured(
     sweep: AnalyzedSweep, printed: PaperTable, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
-    """Rows with this sweep's results; none for what has no result in any column."""
+    """Rows with this sweep's results; methods without a result in any column are left out."""
     lines: list[list[object]] = []
     for model in models:
         for label in labels:
@@ -121,7 +121,7 @@ def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) ->
 
 
 def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:
-    """Of each final that is done: a metric of the test split, or the seconds that an epoch took."""
+    """One value per completed final: a metric of the test split, or seconds per epoch."""
     if finals is None:
         return []
     if metric != SECONDS:

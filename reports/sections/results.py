@@ -117,12 +117,12 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
 
 
 def visible(difference: float | None) -> str:
-    """A difference in percent points; scores have only a hundred of them."""
+    """A difference in percent points as text; at most 100, the range of scores."""
     return "> 100" if difference is not None and difference > 100 else points(difference)
 
 
 def smallest_seen(column: Sequence[Standing]) -> str:
-    """The smallest differences to the best that would have counted in this column, as a span over its methods."""
+    """The smallest differences to the best that would have been significant in this column, as a range over its methods."""
     found = sorted(s.smallest_significant_gap for s in column if s.smallest_significant_gap is not None)
     if not found:
         return MISSING
@@ -148,7 +148,7 @@ def _score(manifest: Manifest, result: CellResult, standing: Standing | None) ->
 
 
 def _flags(manifest: Manifest, result: CellResult) -> list[str]:
-    """Names of the marks that this cell carries."""
+    """Names of the footnote marks of this cell."""
     majority = manifest.tasks[result.cell.task].majority
     carried = {
         "collapsed": result.collapsed > 0,

@@ -82,8 +82,10 @@ def test_a_method_that_cannot_be_removed_and_a_final_without_a_map_are_named():
     kept = {run: one for run, one in sweep.ablations.items() if one not in maps_of(sweep, replace(CELL, task="rte"))}
     sweep = replace(sweep, manifest=replace(sweep.manifest, methods=methods), ablations=kept)
     text = ablation.text(sweep)
-    assert f"- {methods[label].title}: no map; zeros in parameters of its own do not remove this method." in text
-    assert "1 cell without a final whose map was kept: minilm/rte/adapter." in text
+    assert (
+        f"- {methods[label].title}: no ablation; this method cannot be removed by setting parameters to zero." in text
+    )
+    assert "1 cell without a stored ablation of a final: minilm/rte/adapter." in text
     assert sweep.ablation_scores[CELL] is not None
     names = [
         name for name, figure in drawn(sweep) if name.startswith("ablation") and assert_readable(name, figure) is None

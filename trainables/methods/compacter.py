@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacter(Method):
-    """`r`: width of the bottleneck; `n`: terms of a sum, which divides both widths."""
+    """`r`: width of the bottleneck; `n`: terms of a sum, a divisor of both widths."""
 
     title: ClassVar[str] = "Compacter"
     paper: ClassVar[str] = "Karimi Mahabadi et al. 2021"

@@ -9,9 +9,9 @@ with a learning rate of 0.1 of their own; evaluation takes the gates without noi
 then the `keep` share of the backbone with the largest |z * delta| stays, everything else is put back to the pretrained value,
 and the other half trains those differences under the fixed mask, moments and schedule fresh. No epoch of the first half can
 be the trial's best. The head is trained without gates. Decay acts on delta, hence pulls towards the pretrained weights.
-Traps: few steps leave most gates open, and it is the projection that makes the result sparse; the authors' alphas were never
+Traps: after few steps most gates are open, and only the projection makes the result sparse; the authors' alphas were never
 scheduled or clipped with the rest, here they are; counted are differences and gates, all of which move; training takes
-several copies of the model; `stored` is the differences left, without their places.
+several copies of the model; `stored` counts the differences that are left, without their indices.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 A and B start at A0 and B0, so that both have a gradient at once; the start is the frozen model up to rounding. alpha = r
 unless it is set, hence s = 1.
-The weight itself is never rewritten, because it is shared: A0 and B0 are kept beside it, once per backbone, and taken off again.
+The weight itself is never rewritten, because it is shared: A0 and B0 are stored once per backbone, and their
+product is subtracted.
 Trap: weight decay pulls A and B, which carry the pretrained model, to zero; learning rates lie below LoRA's.
 """
 

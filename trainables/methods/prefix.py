@@ -4,7 +4,7 @@
     with an MLP of width m:    [P_K, P_V] of a layer = tanh(E W + b) W_layer + b_layer,    E [l, D], W [D, m], W_layer [m, 2 D]
 
 Flat (m = 0) starts at N(0, 1); the MLP starts as torch's embeddings and linear maps do. Only the 2 L l D numbers of the flat form
-need to be stored: after training the MLP has done its work. P-tuning v2 is the flat form with dropout on keys and values, drawn
+need to be stored: after training the MLP is not needed. P-tuning v2 is the flat form with dropout on keys and values, drawn
 for each example. Its paper's baseline, prompts under an MLP or LSTM (version 1), is not here.
 Traps: not the identity at the start; flat at N(0, 1) is unstable at large learning rates, the MLP wants smaller ones, version 2
 larger and more than 20 epochs. The positions of the text stay what they are, as in the `adapters` library; peft shifts them by l.
@@ -77,13 +77,13 @@ class Prefix(Method):
         return key, value
 
     def stored(self, shape: Shape) -> float:
-        """The prefix replaces the MLP that made it."""
+        """The prefix alone is stored, not the MLP that computes it."""
         return 2 * shape.layers * self.length * shape.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixMLP(Prefix):
-    """Prefix tuning as first published; rows of its own in tables, since it wants other learning rates."""
+    """Prefix tuning with an MLP, as first published. It is a method of its own because it needs other learning rates."""
 
     title: ClassVar[str] = "Prefix tuning (MLP)"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "length": choice(10, 20, 40)}

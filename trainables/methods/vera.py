@@ -2,7 +2,7 @@
 
     y = x W + b + ((x A * d) B) * e,    A [in, r], B [r, out] frozen, d [r] = 0.1, e [out] = 0
 
-A and B are Kaiming-uniform, from a fixed seed that all trials share, so that nothing but d and e has to be kept; maps of
+A and B are Kaiming-uniform, from a fixed seed that all trials share, so that only d and e have to be stored; maps of
 different widths take slices of the largest. Starts as the frozen model. There is no alpha.
 Traps: d's first gradient is zero, because e is; learning rates lie an order above LoRA's.
 """

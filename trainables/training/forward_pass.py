@@ -47,9 +47,9 @@ class ForwardPass:
         masks: DropoutFactors | None,
         twice_differentiable: bool = False,
     ):
-        """`twice_differentiable` keeps attention out of fused kernels that have no second derivative."""
+        """`twice_differentiable`: compute attention without fused kernels, which have no second derivative."""
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
-        # The last layer's queries, and all that follows them, are those of first tokens where nothing reads the others.
+        # If nothing reads other tokens, the last layer computes queries and everything after them for first tokens alone.
         self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
@@ -58,7 +58,7 @@ class ForwardPass:
         """One [G, E, C] per segment."""
         segments = self._segmented.segments
         for s in segments:
-            s.values  # noqa: B018 - computed weights have to be in the encoder before it runs
+            s.values  # noqa: B018 - sets computed weights in the encoder before it runs
         hidden, (K, E) = self.backbone.states(self), self.rows.first.shape
         first = (hidden if self.ends_early else self.rows.first_tokens.select(hidden)).view(K, E, -1)
         reads = [s.parameters.layout.method.head_reads for s in segments]
@@ -110,7 +110,7 @@ class ForwardPass:
         return join(parts)
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
-        """As many as the longest of the methods' prefixes, hidden from the examples of those that add fewer."""
+        """Keys and values in the number of the longest prefix, masked for examples whose method adds fewer."""
         name, longest, segments = f"{layer}.attention.prefix", 0, self._segmented.segments
         for s in segments:
             if s.acts(name):
@@ -163,7 +163,7 @@ class ForwardPass:
     def _prefix(
         self, s: Segment, layer: int, name: str, longest: int, x: Tensor, tokens: TokenSelection
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A segment's keys and values [b, l, D], and which of them are there [b, l]."""
+        """A segment's keys and values [b, l, D], and a mask [b, l] of those that exist."""
         examples = self.rows.examples_of(s.start, s.stop)
         b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
         there = torch.zeros(b, longest, dtype=torch.bool, device=device)
