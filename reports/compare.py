@@ -1,6 +1,7 @@
-"""Two sweeps side by side: what differs in their setup, and in each cell that both promise, whether the scores differ.
+"""Compares two sweeps: differences in their setup, and in the scores of the cells that both have.
 
-Scores are compared only on the same test data (by fingerprint), paired over its examples; seeds are drawn again in each sweep.
+Scores are compared only on the same test data (by fingerprint), paired over its examples; the seeds of the two sweeps are
+independent.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class CellComparison:
-    """One cell in both sweeps. `difference`: B minus A, None where it cannot be judged; `why` says so. `p_value` is corrected."""
+    """One cell in both sweeps.
+
+    difference: B minus A, percent points; None if the scores cannot be compared, for the reason `why`. p_value: corrected for
+    the number of cells.
+    """
 
     cell: Cell
     a: CellResult | None
@@ -71,15 +76,15 @@ def write(a: AnalyzedSweep, b: AnalyzedSweep, out: Path) -> Path:
 def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
     changed = setup_differences(a.manifest, b.manifest)
     setup = Table(
-        header=("What", "A", "B"),
+        header=("Setting", "A", "B"),
         rows=[(name, *values) for name, values in changed.items()],
         align="lll",
-        caption=Markup("What differs in the setup."),
+        caption=Markup("Differences in the setup."),
     )
     return paragraphs(
         f"# {escape(a.manifest.sweep)} (A) against {escape(b.manifest.sweep)} (B)",
         *(_head(letter, sweep) for letter, sweep in (("A", a), ("B", b))),
-        "## What differs in the setup",
+        "## Differences in the setup",
         setup.markdown() if changed else "Nothing that is recorded.",
         "## Scores",
         f"A: {results_provenance(a).caption}",

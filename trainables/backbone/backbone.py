@@ -60,7 +60,7 @@ class EncoderPass(Protocol):
         residual: Tensor | None = None,
         query: Tensor | None = None,
     ) -> Tensor:
-        """Apply each method's formula. x: input of the linear map or of the sub-layer. Tensors that a site does not have are None."""
+        """Apply each method's formula. x: input of the linear map or of the sub-layer. Tensors that a site lacks are None."""
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
         """Keys and values that methods add in a layer whose query map reads x."""
