@@ -107,8 +107,8 @@ def table(a: AnalyzedSweep, b: AnalyzedSweep) -> Table:
         )
         for pair in pairs(a, b)
     ]
-    told = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_provenance(b).caption}"
-    return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(told))
+    table_caption = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_provenance(b).caption}"
+    return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(table_caption))
 
 
 def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
@@ -210,8 +210,10 @@ def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
 
 def _head(letter: str, sweep: AnalyzedSweep) -> str:
     done = sum(result.ended for result in sweep.results.values())
-    told = f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
-    return paragraphs(told, fence(sweep.command or "unknown"))
+    status = (
+        f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
+    )
+    return paragraphs(status, fence(sweep.command or "unknown"))
 
 
 def _titles(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> tuple[str, str, str]:

@@ -287,7 +287,7 @@ class Space:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every (model, task, method) of the space, in the order in which they stand there."""
+        """Every (model, task, method), in the order in which the space lists them."""
         return [
             Cell(model=model, task=task_name(task), method=entry.label)
             for model, task, entry in product(self.models, self.tasks, self.methods)
@@ -335,7 +335,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
 
 
-# Annotations as they stand in the records above; fields of other types are checked by hand.
+# Annotations in the records above; fields of other types are checked by hand.
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "int": (_is_whole, "a whole number"),
     "float": (_is_number, "a finite number"),

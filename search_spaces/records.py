@@ -19,7 +19,7 @@ TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
-# CACHED is how a trial was obtained, not how it ended: it stands beside one of these.
+# CACHED is how a trial was obtained, not how it ended: it is recorded beside one of these.
 END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
 # The reason of trials that a time budget STOPPED.
 BUDGET = "budget"

@@ -79,7 +79,7 @@ def collect_results(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
 
 
 def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
-    """What this method's winners train on this model, one entry per task with a winner."""
+    """Parameter counts of this method's winners on this model, one entry per task with a winner."""
     cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
     return [counts for cell in cells if (counts := results[cell].counts) is not None]
 

@@ -199,6 +199,6 @@ def _dimension(key: str, value: Mapping[str, Any]) -> Dimension:
 
 
 def _known(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """The record with the fields it knows: an older or newer writer may have had others."""
+    """The record from its known fields; another version of the program may have written others."""
     names = {field.name for field in fields(record)}
     return record(**{key: value for key, value in values.items() if key in names})

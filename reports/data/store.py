@@ -126,7 +126,7 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
 
 @contextmanager
 def _client(tracking_uri: str) -> Iterator[Any]:
-    """An MLflow client for an address that was checked; whatever MLflow raises meanwhile becomes a StoreError."""
+    """An MLflow client for an address that was checked; errors of MLflow become a StoreError."""
     store_address.check(tracking_uri)
     with changed(unless_set(_QUIET)):
         # Takes two seconds, and --help should not.

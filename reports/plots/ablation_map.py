@@ -62,8 +62,8 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, label: str) -> Figure:
     height = max(LEAST, layers * (ROW if layers <= NUMBERED else NARROW_ROW))
     grid = PanelGrid(columns=min(2, len(cells)), height=height, gap_x=0.4, gap_y=0.25)
     title = f"{short(manifest.methods[label].title)} removed from layers, not re-trained"
-    told = ("colour and number: mean change of the validation score, percent points", note_of(sweep))
-    note = "; ".join(part for part in told if part)
+    notes = ("colour and number: mean change of the validation score, percent points", note_of(sweep))
+    note = "; ".join(part for part in notes if part)
     labels = ("last layer removed", "first layer removed")
     figure, rectangles = blank_figure(
         title_of(manifest, page.model, title), note, len(cells), grid, _legend(step), labels

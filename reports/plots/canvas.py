@@ -152,7 +152,7 @@ def title_of(manifest: Manifest, model: str, what: str) -> str:
 
 
 def note_of(sweep: AnalyzedSweep) -> str:
-    """What a reader must know before the numbers: that they are preliminary, or of a reduced budget."""
+    """A note that the numbers are preliminary, or of a reduced budget; else ""."""
     total, done = len(sweep.results), sum(result.ended for result in sweep.results.values())
     so_far = f"so far: {done} of {total} cells complete" if done < total else ""
     reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.reductions else ""

@@ -86,7 +86,7 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
 
 
 def _lines(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and scores of all trials, with a gap between them; the rows of a trial stand together."""
+    """Epochs and scores of all trials, with a gap between them; the rows of a trial are adjacent."""
     runs = table["run_id"].to_numpy()
     ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
     epochs, scores = (table[name].to_numpy(dtype=float) for name in ("epoch", "score"))

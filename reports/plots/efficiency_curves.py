@@ -1,6 +1,6 @@
 """Parameter efficiency: test score of each method's finals against the parameters that it trains.
 
-Families by colour and marker, every method named beside its mark, the Pareto front only where the differences are real.
+Families by colour and marker, every method named beside its mark, the Pareto front only where differences are significant.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def front(
     """The methods that the Pareto front runs through, from the smallest to the largest.
 
     `above`: pairs of methods, the first better than the second beyond noise. The front starts at the smallest method and
-    rises only to one that is above the last it reached: where that cannot be told, nothing says that more parameters buy
-    a better score.
+    rises only to a method that is significantly better than the last one reached. Without a significant difference there is
+    no evidence that more parameters give a better score.
     """
     found: list[str] = []
     for _, _, method in sorted(zip(sizes, (-mean for mean in means), methods, strict=True)):
@@ -135,7 +135,7 @@ def _grid(num_tasks: int, num_methods: int) -> PanelGrid:
 
 
 def _counted(table: pd.DataFrame, num_methods: int) -> str:
-    """How many finals stand behind a mark, and how many methods have none."""
+    """The number of finals per method, and how many methods have none."""
     if table.empty:
         return ""
     planned = int(table["planned"].max())
@@ -176,7 +176,7 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
-    """Rows of one method that differ in one number belong together: a thin line with its band.
+    """Join rows of one method that differ in one number by a thin line with its band.
 
     Returns the corners of each line [N, 2], as data.
     """

@@ -56,7 +56,7 @@ def file_name(text: str) -> str:
 
 
 def _suffix(number: int, group: tuple[str, ...], total: int) -> list[str]:
-    """What tells the pages of one model apart: nothing for a single one, else the task, else the page's number."""
+    """The part of a page's name that differs between pages of one model: none for one page, else the task, or the page number."""
     if total == 1:
         return []
     return [file_name(group[0])] if len(group) == 1 else [str(number)]

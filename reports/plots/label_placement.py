@@ -23,7 +23,7 @@ _ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 67, 113, 247, 
 _LEADER = 13  # from this distance on a thin line leads back to the mark
 _CLEARER = 1.5  # another mark must be this many times as far away, else the label could be taken for its own
 _PROMISING = 32
-_PASSES = 4  # each label is placed again when the others stand
+_PASSES = 4  # how often every label is placed again beside the others
 # Costs: a covered square pixel, one of a bar, a label that needs its line, a line through something, a point of distance.
 _COVERED, _BAR, _DOUBT, _CROSSED, _FAR = 10.0, 0.15, 12.0, 60.0, 1.0
 

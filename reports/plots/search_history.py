@@ -1,4 +1,4 @@
-"""Search view: which learning rate each cell tried, what it scored, which one won, and where the range ended."""
+"""Scores of the search by learning rate, per cell, with the winner and the ends of the searched range."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _step(scale: AxisScale) -> float:
-    """Factor between trials of one rate, which stand beside each other by their batch size."""
+    """Factor between the x of trials with equal rates and different batch sizes, which are drawn side by side."""
     return (scale.high / scale.low) ** 0.03
 
 
@@ -124,7 +124,7 @@ def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _range(dimension: Dimension | None) -> list[float]:
-    """Lowest and highest value that could be chosen; nothing for what was not searched."""
+    """Lowest and highest value that could be chosen; [] if it was not searched."""
     if isinstance(dimension, Range):
         return [dimension.low, dimension.high]
     values = [as_number(value) for value in dimension.values] if isinstance(dimension, Choice) else []

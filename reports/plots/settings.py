@@ -68,9 +68,9 @@ def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
     ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
     facts = manifest.methods[ranked[0]]
     others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
-    told = ", ".join(f"{one} {value}" for one, value in others.items())
+    other_settings = ", ".join(f"{one} {value}" for one, value in others.items())
     return Series(
-        title=facts.kind + (f" ({told})" if told else ""),
+        title=facts.kind + (f" ({other_settings})" if other_settings else ""),
         family=facts.family,
         setting=setting,
         labels=tuple(ranked),

@@ -51,9 +51,9 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         )
         for row in rows(sweep).to_dict("records")
     ]
-    told = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
+    table_caption = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
     header = ("Model", "Task", "Method", *HEADER.values())
-    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
+    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

@@ -57,8 +57,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         )
         for (model, task, method), standing in judged
     ]
-    told = Markup(f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}")
-    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=told)}
+    table_caption = Markup(
+        f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}"
+    )
+    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

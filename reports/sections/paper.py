@@ -70,8 +70,8 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
     lines += _measured(sweep, printed, models, rest, "measured here, not in the paper")
     average = ["Average"] if printed.average else []
     header = ["Method", "Model", *(["#P"] if printed.has_shares else []), *(c.title for c in printed.columns), *average]
-    told = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
-    return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
+    table_caption = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
+    return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=table_caption)
 
 
 def _printed_scores(printed: PaperTable, row: PaperRow) -> list[str]:

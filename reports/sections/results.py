@@ -107,12 +107,14 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
         seen = [smallest_seen(column) for column in (*columns, list(averages.values()))]
         lines.append([Markup("*Smallest visible difference*"), *seen])
     header = ["Method", *(f"{task.title} ({task.score})" for task in manifest.tasks.values()), "Average"]
-    told = f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
+    table_caption = (
+        f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
+    )
     return Table(
         header=header,
         rows=lines,
         align="l" + "r" * (len(header) - 1),
-        caption=Markup(f"{told} {results_provenance(sweep).caption}"),
+        caption=Markup(f"{table_caption} {results_provenance(sweep).caption}"),
     )
 
 
@@ -204,8 +206,8 @@ def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
         cells = [_span(values, manifest.models[model].total) for values in ways]
         lines.append([manifest.methods[label].title, *cells, *([nominal[label] or MISSING] if len(header) > 4 else [])])
     facts = manifest.models[model]
-    told = f"Trainable parameters on {escape(facts.title)}; {count(facts.total)} are 100 %."
-    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=Markup(told))
+    table_caption = f"Trainable parameters on {escape(facts.title)}; {count(facts.total)} are 100 %."
+    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=Markup(table_caption))
 
 
 def _span(values: Sequence[int], total: int) -> str:
@@ -217,7 +219,7 @@ def _span(values: Sequence[int], total: int) -> str:
 
 
 def _counting(manifest: Manifest) -> str:
-    told = (
+    legend = (
         "*Module weights* counts the matrices that the method adds (or, in full fine-tuning, updates), pruned entries left "
         "out; *with biases* adds their biases; *everything trained* is all that the optimiser moves, LayerNorms and task "
         "head included. A span means that the winners of different tasks differ in size, or their heads do."
@@ -225,8 +227,8 @@ def _counting(manifest: Manifest) -> str:
     paper = paper_of(manifest)
     if paper and any(nominal_percent(manifest, label) for label in manifest.methods):
         known = f"; {paper.shares}" if paper.shares else ""
-        told += f" *Nominal #P* is the share printed in the paper, for its settings and its encoders{known}."
-    return told
+        legend += f" *Nominal #P* is the share printed in the paper, for its settings and its encoders{known}."
+    return legend
 
 
 def _csv_row(sweep: AnalyzedSweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:

@@ -51,8 +51,8 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
             manifest.methods[cell.method].title,
         )
         lines.append((*titles, str(number), *(points(curve[k - 1]) for k in places), points(gain)))
-    told = Markup(f"Expected best validation score against tries. {search_provenance(sweep).caption}")
-    return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)}
+    table_caption = Markup(f"Expected best validation score against tries. {search_provenance(sweep).caption}")
+    return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

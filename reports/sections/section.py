@@ -53,13 +53,13 @@ class Provenance:
     @property
     def caption(self) -> str:
         """One line of plain text, shown under the section's heading and in the captions of its tables."""
-        told = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
-        return f"{told} {_WARNINGS[self.describes]}".rstrip()
+        line = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
+        return f"{line} {_WARNINGS[self.describes]}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
+    """`text` returns the section's Markdown, "" for no section; `rows` the tidy table of its CSV file, None for no
     file; `tables` its tables as shown, by the name of their LaTeX file. `provenance` must be there when the section shows scores.
     """
 
@@ -117,8 +117,8 @@ def _tries(sweep: AnalyzedSweep) -> str:
     found = sweep.configurations["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     fewest, spent = min(each), max(each)
-    told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
-    return f"{told} per cell, until a time budget ended the searches"
+    tried = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
+    return f"{tried} per cell, until a time budget ended the searches"
 
 
 def caption(provenance: Provenance) -> Markup:

@@ -38,8 +38,8 @@ def text(sweep: AnalyzedSweep) -> str:
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
-    told = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
-    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=told)}
+    table_caption = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
+    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

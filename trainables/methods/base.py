@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# How the names of parameters that all sites share begin.
+# Prefix of the names of parameters that all sites share.
 SHARED = "shared"
 
 
@@ -38,7 +38,7 @@ class Method(ABC):
     family: ClassVar[MethodFamily]
     # Every site at which it may act; `parameters` says where it does.
     sites: ClassVar[tuple[Site, ...]] = ()
-    # What is worth searching beside the batch size, and where: the grid of its learning rate, and of its own settings.
+    # Recommended search ranges: its learning rate and its own settings.
     search: ClassVar[Mapping[str, Dimension]] = {}
     # Which parameters of all LayerNorms are trained beside its own.
     norms: ClassVar[Literal["none", "biases", "all"]] = "none"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALPHA_INIT, GATE_LR = 5.0, 0.1
-# From here on a gate is 1 whatever the noise, and has no gradient.
+# A gate with this alpha is 1 for any noise, and has no gradient.
 OPEN = 100.0
 
 

@@ -1,4 +1,4 @@
-"""The values with which a method declares itself: its sites, parameters and mask, and the shape of the backbone they depend on.
+"""The types with which a method declares its sites, parameters and mask, and the shape of the backbone they depend on.
 
 Knows no formula and imports no torch.
 """
@@ -11,14 +11,14 @@ from typing import Literal
 
 from trainables.methods.initializers import ZEROS, Init
 
-# Where a method can act, in the order in which a token meets the places.
+# The sites where a method can act, in the order of the forward pass.
 Site = Literal[
     "embeddings",  # word embeddings of the virtual tokens, before positions, token types and the LayerNorm
     "attention.query",  # a linear map's output
     "attention.key",  # a linear map's output
     "attention.value",  # a linear map's output
     "attention.prefix",  # keys and values before a layer's own: `prefix` instead of `transform`
-    "attention.context",  # what the heads return, before the dense layer
+    "attention.context",  # output of the attention heads, before the dense layer
     "attention.dense",  # a linear map's output, before dropout
     "attention.output",  # the same after dropout, before the residual is added
     "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
@@ -101,7 +101,7 @@ class Shape:
         return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
-        """Widths of what comes to a linear map and of what it gives; at other sites both are that of the hidden states."""
+        """(Input width, output width) of a linear map; at other sites both are the width of the hidden states."""
         d, f = self.width, self.ffn
         widths: dict[Site, tuple[int, int]] = {
             "ffn.intermediate": (d, f),
