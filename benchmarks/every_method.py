@@ -47,13 +47,13 @@ def run(method: str, model: Model, data: TaskData, recipe: Recipe, batch_size: i
     )
     start = time.process_time()
     engine = Engine(Backbone.load(model, torch.device("cpu"), recipe.precision))
-    slot = engine.add_trial(trial, data)
-    while not slot.done:
+    state = engine.add_trial(trial, data)
+    while not state.done:
         engine.step()
     return {
         "lr": trial.lr,
-        "best score": slot.progress[-1].best_score,
-        "losses": [p.loss for p in slot.progress],
+        "best score": state.progress[-1].best_score,
+        "losses": [p.loss for p in state.progress],
         "trained": engine.counts(trial.id).trained,
         "CPU s": time.process_time() - start,
     }

@@ -102,7 +102,7 @@ def s1_methods(bench: Bench) -> Rows:
 def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, float], dict[str, str]]:
     """(last training loss, what failed) by name: two epochs of all that share a backbone, and of each other one alone."""
     shared = Engine(load())
-    engines, slots, failed = [shared], {}, {}
+    engines, states, failed = [shared], {}, {}
     for seed, (name, kind) in enumerate(METHODS.items()):
         trial = make_trials(1, r=8, batch_size=4, method=name, first_seed=seed, epochs=2)[0]
         takes_width = "r" in {f.name for f in dataclasses.fields(kind)}
@@ -110,7 +110,7 @@ def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, 
         settings |= {"dropped": 1} if name == "adapter_drop" else {}
         try:
             engine = shared if kind.shares_backbone else Engine(load())
-            slots[name] = engine.add_trial(replace(trial, settings=settings), data)
+            states[name] = engine.add_trial(replace(trial, settings=settings), data)
             engines += [] if engine is shared else [engine]
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error)[:80]}"
@@ -123,13 +123,13 @@ def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, 
                 engine.state(trial_id)
         except Exception as error:
             traceback.print_exc()
-            failed[f"engine of {_names(engine, slots)}"] = f"{type(error).__name__}: {str(error)[:200]}"
-    ended = {name: slot.progress[-1].loss for name, slot in slots.items() if slot.progress}
+            failed[f"engine of {_names(engine, states)}"] = f"{type(error).__name__}: {str(error)[:200]}"
+    ended = {name: state.progress[-1].loss for name, state in states.items() if state.progress}
     return {name: loss for name, loss in ended.items() if loss is not None}, failed
 
 
-def _names(engine: Engine, slots: dict[str, TrialState]) -> str:
-    here = [name for name, slot in slots.items() if slot.trial.id in engine.residents]
+def _names(engine: Engine, states: dict[str, TrialState]) -> str:
+    here = [name for name, state in states.items() if state.trial.id in engine.residents]
     return here[0] if len(here) == 1 else f"{len(here)} trials"
 
 

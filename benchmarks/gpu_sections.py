@@ -152,25 +152,25 @@ def out_of_memory(bench: Bench, shape: Shape) -> Rows:
 
 def _fill(bench: Bench, shape: Shape) -> Rows:
     """Trials join, one a step, until memory ends; then the younger half leaves."""
-    fused, data, slots = bench.fused(0, shape), bench.data(shape), []
+    fused, data, states = bench.fused(0, shape), bench.data(shape), []
     try:
         for trial in bench.trials(64, shape):
-            slots.append(fused.engine.add_trial(trial, data))
+            states.append(fused.engine.add_trial(trial, data))
             fused.step()
-        yield {"what": f"residents in {ALLOWED_GIB} GiB", "value": f"more than {len(slots)}"}
+        yield {"what": f"residents in {ALLOWED_GIB} GiB", "value": f"more than {len(states)}"}
         return
     except torch.cuda.OutOfMemoryError:
         pass
     yield {"what": f"residents when {ALLOWED_GIB} GiB were full", "value": len(fused.engine.residents)}
-    steps = [slot.step for slot in slots]
-    before = list(range(steps[0], steps[0] - len(slots), -1))
+    steps = [state.step for state in states]
+    before = list(range(steps[0], steps[0] - len(states), -1))
     yield {"what": "step counters are those before the failed step", "value": steps == before}
-    for slot in slots[len(slots) // 2 :]:
-        fused.engine.remove_trial(slot.trial.id)
+    for state in states[len(states) // 2 :]:
+        fused.engine.remove_trial(state.trial.id)
     release()
     try:
         fused.step()
-        yield {"what": "the older half trains on", "value": slots[0].step == steps[0] + 1}
+        yield {"what": "the older half trains on", "value": states[0].step == steps[0] + 1}
     except torch.cuda.OutOfMemoryError:
         yield {"what": "the older half trains on", "value": "out of memory again"}
 
@@ -183,10 +183,10 @@ def g5_equality(bench: Bench) -> Rows:
 
     def losses(trials_together: list[Trial], precision: str) -> list[float]:
         engine = Engine(replace(bench, precision=precision).backbone())
-        slot = [engine.add_trial(trial, data) for trial in trials_together][trials_together.index(trials[0])]
-        while slot.epoch < epochs:
+        state = [engine.add_trial(trial, data) for trial in trials_together][trials_together.index(trials[0])]
+        while state.epoch < epochs:
             engine.step()
-        return [p.loss if p.loss is not None else float("nan") for p in slot.progress]
+        return [p.loss if p.loss is not None else float("nan") for p in state.progress]
 
     for precision, pinned in (("fp32", False), ("fp32", True), (bench.precision, False)):
         set_precision(precision)

@@ -116,10 +116,10 @@ def train_plain(model: Model, trial: Trial, data: TaskData) -> tuple[float, list
 
 def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[float]]:
     engine = Engine(Backbone.load(model, torch.device("cpu")))
-    slot = engine.add_trial(trial, data)
-    while not slot.done:
+    state = engine.add_trial(trial, data)
+    while not state.done:
         engine.step()
-    return engine.test(trial.id).metrics[data.task.metrics[0]], [p.loss or float("nan") for p in slot.progress]
+    return engine.test(trial.id).metrics[data.task.metrics[0]], [p.loss or float("nan") for p in state.progress]
 
 
 def padded(split: Split, chosen: np.ndarray, offset: int, form: Form) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ def outputs_of(network: nn.Module, split: Split, offset: int) -> np.ndarray:
 def _start(model: Model, trial: Trial, outputs: int) -> dict[str, Tensor]:
     backbone = Backbone.load(model, torch.device("cpu"))
     layout = ParameterLayout(build(trial.method, trial.settings, model.shape), backbone, outputs)
-    row = layout.initial(trial.seed, backbone)
+    row = layout.initial_values(trial.seed, backbone)
     return {e.name: row[e.start : e.stop].view(e.shape) for e in layout.entries}
 
 

@@ -53,14 +53,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--models", type=_names, metavar="A,B", help="these models instead of the space's")
     p.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks of the space")
     p.add_argument("--methods", type=_names, metavar="A,B", help="only these methods of the space")
-    p.add_argument("--trials", type=_whole, metavar="N", help="trials per cell (stamped in the report)")
-    p.add_argument("--seeds", type=_whole, metavar="N", help="fresh seeds for each winner (stamped)")
-    p.add_argument("--epochs", type=_whole, metavar="N", help="most epochs of a trial (stamped)")
+    p.add_argument(
+        "--trials", type=_whole, metavar="N", help="configurations per cell; the report names a reduced number"
+    )
+    p.add_argument(
+        "--seeds", type=_whole, metavar="N", help="fresh seeds for each winner; the report names a reduced number"
+    )
+    p.add_argument(
+        "--epochs", type=_whole, metavar="N", help="most epochs of a trial; the report names a reduced number"
+    )
     p.add_argument(
         "--precision",
         type=_given,
         metavar="fp32|bf16",
-        help="of matrix products: bf16 is faster and slightly less exact (stamped)",
+        help="of matrix products: bf16 is faster and slightly less exact; the report names it",
     )
     p.add_argument(
         "--trials-per-gpu",

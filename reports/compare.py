@@ -1,6 +1,7 @@
-"""Two sweeps side by side: what differs in their setup, and in each cell that both promise, whether the scores differ.
+"""Compares two sweeps: differences in their setup, and in the scores of the cells that both have.
 
-Scores are compared only on the same test data (by fingerprint), paired over its examples; seeds are drawn again in each sweep.
+Scores are compared only on the same test data (by fingerprint), paired over its examples; the seeds of the two sweeps are
+independent.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ HEADER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One cell in both sweeps. `difference`: B minus A, None where it cannot be judged; `why` says so. `p_value` is corrected."""
+class CellComparison:
+    """One cell in both sweeps.
+
+    difference: B minus A, percent points; None if the scores cannot be compared, for the reason `why`. p_value: corrected for
+    the number of cells.
+    """
 
     cell: Cell
     a: CellResult | None
@@ -71,22 +76,22 @@ def write(a: AnalyzedSweep, b: AnalyzedSweep, out: Path) -> Path:
 def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
     changed = setup_differences(a.manifest, b.manifest)
     setup = Table(
-        header=("What", "A", "B"),
+        header=("Setting", "A", "B"),
         rows=[(name, *values) for name, values in changed.items()],
         align="lll",
-        caption=Markup("What differs in the setup."),
+        caption=Markup("Differences in the setup."),
     )
     return paragraphs(
         f"# {escape(a.manifest.sweep)} (A) against {escape(b.manifest.sweep)} (B)",
         *(_head(letter, sweep) for letter, sweep in (("A", a), ("B", b))),
-        "## What differs in the setup",
+        "## Differences in the setup",
         setup.markdown() if changed else "Nothing that is recorded.",
         "## Scores",
         f"A: {results_provenance(a).caption}",
         f"B: {results_provenance(b).caption}",
         "Mean ± sample standard deviation of the finals on the test split, percent points. Differences (95 % "
         "intervals, each of one comparison) cover other seeds and, where predictions of both are in the store, "
-        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: it cannot be told.",
+        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: p >= 0.05.",
         shown.markdown(),
     )
 
@@ -102,8 +107,8 @@ def table(a: AnalyzedSweep, b: AnalyzedSweep) -> Table:
         )
         for pair in pairs(a, b)
     ]
-    told = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_provenance(b).caption}"
-    return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(told))
+    table_caption = f"A: {escape(a.manifest.sweep)}. B: {escape(b.manifest.sweep)}. {results_provenance(b).caption}"
+    return Table(header=HEADER, rows=lines, align="lllrrrrllrr", caption=Markup(table_caption))
 
 
 def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
@@ -123,14 +128,14 @@ def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
     )
 
 
-def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[Pair]:
+def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[CellComparison]:
     """Every cell of either sweep, A's order first, judged together."""
     cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
     judged = {cell: _difference(a, b, cell) for cell in cells}
     known = {cell: found for cell, found in judged.items() if isinstance(found, Estimate)}
     corrected = dict(zip(known, holm([each.p_value for each in known.values()]), strict=True))
     return [
-        Pair(
+        CellComparison(
             cell=cell,
             a=a.results.get(cell),
             b=b.results.get(cell),
@@ -152,7 +157,11 @@ def setup_differences(a: Manifest, b: Manifest) -> dict[str, tuple[str, str]]:
 
 def _facts(manifest: Manifest) -> dict[str, str]:
     """Everything that is recorded, flat."""
-    facts: dict[str, object] = {"space": manifest.space, "seed": manifest.seed, "stamp": "; ".join(manifest.stamp)}
+    facts: dict[str, object] = {
+        "space": manifest.space,
+        "seed": manifest.seed,
+        "reduced": "; ".join(manifest.reductions),
+    }
     facts |= {"commit": manifest.commit, "uncommitted changes": manifest.dirty, "device": manifest.device}
     facts |= {f"version of {name}": version for name, version in manifest.versions.items()}
     facts |= {f"recipe: {name}": value for name, value in asdict(manifest.recipe).items()}
@@ -201,8 +210,10 @@ def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
 
 def _head(letter: str, sweep: AnalyzedSweep) -> str:
     done = sum(result.ended for result in sweep.results.values())
-    told = f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
-    return paragraphs(told, fence(sweep.command or "unknown"))
+    status = (
+        f"{letter}: {escape(sweep.manifest.title)}, {done} of {plural(len(sweep.manifest.cells), 'cell')} complete."
+    )
+    return paragraphs(status, fence(sweep.command or "unknown"))
 
 
 def _titles(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> tuple[str, str, str]:

@@ -18,18 +18,18 @@ Decision = Literal["continue", "stop"]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOpened:
-    """A driver begins to work on the sweep, anew or again."""
+    """A driver begins to work on a sweep, new or continued."""
 
     manifest: Mapping[str, Any]
-    format: int = 0  # of the ledger; 0: from before it was numbered
+    format: int = 0  # version of the ledger format; 0 for ledgers without a number
 
 
 @dataclass(frozen=True, kw_only=True)
 class DevicesShared:
     """The cluster is up."""
 
-    slots: int  # trials that run at once
-    per_device: int  # of them on one device
+    slots: int  # number of trials that run at once
+    per_device: int  # number of them on one device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReported:
-    """A trial finished an epoch. `decision`: what ASHA said to it."""
+    """A trial finished an epoch. `decision`: whether ASHA lets the trial continue."""
 
     id: str
     progress: Progress
@@ -95,14 +95,14 @@ class SearchesEndedEarly:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchesResumed:
-    """The searches that a time budget had ended go on in these cells."""
+    """Searches that a time budget had ended are resumed in these cells."""
 
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepInterrupted:
-    """A signal asked the driver to stop: nothing is started any more."""
+    """A signal asked the driver to stop; it starts no more trials."""
 
     reason: str
 
@@ -146,10 +146,10 @@ NAMES: Mapping[type[Event], str] = {event: name for name, event in EVENTS.items(
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRecord:
-    """An event as it stands in a ledger."""
+    """An event with its number and time, as a line of the ledger."""
 
     seq: int  # 1, 2, 3, ... without gaps
-    time: float  # seconds since 1970, when it was made durable
+    time: float  # seconds since 1970 at which the event was written to disk
     event: Event
 
 
@@ -185,7 +185,7 @@ def _read(event: str, field: str, read: Callable[[Any], Any], value: object) -> 
 
 
 def _a(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
-    """Return a function that lets values of this type through. A bool is no number."""
+    """Return a function that checks a value's type and returns the value. A bool is not a number."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -249,7 +249,7 @@ _WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-# Of each event's fields: how it is read, how it is written, whether it must be there.
+# For each field of each event: how it is read, how it is written, whether it is required.
 _WIRE: Mapping[type, Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any], bool]]] = {
     event: {field.name: (*_WIRES[str(field.type)], field.default is MISSING) for field in fields(event)}
     for event in NAMES

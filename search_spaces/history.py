@@ -1,7 +1,7 @@
-"""What a sweep's ledger says: which trials there are, how far they came, which winners stand, what time was spent.
+"""The state of a sweep according to its ledger: trials with their progress, current winners, time spent.
 
-A fold over the records, in their order; it knows no file, no thread and no clock. Whatever asks a question about a ledger asks
-it here. (`orchestrator/search/sweep.py` alone goes through the events itself: a study has to be told of them one by one.)
+A fold over the records in order, without files, threads or clocks. Questions about a ledger are answered here.
+(`orchestrator/search/sweep.py` alone goes through the events itself, since a study has to be told of them one by one.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from search_spaces.records import BUDGET, Outcome, Progress, Trial
 
 @dataclass(kw_only=True)
 class TrialHistory:
-    """A trial that was asked for, what it reported, and how it ended; `outcome` is None while it has not."""
+    """A trial, its reports, and its outcome, None while it has not ended."""
 
     trial: Trial
     curve: list[Progress] = field(default_factory=list)
@@ -38,7 +38,7 @@ class TrialHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedEpoch:
-    """An epoch that was trained in this sweep, on a device of this name that `per_device` trials shared."""
+    """An epoch that this sweep has trained, on a device of this name that `per_device` trials shared."""
 
     trial: Trial
     device: str
@@ -47,13 +47,13 @@ class TimedEpoch:
 
 
 class SweepHistory:
-    """The state of a sweep after some records. Attributes are for reading; `apply` alone changes them."""
+    """The state of a sweep after some records. Only `apply` changes its attributes."""
 
     def __init__(self, records: Iterable[LedgerRecord] = ()):
         self.openings: list[SweepOpened] = []
         # By trial id, in the order in which they were asked for.
         self.trials: dict[str, TrialHistory] = {}
-        # Trial ids of the winners that stand: a search that was resumed has none until it ends again.
+        # Trial ids of the current winners. A resumed search has none until it ends again.
         self.winners: dict[Cell, str] = {}
         # The time budget that has ended the searches, unless they were resumed since.
         self.ended_early: SearchesEndedEarly | None = None
@@ -61,7 +61,7 @@ class SweepHistory:
         self.slowest_epoch: dict[Cell, float] = {}
         self.slowest_trial: dict[Cell, float] = {}
         self.timed_epochs: list[TimedEpoch] = []
-        # Device and trials on it of each trial that was started here, when it was last.
+        # For each trial started in this sweep: its last device, and the number of trials on it.
         self._started: dict[str, tuple[str, int]] = {}
         self._per_device = 0
         self._earlier_seconds = self._opened = self._last = 0.0
@@ -79,7 +79,7 @@ class SweepHistory:
         return self._earlier_seconds + self._last - self._opened
 
     def apply(self, record: LedgerRecord) -> None:
-        """Enter the next record. Raise ValueError when it is about a trial that was never asked for."""
+        """Apply the next record. Raise ValueError for a trial that the ledger has not asked for before."""
         if isinstance(record.event, SweepOpened) or not self._last:
             self._earlier_seconds, self._opened = self.seconds_spent, record.time
         self._last = record.time
@@ -100,7 +100,7 @@ class SweepHistory:
         self._per_device = event.per_device
 
     def _ask(self, event: TrialAsked) -> None:
-        # A final whose winner was dropped and won again is asked for a second time, and starts anew.
+        # A final is asked for a second time if its winner was replaced and won again. It starts anew.
         self.trials[event.id] = TrialHistory(trial=event.trial)
 
     def _start(self, event: TrialStarted) -> None:
@@ -146,7 +146,7 @@ class SweepHistory:
                 found.outcome = None
 
 
-# Events that are not here change nothing that is asked for.
+# Other events do not change the state.
 _APPLY: Mapping[type, Callable[[SweepHistory, Any], None]] = {
     SweepOpened: SweepHistory._open,
     DevicesShared: SweepHistory._share,

@@ -8,19 +8,19 @@ PARENT = "mlflow.parentRunId"
 # Tags of every run.
 KIND = "peft.kind"  # "sweep", "cell" or "trial"
 SWEEP = "peft.sweep"  # sweep id
-DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell or sweep, made when an answer got lost
+DUPLICATE = "peft.duplicate"  # "true" on a second run of the same trial, cell or sweep, made when a response got lost
 # Tags of the sweep's run.
-STAMP = "peft.stamp"  # why this is no full run of its space ("--epochs 2", ...), empty when it is one
+STAMP = "peft.stamp"  # how the run was smaller than its space ("--epochs 2", ...); empty for a full run
 COMMAND = "peft.command"  # the command that continues or repeats the sweep
 CURTAILED = "peft.curtailed"  # the time budget that ended the searches ("40h"), empty when none did
-EXTENDED = "peft.extended"  # "true": they were taken up again after a time budget had ended them
+EXTENDED = "peft.extended"  # "true": the searches were resumed after a time budget had ended them
 POSITION = "peft.position"  # number of ledger events already written
 # Tags of cells and trials.
 CELL = "peft.cell"  # "model/task/method label"
 MODEL, TASK, METHOD = "peft.model", "peft.task", "peft.method"
 # Tags of trials.
 TRIAL = "peft.trial"  # trial id
-PHASE = "peft.phase"  # "search", "final", or "replaced": a final of a winner that is none any more
+PHASE = "peft.phase"  # "search", "final", or "replaced": a final of a former winner
 STATE = "peft.state"  # a State of search_spaces.records; RUNNING until the trial ends
 REASON = "peft.reason"
 CACHED = "peft.cached"  # "true" when the result was taken from another sweep

@@ -90,8 +90,8 @@ class MethodEntry:
     """A method as one experiment uses it: its settings, each fixed or searched.
 
     `label` is the row's name in tables; two entries of one method (r = 64 and r = 32, say) need different labels.
-    `own_search`: what is not among the settings is searched as the method itself declares it, its learning rate first of
-    all; the planner fills it in. `ablated`: see the function of that name.
+    `own_search`: settings that are not given here are searched in the ranges that the method itself declares, its learning
+    rate among them; the planner fills them in. `ablated`: see the function of that name.
     """
 
     name: str
@@ -158,9 +158,9 @@ class Recipe:
     """How one trial is trained; everything here is part of a trial's identity.
 
     Defaults follow `docs/decisions.md`: AdamW, linear warm-up over a tenth of all steps and linear decay to zero,
-    evaluation after every epoch, the best epoch kept. `train_examples` and `test_examples` cut the data (0: all of it).
-    `dropout` below zero means what the backbone's own configuration says. `precision` is that of matrix
-    products; parameters, optimiser and everything else are fp32.
+    evaluation after every epoch; the result are the parameters of the best epoch. `train_examples` and
+    `test_examples` limit the data (0: all of it). `dropout` below zero: the rates of the backbone's own configuration.
+    `precision` is that of matrix products; parameters, optimiser and everything else are fp32.
     """
 
     epochs: int = 20
@@ -199,7 +199,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every cell of a space may spend, the same for each.
+    """The budget of every cell of a space.
 
     `trials` counts configurations tried, stopped ones included, and `search_seeds` how many seeds each of them is trained
     on: the winner is chosen by the mean. `final_seeds` re-train the winner. `in_flight` is how
@@ -245,7 +245,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """One experiment. `search` holds what every method shares, searched or fixed; `lr` and `batch_size` must be in it.
+    """One experiment. `search` holds the hyperparameters of all methods, searched or fixed; `lr` and `batch_size` must be in it.
 
     `epochs` may be in it as well, up to the recipe's: a trial then has a schedule of that many.
     """
@@ -287,7 +287,7 @@ class Space:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every (model, task, method) of the space, in the order in which they stand there."""
+        """Every (model, task, method), in the order in which the space lists them."""
         return [
             Cell(model=model, task=task_name(task), method=entry.label)
             for model, task, entry in product(self.models, self.tasks, self.methods)
@@ -335,7 +335,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
 
 
-# Annotations as they stand in the records above; fields of other types are checked by hand.
+# Annotations in the records above; fields of other types are checked by hand.
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "int": (_is_whole, "a whole number"),
     "float": (_is_number, "a finite number"),

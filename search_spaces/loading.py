@@ -65,7 +65,7 @@ def _execute(path: Path, methods: tuple[str, ...]) -> Space:
             found = found(methods) if signature(found).parameters else found()
     except SyntaxError as error:
         raise ValueError(f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}") from None
-    # A user's file may raise anything; it is theirs to mend, not a bug of ours.
+    # A user's file may raise any exception. That is an error of the file, not of this project.
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise ValueError(f"{path}:{lines[-1] if lines else 1}: {_explained(error)}") from None

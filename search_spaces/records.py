@@ -19,9 +19,9 @@ TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
-# CACHED is how a trial was obtained, not how it ended: it stands beside one of these.
+# CACHED is how a trial was obtained, not how it ended: it is recorded beside one of these.
 END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
-# Why a trial is STOPPED that a time budget ended.
+# The reason of trials that a time budget STOPPED.
 BUDGET = "budget"
 
 
@@ -54,7 +54,7 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """Hash of all that decides the result, and of the row of the tables that it belongs to."""
+        """Hash of everything that the result depends on, and of the row of the tables that the trial belongs to."""
         text = json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -115,7 +115,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """A final's scores on the test split, opened once, at the best validation epoch.
+    """A final's scores on the test split, computed once, with the parameters of its best validation epoch.
 
     `metrics` are in percent points; `predictions` and `labels` hold one entry per test example. `collapsed`: every
     prediction is the same.
@@ -148,7 +148,7 @@ class TestResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What a final's best epoch scores on the validation split with its method removed from spans of layers, not re-trained.
+    """Validation scores of a final's best epoch with its method removed from spans of layers, without re-training.
 
     Percent points. `whole`: nothing removed. `spans[i][k]`: layers i to i + k removed, counted from 0. `seconds`: what all of
     it took, in no epoch's seconds.

@@ -64,10 +64,31 @@ OLD_NAMES = {
         "seated",
         "turn",
     ),
+    # Renamed later.
+    *(
+        "contenders",
+        "competes",
+        "frozen_starts",
+        "footprint",
+        "look_ahead",
+        "paces",
+        "pace",
+        "Look",
+        "Mark",
+        "Shade",
+        "Printed",
+        "Pair",
+        "Sheet",
+        "Page",
+        "Frame",
+        "Kind",
+        "Done",
+        "Left",
+    ),
 }
 # Metaphors, and indefinite persons where a trial, a worker or a function is meant.
 OLD_WORDS = re.compile(
-    r"\b(lanes?|desks?|clerks?|compan(?:y|ies)|neighbours?|guardians?|goodbye|strangers?|seat(?:s|ed|ing)?"
+    r"\b(lanes?|desks?|clerks?|compan(?:y|ies)|neighbours?|guardians?|goodbye|strangers?|stamped|opened once|seat(?:s|ed|ing)?"
     r"|some(?:body|one)|no ?body|every(?:body|one)|any(?:body|one)|whoever)\b",
     re.IGNORECASE,
 )

@@ -1,7 +1,7 @@
-"""One seed per trial, and everything random derived from it by hashing: no global generator, no stored state.
+"""Derives all random numbers of a trial from its seed by hashing. There is no global generator and no stored state.
 
-A stream is named by words ("dropout", step), so the draw of a step is the same whether or not the trial was interrupted
-before it, and whichever slot it sits in.
+Each random stream has a name ("dropout", step). So the numbers of a step depend neither on interruptions of the trial before
+it nor on the trials that it is stacked with.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""What trials keep on disk, by formula: checkpoints as `trainables/worker/checkpoint.py` writes them. Never imports torch.
+"""The size of trials on disk, by formula: checkpoints as `trainables/worker/checkpoint.py` writes them. Never imports torch.
 
-Legend: P numbers in a trial's row, of which some may be pruned or frozen; its file holds whole rows.
+Legend: P parameters of one trial. Pruned and untrained ones are stored, too.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ FLOAT, FLAG = 4, 1  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class DiskUsage:
-    """Bytes of tensors: `running`: values, best epoch, Adam's two moments and what else a method remembers; `kept`: the best
-    epoch, of the one trial per cell whose file stays; both with the mask, if there is one.
+    """Bytes of the tensors in a checkpoint, with the pruning mask if there is one.
+
+    running: of a trial in training: values, values of the best epoch, Adam's two moments, memories of the method.
+    finished: values of the best epoch alone. One such file per cell stays.
     """
 
     running: int
-    kept: int
+    finished: int
 
 
-def footprint(method: Method, shape: Shape, outputs: int) -> DiskUsage:
-    """Of a trial of this method."""
-    P = row(method, shape, outputs)
+def checkpoint_sizes(method: Method, shape: Shape, outputs: int) -> DiskUsage:
+    """The checkpoint sizes of a trial of this method with a head of `outputs` outputs."""
+    P = row_size(method, shape, outputs)
     mask = FLAG * P if method.mask else 0
-    return DiskUsage(running=FLOAT * P * (4 + method.memories) + mask, kept=FLOAT * P + mask)
+    return DiskUsage(running=FLOAT * P * (4 + method.memories) + mask, finished=FLOAT * P + mask)
 
 
-def row(method: Method, shape: Shape, outputs: int) -> int:
-    """How many numbers a trial's row has, the head included."""
+def row_size(method: Method, shape: Shape, outputs: int) -> int:
+    """P: the number of parameters of a trial, with the head."""
     declared = sum(math.prod(p.shape) for _, p in method.declared_parameters(shape))
     return declared + shape.head(outputs, method.head_reads)

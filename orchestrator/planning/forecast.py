@@ -1,4 +1,4 @@
-"""What a planned sweep has left to do and will take. What is not known stays unknown; nothing is guessed.
+"""Forecast of a planned sweep: epochs, tokens and hours that remain, and disk space. Quantities without data are None.
 
 Knows neither torch nor ray, and writes nothing.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 from orchestrator.execution.cluster import count_cores, device_name
 from orchestrator.execution.concurrency import trials_per_device
 from orchestrator.ledger import read, read_history
-from orchestrator.planning.disk_usage import footprint
+from orchestrator.planning.disk_usage import checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.planning.throughput import Setting, expected, measured, setting_of
-from orchestrator.planning.token_counts import TokenCount, length
+from orchestrator.planning.token_counts import TokenCount, count_tokens
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
@@ -30,7 +30,7 @@ from trainables.training.parameter_counts import build
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What would be asked for: devices, trials on each; 0 what is not known before it starts."""
+    """The number of devices that a sweep would use and of trials on each; 0 where that is not known before the start."""
 
     devices: int
     per_device: int
@@ -41,75 +41,91 @@ class Machine:
 
 
 @dataclass
-class Done:
-    """What the ledger says of one cell: trials that have ended, states of all, epochs on record of those that have not ended."""
+class CellProgress:
+    """How far one cell is according to the ledger.
 
-    searched: int = 0
-    finals: int = 0
-    begun: int = 0
+    num_searched, num_finals: trials of the search, and finals of the current winner, that have ended.
+    begun_epochs: epochs trained so far by trials that have not ended.
+    states: number of trials in each state; "begun" for those that have not ended.
+    """
+
+    num_searched: int = 0
+    num_finals: int = 0
+    begun_epochs: int = 0
     states: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
-    """Epochs that a cell has still to train, and those of them that come one after the other: at least, at most."""
+class RemainingEpochs:
+    """Epochs that a cell still has to train, as a lower and an upper bound.
 
-    least: int
-    most: int
-    chain_least: int
-    chain_most: int
+    `min_total`, `max_total`: of all its trials. `min_sequential`, `max_sequential`: of the longest sequence of trials of which
+    each waits for the one before.
+    """
+
+    min_total: int
+    max_total: int
+    min_sequential: int
+    max_sequential: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """All that a preview tells beyond the plan. `paces`: seconds of an epoch and whether exactly that was timed, of the cells
-    for which it is known; `lengths` by (model, task); `ended_early`: the time budget that has ended the searches, if one has.
+    """What a preview shows beyond the plan.
+
+    token_counts: by (model, task); None where the texts are not on this machine.
+    epoch_seconds: seconds of one epoch, and whether exactly this setting was timed; only cells for which that is known.
+    ended_early: the time budget that has ended the searches ("40h"), empty if none has.
     """
 
     folder: Path
     machine: Machine
-    lengths: Mapping[tuple[str, str], TokenCount | None]
-    done: Mapping[Cell, Done]
-    left: Mapping[Cell, Left]
-    paces: Mapping[Cell, tuple[float, bool]]
+    token_counts: Mapping[tuple[str, str], TokenCount | None]
+    progress: Mapping[Cell, CellProgress]
+    remaining: Mapping[Cell, RemainingEpochs]
+    epoch_seconds: Mapping[Cell, tuple[float, bool]]
     ended_early: str
 
     @property
     def hours(self) -> tuple[float, float] | None:
-        """Least and most hours of training that are left; None while something they depend on is not known."""
-        busy = {cell: each for cell, each in self.left.items() if each.most}
-        if not self.machine.slots or not busy.keys() <= self.paces.keys():
+        """Lower and upper bound of the hours of training that remain; None if the speed of a cell is not known."""
+        busy = {cell: each for cell, each in self.remaining.items() if each.max_total}
+        if not self.machine.slots or not busy.keys() <= self.epoch_seconds.keys():
             return None
-        pace = {cell: self.paces[cell][0] for cell in busy}
-        least = [(pace[cell] * each.least, pace[cell] * each.chain_least) for cell, each in busy.items()]
-        most = [(pace[cell] * each.most, pace[cell] * each.chain_most) for cell, each in busy.items()]
+        seconds_of = {cell: self.epoch_seconds[cell][0] for cell in busy}
+        least = [
+            (seconds_of[cell] * each.min_total, seconds_of[cell] * each.min_sequential) for cell, each in busy.items()
+        ]
+        most = [
+            (seconds_of[cell] * each.max_total, seconds_of[cell] * each.max_sequential) for cell, each in busy.items()
+        ]
         return _shortest(least, self.machine.slots) / 3600, makespan(most, self.machine.slots) / 3600
 
     @property
     def tokens(self) -> tuple[float, float] | None:
-        """Least and most training tokens that are left; None while a task's are not known."""
-        sizes = {cell: self.lengths[cell.model, cell.task] for cell in self.left}
-        known = [(size.tokens, self.left[cell]) for cell, size in sizes.items() if size]
+        """Lower and upper bound of the training tokens that remain; None if those of a task are not known."""
+        sizes = {cell: self.token_counts[cell.model, cell.task] for cell in self.remaining}
+        known = [(size.tokens, self.remaining[cell]) for cell, size in sizes.items() if size]
         if len(known) < len(sizes):
             return None
-        return sum(each * left.least for each, left in known), sum(each * left.most for each, left in known)
+        return sum(n * epochs.min_total for n, epochs in known), sum(n * epochs.max_total for n, epochs in known)
 
 
-def look_ahead(plan: Plan, options: RunOptions) -> Forecast:
+def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
     """Read the ledgers under `options.out`, and a sample of the texts that are on this machine."""
     space = plan.space
     folder = options.out / sweep_id(space)
     history = read_history(folder)
     by_name = {task_name(task): task for task in space.tasks}
     ended_early, resumes = _time_budget(history.ended_early, options.budget)
-    known = done(history, resumes)
+    known = cell_progress(history, resumes)
 
     @cache
     def tokens_of(model: str, name: str, train_examples: int) -> TokenCount | None:
         if name not in by_name and name not in TASKS:
             return None
         recipe = replace(space.recipe, train_examples=train_examples)
-        return length(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
+        return count_tokens(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
 
     pairs = dict.fromkeys((cell.model, cell.task) for cell in space.cells)
     lengths = {pair: tokens_of(*pair, space.recipe.train_examples) for pair in pairs}
@@ -120,28 +136,30 @@ def look_ahead(plan: Plan, options: RunOptions) -> Forecast:
         found = tokens_of(setting.model, setting.task, setting.train_examples)
         return found.tokens if found else None
 
-    paces = {cell: expected(_setting(plan, cell, options, machine), timed, tokens) for cell in space.cells}
+    estimates = {cell: expected(_setting(plan, cell, options, machine), timed, tokens) for cell in space.cells}
     return Forecast(
         folder=folder,
         machine=machine,
-        lengths=lengths,
-        done=known,
-        left={cell: left(plan, cell, known.get(cell, Done()), not ended_early) for cell in space.cells},
-        paces={cell: pace for cell, pace in paces.items() if pace},
+        token_counts=lengths,
+        progress=known,
+        remaining={
+            cell: remaining_epochs(plan, cell, known.get(cell, CellProgress()), not ended_early) for cell in space.cells
+        },
+        epoch_seconds={cell: found for cell, found in estimates.items() if found},
         ended_early=ended_early,
     )
 
 
 def check_budget(plan: Plan, options: RunOptions) -> None:
-    """Raise ValueError for a time budget that a new sweep cannot keep by what is known of this machine's speed."""
+    """Raise ValueError for a time budget that is too short for a new sweep at the speed that earlier sweeps had here."""
     if not options.budget or read(options.out / sweep_id(plan.space)):
         return
-    forecast = look_ahead(plan, options)
-    if not forecast.machine.slots or len(forecast.paces) < len(forecast.left):
+    forecast = make_forecast(plan, options)
+    if not forecast.machine.slots or len(forecast.epoch_seconds) < len(forecast.remaining):
         return
     shortest = min(*(plan.epochs(entry)[0] for entry in plan.space.methods), plan.space.recipe.patience + 1)
-    finals = plan.space.budget.final_seeds * shortest
-    each = [(pace * (1 + finals), pace * (1 + shortest)) for pace, _ in forecast.paces.values()]
+    final_epochs = plan.space.budget.final_seeds * shortest
+    each = [(epoch * (1 + final_epochs), epoch * (1 + shortest)) for epoch, _ in forecast.epoch_seconds.values()]
     needed = _shortest(each, forecast.machine.slots)
     if needed > seconds(options.budget):
         raise ValueError(
@@ -150,72 +168,74 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
         )
 
 
-def done(history: SweepHistory, resumes: bool = False) -> dict[Cell, Done]:
-    """Return by cell what of a sweep has ended or begun; finals of a winner that no longer stands are not counted as finals.
+def cell_progress(history: SweepHistory, resumes: bool = False) -> dict[Cell, CellProgress]:
+    """The progress of each cell that has a trial. Finals of a former winner are not counted in `num_finals`.
 
-    `resumes`: searches that a time budget had ended will go on.
+    `resumes`: whether searches that a time budget had ended will be resumed.
     """
     won = {} if resumes else history.winners
-    found: dict[Cell, Done] = {}
+    found: dict[Cell, CellProgress] = {}
     for known in history.trials.values():
         trial, end = known.trial, known.outcome
-        cell = found.setdefault(trial.cell, Done())
+        cell = found.setdefault(trial.cell, CellProgress())
         state = end.state if end and not (resumes and end.reason == BUDGET) else "begun"
         cell.states[state] = cell.states.get(state, 0) + 1
         if state == "begun":
-            cell.begun += len(known.curve)
+            cell.begun_epochs += len(known.curve)
         elif trial.phase == "search":
-            cell.searched += 1
+            cell.num_searched += 1
         else:
             winner = history.trials.get(won.get(trial.cell, ""))
-            cell.finals += bool(winner and winner.trial.hyperparameters == trial.hyperparameters)
+            cell.num_finals += bool(winner and winner.trial.hyperparameters == trial.hyperparameters)
     return found
 
 
-def left(plan: Plan, cell: Cell, known: Done, searching: bool = True) -> Left:
-    """Epochs of a cell that has this much behind it; `searching`: no time budget has ended its search.
+def remaining_epochs(plan: Plan, cell: Cell, known: CellProgress, searching: bool = True) -> RemainingEpochs:
+    """The epochs that remain for a cell with this progress. `searching`: no time budget has ended its search.
 
-    At most: no trial is stopped, and each runs all its epochs. At least: ASHA stops all that it can at the first rung, and
-    patience ends the others as early as it can. Trials that diverge or fail end sooner, which cannot be foreseen.
+    Upper bound: no trial is stopped, and each runs all its epochs. Lower bound: ASHA stops every trial that it can at the
+    first rung, and early stopping ends the others as soon as it can. Trials that diverge or fail may end sooner.
     """
     budget, entry = plan.space.budget, plan.space.entry(cell.method)
     fewest, epochs = plan.epochs(entry)
-    tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.searched) if searching else 0
-    finals = max(0, budget.final_seeds - known.finals)
+    tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.num_searched) if searching else 0
+    finals = max(0, budget.final_seeds - known.num_finals)
     shortest = min(fewest, plan.space.recipe.patience + 1)
     # Trial n is judged by trials 0 .. n - in_flight, and only if they are `min_values` at least.
-    unjudged = min(tries, max(0, budget.min_values + budget.in_flight - 1 - known.searched))
+    unjudged = min(tries, max(0, budget.min_values + budget.in_flight - 1 - known.num_searched))
     stopped, rounds = min(budget.grace, shortest), -(-tries // budget.in_flight)
-    return Left(
-        least=max(0, (unjudged + finals) * shortest + (tries - unjudged) * stopped - known.begun),
-        most=max(0, (tries + finals) * epochs - known.begun),
-        chain_least=max(0, rounds * stopped + (shortest if finals else 0) - known.begun),
-        chain_most=rounds * epochs + (epochs if finals else 0),
+    return RemainingEpochs(
+        min_total=max(0, (unjudged + finals) * shortest + (tries - unjudged) * stopped - known.begun_epochs),
+        max_total=max(0, (tries + finals) * epochs - known.begun_epochs),
+        min_sequential=max(0, rounds * stopped + (shortest if finals else 0) - known.begun_epochs),
+        max_sequential=rounds * epochs + (epochs if finals else 0),
     )
 
 
 def disk(plan: Plan) -> tuple[int, int] | None:
-    """Bytes of checkpoints, at most: of the best of all cells, and of one running trial, old and new side by side for a moment.
+    """Upper bounds in bytes: of the checkpoints kept for all cells, and of one running trial's (old and new file together).
 
     None while a model's shape is not known.
     """
-    kept = running = 0
+    finished = running = 0
     for cell in plan.space.cells:
         shape, entry = plan.shapes[cell.model], plan.space.entry(cell.method)
         if shape is None:
             return None
         outputs = plan.tasks[cell.task].outputs or 2
-        sizes = [footprint(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))]
-        kept += max(size.kept for size in sizes)
+        sizes = [
+            checkpoint_sizes(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))
+        ]
+        finished += max(size.finished for size in sizes)
         running = max(running, *(2 * size.running for size in sizes))
-    return kept, running
+    return finished, running
 
 
 def makespan(chains: Iterable[tuple[float, float]], slots: int) -> float:
-    """The longest that a sweep can take on `slots` devices that never idle while a job could start.
+    """Upper bound of the seconds that a sweep takes on `slots` devices, none of which idles while a job could start.
 
-    `chains`: for each cell its seconds of work, and those that have to come one after the other. Graham's bound (1966): work
-    over slots, and the longest chain's share that cannot be divided.
+    `chains`: for each cell its seconds of work, and those of its longest sequence. Graham's bound (1966): all work divided
+    by `slots`, plus 1 - 1 / slots of the longest sequence.
     """
     known = list(chains)
     longest = max((chain for _, chain in known), default=0.0)
@@ -223,7 +243,7 @@ def makespan(chains: Iterable[tuple[float, float]], slots: int) -> float:
 
 
 def _shortest(chains: Iterable[tuple[float, float]], slots: int) -> float:
-    """No schedule is shorter: the work is shared, and a chain is not."""
+    """Lower bound of the seconds of any schedule: the work divided by `slots`, or the longest sequence."""
     known = list(chains)
     return max(sum(work for work, _ in known) / slots, max((chain for _, chain in known), default=0.0))
 
@@ -244,7 +264,7 @@ def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> S
 
 
 def _time_budget(ended_early: SearchesEndedEarly | None, given: str | None) -> tuple[str, bool]:
-    """Return the time budget that has ended the searches for good, and whether one has that does so no longer with `given`."""
+    """(The time budget that keeps the searches ended, or ""; whether the option `given` resumes searches that one has ended.)"""
     if ended_early is None:
         return "", False
     holds = given is not None and seconds(given) <= ended_early.allowed

@@ -42,10 +42,10 @@ REPLACED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked space. `stamp` lists what makes it less than the space as written; shapes are None while unknown."""
+    """A checked space. `reductions`: sentences on how it is smaller than the space as written. Shapes are None if unknown."""
 
     space: Space
-    stamp: tuple[str, ...]
+    reductions: tuple[str, ...]
     shapes: Mapping[str, Shape | None]
     tasks: Mapping[str, Task]
 
@@ -79,20 +79,20 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
     Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
     """
     written = _with_own_search(space)
-    space, stamp = apply(written, options)
+    space, reductions = apply(written, options)
     tasks = {task_name(task): describe(task) for task in space.tasks}
     shapes = {name: _shape(name) for name in space.models}
     if options.models is not None:
         own = [shape for name in written.models if (shape := models.peek(name))]
         given = [shape for shape in shapes.values() if shape]
         space, told = fit(space, own, given, droppable=options.methods is None)
-        stamp += [f"on {', '.join(space.models)}: {each}" for each in told]
+        reductions += [f"on {', '.join(space.models)}: {each}" for each in told]
     for entry in space.methods:
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)
     for task in space.tasks:
         check_files(task, options.data_dir, space.folder)
-    return Plan(space=space, stamp=tuple(stamp), shapes=shapes, tasks=tasks)
+    return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks)
 
 
 def _with_own_search(space: Space) -> Space:
@@ -110,31 +110,31 @@ def _with_own_search(space: Space) -> Space:
 def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
     """Return the space with the subsets and smaller budgets that the options name, and a sentence for each.
 
-    What is kept keeps the space's order: the same names in another order are the same sweep.
+    Subsets are in the order of the space, so that the same names in another order give the same sweep.
     """
-    stamp: list[str] = []
+    reductions: list[str] = []
     changes: dict[str, Any] = {}
     if options.models is not None and set(options.models) != set(space.models):
         changes["models"] = tuple(_in_order(options.models, space.models))
-        stamp.append(f"--models {','.join(changes['models'])} instead of {','.join(space.models)}")
+        reductions.append(f"--models {','.join(changes['models'])} instead of {','.join(space.models)}")
     if options.tasks is not None:
         tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
         kept = _subset("task", options.tasks, tasks)
         changes["tasks"] = tuple(tasks[name] for name in kept)
-        stamp += _fewer("--tasks", kept, tasks)
+        reductions += _fewer("--tasks", kept, tasks)
     if options.methods is not None:
         rows = {entry.label: entry for entry in space.methods}
         kept = _subset("method", options.methods, rows)
         changes["methods"] = tuple(rows[name] for name in kept)
-        stamp += _fewer("--methods", kept, rows)
+        reductions += _fewer("--methods", kept, rows)
     for flag, option, part, name in REPLACED:
         value, record = getattr(options, option), changes.get(part, getattr(space, part))
         if value is not None and value != getattr(record, name):
-            stamp.append(f"{flag} {value} instead of {getattr(record, name)}")
+            reductions.append(f"{flag} {value} instead of {getattr(record, name)}")
             changes[part] = _changed(record, name, f"{flag} {value}", value)
     if space.recipe.epochs != changes.get("recipe", space.recipe).epochs:
         changes |= _not_searched("epochs", space.search, changes.get("methods", space.methods))
-    return replace(space, **changes), stamp
+    return replace(space, **changes), reductions
 
 
 def _not_searched(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from orchestrator.planning.forecast import Forecast, disk, look_ahead
+from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Choice, Dimension, MethodEntry, grid_size
@@ -22,7 +22,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
     asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
-    ahead = look_ahead(plan, options)
+    forecast = make_forecast(plan, options)
     lines = [
         f"{space.name}: {space.title or 'untitled'}",
         f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
@@ -38,12 +38,12 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
     lines += _table(
         [
             ["method", "searched", "points", "tries", "seconds an epoch", "trained parameters (2 classes)"],
-            *(_row(plan, entry, ahead) for entry in space.methods),
+            *(_row(plan, entry, forecast) for entry in space.methods),
         ]
     )
-    if plan.stamp:
-        lines += ["", "  reduced: " + "; ".join(plan.stamp)]
-    told = [(name, text) for name, text in _ahead(plan, options, ahead) if text]
+    if plan.reductions:
+        lines += ["", "  reduced: " + "; ".join(plan.reductions)]
+    told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
 
 
@@ -72,44 +72,44 @@ def _methods() -> list[list[str]]:
     return rows
 
 
-def _ahead(plan: Plan, options: RunOptions, ahead: Forecast) -> list[tuple[str, str]]:
+def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list[tuple[str, str]]:
     """What is left to do, and what it takes, line by line."""
     return [
-        ("tokens", _tokens(plan, ahead)),
-        ("time", _time(options, ahead)),
+        ("tokens", _tokens(plan, forecast)),
+        ("time", _time(options, forecast)),
         ("besides", _ablations(plan)),
-        ("disk", _disk(plan, ahead)),
-        ("asks for", _devices(options, ahead)),
+        ("disk", _disk(plan, forecast)),
+        ("asks for", _devices(options, forecast)),
         ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
-        ("done", _done(plan, ahead)),
+        ("done", _done(plan, forecast)),
     ]
 
 
-def _tokens(plan: Plan, ahead: Forecast) -> str:
+def _tokens(plan: Plan, forecast: Forecast) -> str:
     each = [
         f"{plan.tasks[task].title} on {models.title(model)} {_about(size.tokens)} ({size.examples:,} examples)"
-        for (model, task), size in ahead.lengths.items()
+        for (model, task), size in forecast.token_counts.items()
         if size
     ]
-    unknown = len(ahead.lengths) - len(each)
-    missing = f"unknown for {unknown} of {len(ahead.lengths)} pairs of model and task" if unknown else ""
-    total = ahead.tokens
+    unknown = len(forecast.token_counts) - len(each)
+    missing = f"unknown for {unknown} of {len(forecast.token_counts)} pairs of model and task" if unknown else ""
+    total = forecast.tokens
     whole = f"{_span(*map(_about, total))} in all that is left" if total and total[1] else ""
     return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
 
 
-def _time(options: RunOptions, ahead: Forecast) -> str:
-    busy = [cell for cell, left in ahead.left.items() if left.most]
-    missing = sum(cell not in ahead.paces for cell in busy)
+def _time(options: RunOptions, forecast: Forecast) -> str:
+    busy = [cell for cell, epochs in forecast.remaining.items() if epochs.max_total]
+    missing = sum(cell not in forecast.epoch_seconds for cell in busy)
     if not busy:
         return "nothing is left to train"
     if missing:
         return (
             f"unknown: sweeps in {options.out} have timed nothing like {missing} of {len(busy)} cells on such a device"
         )
-    if ahead.hours is None:
+    if forecast.hours is None:
         return "unknown: so is how many trials will run at once"
-    least, most = (f"{hours:.2g}" for hours in ahead.hours)
+    least, most = (f"{hours:.2g}" for hours in forecast.hours)
     return f"{least} to at most {most} h of training, as fast as sweeps in {options.out} were; start and report not counted"
 
 
@@ -125,12 +125,12 @@ def _ablations(plan: Plan) -> str:
     )
 
 
-def _disk(plan: Plan, ahead: Forecast) -> str:
+def _disk(plan: Plan, forecast: Forecast) -> str:
     sizes = disk(plan)
     if sizes is None:
         return "unknown"
     kept, running = sizes
-    together = f", together {_mebibytes(kept + ahead.machine.slots * running)}" if ahead.machine.slots else ""
+    together = f", together {_mebibytes(kept + forecast.machine.slots * running)}" if forecast.machine.slots else ""
     parts = f"{_mebibytes(kept)} for the best of each cell and {_mebibytes(running)} for each running trial"
     return f"checkpoints: at most {parts}{together}"
 
@@ -139,9 +139,9 @@ def _mebibytes(size: float) -> str:
     return f"{math.ceil(size / 2**20):,} MiB"
 
 
-def _devices(options: RunOptions, ahead: Forecast) -> str:
+def _devices(options: RunOptions, forecast: Forecast) -> str:
     """GPUs or cores, trials on each, and processes beside the driver's and Ray's own."""
-    device, machine = "GPU" if options.gpus else "core", ahead.machine
+    device, machine = "GPU" if options.gpus else "core", forecast.machine
     if not machine.devices:
         return f"all cores of the cluster at {options.address}"
     devices = f"{machine.devices} {device}" + ("" if machine.devices == 1 else "s")
@@ -153,20 +153,20 @@ def _devices(options: RunOptions, ahead: Forecast) -> str:
     return f"{devices}, {machine.per_device} trials on each ({machine.slots} at once): {processes}"
 
 
-def _done(plan: Plan, ahead: Forecast) -> str:
-    if not ahead.done:
-        return f"nothing of it has run yet ({ahead.folder})"
+def _done(plan: Plan, forecast: Forecast) -> str:
+    if not forecast.progress:
+        return f"nothing of it has run yet ({forecast.folder})"
     states: Counter[str] = Counter()
-    for cell in ahead.done.values():
+    for cell in forecast.progress.values():
         states.update(cell.states)
     begun = states.pop("begun", 0)
     told = ", ".join(f"{states[state]} {state}" for state in END_STATES if state in states)
-    finished = sum(cell.finals >= plan.space.budget.final_seeds for cell in ahead.done.values())
+    finished = sum(cell.num_finals >= plan.space.budget.final_seeds for cell in forecast.progress.values())
     parts = [f"{states.total()} of {plan.trials} trials have ended ({told or 'none'})"]
     parts += [f"{begun} begun, to be continued"] if begun else []
     parts += [f"{finished} of {len(plan.space.cells)} cells finished"]
-    parts += [f"--budget {ahead.ended_early} ended the searches"] if ahead.ended_early else []
-    return f"{'; '.join(parts)}, in {ahead.folder}"
+    parts += [f"--budget {forecast.ended_early} ended the searches"] if forecast.ended_early else []
+    return f"{'; '.join(parts)}, in {forecast.folder}"
 
 
 def _span(low: str, high: str) -> str:
@@ -181,7 +181,7 @@ def _about(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _row(plan: Plan, entry: MethodEntry, ahead: Forecast) -> list[str]:
+def _row(plan: Plan, entry: MethodEntry, forecast: Forecast) -> list[str]:
     dimensions = plan.space.dimensions_of(entry)
     size = grid_size(dimensions)
     searched = " ".join(f"{name} {_dimension(d)}" for name, d in dimensions.items())
@@ -191,15 +191,15 @@ def _row(plan: Plan, entry: MethodEntry, ahead: Forecast) -> list[str]:
         searched,
         points,
         str(plan.num_configurations(entry)),
-        _pace(entry, ahead),
+        _epoch_seconds(entry, forecast),
         _parameters(plan, entry),
     ]
 
 
-def _pace(entry: MethodEntry, ahead: Forecast) -> str:
+def _epoch_seconds(entry: MethodEntry, forecast: Forecast) -> str:
     """Seconds of an epoch over models and tasks; "about" where they follow from other tasks or methods."""
-    cells = [cell for cell in ahead.left if cell.method == entry.label]
-    known = [ahead.paces[cell] for cell in cells if cell in ahead.paces]
+    cells = [cell for cell in forecast.remaining if cell.method == entry.label]
+    known = [forecast.epoch_seconds[cell] for cell in cells if cell in forecast.epoch_seconds]
     if len(known) < len(cells):
         return "unknown" if not known else f"unknown for {len(cells) - len(known)} of {len(cells)}"
     low, high = (f"{found:.2g}" for found in (min(known)[0], max(known)[0]))

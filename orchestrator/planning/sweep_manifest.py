@@ -65,7 +65,7 @@ def make_manifest(
         "title": space.title or space.name,
         "paper": space.paper,
         "seed": space.seed,
-        "stamp": list(plan.stamp),
+        "stamp": list(plan.reductions),
         "command": command,
         "models": {
             name: {"title": models.title(name), "weights": m.fingerprint, "total": m.shape.total, "source": name}

@@ -1,4 +1,4 @@
-"""How fast trials were trained by sweeps in the same folder, from their ledgers; nothing is known that none of them shows."""
+"""Seconds per epoch, measured from the ledgers of the sweeps in the same folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from trainables.methods import METHODS
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What decides how long an epoch takes. `device` as manifests call it, without how many GPUs; `per_device`: trials on one."""
+    """What the seconds of an epoch depend on.
+
+    device: its name in the manifest, "GPU" for any number of GPUs. per_device: trials that share one device.
+    """
 
     model: str
     task: str
@@ -27,26 +30,26 @@ class Setting:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What tokens a second depend on, as far as that is one number for several tasks and methods."""
+        """The part of a setting that tokens per second depend on, if tasks and methods are assumed to be equally fast."""
         shared = METHODS[self.method].shares_backbone
         return self.model, shared, self.precision, self.max_length, self.device, self.per_device
 
 
 @dataclass
 class Throughput:
-    """Epochs that were timed, and their seconds together."""
+    """Number of timed epochs, and the sum of their seconds."""
 
     epochs: int = 0
     seconds: float = 0.0
 
     @property
     def mean(self) -> float:
-        """Seconds of an epoch."""
+        """Mean seconds per epoch."""
         return self.seconds / self.epochs
 
 
 def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
-    """`device` as manifests call it: one GPU trains a trial as fast as eight do."""
+    """The setting of a cell. `device`: as in the manifest; the number of GPUs is left out, since a trial uses one."""
     return Setting(
         model=cell.model,
         task=cell.task,
@@ -60,7 +63,7 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
 
 
 def measured(out: Path) -> dict[Setting, Throughput]:
-    """Return the throughput of all that the sweeps in this folder have trained. Raise Damaged for a ledger that is."""
+    """The throughput of every setting that sweeps in this folder have trained. Raises Damaged for a damaged ledger."""
     found: dict[Setting, Throughput] = {}
     for path in sorted(out.glob("*/ledger.jsonl")):
         _measure(read_history(path.parent), found)
@@ -78,15 +81,16 @@ def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
 def expected(
     wanted: Setting, found: Mapping[Setting, Throughput], tokens: Callable[[Setting], float | None]
 ) -> tuple[float, bool] | None:
-    """Seconds of an epoch, and whether that is of this very setting; else by tokens a second of settings of its kind.
+    """(Seconds of an epoch, whether exactly this setting was timed.) None if no setting of its kind was timed.
 
-    `tokens`: of an epoch of a setting, None where unknown. None when nothing like it has been timed.
+    If the setting itself was not timed, the estimate is its tokens divided by the tokens per second of settings of its kind.
+    `tokens`: returns the tokens of an epoch of a setting, None if unknown.
     """
     if wanted in found:
         return found[wanted].mean, True
     number = tokens(wanted)
-    alike = {setting: pace for setting, pace in found.items() if setting.kind == wanted.kind}
-    known = [(tokens(setting), pace) for setting, pace in alike.items()]
-    trained = sum(each * pace.epochs for each, pace in known if each is not None)
-    seconds = sum(pace.seconds for each, pace in known if each is not None)
+    alike = {setting: timed for setting, timed in found.items() if setting.kind == wanted.kind}
+    known = [(tokens(setting), timed) for setting, timed in alike.items()]
+    trained = sum(each * timed.epochs for each, timed in known if each is not None)
+    seconds = sum(timed.seconds for each, timed in known if each is not None)
     return (seconds * number / trained, False) if number is not None and trained else None

@@ -1,4 +1,4 @@
-"""How many tokens an epoch of a task has, before anything is prepared: from a sample of its texts, if they are here already.
+"""Estimates how many tokens an epoch of a task has, from a sample of its texts if they are on this machine.
 
 Standard library and the tokenizer alone: no numpy, no transformers, no network.
 """
@@ -14,25 +14,30 @@ from trainables.tasks.splits import SHARE
 from trainables.tasks.task_data import MissingData, Texts
 from trainables.tasks.task_loading import describe, read
 
-# Texts that are tokenised at most, evenly spread over the file.
+# Upper bound of the texts that are tokenised; they are spread evenly over the file.
 SAMPLE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCount:
-    """The train part of a task for one tokenizer: its examples, and tokens per example as estimated from a sample."""
+    """Size of the training split of a task for one tokenizer.
+
+    examples: number of examples. mean: tokens per example, estimated from a sample.
+    """
 
     examples: int
     mean: float
 
     @property
     def tokens(self) -> float:
-        """Of one epoch."""
+        """Tokens of one epoch."""
         return self.examples * self.mean
 
 
-def length(task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | None, folder: Path) -> TokenCount | None:
-    """None where texts or tokenizer are not on this machine, or would take long to read (the Hub's, Parquet)."""
+def count_tokens(
+    task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | None, folder: Path
+) -> TokenCount | None:
+    """The token count of a task, or None if texts or tokenizer are not on this machine or slow to read (Hub, Parquet)."""
     path = models.local(model)
     if path is None or not (path / "tokenizer.json").is_file() or _is_far(task, data_dir):
         return None
@@ -45,14 +50,17 @@ def length(task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | No
 
 
 def train_examples(number: int, has_test: bool, most: int) -> int:
-    """Examples of the train part that a split leaves of `number`; `most`: the recipe's cut, 0 for none."""
-    rest = number if has_test else number - round(SHARE * number)
-    rest -= round(SHARE * rest)
-    return min(rest, most) if most else rest
+    """The size of the training split of a data set of `number` examples.
+
+    `most`: the upper bound that the recipe sets, 0 for none.
+    """
+    remaining = number if has_test else number - round(SHARE * number)
+    remaining -= round(SHARE * remaining)
+    return min(remaining, most) if most else remaining
 
 
 def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
-    """Whether reading it would ask the Hub, or load a library for Parquet."""
+    """Whether reading the task needs the Hub, or a library for Parquet files."""
     if isinstance(task, FileTask):
         return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
     return data_dir is None and describe(task).source == "glue"

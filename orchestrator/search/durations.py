@@ -1,4 +1,4 @@
-"""How long trials of a sweep take, by what its history holds. Knows no clock; seconds are those that trials reported."""
+"""Estimates how long epochs and trials of a sweep take, from the seconds that its trials have reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """Seconds of "90m", "40h", "3600s" or "2d". Raises ValueError for anything else, and for no time at all."""
+    """Seconds of "90m", "40h", "3600s" or "2d". Raises ValueError for anything else, and for zero."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", text, re.ASCII)
     value = float(found[1]) * UNITS[found[2]] if found else 0.0
     if not value:
@@ -20,21 +20,21 @@ def seconds(text: str) -> float:
 
 
 class Durations:
-    """What the cells of one sweep took so far; `history` may grow meanwhile."""
+    """Estimates in seconds for the cells of one sweep, from its history so far, which may grow."""
 
     def __init__(self, history: SweepHistory):
         self._history = history
 
     def epoch(self, cell: Cell) -> float:
-        """Seconds of the cell's slowest epoch, of all cells' before it has one; 0 before there is any."""
+        """Seconds of the slowest epoch of the cell, or of any cell while this one has none; 0 if there is none at all."""
         found = self._history.slowest_epoch
         return found.get(cell) or max(found.values(), default=0.0)
 
     def whole(self, cell: Cell, epochs: int) -> float:
-        """Seconds of the cell's slowest trial that ran to its end.
+        """Seconds of the slowest trial of the cell that ran to its end.
 
-        Before there is one: `epochs` times its slowest epoch. Before that: what the slowest other cell takes. 0 while nothing
-        has been measured.
+        While there is none: `epochs` times the slowest epoch of the cell. While there is no epoch: the estimate for the
+        slowest other cell. 0 if nothing has been measured.
         """
         own = self._own(cell, epochs)
         return own or max((self._own(other, epochs) for other in self._history.slowest_epoch), default=0.0)

@@ -1,4 +1,4 @@
-"""Collects what each cell's finals say: scores on the test split, marks, parameter counts, how far the cell is.
+"""Collects the results of each cell from its finals: test scores, parameter counts, warnings, progress.
 
 The one place where test scores are taken out of the trials; it refuses every row that is not a final.
 """
@@ -33,11 +33,13 @@ class CellCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """One cell. `scores` holds the test score of each final that has one (percent points), in the order of seeds, `runs` and
-    `trials` their ids in MLflow and in the ledger.
+    """The results of one cell.
 
-    `planned` finals were asked for, `running` have not ended, `failed` ended without a score. `collapsed` and
-    `diverged` count finals whose scores are among `scores` all the same. `mixed`: they differ in configuration.
+    scores: test scores of the finals that have one, percent points, in the order of seeds.
+    runs, trials: their ids in MLflow and in the ledger.
+    planned, running, failed: numbers of finals; failed ones ended without a score.
+    collapsed, diverged: numbers of such finals; those with a score are in `scores`, too.
+    mixed: whether the finals differ in configuration.
     """
 
     cell: Cell
@@ -77,7 +79,7 @@ def collect_results(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
 
 
 def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
-    """What this method's winners train on this model, one entry per task with a winner."""
+    """Parameter counts of this method's winners on this model, one entry per task with a winner."""
     cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
     return [counts for cell in cells if (counts := results[cell].counts) is not None]
 

@@ -1,4 +1,4 @@
-"""The configurations that a search has tried: the trials of one setting under several seeds as one row, scores averaged."""
+"""The configurations that a search has tried: one row for all seeds of a configuration, with the mean of their scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def configurations(sweep: StoredSweep) -> pd.DataFrame:
 
 
 def can_win(rows: pd.DataFrame) -> pd.Series:
-    """Return which rows may win their cell: those that ran to their end, or until a time budget stopped them."""
+    """Whether each row can win its cell: it ran to its end, or a time budget stopped it."""
     return (rows["state"] == "DONE") | (rows["reason"] == BUDGET)
 
 

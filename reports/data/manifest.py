@@ -64,14 +64,14 @@ class MethodFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All of `sweep.json`. `stamp` says why this is no full run of its space; empty when it is one."""
+    """All of `sweep.json`. `reductions` lists how the run was smaller than its space; empty for a full run."""
 
     sweep: str
     space: str
     title: str
     paper: str
     seed: int
-    stamp: tuple[str, ...]
+    reductions: tuple[str, ...]
     command: str
     models: Mapping[str, ModelFacts]
     tasks: Mapping[str, TaskFacts]
@@ -127,7 +127,7 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
         title=str(record.get("title") or record["space"]),
         paper=str(record.get("paper", "")),
         seed=int(record.get("seed", 0)),
-        stamp=tuple(str(part) for part in record.get("stamp", ())),
+        reductions=tuple(str(part) for part in record.get("stamp", ())),
         command=str(record.get("command", "")),
         models={str(name): _model(facts) for name, facts in _in_order(record, "models", "name")},
         tasks={name: _task(name, facts) for name, facts in _in_order(record, "tasks", "name")},
@@ -199,6 +199,6 @@ def _dimension(key: str, value: Mapping[str, Any]) -> Dimension:
 
 
 def _known(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """The record with the fields it knows: an older or newer writer may have had others."""
+    """The record from its known fields; another version of the program may have written others."""
     names = {field.name for field in fields(record)}
     return record(**{key: value for key, value in values.items() if key in names})

@@ -1,5 +1,5 @@
-"""What papers printed, as facts beside which a sweep's own numbers can stand. `paper_tables.json` holds them, and nothing that
-was measured here: a paper is added there, without code.
+"""Published tables of papers, to be shown beside the numbers of a sweep. They are in `paper_tables.json`; a paper is added
+there, without code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECONDS = "seconds_per_epoch"  # a column's metric beside those of the tasks
 
 @dataclass(frozen=True, kw_only=True)
 class PaperColumn:
-    """`task` and `metric` say what of a sweep belongs into it, nothing when `task` is empty."""
+    """A column of a published table. `task` and `metric`: the scores of a sweep that belong to it; none if `task` is empty."""
 
     title: str
     task: str = ""
@@ -30,7 +30,7 @@ class PaperColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperScore:
-    """A printed number, in the unit of its column, or the words that stand for it; None and "" where there is nothing."""
+    """A published number in the unit of its column, or words in its place; None and "" for an empty cell."""
 
     mean: float | None = None
     std: float | None = None
@@ -39,8 +39,10 @@ class PaperScore:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """A printed row: a method of ours by name and settings, None for one that is searched. `percent` is its share of trained
-    parameters as printed, `told` the settings in words.
+    """A row of a published table.
+
+    method, settings: the method of this project; None for a setting that is searched. percent: share of trained
+    parameters as published. told: the settings in words.
     """
 
     title: str
@@ -52,8 +54,8 @@ class PaperRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Printed:
-    """A printed table. `model` as the paper names it, `encoder` the same as a space does; `average`: over its columns."""
+class PaperTable:
+    """A published table. `model`: its name in the paper. `encoder`: its name in a space. `average`: add a column of means."""
 
     name: str
     title: str
@@ -65,12 +67,12 @@ class Printed:
 
     @property
     def has_shares(self) -> bool:
-        """Whether it prints shares of trained parameters."""
+        """Whether the table has shares of trained parameters."""
         return any(row.percent is not None for row in self.rows)
 
     def has(self, row: PaperRow, facts: MethodFacts) -> bool:
-        """Whether this method of a sweep is what the row reports: its name and settings, where those are fixed or tell the
-        table's rows of one method apart."""
+        """Whether a method of a sweep is the one of this row: equal name, and equal settings as far as these are fixed or differ
+        between the table's rows of one method."""
         alike = [other.settings for other in self.rows if other.method == row.method]
         return facts.name == row.method and all(
             facts.fixed.get(key, value if all(other.get(key) == value for other in alike) else None) == value
@@ -80,22 +82,24 @@ class Printed:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """`source` says where the numbers are from, `caution` why they may differ from ours even with the same encoder, `shares`
-    what is known of its shares of parameters.
+    """The tables of a paper.
+
+    source: citation. caution: why the numbers may differ from a sweep's even with the same encoder. shares: a remark on
+    its shares of parameters.
     """
 
     source: str
     caution: str
     shares: str
-    tables: tuple[Printed, ...]
+    tables: tuple[PaperTable, ...]
 
     @property
     def encoders(self) -> dict[str, str]:
-        """The paper's names of its models, by the names that spaces use."""
+        """The names of the models in the paper by their names in spaces."""
         return {table.encoder: table.model for table in self.tables}
 
-    def models_beside(self, printed: Printed, manifest: Manifest) -> list[str]:
-        """The sweep's models whose numbers stand in this table: its own encoder, else those that no table of the paper has."""
+    def models_beside(self, printed: PaperTable, manifest: Manifest) -> list[str]:
+        """The sweep's models that are shown in this table: the table's encoder, else those that no table of the paper has."""
         if printed.encoder in manifest.models:
             return [printed.encoder]
         return [name for name in manifest.models if name not in self.encoders]
@@ -117,12 +121,12 @@ def papers() -> dict[str, Paper]:
 
 
 def paper_of(manifest: Manifest) -> Paper | None:
-    """The paper whose experiment the sweep repeats; None when it repeats none that we have."""
+    """The paper whose experiment the sweep repeats; None if it repeats none that is known."""
     return find(manifest.paper)
 
 
 def find(named: str) -> Paper | None:
-    """A paper by what a space says of it: its name, and after a slash those of its tables that count ("madapter/1,2")."""
+    """A paper by the `paper` of a space: its name and, after a slash, the tables to use ("madapter/1,2")."""
     name, _, tables = named.partition("/")
     paper = papers().get(name)
     if paper is None or not tables:
@@ -131,7 +135,7 @@ def find(named: str) -> Paper | None:
 
 
 def nominal_percent(manifest: Manifest, label: str) -> str:
-    """The paper's #P of this method with the paper's settings; "" when the sweep repeats no paper we have."""
+    """The paper's #P of this method with the paper's settings; "" if the sweep repeats no known paper."""
     paper = find(manifest.paper.partition("/")[0])
     for printed in paper.tables if paper else ():
         for row in printed.rows:
@@ -140,11 +144,11 @@ def nominal_percent(manifest: Manifest, label: str) -> str:
     return ""
 
 
-def _printed(table: Mapping[str, Any]) -> Printed:
+def _printed(table: Mapping[str, Any]) -> PaperTable:
     columns = tuple(PaperColumn(**column) for column in table["columns"])
     rows = tuple(_row(row) for row in table["rows"])
     assert all(len(row.scores) == len(columns) for row in rows), f"{table['title']}: a score per column"
-    return Printed(
+    return PaperTable(
         name=table["name"],
         title=table["title"],
         model=table["model"],

@@ -42,7 +42,7 @@ _QUIET = {  # a missing server is an answer within seconds, and reading sends no
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What one final answered on the test split, beside the truth: class indices or values, one per example, [n] each."""
+    """Predictions of one final on the test split, and the labels: class indices or values, [n] each."""
 
     predicted: np.ndarray
     labels: np.ndarray
@@ -54,9 +54,9 @@ class StoredSweep:
 
     `trials` has one row per trial of a cell in the manifest, columns as in `reports/data/trial_table.py`; `epochs` one row per
     run and epoch, as in `reports/data/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `predictions`
-    maps the run id of a final to what it answered, `ablations` to its scores without spans of layers, where these were kept.
+    maps the run id of a final to its predictions, `ablations` to its scores without spans of layers, where these were stored.
     `tracking_uri` and `command` carry no credentials. `curtailed` is the time budget that ended the searches ("40h"), empty when
-    none did; the manifest's stamp says so too.
+    none did; `manifest.reductions` says so, too.
     """
 
     manifest: Manifest
@@ -101,7 +101,7 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
             )
         # A retried request can leave a second run of the same sweep behind; the newest one is kept up to date.
         run = found[0]
-        manifest = _stamped(_manifest(client, run), run)
+        manifest = _with_events(_manifest(client, run), run)
         experiments = [run.info.experiment_id]
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
@@ -126,7 +126,7 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
 
 @contextmanager
 def _client(tracking_uri: str) -> Iterator[Any]:
-    """An MLflow client for an address that was checked; whatever MLflow raises meanwhile becomes a StoreError."""
+    """An MLflow client for an address that was checked; errors of MLflow become a StoreError."""
     store_address.check(tracking_uri)
     with changed(unless_set(_QUIET)):
         # Takes two seconds, and --help should not.
@@ -189,14 +189,16 @@ def _manifest(client: Any, run: Any) -> Manifest:
             raise StoreError(f"sweep {_sweep_id(run)!r}: {error}") from None
 
 
-def _stamped(manifest: Manifest, run: Any) -> Manifest:
-    """With what happened to the sweep while it ran, beside what its command had reduced."""
-    tags, stamp = run.data.tags, list(manifest.stamp)
+def _with_events(manifest: Manifest, run: Any) -> Manifest:
+    """The manifest whose `reductions` also name what happened while the sweep ran."""
+    tags, reductions = run.data.tags, list(manifest.reductions)
     if tags.get(keys.CURTAILED):
-        stamp.append(f"--budget {tags[keys.CURTAILED]} ended the searches early")
+        reductions.append(f"--budget {tags[keys.CURTAILED]} ended the searches early")
     if tags.get(keys.EXTENDED):
-        stamp.append("searched on after a time budget had ended the searches and finals had opened the test split")
-    return replace(manifest, stamp=tuple(stamp))
+        reductions.append(
+            "searches resumed after a time budget had ended them and finals had been scored on the test split"
+        )
+    return replace(manifest, reductions=tuple(reductions))
 
 
 def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, int]]:

@@ -1,4 +1,4 @@
-"""Raises StoreError where nothing readable is at the address of a tracking store, before MLflow opens it.
+"""Checks that there is a readable tracking store at an address, before MLflow opens it.
 
 MLflow creates an empty database where it finds none; a report only reads, so a missing file is an error here.
 """

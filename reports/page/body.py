@@ -39,13 +39,13 @@ def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
 
 
 def number_in(text: str) -> float | None:
-    """The number that a cell begins with, by which it is sorted: 1,020,000 of "1,020,000 (2.1 %)", 86.5 of "86.50 ± 0.50 ≈"."""
+    """The number at the beginning of a cell, the key for sorting: 1,020,000 of "1,020,000 (2.1 %)", 86.5 of "86.50 ± 0.50 ≈"."""
     found = _NUMBER.match(text)
     return float(found[1].replace(",", "").replace("−", "-")) if found else None
 
 
 def _with_figures(tokens: Sequence[Token], figures: Mapping[str, str]) -> list[Token]:
-    """Paragraphs that hold figures become these figures; other pictures and links leave their text."""
+    """Replace paragraphs of figures by the figures themselves, and other pictures and links by their text."""
     found: list[Token] = []
     for token in tokens:
         if token.type != "inline":
@@ -71,7 +71,7 @@ def _without_ends_of_figures(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _figure(image: Token, figures: Mapping[str, str]) -> str:
-    """The figure's SVG with its caption; the caption alone when it is not one of ours."""
+    """The figure's SVG with its caption; the caption alone for an unknown figure."""
     named = _FIGURE.fullmatch(str(image.attrs.get("src", "")))
     caption = escape(image.content)
     if named is None or named[1] not in figures:
@@ -89,7 +89,7 @@ def _raw(html: str) -> Token:
 
 
 def _prepare_tables(tokens: list[Token]) -> None:
-    """Classes instead of styles, buttons in the header, numbers to sort by, a box to scroll wide tables in."""
+    """Rewrite a table: classes instead of styles, header buttons and numbers for sorting, a box in which wide tables scroll."""
     for position, token in enumerate(tokens):
         if token.type in ("th_open", "td_open"):
             token.attrs = {"class": _SIDES.get(str(token.attrs.get("style", "")), "left")}
@@ -118,7 +118,7 @@ def _make_button(inline: Token, header: Token) -> None:
 
 
 def _set_feet(tokens: list[Token]) -> None:
-    """Last rows whose first cell is emphasised as a whole (a sum, a baseline) stay below when the others are sorted."""
+    """Move last rows with an emphasised first cell (a sum, a baseline) into the table's foot, which sorting leaves in place."""
     for position in reversed([i for i, token in enumerate(tokens) if token.type == "tbody_close"]):
         start = position
         while (row := _row_start(tokens, start)) is not None and _emphasised(tokens[row + 2]):
@@ -141,7 +141,7 @@ def _emphasised(cell: Token) -> bool:
 
 
 def _number_headings(tokens: Sequence[Token], reader: MarkdownIt) -> tuple[tuple[str, str], ...]:
-    """Ids for the sections, and what a list of contents says of them."""
+    """Give the sections ids, and return (id, heading) for the table of contents."""
     found: list[tuple[str, str]] = []
     for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":

@@ -1,4 +1,4 @@
-"""Builds summary.html: the Markdown of summary.md and the figures as one file that needs nothing else.
+"""Builds summary.html: the Markdown of summary.md and the figures as one file without references to others.
 
 The page loads nothing and runs nothing but its own script and style sheet, which its content policy knows by their hashes.
 No element carries a style of its own: the policy would refuse it.

@@ -1,4 +1,4 @@
-"""Makes a figure's SVG part of a page: no style attributes, no ids that clash, colours that follow the page's scheme."""
+"""Makes a figure's SVG part of a page: no style attributes, unique ids, colours that follow the page's scheme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reports.plots.method_styles import FAMILIES, OTHER
 # What each colour of a figure becomes on a dark page.
 _DARK = (
     {INK: "#e8e8e8", GREY: "#a8adb3", PALE: "#666c73", FAINT: "#2b2f34", PAPER: "#16181b"}
-    | {look.colour: look.dark for look in (*FAMILIES.values(), OTHER)}
+    | {style.colour: style.dark for style in (*FAMILIES.values(), OTHER)}
     | {shade.colour: shade.dark for shade in (*LOSSES, *GAINS)}
 )
 _STYLE = re.compile(r' style="([^"]*)"')
@@ -20,7 +20,7 @@ _ROOT = re.compile(r'<svg [^>]*viewBox="([^"]*)"[^>]*>')
 
 
 def inline(svg: str, name: str, label: str) -> str:
-    """The drawing as an element of a page; `name` makes its ids its own, `label` is read out in its place."""
+    """The SVG as an element of a page. `name`: prefix that makes its ids unique. `label`: text for screen readers."""
     drawing = svg[svg.index("<svg ") :]
     drawing = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawing)
     drawing = _STYLE.sub(_attributes, drawing)
@@ -29,13 +29,13 @@ def inline(svg: str, name: str, label: str) -> str:
     drawing = re.sub(r'xlink:href="#', f'href="#{name}-', drawing)
     box = _ROOT.search(drawing)
     assert box is not None, "matplotlib writes a viewBox"
-    # What matplotlib's style sheet says of every element, as something that each may override.
+    # The rules of matplotlib's style sheet for all elements, as attributes that each element can override.
     root = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(label)}" stroke-linejoin="round" stroke-linecap="butt">'
     return _ROOT.sub(lambda _: root, drawing, count=1).strip()
 
 
 def dark_rules() -> str:
-    """Style rules that replace the figures' colours on a dark screen; paper stays white."""
+    """Style rules that replace the figures' colours on a dark screen; printed pages stay white."""
     rules = [f'svg [{what}="{light}"]{{{what}:{dark}}}' for light, dark in _DARK.items() for what in ("fill", "stroke")]
     return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
 

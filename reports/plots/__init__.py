@@ -1,19 +1,19 @@
 """The figures of the report: one file and one line each.
 
-A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), and lists its sheets (`sheets`).
+A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), and lists the figures of a sweep (`figures`).
 """
 
 from collections.abc import Callable
 
 from reports.plots import ablation_map, curves, efficiency_curves, search_history, settings, tries
-from reports.plots.figure_pages import Sheet
+from reports.plots.figure_pages import ReportFigure
 from reports.statistics.analysis import AnalyzedSweep
 
-FIGURES: dict[str, Callable[[AnalyzedSweep], list[Sheet]]] = {
-    "efficiency": efficiency_curves.sheets,
-    "settings": settings.sheets,
-    "ablation": ablation_map.sheets,
-    "tries": tries.sheets,
-    "search": search_history.sheets,
-    "curves": curves.sheets,
+FIGURES: dict[str, Callable[[AnalyzedSweep], list[ReportFigure]]] = {
+    "efficiency": efficiency_curves.figures,
+    "settings": settings.figures,
+    "ablation": ablation_map.figures,
+    "tries": tries.figures,
+    "search": search_history.figures,
+    "curves": curves.figures,
 }

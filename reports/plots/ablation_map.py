@@ -16,33 +16,33 @@ from reports.plots.canvas import (
     FAINT,
     GREY,
     SMALL,
-    Frame,
+    PanelGrid,
     Rectangle,
-    empty,
-    head,
+    blank_figure,
+    explain_empty_panel,
     note_of,
-    paper,
     short,
     title_of,
+    title_panel,
     write,
 )
-from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
-from reports.plots.figure_pages import Page, Sheet, file_name, pages
-from reports.plots.tiles import board
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, colour_of, signed, step_for
+from reports.plots.figure_pages import FigurePage, ReportFigure, file_name, pages
+from reports.plots.tiles import overlay_axes
 from reports.render.markdown import plural, points
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 NUMBERED = 12  # layers up to which every square has its number
 ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0  # inches: height of a square, with and without a number, and of a panel
-TASKS = 6  # on a sheet
+TASKS = 6  # on a page
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
-    """A sheet for each row that was to be ablated and can be, with a panel per task."""
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """A figure for each row of the space with `ablated`, if its method can be removed, with a panel per task."""
     asked = [label for label, facts in sweep.manifest.methods.items() if facts.ablated and facts.removable]
     return [
-        Sheet(
+        ReportFigure(
             name=page.name,
             alt=f"Change of the validation score on {sweep.manifest.models[page.model].title} when "
             f"{sweep.manifest.methods[label].title} is removed from a span of layers",
@@ -53,27 +53,29 @@ def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     ]
 
 
-def draw(sweep: AnalyzedSweep, page: Page, label: str) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage, label: str) -> Figure:
     manifest = sweep.manifest
     cells = [Cell(model=page.model, task=task, method=label) for task in page.tasks]
     found = [sweep.ablation_scores[cell] for cell in cells]
     layers = max((one.layers for one in found if one), default=NUMBERED)
     step = step_for(max((np.nanmax(np.abs(one.mean)) for one in found if one), default=0.0))
     height = max(LEAST, layers * (ROW if layers <= NUMBERED else NARROW_ROW))
-    frame = Frame(columns=min(2, len(cells)), height=height, gap_x=0.4, gap_y=0.25)
+    grid = PanelGrid(columns=min(2, len(cells)), height=height, gap_x=0.4, gap_y=0.25)
     title = f"{short(manifest.methods[label].title)} removed from layers, not re-trained"
-    told = ("colour and number: mean change of the validation score, percent points", note_of(sweep))
-    note = "; ".join(part for part in told if part)
+    notes = ("colour and number: mean change of the validation score, percent points", note_of(sweep))
+    note = "; ".join(part for part in notes if part)
     labels = ("last layer removed", "first layer removed")
-    figure, places = paper(title_of(manifest, page.model, title), note, len(cells), frame, _legend(step), labels)
-    axes = board(figure)
-    for place, cell, one in zip(places, cells, found, strict=True):
+    figure, rectangles = blank_figure(
+        title_of(manifest, page.model, title), note, len(cells), grid, _legend(step), labels
+    )
+    axes = overlay_axes(figure)
+    for rectangle, cell, one in zip(rectangles, cells, found, strict=True):
         facts = manifest.tasks[cell.task]
-        head(figure, place, f"{short(facts.title)} ({facts.score})", _counted(one))
+        title_panel(figure, rectangle, f"{short(facts.title)} ({facts.score})", _counted(one))
         if one:
-            _draw(figure, axes, place, one.mean, step)
+            _draw(figure, axes, rectangle, one.mean, step)
         else:
-            empty(figure, place, sweep.results[cell].progress)
+            explain_empty_panel(figure, rectangle, sweep.results[cell].progress)
     return figure
 
 
@@ -95,21 +97,21 @@ def _legend(step: float) -> list[Line2D]:
     ]
 
 
-def _draw(figure: Figure, axes: Axes, place: Rectangle, changes: np.ndarray, step: float) -> None:
+def _draw(figure: Figure, axes: Axes, rectangle: Rectangle, changes: np.ndarray, step: float) -> None:
     """Squares of `changes` [L, L], the first layer above; numbers in them while they fit, beside gains at least a sign."""
-    left, bottom, width, height = place
+    left, bottom, width, height = rectangle
     layers = len(changes)
     across, down = width / layers, height / layers
     for first in range(layers):
         for last in range(first, layers):
             x, y, change = left + last * across, bottom + height - (first + 1) * down, float(changes[first, last])
-            one = shade(change, step)
+            one = colour_of(change, step)
             axes.add_artist(Patch((x, y), across, down, facecolor=one.colour, edgecolor=FAINT, linewidth=0.5))
             text = _number(change) if layers <= NUMBERED else "+" if one in GAINS else ""
             if text:
                 middle = {"ha": "center", "va": "center_baseline"}
                 write(figure, x + across / 2, y + down / 2, text, SMALL, one.ink, **middle)
-    _count(figure, place, layers)
+    _count(figure, rectangle, layers)
     axes.add_artist(Line2D([left, left + width], [bottom, bottom], color=GREY, linewidth=0.5))
     axes.add_artist(Line2D([left, left], [bottom, bottom + height], color=GREY, linewidth=0.5))
 
@@ -119,9 +121,9 @@ def _number(change: float) -> str:
     return signed(change, 1 if abs(change) < 9.95 else 0)
 
 
-def _count(figure: Figure, place: Rectangle, layers: int) -> None:
+def _count(figure: Figure, rectangle: Rectangle, layers: int) -> None:
     """The numbers of the layers from 1, the lowest, beside and below the squares."""
-    left, bottom, width, height = place
+    left, bottom, width, height = rectangle
     for layer in _shown(layers):
         share = (layer - 0.5) / layers
         write(figure, left - 0.06, bottom + height * (1 - share), str(layer), SMALL, ha="right", va="center_baseline")

@@ -1,6 +1,6 @@
-"""The sheet of paper under every figure: panels in a grid, titles, axes, a legend that takes the room it needs.
+"""The layout of every figure: panels in a grid, titles, axis labels, and a legend of one or more lines.
 
-Everything is measured in inches on a sheet as wide as a page's text, so that type has its printed size. Nothing is left
+Everything is measured in inches. A figure is as wide as the text of a page, so that type has its printed size. Nothing is left
 to an automatic layout: that is slow with a hundred panels, and panels of two figures should align.
 """
 
@@ -31,12 +31,12 @@ TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
 INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"
 # How lines of one family are told apart.
 LINES: Any = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-_HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # of the sheet, of a panel, of the legend
+_HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # inches: title of the figure, title of a panel, a line of the legend
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
-    """How panels share a sheet, in inches: `height` of a panel, the gaps between them, the room right of each."""
+class PanelGrid:
+    """The grid of panels of a figure, in inches: `height` of a panel, gaps between panels, left and right margin."""
 
     columns: int
     height: float
@@ -49,78 +49,83 @@ class Frame:
 Rectangle = tuple[float, float, float, float]  # left, bottom, width, height in inches
 
 
-def paper(
-    title: str, note: str, number: int, frame: Frame, legend: Sequence[Line2D], labels: tuple[str, str]
+def blank_figure(
+    title: str, note: str, number: int, grid: PanelGrid, legend: Sequence[Line2D], labels: tuple[str, str]
 ) -> tuple[Figure, list[Rectangle]]:
-    """A sheet with its words and the places of `number` panels, row by row. `labels` name the two axes."""
-    rows = -(-number // frame.columns)
+    """A figure with its title, note and legend, and the rectangles of `number` panels, row by row.
+
+    `labels`: of the horizontal and the vertical axis.
+    """
+    rows = -(-number // grid.columns)
     lines = _flowed(legend)
     foot = 0.45 + _LINE * len(lines)
     top = _HEAD if note else _HEAD - 0.14
-    row = frame.height + _PANEL_HEAD + frame.gap_y
-    total = top + rows * row + foot - frame.gap_y
+    row = grid.height + _PANEL_HEAD + grid.gap_y
+    total = top + rows * row + foot - grid.gap_y
     figure = Figure(figsize=(WIDTH, total), dpi=100)
     FigureCanvasAgg(figure)
-    width = (WIDTH - frame.left - frame.right - (frame.columns - 1) * frame.gap_x) / frame.columns
-    places = []
+    width = (WIDTH - grid.left - grid.right - (grid.columns - 1) * grid.gap_x) / grid.columns
+    rectangles = []
     for position in range(number):
-        down, column = divmod(position, frame.columns)
-        bottom = total - top - down * row - _PANEL_HEAD - frame.height
-        places.append((frame.left + column * (width + frame.gap_x), bottom, width, frame.height))
-    _words(figure, title, note, labels, frame, foot)
+        down, column = divmod(position, grid.columns)
+        bottom = total - top - down * row - _PANEL_HEAD - grid.height
+        rectangles.append((grid.left + column * (width + grid.gap_x), bottom, width, grid.height))
+    _words(figure, title, note, labels, grid, foot)
     for number_of_line, line in enumerate(reversed(lines)):
         _write_legend(figure, line, 0.09 + _LINE * number_of_line)
-    return figure, places
+    return figure, rectangles
 
 
-def sheet(
-    title: str, note: str, number: int, frame: Frame, legend: Sequence[Line2D], labels: tuple[str, str]
+def figure_with_axes(
+    title: str, note: str, number: int, grid: PanelGrid, legend: Sequence[Line2D], labels: tuple[str, str]
 ) -> tuple[Figure, list[Axes]]:
-    """As `paper`, with empty axes in the places."""
-    figure, places = paper(title, note, number, frame, legend, labels)
+    """As `blank_figure`, with empty axes in the rectangles."""
+    figure, rectangles = blank_figure(title, note, number, grid, legend, labels)
     total = figure.get_figheight()
     axes = [
         figure.add_axes((left / WIDTH, bottom / total, width / WIDTH, height / total))
-        for left, bottom, width, height in places
+        for left, bottom, width, height in rectangles
     ]
     for panel in axes:
         _quiet(panel)
     return figure, axes
 
 
-def place_of(axes: Axes) -> Rectangle:
+def position_of(axes: Axes) -> Rectangle:
     left, bottom, width, height = axes.get_position().bounds
     total = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
     return left * WIDTH, bottom * total, width * WIDTH, height * total
 
 
-def head(figure: Figure, place: Rectangle, title: str, note: str = "") -> None:
+def title_panel(figure: Figure, rectangle: Rectangle, title: str, note: str = "") -> None:
     """Title of a panel and, below it, a remark: both cut to the panel's width."""
-    left, bottom, width, height = place
+    left, bottom, width, height = rectangle
     for text, size, colour, above in ((title, TEXT, INK, 0.155), (note, SMALL, GREY, 0.04)):
         if text:
-            write(figure, left, bottom + height + above, fitted(text, width, size), size, colour, va="bottom")
+            write(
+                figure, left, bottom + height + above, truncate_to_width(text, width, size), size, colour, va="bottom"
+            )
 
 
 def write(figure: Figure, x: float, y: float, text: str, size: float = TEXT, colour: str = INK, **style: Any) -> None:
-    """A line of text on the sheet, in inches from its lower left corner."""
+    """A line of text on the figure, in inches from its lower left corner."""
     figure.text(x, y, text, transform=figure.dpi_scale_trans, fontsize=size, color=colour, **style)
 
 
-def empty(figure: Figure, place: Rectangle, text: str) -> None:
-    """Say why a panel shows nothing."""
-    left, bottom, width, height = place
-    shown = fitted(text, width - 0.1, SMALL)
+def explain_empty_panel(figure: Figure, rectangle: Rectangle, text: str) -> None:
+    """Write into an empty panel why it shows nothing."""
+    left, bottom, width, height = rectangle
+    shown = truncate_to_width(text, width - 0.1, SMALL)
     write(figure, left + width / 2, bottom + height / 2, shown, SMALL, GREY, ha="center", va="center")
 
 
-def emptied(axes: Axes, text: str) -> None:
+def explain_empty_axes(axes: Axes, text: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    empty(axes.get_figure(root=True), place_of(axes), text)  # type: ignore[arg-type]
+    explain_empty_panel(axes.get_figure(root=True), position_of(axes), text)  # type: ignore[arg-type]
 
 
-def fitted(text: str, inches: float, size: float) -> str:
+def truncate_to_width(text: str, inches: float, size: float) -> str:
     """The text, cut until it is no wider."""
     shown = text
     while shown and width_of(shown, size) > inches:
@@ -147,14 +152,14 @@ def title_of(manifest: Manifest, model: str, what: str) -> str:
 
 
 def note_of(sweep: AnalyzedSweep) -> str:
-    """What a reader must know before the numbers: that they are preliminary, or of a reduced budget."""
+    """A note that the numbers are preliminary, or of a reduced budget; else ""."""
     total, done = len(sweep.results), sum(result.ended for result in sweep.results.values())
     so_far = f"so far: {done} of {total} cells complete" if done < total else ""
-    reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.stamp else ""
+    reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.reductions else ""
     return "; ".join(part for part in (so_far, reduced) if part)
 
 
-def room_of(table: pd.DataFrame) -> float:
+def score_margin(table: pd.DataFrame) -> float:
     """Percent points above and below the means (columns mean, low, high) that a panel shows.
 
     As much as an interval usually reaches, so that a difference within all intervals does not fill the panel; less only where
@@ -194,17 +199,17 @@ def _quiet(axes: Axes) -> None:
         spine.set_linewidth(0.6)
 
 
-def _words(figure: Figure, title: str, note: str, labels: tuple[str, str], frame: Frame, foot: float) -> None:
+def _words(figure: Figure, title: str, note: str, labels: tuple[str, str], grid: PanelGrid, foot: float) -> None:
     height = figure.get_figheight()
-    write(figure, 0.06, height - 0.07, fitted(title, WIDTH - 0.1, TITLE), TITLE, va="top")
-    write(figure, 0.06, height - 0.235, fitted(note, WIDTH - 0.1, TEXT), TEXT, GREY, va="top")
-    write(figure, (frame.left + WIDTH - frame.right) / 2, foot - 0.3, labels[0], ha="center", va="top")
-    vertical = fitted(labels[1], height - 0.6, TEXT)
+    write(figure, 0.06, height - 0.07, truncate_to_width(title, WIDTH - 0.1, TITLE), TITLE, va="top")
+    write(figure, 0.06, height - 0.235, truncate_to_width(note, WIDTH - 0.1, TEXT), TEXT, GREY, va="top")
+    write(figure, (grid.left + WIDTH - grid.right) / 2, foot - 0.3, labels[0], ha="center", va="top")
+    vertical = truncate_to_width(labels[1], height - 0.6, TEXT)
     write(figure, 0.06, (foot + height - _PANEL_HEAD - 0.3) / 2, vertical, va="center", rotation=90)
 
 
 def _flowed(legend: Sequence[Line2D]) -> list[list[Line2D]]:
-    """The entries in lines that fit the sheet."""
+    """The entries in lines that fit the width of the figure."""
     lines: list[list[Line2D]] = []
     used = WIDTH
     for entry in legend:
@@ -221,12 +226,12 @@ def _width_of_entry(entry: Line2D) -> float:
 
 
 def _write_legend(figure: Figure, line: Sequence[Line2D], height: float) -> None:
-    """One centred line of the legend: each sign with its text, `height` inches above the sheet's edge."""
+    """One centred line of the legend: each marker with its text, `height` inches above the lower edge of the figure."""
     x = (WIDTH - sum(map(_width_of_entry, line))) / 2
     for entry in line:
-        sign = Line2D([x + 0.04, x + 0.16, x + 0.28], [height] * 3, markevery=[1], transform=figure.dpi_scale_trans)
-        sign.update_from(entry)
-        sign.set_transform(figure.dpi_scale_trans)
-        figure.add_artist(sign)
+        marker = Line2D([x + 0.04, x + 0.16, x + 0.28], [height] * 3, markevery=[1], transform=figure.dpi_scale_trans)
+        marker.update_from(entry)
+        marker.set_transform(figure.dpi_scale_trans)
+        figure.add_artist(marker)
         write(figure, x + 0.33, height - 0.003, str(entry.get_label()), va="center")
         x += _width_of_entry(entry)

@@ -1,4 +1,4 @@
-"""A grid with one small panel per cell, for figures that show what happened inside each: learning curves, the search.
+"""Figures with one small panel per cell: learning curves, and the search.
 
 Panels of one task share their vertical axis, all panels their horizontal one.
 """
@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.plots.canvas import Frame, empty, head, note_of, paper, short, title_of
-from reports.plots.figure_pages import Page, Sheet, pages
-from reports.plots.method_styles import ordered
-from reports.plots.tiles import Scale, Tile, board, score_scale
+from reports.plots.canvas import PanelGrid, blank_figure, explain_empty_panel, note_of, short, title_of, title_panel
+from reports.plots.figure_pages import FigurePage, ReportFigure, pages
+from reports.plots.method_styles import methods_by_family
+from reports.plots.tiles import AxisScale, Tile, overlay_axes, score_axis_scale
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
@@ -24,64 +24,69 @@ COLUMNS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """What tells one figure of cells from another: its words, its horizontal axis, and how a tile is drawn from a cell's rows.
+class CellGridSpec:
+    """Settings of a figure with one panel per cell.
 
-    `counted` says how many trials the tile shows.
+    labels: of the horizontal and the vertical axis. horizontal: the horizontal axis that all panels share. counted: the
+    number of trials in a panel as text, from the cell's rows. draw: draws a cell's rows into its panel.
     """
 
     title: str
     labels: tuple[str, str]
     legend: Sequence[Line2D]
-    horizontal: Scale
+    horizontal: AxisScale
     counted: Callable[[pd.DataFrame], str]
     draw: Callable[[Tile, Cell, pd.DataFrame], None]
 
 
-def cell_pages(sweep: AnalyzedSweep, kind: str) -> list[Page]:
-    """Few methods: rows of tasks, six to a sheet. Many: a sheet per task."""
+def cell_pages(sweep: AnalyzedSweep, kind: str) -> list[FigurePage]:
+    """With few methods each row of panels is a task, six tasks on a page. With many there is a page per task."""
     return pages(sweep.manifest, kind, 6 if len(sweep.manifest.methods) <= FEW else 1)
 
 
 def draw_cells(
     sweep: AnalyzedSweep,
-    page: Page,
-    kind: Kind,
+    page: FigurePage,
+    spec: CellGridSpec,
     table: pd.DataFrame,
     limits: Mapping[str, tuple[float, float]],
 ) -> Figure:
     """The page's figure; `table` holds the rows of all cells (column `cell`), `limits` the scores shown of each task."""
     manifest = sweep.manifest
-    order = ordered(sweep, page.model)
+    order = methods_by_family(sweep, page.model)
     columns = len(order) if len(order) <= FEW else COLUMNS
     cells = [Cell(model=page.model, task=task, method=label) for task in page.tasks for label in order]
-    frame = Frame(columns=columns, height=1.75 if len(cells) <= columns else 1.15 if columns <= 4 else 0.85, gap_y=0.13)
-    title = title_of(manifest, page.model, kind.title) + _only_task(sweep, page)
-    figure, places = paper(title, note_of(sweep), len(cells), frame, kind.legend, kind.labels)
-    axes = board(figure)
+    grid = PanelGrid(
+        columns=columns, height=1.75 if len(cells) <= columns else 1.15 if columns <= 4 else 0.85, gap_y=0.13
+    )
+    title = title_of(manifest, page.model, spec.title) + _only_task(sweep, page)
+    figure, rectangles = blank_figure(title, note_of(sweep), len(cells), grid, spec.legend, spec.labels)
+    axes = overlay_axes(figure)
     groups = {str(name): rows for name, rows in table.groupby("cell", sort=False)}
-    scales = {task: score_scale(*limits[task]) for task in page.tasks}
-    for position, (place, cell) in enumerate(zip(places, cells, strict=True)):
+    scales = {task: score_axis_scale(*limits[task]) for task in page.tasks}
+    for position, (rectangle, cell) in enumerate(zip(rectangles, cells, strict=True)):
         own = groups.get(str(cell))
         where = f"{short(manifest.tasks[cell.task].title)}: " if len(page.tasks) > 1 else ""
         name = where + short(manifest.methods[cell.method].title)
-        head(figure, place, name, "" if own is None else kind.counted(own))
-        tile = Tile(axes=axes, place=place, x=kind.horizontal, y=scales[cell.task])
-        tile.frame(numbered_left=position % columns == 0, numbered_below=position + columns >= len(cells))
+        title_panel(figure, rectangle, name, "" if own is None else spec.counted(own))
+        tile = Tile(axes=axes, rectangle=rectangle, x=spec.horizontal, y=scales[cell.task])
+        tile.draw_axes(numbered_left=position % columns == 0, numbered_below=position + columns >= len(cells))
         if own is None:
-            empty(figure, place, sweep.results[cell].progress)
+            explain_empty_panel(figure, rectangle, sweep.results[cell].progress)
         else:
-            kind.draw(tile, cell, own)
+            spec.draw(tile, cell, own)
     return figure
 
 
-def _only_task(sweep: AnalyzedSweep, page: Page) -> str:
+def _only_task(sweep: AnalyzedSweep, page: FigurePage) -> str:
     facts = sweep.manifest.tasks[page.tasks[0]]
     return f", {short(facts.title)} ({facts.score})" if len(page.tasks) == 1 else ""
 
 
-def sheets_of(sweep: AnalyzedSweep, kind: str, alt: str, draw: Callable[[Page], Callable[[], Figure]]) -> list[Sheet]:
+def cell_figures(
+    sweep: AnalyzedSweep, kind: str, alt: str, draw: Callable[[FigurePage], Callable[[], Figure]]
+) -> list[ReportFigure]:
     return [
-        Sheet(name=page.name, alt=f"{alt} on {sweep.manifest.models[page.model].title}", draw=draw(page))
+        ReportFigure(name=page.name, alt=f"{alt} on {sweep.manifest.models[page.model].title}", draw=draw(page))
         for page in cell_pages(sweep, kind)
     ]

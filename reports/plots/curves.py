@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.plots.canvas import GREY, INK, PALE
-from reports.plots.cellgrid import Kind, draw_cells, sheets_of
-from reports.plots.figure_pages import Page, Sheet
-from reports.plots.method_styles import look
-from reports.plots.tiles import Tile, linear_scale
+from reports.plots.cellgrid import CellGridSpec, cell_figures, draw_cells
+from reports.plots.figure_pages import FigurePage, ReportFigure
+from reports.plots.method_styles import family_style
+from reports.plots.tiles import Tile, linear_axis_scale
 from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
@@ -37,8 +37,8 @@ LEGEND = (
 )
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
-    return sheets_of(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, page))
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    return cell_figures(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, page))
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -47,19 +47,19 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
     return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
 
 
-def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     table = rows(sweep)
     last = max(int(table["epoch"].max()), 2) if len(table) else 2
-    kind = Kind(
+    spec = CellGridSpec(
         title="Learning curves",
         labels=("epoch", "validation score, percent points"),
         legend=LEGEND,
-        horizontal=linear_scale(1 - 0.04 * last, last * 1.03, MaxNLocator(4, integer=True).tick_values(1, last)),
+        horizontal=linear_axis_scale(1 - 0.04 * last, last * 1.03, MaxNLocator(4, integer=True).tick_values(1, last)),
         counted=_counted,
         draw=partial(_draw, sweep),
     )
     limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
-    return draw_cells(sweep, page, kind, table, limits)
+    return draw_cells(sweep, page, spec, table, limits)
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
@@ -81,12 +81,12 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")
     tile.plot(stopped["epoch"], stopped["score"], linestyle="none", marker="o", color=GREY, markersize=1.7, zorder=2)
-    colour = look(sweep.manifest.methods[cell.method].family).colour
+    colour = family_style(sweep.manifest.methods[cell.method].family).colour
     tile.plot(*_lines(finals), color=colour, linewidth=1.1, zorder=3, solid_capstyle="round")
 
 
 def _lines(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and scores of all trials, with a gap between them; the rows of a trial stand together."""
+    """Epochs and scores of all trials, with a gap between them; the rows of a trial are adjacent."""
     runs = table["run_id"].to_numpy()
     ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
     epochs, scores = (table[name].to_numpy(dtype=float) for name in ("epoch", "score"))

@@ -1,4 +1,4 @@
-"""Colours for changes in two directions: paper where nothing changes, darker the larger the change, on a dark page brighter.
+"""Colours for changes in two directions: white where nothing changes, darker for larger changes; brighter on a dark page.
 
 Losses and gains differ in hue. In grey they do not, so a figure says the sign in every cell that has a colour.
 """
@@ -15,31 +15,31 @@ STEPS = 4  # in either direction
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shade:
-    """`colour` on white, `dark` on a dark page; `ink` is what can be read on both, as the page replaces it too."""
+class DivergingColour:
+    """`colour`: on a white page. `dark`: on a dark page. `ink`: of text on it; the dark page replaces that colour, too."""
 
     colour: str
     dark: str
     ink: str = INK
 
 
-NOTHING = Shade(colour=PAPER, dark="#16181b")
+NOTHING = DivergingColour(colour=PAPER, dark="#16181b")
 LOSSES = (
-    Shade(colour="#fbe3d2", dark="#38261a"),
-    Shade(colour="#f3b891", dark="#57351d"),
-    Shade(colour="#dd8046", dark="#84481a"),
-    Shade(colour="#8f3a00", dark="#ffb47a", ink=PAPER),
+    DivergingColour(colour="#fbe3d2", dark="#38261a"),
+    DivergingColour(colour="#f3b891", dark="#57351d"),
+    DivergingColour(colour="#dd8046", dark="#84481a"),
+    DivergingColour(colour="#8f3a00", dark="#ffb47a", ink=PAPER),
 )
 GAINS = (
-    Shade(colour="#dbe8f6", dark="#1b2b3b"),
-    Shade(colour="#a5c8ea", dark="#22415f"),
-    Shade(colour="#6299cf", dark="#2f5f8f"),
-    Shade(colour="#1f5c99", dark="#8ec8ff", ink=PAPER),
+    DivergingColour(colour="#dbe8f6", dark="#1b2b3b"),
+    DivergingColour(colour="#a5c8ea", dark="#22415f"),
+    DivergingColour(colour="#6299cf", dark="#2f5f8f"),
+    DivergingColour(colour="#1f5c99", dark="#8ec8ff", ink=PAPER),
 )
 
 
-def shade(change: float, step: float) -> Shade:
-    """That of the multiple of `step` which is nearest, the strongest for what lies beyond."""
+def colour_of(change: float, step: float) -> DivergingColour:
+    """The colour of the multiple of `step` that is nearest to the change; the strongest colour for larger changes."""
     number = min(STEPS, math.floor(abs(change) / step + 0.5))
     return NOTHING if number == 0 else (LOSSES if change < 0 else GAINS)[number - 1]
 

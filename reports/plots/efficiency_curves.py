@@ -1,6 +1,6 @@
 """Parameter efficiency: test score of each method's finals against the parameters that it trains.
 
-Families by colour and marker, every method named beside its mark, the Pareto front only where the differences are real.
+Families by colour and marker, every method named beside its mark, the Pareto front only where differences are significant.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from reports.plots.canvas import (
     PAPER,
     SMALL,
     TEXT,
-    Frame,
-    emptied,
-    head,
+    PanelGrid,
+    explain_empty_axes,
+    figure_with_axes,
     note_of,
-    place_of,
-    room_of,
+    position_of,
     score_axis,
-    sheet,
+    score_margin,
     short,
     title_of,
+    title_panel,
 )  # fmt: skip
-from reports.plots.figure_pages import Page, Sheet, pages
-from reports.plots.method_styles import look, present
+from reports.plots.figure_pages import FigurePage, ReportFigure, pages
+from reports.plots.method_styles import families_in, family_style
 from reports.plots.settings import series
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-FEW = 8  # methods whose names still fit into half the width of a sheet
+FEW = 8  # methods whose names still fit into half the width of a figure
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
-    """A sheet per model while the methods are few, else one per model and task."""
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """A figure per model while the methods are few, else one per model and task."""
     manifest = sweep.manifest
     found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
     return [
-        Sheet(
+        ReportFigure(
             name=page.name,
             alt=f"Test scores on {manifest.models[page.model].title} against trained parameters",
             draw=partial(draw, sweep, page),
@@ -85,8 +85,8 @@ def front(
     """The methods that the Pareto front runs through, from the smallest to the largest.
 
     `above`: pairs of methods, the first better than the second beyond noise. The front starts at the smallest method and
-    rises only to one that is above the last it reached: where that cannot be told, nothing says that more parameters buy
-    a better score.
+    rises only to a method that is significantly better than the last one reached. Without a significant difference there is
+    no evidence that more parameters give a better score.
     """
     found: list[str] = []
     for _, _, method in sorted(zip(sizes, (-mean for mean in means), methods, strict=True)):
@@ -103,20 +103,22 @@ def _row(sweep: AnalyzedSweep, result: CellResult) -> tuple[object, ...]:
     return result.cell.method, facts.title, facts.family, *numbers
 
 
-def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     """The page's figure, a panel per task."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, page.model, task) for task in page.tasks}
-    frame = _frame(len(page.tasks), len(manifest.methods))
+    grid = _grid(len(page.tasks), len(manifest.methods))
     title = title_of(manifest, page.model, "Parameter efficiency")
     axis_labels = ("trained parameters (logarithmic)", "test score, percent points")
-    figure, axes = sheet(title, note_of(sweep), len(tables), frame, _legend(sweep, tables), axis_labels)
+    figure, axes = figure_with_axes(title, note_of(sweep), len(tables), grid, _legend(sweep, tables), axis_labels)
     sizes = pd.concat([table["trained"] for table in tables.values()])
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
-        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table, len(manifest.methods)))
+        title_panel(
+            figure, position_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table, len(manifest.methods))
+        )
         if table.empty:
-            emptied(panel, "no final has finished")
+            explain_empty_axes(panel, "no final has finished")
             continue
         _scale(panel, table, sizes)
         _draw_front(panel, table)
@@ -126,14 +128,14 @@ def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
     return figure
 
 
-def _frame(num_tasks: int, num_methods: int) -> Frame:
+def _grid(num_tasks: int, num_methods: int) -> PanelGrid:
     if num_tasks == 1:
-        return Frame(columns=1, height=3.0 if num_methods <= FEW else 4.6)
-    return Frame(columns=2, height=2.3, gap_x=0.45, gap_y=0.25)
+        return PanelGrid(columns=1, height=3.0 if num_methods <= FEW else 4.6)
+    return PanelGrid(columns=2, height=2.3, gap_x=0.45, gap_y=0.25)
 
 
 def _counted(table: pd.DataFrame, num_methods: int) -> str:
-    """How many finals stand behind a mark, and how many methods have none."""
+    """The number of finals per method, and how many methods have none."""
     if table.empty:
         return ""
     planned = int(table["planned"].max())
@@ -143,7 +145,7 @@ def _counted(table: pd.DataFrame, num_methods: int) -> str:
 
 
 def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
-    """The same sizes in every panel of a sheet; intervals of a few seeds may leave the panel, means may not."""
+    """Set the axes. All panels of a figure show the same sizes; intervals of a few seeds may leave the panel, means may not."""
     low, high = float(sizes.min()), float(sizes.max())
     reach = max(high / low, 10.0)
     axes.set_xscale("log")
@@ -151,10 +153,10 @@ def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if reach > 30 else (1.0, 3.0)))
     axes.xaxis.set_major_formatter(MAGNITUDE)
     axes.xaxis.set_minor_locator(NullLocator())
-    means, room = table["mean"], room_of(table)
-    lowest = max(float(table["low"].fillna(means).min()), means.min() - room)
-    highest = min(float(table["high"].fillna(means).max()), means.max() + room)
-    score_axis(axes, min(lowest, means.min()) - 0.15 * room, max(highest, means.max()) + 0.15 * room, 6, True)
+    means, margin = table["mean"], score_margin(table)
+    lowest = max(float(table["low"].fillna(means).min()), means.min() - margin)
+    highest = min(float(table["high"].fillna(means).max()), means.max() + margin)
+    score_axis(axes, min(lowest, means.min()) - 0.15 * margin, max(highest, means.max()) + 0.15 * margin, 6, True)
 
 
 def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
@@ -174,7 +176,7 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
-    """Rows of one method that differ in one number belong together: a thin line with its band.
+    """Join rows of one method that differ in one number by a thin line with its band.
 
     Returns the corners of each line [N, 2], as data.
     """
@@ -183,7 +185,7 @@ def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[
     for one in series(sweep.manifest):
         members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("trained")
         if len(members) > 1:
-            colour = look(members["family"].iloc[0]).colour
+            colour = family_style(members["family"].iloc[0]).colour
             axes.plot(members["trained"], members["mean"], color=colour, linewidth=0.7, zorder=1.4)
             axes.fill_between(
                 members["trained"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
@@ -194,7 +196,7 @@ def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[
 
 def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
     for row in table.itertuples():
-        style = look(row.family)
+        style = family_style(row.family)
         if row.low == row.low:
             axes.vlines(row.trained, row.low, row.high, color=style.colour, linewidth=0.6, alpha=0.55, zorder=1.6)
         axes.plot(
@@ -213,12 +215,12 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
             [],
             [],
             linestyle="none",
-            marker=look(name).marker,
-            color=look(name).colour,
+            marker=family_style(name).marker,
+            color=family_style(name).colour,
             markersize=5,
             label=name or "other",
         )
-        for name in present(sweep.manifest)
+        for name in families_in(sweep.manifest)
     ]
     if drawn["low"].notna().any():
         marks.append(
@@ -235,7 +237,7 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
                 color=INK,
                 linewidth=0.9,
                 linestyle=(0, (4, 2)),
-                label="Pareto front: rises where a difference is real",
+                label="Pareto front: rises where a difference is significant",
             )
         )
     return marks
@@ -254,8 +256,8 @@ def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None
             bars.append((x - scale, max(low, bottom), x + scale, min(high, top)))
         seeds = f" (n = {row.n})" if row.n != row.planned else ""
         marks.append(
-            label_placement.Mark(
-                x=row.trained, y=row.mean, text=short(row.title, 28) + seeds, colour=look(row.family).colour
+            label_placement.LabelledPoint(
+                x=row.trained, y=row.mean, text=short(row.title, 28) + seeds, colour=family_style(row.family).colour
             )
         )
     taken += _front_boxes(axes, table, 0.6 * scale)

@@ -1,6 +1,6 @@
 """A figure of the report: its file name, one sentence about it, and a function that draws it. Large figures span several pages.
 
-Every kind of figure has a function that lists its sheets for a sweep; a sheet is drawn only when its `draw` is called.
+Every module of figures has a function that lists its figures for a sweep; one is drawn only when its `draw` is called.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from search_spaces.language import NAME
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """`name` is the file's name without its ending, `alt` says in one line what can be seen."""
+class ReportFigure:
+    """`name`: of the file, without its ending. `alt`: one line that describes the figure."""
 
     name: str
     alt: str
@@ -26,20 +26,22 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
-    """The part of a model's figures that fits on one sheet."""
+class FigurePage:
+    """The tasks of one model whose panels fit into one figure."""
 
     name: str
     model: str
     tasks: tuple[str, ...]
 
 
-def pages(manifest: Manifest, kind: str, tasks_per_page: int) -> list[Page]:
+def pages(manifest: Manifest, kind: str, tasks_per_page: int) -> list[FigurePage]:
     """Pages of every model: its tasks, that many at a time."""
     tasks = list(manifest.tasks)
     groups = [tuple(tasks[start : start + tasks_per_page]) for start in range(0, len(tasks), tasks_per_page)]
     return [
-        Page(name="_".join([kind, file_name(model), *_suffix(number, group, len(groups))]), model=model, tasks=group)
+        FigurePage(
+            name="_".join([kind, file_name(model), *_suffix(number, group, len(groups))]), model=model, tasks=group
+        )
         for model in manifest.models
         for number, group in enumerate(groups, start=1)
     ]
@@ -54,7 +56,7 @@ def file_name(text: str) -> str:
 
 
 def _suffix(number: int, group: tuple[str, ...], total: int) -> list[str]:
-    """What tells the pages of one model apart: nothing for a single one, else the task, else the page's number."""
+    """The part of a page's name that differs between pages of one model: none for one page, else the task, or the page number."""
     if total == 1:
         return []
     return [file_name(group[0])] if len(group) == 1 else [str(number)]

@@ -1,4 +1,4 @@
-"""Places direct labels in a panel so that they cover neither each other nor what is drawn, and name the right mark.
+"""Places direct labels in a panel so that they cover neither each other nor what is drawn, and are next to their points.
 
 Works in pixels of the finished layout. Boxes are (left, bottom, right, top); C candidate places of a label, N other boxes.
 """
@@ -23,14 +23,14 @@ _ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 67, 113, 247, 
 _LEADER = 13  # from this distance on a thin line leads back to the mark
 _CLEARER = 1.5  # another mark must be this many times as far away, else the label could be taken for its own
 _PROMISING = 32
-_PASSES = 4  # each label is placed again when the others stand
+_PASSES = 4  # how often every label is placed again beside the others
 # Costs: a covered square pixel, one of a bar, a label that needs its line, a line through something, a point of distance.
 _COVERED, _BAR, _DOUBT, _CROSSED, _FAR = 10.0, 0.15, 12.0, 60.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
-    """What a label belongs to, in data units."""
+class LabelledPoint:
+    """A point with its label, in data units."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ def distances(points: Array, boxes: Array) -> Array:
 
 
 def place(
-    point: Point, size: Point, frame: Box, taken: Array, rivals: Array, leaders: Array, bars: Array, scale: float
+    point: Point, size: Point, panel: Box, taken: Array, rivals: Array, leaders: Array, bars: Array, scale: float
 ) -> Box:
     """The best place for a label of `size` around `point`.
 
@@ -61,7 +61,7 @@ def place(
     """
     boxes, far = _candidates(point, size, scale)
     own = distances(np.array([point]), boxes)[:, 0]
-    outside = size[0] * size[1] - overlaps(boxes, np.array([frame]))[:, 0]
+    outside = size[0] * size[1] - overlaps(boxes, np.array([panel]))[:, 0]
     cost = _COVERED * (outside.round(3) + overlaps(boxes, taken).sum(1)) + _BAR * overlaps(boxes, bars).sum(1)
     doubtful = (own > _LEADER * scale) | (distances(rivals, boxes) < _CLEARER * own[:, None]).any(1)
     cost += _DOUBT * doubtful + _FAR * far
@@ -72,19 +72,21 @@ def place(
     return tuple(boxes[int((cost[best] + _CROSSED * hit * doubtful[best]).argmin())].tolist())
 
 
-def annotate(axes: Axes, marks: Sequence[Mark], taken: Sequence[Box], bars: Sequence[Box], size: float) -> list[Box]:
+def annotate(
+    axes: Axes, marks: Sequence[LabelledPoint], taken: Sequence[Box], bars: Sequence[Box], size: float
+) -> list[Box]:
     """Write each mark's text into the panel: `taken` are boxes to keep free, `bars` those to avoid. Returns the labels' boxes."""
     canvas = axes.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     renderer = canvas.get_renderer()
     scale = axes.figure.dpi / 72
     extent = axes.get_window_extent(renderer)
-    frame = (extent.x0, extent.y0, extent.x1, extent.y1)
+    panel = (extent.x0, extent.y0, extent.x1, extent.y1)
     texts = [_write(axes, mark, size) for mark in marks]
     shapes = [text.get_window_extent(renderer) for text in texts]
     sizes = [(shape.width + 3, shape.height + 1) for shape in shapes]
     points = axes.transData.transform([(mark.x, mark.y) for mark in marks])
-    boxes = _arrange(points, sizes, frame, _array(taken), _array(bars), scale)
+    boxes = _arrange(points, sizes, panel, _array(taken), _array(bars), scale)
     for text, point, box, rivals in zip(texts, points, boxes, _others(points), strict=True):
         text.set_position(((box[0] + 1.5 - point[0]) / scale, ((box[1] + box[3]) / 2 - point[1]) / scale))
         if _needs_line(point, box, rivals, scale):
@@ -92,7 +94,7 @@ def annotate(axes: Axes, marks: Sequence[Mark], taken: Sequence[Box], bars: Sequ
     return boxes
 
 
-def _arrange(points: Array, sizes: list[Point], frame: Box, taken: Array, bars: Array, scale: float) -> list[Box]:
+def _arrange(points: Array, sizes: list[Point], panel: Box, taken: Array, bars: Array, scale: float) -> list[Box]:
     """Boxes of all labels, the most crowded marks first, then again with the others in place."""
     near = np.hypot(*np.moveaxis(points[:, None] - points[None], -1, 0))
     crowded = sorted(range(len(points)), key=lambda i: (np.sort(near[i])[:6].sum(), i))
@@ -103,7 +105,7 @@ def _arrange(points: Array, sizes: list[Point], frame: Box, taken: Array, bars: 
             others = [box for j, box in found.items() if j != i]
             rivals = np.delete(points, i, 0)
             lines = [_line(points[j], found[j]) for j in found if j != i]
-            found[i] = place(points[i], sizes[i], frame, _array([*taken, *others]), rivals, _array(lines), bars, scale)
+            found[i] = place(points[i], sizes[i], panel, _array([*taken, *others]), rivals, _array(lines), bars, scale)
         if found == before:
             break
     return [found[i] for i in range(len(points))]
@@ -169,7 +171,7 @@ def _others(points: Array) -> list[Array]:
     return [np.delete(points, i, 0) for i in range(len(points))]
 
 
-def _write(axes: Axes, mark: Mark, size: float) -> Annotation:
+def _write(axes: Axes, mark: LabelledPoint, size: float) -> Annotation:
     return axes.annotate(
         mark.text, (mark.x, mark.y), xytext=(0, 0), textcoords="offset points",
         fontsize=size, va="center", color=mark.colour,

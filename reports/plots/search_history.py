@@ -1,4 +1,4 @@
-"""Search view: which learning rate each cell tried, what it scored, which one won, and where the range ended."""
+"""Scores of the search by learning rate, per cell, with the winner and the ends of the searched range."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matplotlib.markers import CARETDOWN
 
 from reports.data.trial_table import PARAM
 from reports.plots.canvas import FAINT, GREY, INK, PAPER
-from reports.plots.cellgrid import Kind, draw_cells, sheets_of
-from reports.plots.figure_pages import Page, Sheet
-from reports.plots.tiles import Scale, Tile
+from reports.plots.cellgrid import CellGridSpec, cell_figures, draw_cells
+from reports.plots.figure_pages import FigurePage, ReportFigure
+from reports.plots.tiles import AxisScale, Tile
 from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import as_number
@@ -23,14 +23,21 @@ from search_spaces.language import Cell, Choice, Dimension, Range
 
 COLUMNS = ["cell", "task", "trial", "lr", "batch_size", "score", "stopped", "winner"]
 # Batch sizes differ in marker and lightness; the sizes that a space has are few.
-_LOOKS = (("o", "#0072b2"), ("^", "#c04f00"), ("s", "#00805c"), ("D", "#b5409a"), ("v", "#8a7400"), ("P", "#4b3a8f"))
+_BATCH_STYLES = (
+    ("o", "#0072b2"),
+    ("^", "#c04f00"),
+    ("s", "#00805c"),
+    ("D", "#b5409a"),
+    ("v", "#8a7400"),
+    ("P", "#4b3a8f"),
+)
 _BELOW = CARETDOWN
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
     if not sweep.manifest.searches:
         return []
-    return sheets_of(sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, page))
+    return cell_figures(sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, page))
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -57,11 +64,11 @@ def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
     return pd.to_numeric(values, errors="coerce").astype(float)  # without rows texts would stay texts
 
 
-def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     table = rows(sweep)
     batches = sorted(table["batch_size"].dropna().unique())
     limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
-    kind = Kind(
+    spec = CellGridSpec(
         title="The search",
         labels=("learning rate (logarithmic)", "best validation score, percent points"),
         legend=_legend(batches),
@@ -69,27 +76,28 @@ def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
         counted=_counted,
         draw=partial(_draw, sweep),
     )
-    return draw_cells(sweep, page, kind, _placed(table, batches, limits, _step(kind.horizontal)), limits)
+    return draw_cells(sweep, page, spec, _placed(table, batches, limits, _step(spec.horizontal)), limits)
 
 
-def _step(scale: Scale) -> float:
-    """Factor between trials of one rate, which stand beside each other by their batch size."""
+def _step(scale: AxisScale) -> float:
+    """Factor between the x of trials with equal rates and different batch sizes, which are drawn side by side."""
     return (scale.high / scale.low) ** 0.03
 
 
 def _placed(
     table: pd.DataFrame, batches: Sequence[float], limits: Mapping[str, tuple[float, float]], step: float
 ) -> pd.DataFrame:
-    """The rows with the place of each mark: x, y, whether its score is below the axis, the number of its batch size."""
-    places = table["batch_size"].map({size: place for place, size in enumerate(batches)}).fillna(0).astype(int)
+    """The rows with the marker of each trial: x and y in data units, `low` (the score is below the axis), the index of its
+    batch size, and `margin`: the factor between the end of a range and the edge of the shaded area."""
+    index = table["batch_size"].map({size: i for i, size in enumerate(batches)}).fillna(0).astype(int)
     floor = table["task"].map({task: low for task, (low, _) in limits.items()}).astype(float)
-    x = table["lr"] * step ** (places - (len(batches) - 1) / 2)
+    x = table["lr"] * step ** (index - (len(batches) - 1) / 2)
     return table.assign(
-        place=places,
+        batch_index=index,
         x=x,
         y=table["score"].clip(lower=floor),
         low=table["score"] < floor,
-        room=step ** (1 + len(batches) / 2),
+        margin=step ** (1 + len(batches) / 2),
     )
 
 
@@ -107,7 +115,7 @@ def _counted(own: pd.DataFrame) -> str:
 
 
 def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
-    """Every rate that was searched or tried, with room on both sides; never less than a decade, which holds a power of ten."""
+    """Limits that contain every rate searched or tried, with a margin; at least a decade, which contains a power of ten."""
     bounds = [bound for facts in sweep.manifest.methods.values() for bound in _range(facts.searched.get("lr"))]
     rates = [*bounds, *table["lr"]] or [1e-5, 1e-3]
     ratio = max(rates) / min(rates)
@@ -116,7 +124,7 @@ def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _range(dimension: Dimension | None) -> list[float]:
-    """Lowest and highest value that could be chosen; nothing for what was not searched."""
+    """Lowest and highest value that could be chosen; [] if it was not searched."""
     if isinstance(dimension, Range):
         return [dimension.low, dimension.high]
     values = [as_number(value) for value in dimension.values] if isinstance(dimension, Choice) else []
@@ -124,17 +132,17 @@ def _range(dimension: Dimension | None) -> list[float]:
     return [min(numbers), max(numbers)] if numbers else []
 
 
-def _scale(low: float, high: float) -> Scale:
+def _scale(low: float, high: float) -> AxisScale:
     """Powers of ten, few enough for their texts."""
     powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = tuple((10.0**p, f"1e{p}") for p in powers[:: max(1, -(-len(powers) // 4))])
-    return Scale(low=low, high=high, log=True, ticks=ticks)
+    return AxisScale(low=low, high=high, log=True, ticks=ticks)
 
 
 def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
-    _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["room"].iloc[0])
-    for (place, stopped, low), points in own.groupby(["place", "stopped", "low"]):
-        marker, colour = _LOOKS[place % len(_LOOKS)]
+    _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["margin"].iloc[0])
+    for (index, stopped, low), points in own.groupby(["batch_index", "stopped", "low"]):
+        marker, colour = _BATCH_STYLES[index % len(_BATCH_STYLES)]
         tile.plot(
             points["x"], points["y"], linestyle="none", marker=_BELOW if low else marker, color=colour, markersize=4,
             markerfacecolor=PAPER if stopped and not low else colour, markeredgewidth=0.6, zorder=2, cut=False,
@@ -143,11 +151,11 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
     tile.plot(won["x"], won["y"], color=INK, markeredgewidth=0.8, linestyle="none", cut=False, **ring)
 
 
-def _draw_ends(tile: Tile, ends: Sequence[float], room: float) -> None:
+def _draw_ends(tile: Tile, ends: Sequence[float], margin: float) -> None:
     """Shade what was not searched."""
     if ends:
-        for outer, end in zip((tile.x.low, tile.x.high), (ends[0] / room, ends[1] * room), strict=True):
-            tile.shade(outer, end, FAINT)
+        for outer, end in zip((tile.x.low, tile.x.high), (ends[0] / margin, ends[1] * margin), strict=True):
+            tile.shade_span(outer, end, FAINT)
             tile.plot(
                 [end, end], [tile.y.low, tile.y.high], color=GREY, linewidth=0.5, linestyle=(0, (3, 2)), zorder=0.4
             )
@@ -157,7 +165,9 @@ def _legend(batches: Sequence[float]) -> list[Line2D]:
     plain = {"linestyle": "none", "markersize": 4.5}
     marks = [
         Line2D([], [], marker=marker, color=colour, label=f"batch size {size:g}", **plain)  # type: ignore[arg-type]
-        for size, (marker, colour) in zip(batches, _LOOKS * (len(batches) // len(_LOOKS) + 1), strict=False)
+        for size, (marker, colour) in zip(
+            batches, _BATCH_STYLES * (len(batches) // len(_BATCH_STYLES) + 1), strict=False
+        )
     ]
     ring = {"linestyle": "none", "marker": "o", "markerfacecolor": "none", "color": INK}
     edge = {"linestyle": (0, (3, 2)), "linewidth": 0.7, "color": GREY}

@@ -17,19 +17,19 @@ from reports.data.manifest import Manifest
 from reports.plots.canvas import (
     LINES,
     PAPER,
-    Frame,
-    emptied,
-    head,
+    PanelGrid,
+    explain_empty_axes,
+    figure_with_axes,
     note_of,
-    place_of,
-    room_of,
+    position_of,
     score_axis,
-    sheet,
+    score_margin,
     short,
     title_of,
+    title_panel,
 )
-from reports.plots.figure_pages import Page, Sheet, file_name, pages
-from reports.plots.method_styles import look
+from reports.plots.figure_pages import FigurePage, ReportFigure, file_name, pages
+from reports.plots.method_styles import family_style
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
@@ -68,9 +68,9 @@ def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
     ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
     facts = manifest.methods[ranked[0]]
     others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
-    told = ", ".join(f"{one} {value}" for one, value in others.items())
+    other_settings = ", ".join(f"{one} {value}" for one, value in others.items())
     return Series(
-        title=facts.kind + (f" ({told})" if told else ""),
+        title=facts.kind + (f" ({other_settings})" if other_settings else ""),
         family=facts.family,
         setting=setting,
         labels=tuple(ranked),
@@ -82,12 +82,12 @@ def _varies(manifest: Manifest, name: str, setting: str) -> bool:
     return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
-    """A sheet per setting and model; none when no rows differ in a setting alone."""
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """A figure per setting and model; none if no rows of the space differ in a single setting."""
     manifest = sweep.manifest
     settings = dict.fromkeys(one.setting for one in series(manifest))
     return [
-        Sheet(
+        ReportFigure(
             name=page.name,
             alt=f"Test scores on {manifest.models[page.model].title} against the setting {setting}",
             draw=partial(draw, sweep, page, setting),
@@ -110,21 +110,21 @@ def rows(sweep: AnalyzedSweep, model: str, task: str, setting: str) -> pd.DataFr
     return pd.DataFrame(found, columns=_COLUMNS)
 
 
-def draw(sweep: AnalyzedSweep, page: Page, setting: str) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage, setting: str) -> Figure:
     """The page's figure, a panel per task and a line with its band per method."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, page.model, task, setting) for task in page.tasks}
     styles = _styles([one for one in series(manifest) if one.setting == setting])
-    frame = Frame(columns=2 if len(tables) == 4 else min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
+    grid = PanelGrid(columns=2 if len(tables) == 4 else min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
     title = title_of(manifest, page.model, f"Score against {short(setting)}")
     labels = (f"{short(setting)} (logarithmic)" if _wide(tables) else short(setting), "test score, percent points")
     note = "; ".join(part for part in (f"band: {sweep.interval_coverage}", note_of(sweep)) if part)
-    figure, axes = sheet(title, note, len(tables), frame, list(styles.values()), labels)
+    figure, axes = figure_with_axes(title, note, len(tables), grid, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
-        head(figure, place_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table))
+        title_panel(figure, position_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table))
         if table.empty:
-            emptied(panel, "no final has finished")
+            explain_empty_axes(panel, "no final has finished")
         else:
             _draw(panel, table, styles, _wide(tables))
     return figure
@@ -146,11 +146,11 @@ def _styles(found: list[Series]) -> dict[str, Line2D]:
     """How each series is drawn: the family's colour and marker; lines differ within a family."""
     styles = {}
     for position, one in enumerate(found):
-        place = [other.family for other in found[:position]].count(one.family)
-        shown = look(one.family)
+        index = [other.family for other in found[:position]].count(one.family)
+        shown = family_style(one.family)
         styles[one.title] = Line2D(
             [], [], color=shown.colour, marker=shown.marker, markersize=4.5, linewidth=1.1,
-            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=LINES[place % len(LINES)], label=short(one.title),
+            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=LINES[index % len(LINES)], label=short(one.title),
         )  # fmt: skip
     return styles
 
@@ -176,13 +176,13 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
             else (values[0] - 0.08 * reach, values[-1] + 0.08 * reach)
         )
     )
-    means, room = table["mean"], room_of(table)
+    means, margin = table["mean"], score_margin(table)
     low, high = table["low"].fillna(means).min(), table["high"].fillna(means).max()
-    score_axis(axes, max(low, means.min() - room), min(high, means.max() + room), 5, True)
+    score_axis(axes, max(low, means.min() - margin), min(high, means.max() + margin), 5, True)
 
 
 def short_number(value: float) -> str:
-    """1e-7 rather than 1e-07 or 0.0000001; eight powers of ten fit beside each other in a third of a sheet."""
+    """1e-7 rather than 1e-07 or 0.0000001; eight powers of ten fit beside each other in a third of a figure."""
     mantissa, _, exponent = (
         f"{value:g}".partition("e") if abs(value) >= 0.01 or not value else f"{value:.3e}".partition("e")
     )

@@ -1,4 +1,4 @@
-"""Panels that are too many for axes of their own: tiles of one drawing surface that is measured in inches.
+"""Panels that are too many for axes of their own: rectangles of one drawing surface that is measured in inches.
 
 Matplotlib's axes cost 50 ms each, drawn twice; a tile is some lines and a clipping rectangle.
 """
@@ -23,7 +23,7 @@ Numbers = Any  # whatever numpy takes for an array of floats
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class AxisScale:
     """One axis: its limits, its ticks with their texts, and whether it is logarithmic."""
 
     low: float
@@ -40,18 +40,18 @@ class Scale:
         return (values - low) / (high - low)
 
 
-def score_scale(low: float, high: float) -> Scale:
+def score_axis_scale(low: float, high: float) -> AxisScale:
     """A vertical axis of scores with a margin above and below."""
     pad = 0.08 * max(high - low, 0.2)
-    return linear_scale(low - pad, high + pad, MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    return linear_axis_scale(low - pad, high + pad, MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
 
 
-def linear_scale(low: float, high: float, ticks: Numbers) -> Scale:
-    return Scale(low=low, high=high, ticks=tuple((float(t), f"{t:g}") for t in ticks if low <= t <= high))
+def linear_axis_scale(low: float, high: float, ticks: Numbers) -> AxisScale:
+    return AxisScale(low=low, high=high, ticks=tuple((float(t), f"{t:g}") for t in ticks if low <= t <= high))
 
 
-def board(figure: Figure) -> Axes:
-    """An invisible surface over the whole sheet whose unit is the inch."""
+def overlay_axes(figure: Figure) -> Axes:
+    """Invisible axes over the whole figure whose unit is the inch."""
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(0, figure.get_figheight())
@@ -61,12 +61,12 @@ def board(figure: Figure) -> Axes:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A panel on the board: takes data units, draws inches, cuts at its edges."""
+    """A panel without axes of its own. It takes data units, draws on the overlay axes in inches, and clips at its edges."""
 
     axes: Axes
-    place: Rectangle
-    x: Scale
-    y: Scale
+    rectangle: Rectangle
+    x: AxisScale
+    y: AxisScale
 
     def plot(self, x: Numbers, y: Numbers, *, cut: bool = True, **style: Any) -> None:
         """A line or marks. NaN interrupts a line, so that many of one style are one artist."""
@@ -75,17 +75,17 @@ class Tile:
         if cut:
             line.set_clip_path(self._edge())
 
-    def shade(self, one: float, other: float, colour: str) -> None:
+    def shade_span(self, one: float, other: float, colour: str) -> None:
         """The strip between two values of the horizontal axis."""
-        left, bottom, width, height = self.place
+        left, bottom, width, height = self.rectangle
         start, end = sorted(np.clip(self.x.share([one, other]), 0, 1))
         self.axes.add_artist(
             Patch((left + width * start, bottom), width * (end - start), height, color=colour, linewidth=0, zorder=0.3)
         )
 
-    def frame(self, numbered_left: bool, numbered_below: bool) -> None:
+    def draw_axes(self, numbered_left: bool, numbered_below: bool) -> None:
         """Grid, axes and, where wanted, the numbers beside them."""
-        left, bottom, width, height = self.place
+        left, bottom, width, height = self.rectangle
         xs, ys = (
             self._inches([tick for tick, _ in self.x.ticks], self.y.low)[0],
             self.y.share([t for t, _ in self.y.ticks]),
@@ -106,11 +106,11 @@ class Tile:
                 write(figure, x, bottom - 0.06, text, SMALL, ha="center", va="top")
 
     def _inches(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
-        left, bottom, width, height = self.place
+        left, bottom, width, height = self.rectangle
         return left + width * self.x.share(x), bottom + height * self.y.share(y)
 
     def _edge(self) -> Patch:
-        left, bottom, width, height = self.place
+        left, bottom, width, height = self.rectangle
         return Patch((left, bottom), width, height, transform=self.axes.transData)
 
 

@@ -1,6 +1,6 @@
 """Budget curve: the best validation score that a search of n configurations can be expected to find.
 
-The curves are those of `reports/statistics/expected.py`, which the section beside the figure has in numbers.
+The curves are those of `reports/statistics/expected_best.py`, which the section beside the figure has in numbers.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from reports.plots.canvas import (
     PALE,
     PAPER,
     SMALL,
-    Frame,
-    emptied,
-    fitted,
-    head,
+    PanelGrid,
+    explain_empty_axes,
+    figure_with_axes,
     note_of,
-    place_of,
+    position_of,
     score_axis,
-    sheet,
     short,
     title_of,
+    title_panel,
+    truncate_to_width,
 )  # fmt: skip
-from reports.plots.figure_pages import Page, Sheet, pages
-from reports.plots.method_styles import look, ordered, present
+from reports.plots.figure_pages import FigurePage, ReportFigure, pages
+from reports.plots.method_styles import families_in, family_style, methods_by_family
 from reports.plots.tiles import joined
 from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
@@ -45,8 +45,8 @@ FEW = 8  # lines that can still be told apart in one panel
 COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
 
 
-def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
-    """A sheet per model with a panel per task while the methods are few, else per task with a panel per family.
+def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """With few methods a figure per model with a panel per task, else a figure per task with a panel per family.
 
     None where every cell has a single configuration.
     """
@@ -54,7 +54,7 @@ def sheets(sweep: AnalyzedSweep) -> list[Sheet]:
     if not manifest.searches:
         return []
     return [
-        Sheet(
+        ReportFigure(
             name=page.name,
             alt=f"Expected best validation score on {manifest.models[page.model].title} against the number of tries",
             draw=partial(draw, sweep, page),
@@ -75,25 +75,27 @@ def rows(sweep: AnalyzedSweep, model: str, task: str, order: Sequence[str]) -> p
     return pd.DataFrame(found, columns=COLUMNS)
 
 
-def draw(sweep: AnalyzedSweep, page: Page) -> Figure:
+def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     """The page's figure: panels of tasks, or of families when the page holds one task of many methods."""
     manifest = sweep.manifest
-    order = ordered(sweep, page.model)
+    order = methods_by_family(sweep, page.model)
     tables = {task: rows(sweep, page.model, task, order) for task in page.tasks}
     by_family = len(manifest.methods) > FEW
-    panels = [(page.tasks[0], name) for name in present(manifest)] if by_family else [(task, "") for task in page.tasks]
-    frame = Frame(columns=min(2, len(panels)), height=1.35 if by_family else 1.9, gap_x=0.42, gap_y=0.25)
+    panels = (
+        [(page.tasks[0], name) for name in families_in(manifest)] if by_family else [(task, "") for task in page.tasks]
+    )
+    grid = PanelGrid(columns=min(2, len(panels)), height=1.35 if by_family else 1.9, gap_x=0.42, gap_y=0.25)
     title = title_of(manifest, page.model, "What a search budget buys")
     first = manifest.tasks[page.tasks[0]]
     title += f", {short(first.title)} ({first.score})" if by_family else ""
     axis_labels = ("configurations tried, n", "expected best validation score, percent points")
-    figure, axes = sheet(title, note_of(sweep), len(panels), frame, _legend(by_family), axis_labels)
+    figure, axes = figure_with_axes(title, note_of(sweep), len(panels), grid, _legend(by_family), axis_labels)
     for panel, (task, family) in zip(axes, panels, strict=True):
         facts = manifest.tasks[task]
         own = tables[task][tables[task]["family"] == family] if by_family else tables[task]
-        head(
+        title_panel(
             figure,
-            place_of(panel),
+            position_of(panel),
             (family or "other") if by_family else f"{short(facts.title)} ({facts.score})",
             _counted(own, manifest.budget.search_seeds),
         )
@@ -119,10 +121,10 @@ def _legend(by_family: bool) -> list[Line2D]:
 
 def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
     if own.empty:
-        return emptied(axes, "no trial has ended with a score")
+        return explain_empty_axes(axes, "no trial has ended with a score")
     last = int(everything["n"].max())
-    room = 0.32 if len(everything) else 0.0
-    axes.set_xlim(1 - 0.03 * last, last + max(room * last, 0.5))
+    label_share = 0.32 if len(everything) else 0.0
+    axes.set_xlim(1 - 0.03 * last, last + max(label_share * last, 0.5))
     axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
     # The first tries of a bad method would press all others together.
     low = float(np.quantile(everything["expected"], 0.03))
@@ -137,7 +139,7 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
         zorder=1.1,
     )
     for position, (_, line) in enumerate(own.groupby("method", sort=False)):
-        style = look(line["family"].iloc[0])
+        style = family_style(line["family"].iloc[0])
         axes.plot(
             line["n"], line["expected"], color=style.colour, linewidth=1.1, linestyle=LINES[position % len(LINES)]
         )
@@ -153,14 +155,16 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
 def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
     """Each method's name right of its line's end, with a thin line to it; names never overlap."""
     ends = own.groupby("method", sort=False).tail(1)
-    height = axes.get_window_extent().height
+    panel_height = axes.get_window_extent().height
     low, high = axes.get_ylim()
-    gap = 1.25 * SMALL * axes.figure.dpi / 72 / height * (high - low)
-    places = label_placement.stacked(list(ends["expected"]), gap, low + gap / 2, high - gap / 2)
+    gap = 1.25 * SMALL * axes.figure.dpi / 72 / panel_height * (high - low)
+    heights = label_placement.stacked(list(ends["expected"]), gap, low + gap / 2, high - gap / 2)
     right = int(own["n"].max())
     edge = axes.get_xlim()[1]
     start = right + 0.14 * (edge - right)
     inches = axes.get_window_extent().width / axes.figure.dpi * (edge - start) / (edge - axes.get_xlim()[0])
-    for row, place in zip(ends.itertuples(), places, strict=True):
-        axes.plot([row.n, start], [row.expected, place], color=GREY, linewidth=0.35, zorder=0.9)
-        axes.text(start, place, fitted(short(row.title), inches, SMALL), fontsize=SMALL, va="center", color=INK)
+    for row, height in zip(ends.itertuples(), heights, strict=True):
+        axes.plot([row.n, start], [row.expected, height], color=GREY, linewidth=0.35, zorder=0.9)
+        axes.text(
+            start, height, truncate_to_width(short(row.title), inches, SMALL), fontsize=SMALL, va="center", color=INK
+        )

@@ -1,4 +1,4 @@
-"""The commands that make one cell again, from the command that made its sweep. Knows options, not what they do."""
+"""The commands that repeat one cell, derived from the command of its sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cell_command(command: str, cell: Cell) -> str:
 
 
 def finals_command(command: str, sweep: str, cell: Cell) -> str:
-    """What trains the finals of this cell once more from the sweep's folder; "" when the sweep's command is not known."""
+    """The command that trains the finals of this cell once more; "" if the sweep's command is not known."""
     words = _words(command)
     if not words:
         return ""

@@ -1,4 +1,4 @@
-"""Writes CSV files that a spreadsheet program opens without running anything found in them."""
+"""Writes CSV files without texts that a spreadsheet program would run as formulas."""
 
 from __future__ import annotations
 

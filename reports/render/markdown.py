@@ -18,13 +18,13 @@ _SPACES = re.compile(r"\s+")
 
 
 class Markup(str):
-    """Markdown of our own making, or text that was escaped."""
+    """Markdown written by this project, or escaped text."""
 
     __slots__ = ()
 
 
 def escape(text: object) -> Markup:
-    """Text that shows as itself and breaks neither a table nor a line, and can hold neither HTML nor a link."""
+    """Escape text so that it is shown literally: no HTML, no link, no line break, no end of a table cell."""
     if isinstance(text, Markup):
         return text
     plain = plain_text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""What each layer's adapters are worth: finals scored with their method removed from spans of layers. Refers to the figures."""
+"""Ablation: validation scores of finals with their method removed from spans of layers, and the figures of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "percent points, mean over the final seeds; layers are counted from 1, the lowest. The score with nothing removed is the "
         "best of its epochs on this very split, so losses are a little too large. The seconds are in no other table.",
         shown["ablation"].markdown() if shown else "",
-        bullets(Markup(told) for told in _missing(sweep)),
+        bullets(Markup(line) for line in _missing(sweep)),
         *images(sweep, "ablation"),
     )
 
@@ -50,8 +50,8 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         for cell, scores in sweep.ablation_scores.items()
         if scores
     ]
-    told = Markup(f"The method removed from layers without re-training. {ablation_provenance(sweep).caption}")
-    return {"ablation": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)} if lines else {}
+    table_caption = Markup(f"The method removed from layers without re-training. {ablation_provenance(sweep).caption}")
+    return {"ablation": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=table_caption)} if lines else {}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame | None:
@@ -89,16 +89,16 @@ def _numbers(scores: AblationScores) -> tuple[str, ...]:
 
 
 def _missing(sweep: AnalyzedSweep) -> list[str]:
-    """Why rows or cells that were asked for have no numbers."""
+    """Why rows or cells with `ablated` have no numbers."""
     methods = sweep.manifest.methods
     rigid = dict.fromkeys(cell.method for cell in sweep.ablation_scores if not methods[cell.method].removable)
-    told = [
-        f"{escape(methods[label].title)}: no map; zeros in parameters of its own do not remove this method."
+    lines = [
+        f"{escape(methods[label].title)}: no ablation; this method cannot be removed by setting parameters to zero."
         for label in rigid
     ]
     left = [cell for cell, scores in sweep.ablation_scores.items() if scores is None and cell.method not in rigid]
     named = escape("; ".join(map(str, left[:12])) + (f"; {len(left) - 12} more" if len(left) > 12 else ""))
-    return told + ([f"{plural(len(left), 'cell')} without a final whose map was kept: {named}."] if left else [])
+    return lines + ([f"{plural(len(left), 'cell')} without a stored ablation of a final: {named}."] if left else [])
 
 
 SECTION = Section(text=text, rows=rows, tables=tables, provenance=ablation_provenance)

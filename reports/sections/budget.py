@@ -1,4 +1,4 @@
-"""What each cell spent, so that a reader sees that the comparison was fair."""
+"""Trials, epochs and hours of each cell, so that a reader can judge whether the comparison is fair."""
 
 from __future__ import annotations
 
@@ -69,9 +69,11 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         for row in spent.to_dict("records")
     ]
     lines.append([Markup("*All*"), "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
-    told = Markup(f"What each cell spent; the budget is {most(manifest.budget)} per cell for every method.")
+    caption = Markup(
+        f"Trials, epochs and hours of each cell; the budget is {most(manifest.budget)} per cell for every method."
+    )
     header = ["Model", "Task", "Method", *HEADER.values()]
-    return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
+    return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -110,14 +112,14 @@ def _curtailed(sweep: AnalyzedSweep) -> str:
 
 
 def _replaced(sweep: AnalyzedSweep) -> str:
-    """Finals of winners from before the searches were taken up again."""
+    """Finals of winners from before the searches were resumed."""
     number = int((sweep.trials["phase"] == "replaced").sum())
     if not number:
         return ""
     return (
         f"**{plural(number, 'final')} of earlier winners count in no result:** a time budget had ended the searches, which "
-        "were then taken up again and found better configurations. The test split had been opened before that; a search "
-        "that is continued because of what it showed is no longer blind. Their hours are in *Finals, h*."
+        "were then resumed and found better configurations. Test scores were known before that; a search "
+        "that is continued because of them is no longer independent of the test split. Their hours are in *Finals, h*."
     )
 
 
@@ -128,11 +130,11 @@ def _reasons(sweep: AnalyzedSweep) -> str:
         return ""
     counted = failed.groupby(["cell", "state", "reason"], sort=False).size().sort_values(ascending=False, kind="stable")
     lines = [(cell, state, reason or MISSING, str(n)) for (cell, state, reason), n in counted.head(20).items()]
-    rest = f"{len(counted) - 20} more reasons stand in the table of trials." if len(counted) > 20 else ""
+    more = f"{len(counted) - 20} more reasons are in the table of trials." if len(counted) > 20 else ""
     shown = Table(
         header=("Cell", "State", "Reason", "Trials"), rows=lines, align="lllr", caption=Markup("Why trials failed.")
     )
-    return paragraphs("Failures:", shown.markdown(), rest)
+    return paragraphs("Failures:", shown.markdown(), more)
 
 
 SECTION = Section(text=text, rows=rows, tables=tables)

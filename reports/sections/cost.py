@@ -32,7 +32,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "*Hours*: training time of all trials of the cell, search and finals, stopped, failed and re-used ones "
         "included. "
         "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
-        "that the optimiser moves. *Stored*: numbers that must be kept beside the encoder to use the result, pruned "
+        "that the optimiser moves. *Stored*: numbers that must be stored beside the encoder to use the result, pruned "
         "weights and their mask included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
         "besides. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
         "included; *epoch*: mean over the finals, evaluation included. Trials that share a device wait for each "
@@ -51,13 +51,13 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         )
         for row in rows(sweep).to_dict("records")
     ]
-    told = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
+    table_caption = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
     header = ("Model", "Task", "Method", *HEADER.values())
-    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=told)}
+    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell; what is not known is missing."""
+    """One row per cell; unknown values are missing."""
     groups = by_cell(sweep.manifest, sweep.trials)
     found = []
     for cell, result in sweep.results.items():
@@ -84,7 +84,7 @@ def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
 
 
 def _measured(trials: pd.DataFrame) -> dict[str, float]:
-    """Of one cell: what was measured while it ran."""
+    """Measurements of one cell's trials."""
     finals = trials[trials["phase"] == "final"]
     epochs = finals["epochs"].sum()
     return {

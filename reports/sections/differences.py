@@ -1,4 +1,4 @@
-"""Which differences to the best of a column are real: intervals, corrected tests, and what could have been seen at all."""
+"""Which differences to the best of a column are significant: intervals, corrected tests, and smallest visible differences."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def text(sweep: AnalyzedSweep) -> str:
         "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
         "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
         "interval of a mean and that of a difference are each of one comparison; *p* is corrected for all pairs of "
-        "the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; *tied*: it cannot "
-        "be told. *Smallest visible difference*: what would have counted as a difference beside this spread with "
-        f"the strictest correction. {missing}".strip(),
+        "the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; *tied*: p >= 0.05, "
+        "they cannot be told apart. *Smallest visible difference*: the smallest difference that would have been "
+        f"significant with this spread and the strictest correction. {missing}".strip(),
         tables(sweep)["differences"].markdown(),
     )
 
@@ -57,8 +57,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         )
         for (model, task, method), standing in judged
     ]
-    told = Markup(f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}")
-    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=told)}
+    table_caption = Markup(
+        f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}"
+    )
+    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Score against trained parameters, and against settings in which rows of one method differ: refers to the figures."""
+"""The figures of scores against trained parameters, and against settings in which rows of one method differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "Mean test score of the finals against the number of trained parameters (logarithmic axis). Colour and marker: the "
         f"method's family. Vertical lines: {sweep.interval_coverage}, cut where they leave the panel; hollow: one final, no "
         "interval. The dashed Pareto front starts at the smallest method and rises only to a method whose difference to the "
-        "front so far is real (grey: its interval), so a method above the line is not established as better than it.",
+        "front so far is significant (grey: its interval), so a method above the line is not established as better than it.",
         _missing(sweep),
         *images(sweep, "efficiency"),
         "Score against a setting, for rows of one method that differ in it alone:" if settings else "",
@@ -27,13 +27,13 @@ def text(sweep: AnalyzedSweep) -> str:
 def images(sweep: AnalyzedSweep, kind: str) -> list[Markup]:
     """The figures of one kind; each leads to its SVG file."""
     return [
-        Markup(f"[![{escape(sheet.alt)}](figures/{sheet.name}.png)](figures/{sheet.name}.svg)")
-        for sheet in FIGURES[kind](sweep)
+        Markup(f"[![{escape(figure.alt)}](figures/{figure.name}.png)](figures/{figure.name}.svg)")
+        for figure in FIGURES[kind](sweep)
     ]
 
 
 def _missing(sweep: AnalyzedSweep) -> str:
-    """Cells that no figure of results can show."""
+    """The cells without a result, which the figures leave out."""
     left = [result for result in sweep.results.values() if result.mean is None]
     named = "; ".join(f"{result.cell} ({result.progress})" for result in left[:12])
     more = f"; {len(left) - 12} more" if len(left) > 12 else ""

@@ -18,7 +18,7 @@ def text(sweep: AnalyzedSweep) -> str:
     manifest = sweep.manifest
     return paragraphs(
         f"# {escape(manifest.title)}",
-        _stamp(manifest),
+        _reductions(manifest),
         _so_far(sweep),
         _what(manifest),
         "## How the numbers were selected",
@@ -29,10 +29,10 @@ def text(sweep: AnalyzedSweep) -> str:
     )
 
 
-def _stamp(manifest: Manifest) -> str:
-    if not manifest.stamp:
+def _reductions(manifest: Manifest) -> str:
+    if not manifest.reductions:
         return ""
-    return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.stamp))}"
+    return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.reductions))}"
 
 
 def _so_far(sweep: AnalyzedSweep) -> str:
@@ -65,13 +65,13 @@ def _selection(manifest: Manifest) -> list[Markup]:
             f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}."
         ),
         Markup(
-            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}, which is carved out of the training "
-            "data and the "
-            "same for every method and seed (sizes below). The test split takes no part in it."
+            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}. That split is a part of the "
+            "training data, the same for every method and seed (sizes below). The test split is not used for it."
         ),
         Markup(
-            f"Finals: the winner of each cell is trained again from scratch on {seeds}, never stopped by ASHA; its test "
-            "split is opened once, at the best validation epoch. All results below are finals."
+            f"Finals: the winner of each cell is trained again from scratch on {seeds}, never stopped by ASHA. "
+            "The test split is scored once per final, with the parameters of its best validation epoch. All results below are "
+            "scores of finals."
         ),
         Markup(
             f"Training: up to {recipe.epochs} epochs, patience {recipe.patience}, AdamW, warm-up over "

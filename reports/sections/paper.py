@@ -1,4 +1,4 @@
-"""The paper's own numbers, printed beside ours where a space repeats its experiment, each with the model it was measured with."""
+"""The published numbers of the experiment that a space repeats, beside those of the sweep, each with its model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.data.cells import final_values, winner_counts
 from reports.data.manifest import Manifest
-from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, Printed, paper_of
+from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, PaperTable, paper_of
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points, shares
 from reports.render.table import Table
 from reports.sections.section import Section
@@ -40,7 +40,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
 
 
-def _title(printed: Printed) -> str:
+def _title(printed: PaperTable) -> str:
     return f"From the paper: {printed.title}, {printed.model}"
 
 
@@ -55,8 +55,8 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
     )
 
 
-def _table(sweep: AnalyzedSweep, paper: Paper, printed: Printed) -> Table:
-    """The paper's rows, each followed by ours; methods of the table that it has no such row of come last."""
+def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
+    """The paper's rows, each followed by the sweep's; rows of the sweep that are not in the paper come last."""
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
     lines: list[list[object]] = []
@@ -70,11 +70,11 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: Printed) -> Table:
     lines += _measured(sweep, printed, models, rest, "measured here, not in the paper")
     average = ["Average"] if printed.average else []
     header = ["Method", "Model", *(["#P"] if printed.has_shares else []), *(c.title for c in printed.columns), *average]
-    told = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
-    return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=told)
+    table_caption = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
+    return Table(header=header, rows=lines, align="ll" + "r" * (len(header) - 2), caption=table_caption)
 
 
-def _printed_scores(printed: Printed, row: PaperRow) -> list[str]:
+def _printed_scores(printed: PaperTable, row: PaperRow) -> list[str]:
     means = [score.mean for score in row.scores if score.mean is not None]
     return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
@@ -87,9 +87,9 @@ def _shown(score: PaperScore) -> str:
 
 
 def _measured(
-    sweep: AnalyzedSweep, printed: Printed, models: Sequence[str], labels: Sequence[str], what: str
+    sweep: AnalyzedSweep, printed: PaperTable, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
-    """Rows with this sweep's results; none for what has no result in any column."""
+    """Rows with this sweep's results; methods without a result in any column are left out."""
     lines: list[list[object]] = []
     for model in models:
         for label in labels:
@@ -121,7 +121,7 @@ def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) ->
 
 
 def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:
-    """Of each final that is done: a metric of the test split, or the seconds that an epoch took."""
+    """One value per completed final: a metric of the test split, or seconds per epoch."""
     if finals is None:
         return []
     if metric != SECONDS:

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.data.cells import CellResult, final_values, winner_counts
 from reports.data.manifest import Manifest
 from reports.data.papers import nominal_percent, paper_of
-from reports.plots.method_styles import ordered
+from reports.plots.method_styles import methods_by_family
 from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
 from reports.render.table import Table
 from reports.sections.section import Section, caption, results_provenance
@@ -94,7 +94,7 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
     manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
     averages = sweep.average_standings[model]
     lines: list[list[object]] = []
-    for label in ordered(sweep, model):
+    for label in methods_by_family(sweep, model):
         cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
         shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
         lines.append([manifest.methods[label].title, *shown, _average(averages.get(label))])
@@ -107,22 +107,24 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
         seen = [smallest_seen(column) for column in (*columns, list(averages.values()))]
         lines.append([Markup("*Smallest visible difference*"), *seen])
     header = ["Method", *(f"{task.title} ({task.score})" for task in manifest.tasks.values()), "Average"]
-    told = f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
+    table_caption = (
+        f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
+    )
     return Table(
         header=header,
         rows=lines,
         align="l" + "r" * (len(header) - 1),
-        caption=Markup(f"{told} {results_provenance(sweep).caption}"),
+        caption=Markup(f"{table_caption} {results_provenance(sweep).caption}"),
     )
 
 
 def visible(difference: float | None) -> str:
-    """A difference in percent points; scores have only a hundred of them."""
+    """A difference in percent points as text; at most 100, the range of scores."""
     return "> 100" if difference is not None and difference > 100 else points(difference)
 
 
 def smallest_seen(column: Sequence[Standing]) -> str:
-    """The smallest differences to the best that would have counted in this column, as a span over its methods."""
+    """The smallest differences to the best that would have been significant in this column, as a range over its methods."""
     found = sorted(s.smallest_significant_gap for s in column if s.smallest_significant_gap is not None)
     if not found:
         return MISSING
@@ -148,7 +150,7 @@ def _score(manifest: Manifest, result: CellResult, standing: Standing | None) ->
 
 
 def _flags(manifest: Manifest, result: CellResult) -> list[str]:
-    """Names of the marks that this cell carries."""
+    """Names of the footnote marks of this cell."""
     majority = manifest.tasks[result.cell.task].majority
     carried = {
         "collapsed": result.collapsed > 0,
@@ -198,14 +200,14 @@ def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
     if any(nominal.values()):
         header.append("Nominal #P (paper)")
     lines = []
-    for label in ordered(sweep, model):
+    for label in methods_by_family(sweep, model):
         counts = winner_counts(sweep.results, model, label)
         ways = [sorted({getattr(one, way) for one in counts}) for way in ("weights", "module", "trained")]
         cells = [_span(values, manifest.models[model].total) for values in ways]
         lines.append([manifest.methods[label].title, *cells, *([nominal[label] or MISSING] if len(header) > 4 else [])])
     facts = manifest.models[model]
-    told = f"Trainable parameters on {escape(facts.title)}; {count(facts.total)} are 100 %."
-    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=Markup(told))
+    table_caption = f"Trainable parameters on {escape(facts.title)}; {count(facts.total)} are 100 %."
+    return Table(header=header, rows=lines, align="l" + "r" * (len(header) - 1), caption=Markup(table_caption))
 
 
 def _span(values: Sequence[int], total: int) -> str:
@@ -217,7 +219,7 @@ def _span(values: Sequence[int], total: int) -> str:
 
 
 def _counting(manifest: Manifest) -> str:
-    told = (
+    legend = (
         "*Module weights* counts the matrices that the method adds (or, in full fine-tuning, updates), pruned entries left "
         "out; *with biases* adds their biases; *everything trained* is all that the optimiser moves, LayerNorms and task "
         "head included. A span means that the winners of different tasks differ in size, or their heads do."
@@ -225,8 +227,8 @@ def _counting(manifest: Manifest) -> str:
     paper = paper_of(manifest)
     if paper and any(nominal_percent(manifest, label) for label in manifest.methods):
         known = f"; {paper.shares}" if paper.shares else ""
-        told += f" *Nominal #P* is the share printed in the paper, for its settings and its encoders{known}."
-    return told
+        legend += f" *Nominal #P* is the share printed in the paper, for its settings and its encoders{known}."
+    return legend
 
 
 def _csv_row(sweep: AnalyzedSweep, result: CellResult, metric: str, values: Sequence[float]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Expected validation score against the number of tries: was the search long enough to trust the order?"""
+"""Expected validation score by number of tries, and whether more search could change the best method."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def text(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         "## Would more search change the order?",
         caption(search_provenance(sweep)),
-        "Expected best validation score after that many tries: the mean over all orders of the tries made, drawn without "
-        "repetition and counted as interchangeable. A curve that still rises at its end says that a larger budget would "
-        "have helped; a marker: the whole budget is used. A try that ASHA stopped counts with its best epoch so far; one "
+        "Expected best validation score after that many tries: the mean over all orders in which "
+        "the tries could have been made. A curve that still rises at its end shows that a larger budget may help. A marker at "
+        "its end: the whole budget was used. A try that ASHA stopped counts with its best epoch so far; one "
         "that failed counts with the lowest score of its task.",
         *(_numbers(sweep) if sweep.expected_best else ()),
         *images(sweep, "tries"),
@@ -51,8 +51,8 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
             manifest.methods[cell.method].title,
         )
         lines.append((*titles, str(number), *(points(curve[k - 1]) for k in places), points(gain)))
-    told = Markup(f"Expected best validation score against tries. {search_provenance(sweep).caption}")
-    return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=told)}
+    table_caption = Markup(f"Expected best validation score against tries. {search_provenance(sweep).caption}")
+    return {"search": Table(header=HEADER, rows=lines, align="lllrrrrrr", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

@@ -52,14 +52,14 @@ class Provenance:
 
     @property
     def caption(self) -> str:
-        """One line of plain text, which stands under the section's heading and in the captions of its tables."""
-        told = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
-        return f"{told} {_WARNINGS[self.describes]}".rstrip()
+        """One line of plain text, shown under the section's heading and in the captions of its tables."""
+        line = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
+        return f"{line} {_WARNINGS[self.describes]}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`text` returns the section's Markdown, "" when it has nothing to say; `rows` the tidy table of its CSV file, None for no
+    """`text` returns the section's Markdown, "" for no section; `rows` the tidy table of its CSV file, None for no
     file; `tables` its tables as shown, by the name of their LaTeX file. `provenance` must be there when the section shows scores.
     """
 
@@ -70,7 +70,7 @@ class Section:
 
 
 def results_provenance(sweep: AnalyzedSweep) -> Provenance:
-    """That of everything that is measured with finals."""
+    """The provenance of scores of finals on the test split."""
     budget = sweep.manifest.budget
     return Provenance(
         split="test",
@@ -83,7 +83,7 @@ def results_provenance(sweep: AnalyzedSweep) -> Provenance:
 
 
 def search_provenance(sweep: AnalyzedSweep) -> Provenance:
-    """That of everything that shows the search itself."""
+    """The provenance of scores of the search on the validation split."""
     budget = sweep.manifest.budget
     one = budget.search_seeds == 1
     return Provenance(
@@ -97,17 +97,17 @@ def search_provenance(sweep: AnalyzedSweep) -> Provenance:
 
 
 def most(budget: Budget) -> str:
-    """What a cell may try at most: a smaller grid ends earlier."""
+    """The upper bound of configurations per cell as text; a grid with fewer points is tried as a whole."""
     return "one configuration" if budget.trials == 1 else f"up to {budget.trials} configurations"
 
 
 def mean_of(budget: Budget) -> str:
-    """The end of a sentence about selection, where it was by more than one seed."""
+    """ ", mean over n seeds" if the search uses several seeds, else ""."""
     return f", mean over {budget.search_seeds} seeds" if budget.search_seeds > 1 else ""
 
 
 def ablation_provenance(sweep: AnalyzedSweep) -> Provenance:
-    """That of what finals score with parts of them removed."""
+    """The provenance of the validation scores of finals whose method was removed from layers."""
     return replace(results_provenance(sweep), split="validation", describes="removal")
 
 
@@ -117,8 +117,8 @@ def _tries(sweep: AnalyzedSweep) -> str:
     found = sweep.configurations["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     fewest, spent = min(each), max(each)
-    told = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
-    return f"{told} per cell, until a time budget ended the searches"
+    tried = plural(spent, "configuration") if fewest == spent else f"{fewest} to {spent} configurations"
+    return f"{tried} per cell, until a time budget ended the searches"
 
 
 def caption(provenance: Provenance) -> Markup:

@@ -29,17 +29,17 @@ def text(sweep: AnalyzedSweep) -> str:
         fence(sweep.command or "unknown"),
         "This report, from the tracking store alone:",
         fence(shlex.join(rebuild)),
-        f"The sweep's run in MLflow: {escape(sweep.run_id)}. A trial's id is the hash of all that decides its "
-        "result. All trials, with their hyperparameters, stand in tables/trials.csv; for each cell, "
-        "tables/trace.csv has all of this in one row.",
+        f"The sweep's run in MLflow: {escape(sweep.run_id)}. A trial's id is a hash of everything that its "
+        "result depends on. tables/trials.csv lists all trials with their hyperparameters; tables/trace.csv has one "
+        "row per cell with all of the following.",
         "Configuration of each cell's winner, and of its finals, beside the recipe that all share (see the top):",
         shown["configurations"].markdown() if shown["configurations"].rows else "No cell has a winner yet.",
         "The runs behind each cell:",
         shown["runs"].markdown() if shown["runs"].rows else "No trial has run yet.",
-        "The number of one cell again: its finals are trained once more, alone, from the sweep's folder, and each score is "
+        "To repeat one cell's score: its finals are trained once more, alone, from the sweep's folder, and each score is "
         "printed beside the one on record:",
         fence("\n".join(command or "unknown" for command in finals)),
-        "One cell searched again, from the same code, data and encoder; with the same `--out` its trials are found by their "
+        "To repeat one cell's search: from the same code, data and encoder; with the same `--out` its trials are found by their "
         "ids and read, with a fresh one they are trained:",
         fence("\n".join(command or "unknown" for command in commands)),
     )
@@ -63,7 +63,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell: its exact configuration, the runs and trials behind it, and the commands that make it again."""
+    """One row per cell: its exact configuration, its runs and trials, and the commands that repeat it."""
     return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
 
 

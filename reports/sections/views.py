@@ -1,4 +1,4 @@
-"""What happened inside each cell: which learning rates won, and every learning curve. Refers to the figures."""
+"""The figures of the search in each cell: scores by learning rate, and learning curves."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from reports.statistics.analysis import AnalyzedSweep
 
 def text(sweep: AnalyzedSweep) -> str:
     rates = (
-        "### Which learning rate won where",
-        "Each trial of the search at its best epoch. Shaded: outside the searched range. A winner beside the shade asks for "
-        "a wider range.",
+        "### Scores by learning rate",
+        "Each trial of the search at its best epoch. Shaded: outside the searched range. If the winner is next to the "
+        "shaded area, a wider range may hold a better value.",
         *images(sweep, "search"),
     )
     return paragraphs(
-        "## The search in pictures",
+        "## Figures of the search",
         caption(search_provenance(sweep)),
         *(rates if sweep.manifest.searches else ()),
         "### Learning curves",

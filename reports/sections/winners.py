@@ -1,4 +1,4 @@
-"""The winning configuration of each cell, and whether it sits at the edge of what was searched."""
+"""The winning configuration of each cell, and whether it is at the edge of the searched range."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best 
 def text(sweep: AnalyzedSweep) -> str:
     flagged = int((rows(sweep)["at_edge"].fillna("") != "").sum())
     advice = (
-        f"{plural(flagged, 'winner')} {'sits' if flagged == 1 else 'sit'} at the edge of a searched range: the best "
+        f"{plural(flagged, 'winner')} {'is' if flagged == 1 else 'are'} at the edge of a searched range: the best "
         "value may lie outside. Widen the range there before drawing conclusions about the method."
         if flagged
-        else "No winner sits at the edge of a searched range."
+        else "No winner is at the edge of a searched range."
     )
     return paragraphs(
         "## Winners of the search",
         caption(search_provenance(sweep)),
-        f"*Validation*: the score that won, at its best epoch{_mean(sweep)}. *Tied*: other {_kind(sweep)} of the cell with the "
-        "same score. "
+        f"*Validation*: the winner's validation score at its best epoch{_mean(sweep)}. *Tied*: other "
+        f"{_kind(sweep)} of the cell with the same score. "
         "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
         tables(sweep)["winners"].markdown(),
         advice,
@@ -38,8 +38,8 @@ def text(sweep: AnalyzedSweep) -> str:
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
-    told = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
-    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=told)}
+    table_caption = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
+    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def _kind(sweep: AnalyzedSweep) -> str:
 
 
 def _otherwise(sweep: AnalyzedSweep) -> str:
-    """A warning where a winner is not what the rule of selection gives."""
+    """A warning for winners that do not have the best validation score of their cell."""
     cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
     if not cells:
         return ""
@@ -80,7 +80,7 @@ def _won(sweep: AnalyzedSweep, cell: Cell) -> pd.Series | None:
 
 
 def _candidates(sweep: AnalyzedSweep, cell: Cell) -> pd.DataFrame:
-    """What could win: configurations that ran to their end, and those that a time budget stopped."""
+    """The configurations that can win: those that ran to their end, and those that a time budget stopped."""
     table = sweep.configurations
     return table[(table["cell"] == str(cell)) & can_win(table)]
 
@@ -96,7 +96,7 @@ def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, E
 
 
 def describe(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> str:
-    """What was searched and chosen: "lr 0.0001, r 32"."""
+    """The winner's values of the searched hyperparameters: "lr 0.0001, r 32"."""
     chosen = hyperparameters(winner)
     names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
     return ", ".join(f"{name} {_value(chosen[name])}" for name in names) or "nothing was searched"

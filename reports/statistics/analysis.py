@@ -1,4 +1,4 @@
-"""A stored sweep together with all that the report derives from it.
+"""A stored sweep together with all values that the report derives from it.
 
 Sections, figures and the comparison of sweeps receive one `AnalyzedSweep` and compute nothing of this themselves.
 """
@@ -52,7 +52,7 @@ class AnalyzedSweep(StoredSweep):
 
     @cached_property
     def ablation_scores(self) -> Mapping[Cell, AblationScores | None]:
-        """Scores with layers' modules removed, of the cells that were to be ablated; None while no final has them."""
+        """Scores with the method removed from layers, for the cells with `ablated`; None while no final has them."""
         return ablation_scores.collect_ablations(self)
 
     @cached_property
@@ -79,7 +79,7 @@ class AnalyzedSweep(StoredSweep):
 
     @property
     def interval_coverage(self) -> str:
-        """What the intervals of this sweep's means cover, for captions."""
+        """The source of variation that the intervals of this sweep's means cover, as text for captions."""
         return standings.interval_coverage(self.standings.values())
 
 

@@ -1,4 +1,4 @@
-"""Tells winning values at the end of a searched range or list of choices, where the best value may lie outside.
+"""Finds winning values at the end of a searched range or list of choices; the best value may then be outside.
 
 Pure functions of a dimension and a value.
 """
@@ -25,7 +25,7 @@ def edge(dimension: Dimension, value: object) -> Edge:
 
 
 def as_number(value: object) -> float | None:
-    """The value as a number, from MLflow's text as well; None for words, truth values and what is not finite."""
+    """The value as a number, from MLflow's text as well; None for words, booleans and infinite or missing numbers."""
     if isinstance(value, bool):
         return None
     try:

@@ -70,7 +70,7 @@ class LeadStability:
 
     @property
     def stable(self) -> bool:
-        """As much gain again as from the last half would not let another method overtake the leader."""
+        """Whether no other method would overtake the leader by gaining once more what it gained from the second half."""
         same_leader = self.order_after_half[0] == self.order_after_all[0]
         return self.largest_gain < self.lead - TOLERANCE and same_leader
 

@@ -135,7 +135,7 @@ def average_standings(manifest: Manifest, columns: Columns, model: str) -> dict[
 
 
 def interval_coverage(standings: Iterable[Standing]) -> str:
-    """What the intervals of these means cover, for captions."""
+    """The source of variation that the intervals of these means cover, as text for captions."""
     known = {standing.with_examples for standing in standings if standing.mean}
     examples = (
         " and test examples" if known == {True} else ", in some tasks over test examples too" if True in known else ""
@@ -200,7 +200,7 @@ def covariance_of(
 
 
 def generator_of(sweep: StoredSweep, task: str) -> np.random.Generator:
-    """Seeded by the sweep and the task: every build draws the same resamples, and all methods of a task share them."""
+    """A generator seeded by sweep and task: all builds, and all methods of a task, use the same resamples."""
     return np.random.default_rng([sweep.manifest.seed, zlib.crc32(task.encode())])
 
 

@@ -20,7 +20,7 @@ space = Space(
     ),
     search={"lr": choice(1e-5, 5e-5, 1e-4, 5e-4), "batch_size": choice(8, 16)},
     recipe=Recipe(epochs=20, patience=5),
-    # Nothing is stopped early and a grid learns nothing on its way, so all trials of a cell may run at once.
+    # No trial is stopped early and a grid does not depend on results, so all trials of a cell may run at once.
     budget=Budget(trials=8, search_seeds=3, final_seeds=3, in_flight=24, grace=20),
     paper="madapter/1,2",
 )

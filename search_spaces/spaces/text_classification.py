@@ -21,10 +21,10 @@ TEST = ".test"
 def protocol(
     tasks: Sequence[str | FileTask], models: Sequence[str] = ("bert-base-uncased",), layers: int = 12
 ) -> Space:
-    """The protocol on these tasks, for encoders of so many layers.
+    """The protocol on these tasks, for encoders with `layers` layers.
 
-    Twelve configurations per cell: all there are of full fine-tuning, and as many of the 72 and 96 of the others, where the paper
-    tries them all. The best epoch is kept, nothing is stopped early.
+    Twelve configurations per cell: all points of full fine-tuning, and 12 of the 72 and 96 points of the other methods, where
+    the paper tries them all. The best epoch is evaluated; no trial is stopped early.
     """
     tops = [k for k in (1, 2, 3, 5, 7, 9, 11, 12) if k <= layers]
     return Space(

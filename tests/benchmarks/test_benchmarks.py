@@ -101,9 +101,9 @@ def test_padding_shares_by_hand(monkeypatch):
 def test_the_lone_arm_trains_on_the_batches_of_the_resident(small):
     data, trial = make_data([3, 5, 7, 4] * 10), make_trials(1, r=4)[0]
     lone, fused = Lone(small, trial, data), Fused(Backbone.load(small, CPU), [trial], data)
-    slot = fused.engine.add_trial(make_trials(2, r=4)[1], data)
-    split, chosen = slot.batch()
-    own = Lone(small, slot.trial, data, length=16).batch()
+    state = fused.engine.add_trial(make_trials(2, r=4)[1], data)
+    split, chosen = state.batch()
+    own = Lone(small, state.trial, data, length=16).batch()
     assert own["input_ids"].shape == (8, 16)
     assert own["attention_mask"].sum() == (split.offsets[chosen + 1] - split.offsets[chosen]).sum()
     assert own["labels"].tolist() == split.labels[chosen].tolist()

@@ -12,7 +12,7 @@ from reports.data.store import parse_ablation, read
 from reports.page.vector import dark_rules
 from reports.plots import settings
 from reports.plots.canvas import INK, PAPER
-from reports.plots.diverging import GAINS, LOSSES, NOTHING, shade, signed, step_for
+from reports.plots.diverging import GAINS, LOSSES, NOTHING, colour_of, signed, step_for
 from reports.sections import ablation
 from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
@@ -82,8 +82,10 @@ def test_a_method_that_cannot_be_removed_and_a_final_without_a_map_are_named():
     kept = {run: one for run, one in sweep.ablations.items() if one not in maps_of(sweep, replace(CELL, task="rte"))}
     sweep = replace(sweep, manifest=replace(sweep.manifest, methods=methods), ablations=kept)
     text = ablation.text(sweep)
-    assert f"- {methods[label].title}: no map; zeros in parameters of its own do not remove this method." in text
-    assert "1 cell without a final whose map was kept: minilm/rte/adapter." in text
+    assert (
+        f"- {methods[label].title}: no ablation; this method cannot be removed by setting parameters to zero." in text
+    )
+    assert "1 cell without a stored ablation of a final: minilm/rte/adapter." in text
     assert sweep.ablation_scores[CELL] is not None
     names = [
         name for name, figure in drawn(sweep) if name.startswith("ablation") and assert_readable(name, figure) is None
@@ -143,10 +145,10 @@ def test_steps_are_round_and_hold_the_largest_change(largest, step):
 
 
 def test_a_change_has_the_colour_of_the_nearest_step():
-    assert shade(0.49, 1.0) is NOTHING
-    assert shade(-0.5, 1.0) is LOSSES[0]
-    assert shade(2.4, 1.0) is GAINS[1]
-    assert shade(-99.0, 1.0) is LOSSES[3]
+    assert colour_of(0.49, 1.0) is NOTHING
+    assert colour_of(-0.5, 1.0) is LOSSES[0]
+    assert colour_of(2.4, 1.0) is GAINS[1]
+    assert colour_of(-99.0, 1.0) is LOSSES[3]
     assert [signed(number, 1) for number in (-0.04, 0.26, -12.0)] == ["0.0", "+0.3", "−12.0"]
 
 

@@ -130,7 +130,7 @@ def test_code_of_earlier_calls_is_told(tmp_path):
     )
 
 
-def test_a_long_stamp_is_told_to_its_end(tmp_path):
+def test_a_long_list_of_reductions_is_shown_to_its_end(tmp_path):
     stamp = [f"--methods {'m' * 250}", "--seeds 2 instead of 3", "--epochs 3 instead of 20"]
     text = summary_of(tmp_path, [final(CELL, 1, 80.0)], stamp=stamp)
     assert f"{stamp[0]}; {stamp[1]}; {stamp[2]}\n" in text

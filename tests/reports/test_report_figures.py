@@ -14,9 +14,9 @@ from scipy import stats
 
 from reports.data.store import read
 from reports.plots import FIGURES, curves, efficiency_curves, label_placement, search_history, settings, tries
-from reports.plots.canvas import WIDTH, fitted, room_of, width_of
+from reports.plots.canvas import WIDTH, score_margin, truncate_to_width, width_of
 from reports.plots.drawing import STYLE
-from reports.plots.method_styles import FAMILIES, look, ordered
+from reports.plots.method_styles import FAMILIES, family_style, methods_by_family
 from reports.sections import results
 from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
@@ -35,10 +35,10 @@ def drawn(sweep):
     """Every figure of the sweep with its name, laid out."""
     with mpl.rc_context(STYLE):
         for kind in FIGURES.values():
-            for sheet in kind(sweep):
-                figure = sheet.draw()
+            for entry in kind(sweep):
+                figure = entry.draw()
                 figure.draw_without_rendering()
-                yield sheet.name, figure
+                yield entry.name, figure
 
 
 def texts(figure):
@@ -112,7 +112,7 @@ def test_every_figure_says_its_unit_and_its_n():
 
 
 def test_families_differ_in_marker_and_have_contrast_on_white_and_on_black():
-    assert len({look.marker for look in FAMILIES.values()}) == len(FAMILIES)
+    assert len({style.marker for style in FAMILIES.values()}) == len(FAMILIES)
     for family in FAMILIES.values():
         assert contrast(family.colour, "#ffffff") >= 4.5
         assert contrast(family.dark, "#16181b") >= 4.5
@@ -133,14 +133,14 @@ def linear(channel):
 def test_methods_stand_by_family_and_then_by_size():
     sweep = in_memory(*made_up(16, tasks=("mrpc",)))
     results = sweep.results
-    order = ordered(sweep, "minilm")
+    order = methods_by_family(sweep, "minilm")
     families = [sweep.manifest.methods[label].family for label in order]
     assert families == sorted(families, key=list(FAMILIES).index)
     for one, other in pairwise(order):
         if sweep.manifest.methods[one].family == sweep.manifest.methods[other].family:
             sizes = [results[Cell(model="minilm", task="mrpc", method=m)].counts.trained for m in (one, other)]
             assert sizes[0] <= sizes[1]
-    assert look("a family of one's own").marker not in {known.marker for known in FAMILIES.values()}
+    assert family_style("a family of one's own").marker not in {known.marker for known in FAMILIES.values()}
 
 
 def test_budget_curves_are_of_the_tries_that_ended(known):
@@ -202,12 +202,12 @@ def test_series_are_rows_of_one_method_that_differ_in_one_number():
 
 def test_a_difference_within_all_intervals_does_not_fill_a_panel():
     alike = pd.DataFrame({"mean": [73.4, 73.5], "low": [69.0, 69.5], "high": [77.8, 77.5]})
-    assert room_of(alike) == pytest.approx(4.2)
+    assert score_margin(alike) == pytest.approx(4.2)
     vast = alike.assign(low=0.0, high=100.0)
-    assert room_of(vast) == 5.0
+    assert score_margin(vast) == 5.0
     apart = pd.DataFrame({"mean": [70.0, 80.0], "low": [69.0, 79.0], "high": [71.0, 81.0]})
-    assert room_of(apart) == 5.0
-    assert room_of(alike.assign(low=math.nan, high=math.nan)) == 0.5
+    assert score_margin(apart) == 5.0
+    assert score_margin(alike.assign(low=math.nan, high=math.nan)) == 0.5
 
 
 def test_a_line_is_a_string_of_boxes_without_gaps():
@@ -218,7 +218,7 @@ def test_a_line_is_a_string_of_boxes_without_gaps():
 
 
 def test_figures_of_settings_exist_only_for_spaces_with_such_rows(known):
-    assert settings.sheets(known) == []
+    assert settings.figures(known) == []
 
 
 def test_curves_hold_every_epoch_of_every_trial(known):
@@ -269,8 +269,8 @@ def test_stacked_labels_keep_their_distance_order_and_bounds():
 
 
 def test_texts_are_cut_to_the_width_they_have():
-    assert fitted("short", WIDTH, 7) == "short"
-    cut = fitted("far too long for the place " * 9, 1.0, 7)
+    assert truncate_to_width("short", WIDTH, 7) == "short"
+    cut = truncate_to_width("far too long for the place " * 9, 1.0, 7)
     assert cut.endswith("…")
     assert width_of(cut, 7) <= 1.0
-    assert fitted("no room", 0.01, 7) == ""
+    assert truncate_to_width("no room", 0.01, 7) == ""

@@ -128,7 +128,7 @@ def test_winners_show_configuration_validation_score_and_edge(sweep):
     assert row["hyperparameters"] == "lr 0.0005, batch_size 8"
     assert (row["best_score"], row["best_epoch"], row["epochs"]) == (81.0, 2, 3)
     assert row["at_edge"] == "lr highest"
-    assert "10 winners sit at the edge" in winners.text(sweep)
+    assert "10 winners are at the edge" in winners.text(sweep)
 
 
 def test_budgets_count_trials_by_how_they_ended_and_add_up_hours(sweep):

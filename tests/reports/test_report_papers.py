@@ -9,7 +9,7 @@ import pytest
 
 from reports.build import build
 from reports.data.manifest import MethodFacts
-from reports.data.papers import EVERY, SECONDS, Printed, find, nominal_percent, paper_of, papers
+from reports.data.papers import EVERY, SECONDS, PaperTable, find, nominal_percent, paper_of, papers
 from reports.data.store import read
 from reports.sections import paper
 from reports.statistics.analysis import analyze
@@ -155,7 +155,7 @@ def tables():
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), tables(), ids=lambda value: value.name if isinstance(value, Printed) else value
+    ("name", "table"), tables(), ids=lambda value: value.name if isinstance(value, PaperTable) else value
 )
 def test_every_fact_names_methods_tasks_metrics_and_encoders_that_exist(name, table):
     assert table.encoder in ("", *KNOWN_CONFIGS)

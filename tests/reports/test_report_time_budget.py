@@ -35,7 +35,7 @@ def test_the_head_of_the_report_says_that_a_time_budget_ended_the_searches(ended
     sweep, uri = ended
     head = build(uri, "sweep-1", tmp_path).read_text(encoding="utf-8").split("## ")[0]
     assert "> **Reduced budget, not a result of the full protocol:** --budget 40h ended the searches early" in head
-    assert sweep.manifest.stamp == ("--budget 40h ended the searches early",)
+    assert sweep.manifest.reductions == ("--budget 40h ended the searches early",)
     assert "So far" not in head
 
 
@@ -69,7 +69,7 @@ def test_a_cell_that_the_budget_left_without_a_result_has_no_winner_rather_than_
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A search that went on after finals of another winner had opened the test split."""
+    """A search that went on after finals of another winner had been scored on the test split."""
     replaced = [final(ADAPTER, 100 + seed, 60.0, phase="replaced", params={"lr": 5e-4}) for seed in range(3)]
     trials = [FakeTrial(cell=ADAPTER, name=f"a{i}") for i in range(4)] + replaced
     trials += [final(ADAPTER, seed, 80.0 + seed) for seed in range(3)]
@@ -88,9 +88,9 @@ def test_finals_of_an_earlier_winner_count_in_no_result_and_are_named(extended):
     assert (spent["finals"], spent["final_hours"]) == (3, pytest.approx(6 * 72 / 3600))
 
 
-def test_a_search_that_went_on_after_the_test_was_opened_says_so_at_the_top(extended):
-    assert "after a time budget had ended the searches and finals had opened the test split" in "".join(
-        extended.manifest.stamp
+def test_a_search_that_went_on_after_the_test_split_was_scored_says_so_at_the_top(extended):
+    assert "after a time budget had ended them and finals had been scored on the test split" in "".join(
+        extended.manifest.reductions
     )
     assert "searches of all cells at one moment" not in budget.text(extended)
     assert all(section.text is None or section.text(extended) is not None for section in SECTIONS.values())

@@ -1,4 +1,4 @@
-"""Attention over packed rows: the only step in which it matters where examples begin and end.
+"""Attention over packed rows: the only step that depends on where examples begin and end.
 
 Inside it the examples are spread to [B, H, L, D/H]; every padded place repeats a token of its own example, never of another
 one, so that a trial full of NaN cannot reach another one through a product with zero. Trials whose method adds keys and
@@ -61,7 +61,7 @@ def attend(
 ) -> Tensor:
     """The heads' joined outputs [1, n, D] for queries [1, n, D] on keys and values [1, N, D].
 
-    n is N, or K E if only the first token of each example asks.
+    n is N, or K E if only the first token of each example has a query.
 
     products: the context in which matrix products are computed, which sets their precision.
     explicit: compute scores and probabilities as tensors of their own, for dropout or a second derivative.
@@ -103,7 +103,7 @@ def attend(
 
 
 def _chosen(x: Tensor, places: Tensor) -> Tensor:
-    """x[places]; where every row has as many examples, that is x itself."""
+    """x[places]; x itself if all rows have equally many examples."""
     return x if len(x) == len(places) else x.index_select(0, places)
 
 
@@ -113,6 +113,6 @@ def _heads(x: Tensor, H: int) -> Tensor:
 
 
 def _hide(there: Tensor, H: int) -> Tensor:
-    """[B, 1, 1, L] -> [B H, 1, L]: 0 for keys that are there, else -inf."""
+    """[B, 1, 1, L] -> [B H, 1, L]: 0 for existing keys, else -inf."""
     hide = torch.zeros(there.shape, device=there.device).masked_fill_(~there, float("-inf"))
     return hide.expand(-1, H, -1, -1).flatten(0, 1)

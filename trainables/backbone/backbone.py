@@ -4,8 +4,9 @@ Transformers loads the modules; their own forward functions are not used. The fo
 families: embeddings, then per layer attention and the feed-forward part, each followed by dropout, residual and LayerNorm. At
 each site it calls the `EncoderPass`, which knows the trials. The modules stay in evaluation mode; dropout is drawn per trial.
 
-Legend: K slots, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the feed-forward
-layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers of layer l.
+Legend: K trials, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the
+feed-forward layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers
+of layer l.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ TO_RESIDUAL: tuple[Site, ...] = tuple(maps[-1] for maps in SUBLAYERS.values())
 
 
 class EncoderPass(Protocol):
-    """What one pass over packed rows does at the sites of the encoder.
+    """The operations of one forward pass over packed rows at the sites of the encoder.
 
     All h are [1, n, width], of the tokens that `tokens` selects.
     """
 
     rows: Rows
-    # Whether attention computes its scores and probabilities as tensors of their own.
+    # Whether attention computes scores and probabilities as explicit tensors instead of in a fused kernel.
     explicit: bool
 
     def select_query_positions(self, layer: int) -> TokenSelection:
-        """The tokens whose queries a layer computes, and that go on from there."""
+        """The tokens whose queries, and all states after them, a layer computes."""
 
     def insert_virtual_tokens(self, h: Tensor) -> Tensor:
         """Word embeddings [1, N, D] with those of the methods' virtual tokens in their positions."""
@@ -59,7 +60,7 @@ class EncoderPass(Protocol):
         residual: Tensor | None = None,
         query: Tensor | None = None,
     ) -> Tensor:
-        """Apply each method's formula. x: the input of the linear map or of the sub-layer; None for what a site does not have."""
+        """Apply each method's formula. x: input of the linear map or of the sub-layer. Tensors that a site lacks are None."""
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
         """Keys and values that methods add in a layer whose query map reads x."""
@@ -120,7 +121,7 @@ class Backbone:
         return module
 
     def map_at(self, layer: int, site: Site) -> nn.Linear:
-        """The linear map whose output the site is."""
+        """The linear map whose output is this site."""
         return self._maps[layer][site]
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -131,7 +132,7 @@ class Backbone:
         return value
 
     def products(self) -> AbstractContextManager[object]:
-        """The context of matrix products without frozen weights in them, so that they have this precision too."""
+        """The context for matrix products without frozen weights, which sets their precision."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)

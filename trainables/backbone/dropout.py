@@ -4,7 +4,7 @@ One fill per trial and step covers every place: the embeddings and two sub-layer
 probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
 so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
 
-Legend: K slots, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
+Legend: K trials, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
 a method adds, H heads.
 """
 
@@ -20,11 +20,11 @@ from trainables.backbone.packing import Rows
 from trainables.methods.spec import Shape
 from trainables.seeds import derive
 
-LANES = 4  # 16-bit numbers in one 64-bit draw
+DRAWS_PER_WORD = 4  # 16-bit numbers in one 64-bit draw
 
 
 class DropoutFactors:
-    """The dropout factors of one step: 0 or 1 / (1 - rate), per place."""
+    """The dropout factors of one step: 0 or 1 / (1 - rate)."""
 
     def __init__(
         self,
@@ -37,15 +37,17 @@ class DropoutFactors:
         prefixes: list[int],
         prefix: list[float],
     ):
-        """All per row: (trial seed, step); rates of hidden states, attention, head; keys that the method adds, and their rate."""
+        """One entry per row: (trial seed, step); rates of hidden states, attention probabilities and head; keys that the method
+        adds, and their rate.
+        """
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
-        # What lies beyond a row's own end stays as it was found in memory, but finite: no real token ever reads it.
-        self._hidden = _room(device, any(hidden), places, 1, N, d)
-        self._head = _room(device, any(head), 2, K, max(rows.examples), d)
-        self._attention = _room(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
-        self._prefix = _room(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
+        # Entries beyond the end of a row are undefined but finite: no real token reads them.
+        self._hidden = _allocate(device, any(hidden), places, 1, N, d)
+        self._head = _allocate(device, any(head), 2, K, max(rows.examples), d)
+        self._attention = _allocate(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
+        self._prefix = _allocate(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
         b = 0
         for k, seed in enumerate(seeds):
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
@@ -69,7 +71,7 @@ class DropoutFactors:
             b += e
 
     def hidden(self, place: int) -> Tensor | None:
-        """Factors [1, N, D] at a place: 0 embeddings, 2 l + 1 attention output and 2 l + 2 feed-forward of layer l."""
+        """Factors [1, N, D]. `place`: 0 for the embeddings, 2 l + 1 and 2 l + 2 for the sub-layers of layer l."""
         return None if self._hidden is None else _tensor(self._hidden[place])
 
     def head(self, which: int) -> Tensor | None:
@@ -85,25 +87,25 @@ class DropoutFactors:
         return _tensor(self._prefix[layer])
 
 
-def _room(device: torch.device, wanted: bool, *shape: int) -> Any:
-    """Memory for factors: an array on the CPU, a tensor elsewhere, None where nothing is dropped."""
+def _allocate(device: torch.device, wanted: bool, *shape: int) -> Any:
+    """Memory for factors: an array on the CPU, a tensor elsewhere, None without dropout."""
     if not wanted:
         return None
     return np.zeros(shape, np.float32) if device.type == "cpu" else torch.zeros(shape, device=device)
 
 
-def _fill(room: Any, bits: Any, rate: float) -> None:
+def _fill(out: Any, bits: Any, rate: float) -> None:
     scale = 1 / (1 - rate)
-    kept = bits >= round(rate * 65536) - 32768
-    if isinstance(room, Tensor):
-        torch.mul(kept, scale, out=room)
+    retained = bits >= round(rate * 65536) - 32768
+    if isinstance(out, Tensor):
+        torch.mul(retained, scale, out=out)
     else:
-        np.multiply(kept, np.float32(scale), out=room)
+        np.multiply(retained, np.float32(scale), out=out)
 
 
 def random_bits(number: int, seed: int, device: torch.device) -> Any:
     """Random bits of one trial and step, [number]."""
-    words = -(-number // LANES)
+    words = -(-number // DRAWS_PER_WORD)
     if device.type == "cpu":
         return np.random.SFC64(seed).random_raw(words).view(np.int16)[:number]
     generator = torch.Generator(device).manual_seed(seed)

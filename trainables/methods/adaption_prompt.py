@@ -1,11 +1,11 @@
-"""AdaptionPrompt, or LLaMA-Adapter (Zhang et al. 2024, ICLR): prompts in the attention of the top layers, behind a gate of zero.
+"""AdaptionPrompt, or LLaMA-Adapter (Zhang et al. 2024, ICLR): gated prompts in the attention of the top layers.
 
     context_h = softmax(q_h K_h^T / sqrt(d_h)) V_h + tanh(g_h) softmax(q_h K'_h^T / sqrt(d_h)) V'_h,    per head h
     K', V' = the layer's frozen key and value maps, biases included, of P [l, D]
 
 Two separate softmaxes, so that g = 0 is exactly the frozen model. P starts at N(0, 1). As in the authors' code the gate is one
 number per head, through tanh (peft has one per layer, without tanh). Their model is a decoder with rotary positions; an
-encoder's keys carry none, so neither do the prompts'. Nothing is dropped from the prompts' attention.
+encoder's keys have none, and neither have the prompts'. There is no dropout on the prompts' attention.
 Trap: while the gate is zero the prompts have no gradient; it moves first.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptionPrompt(Method):
-    """`layers`: how many of the highest; `length`: l."""
+    """`layers`: number of layers, counted from the top; `length`: l."""
 
     title: ClassVar[str] = "AdaptionPrompt"
     paper: ClassVar[str] = "Zhang et al. 2024"
@@ -49,7 +49,7 @@ class AdaptionPrompt(Method):
         if layer < shape.layers - self.layers:
             return {}
         return {
-            "prompt": Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False),
+            "prompt": Parameter(shape=(self.length, shape.width), init=normal(1), decayed=False),
             "gate": Parameter(shape=(shape.heads,)),
         }
 

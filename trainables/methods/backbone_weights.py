@@ -1,6 +1,6 @@
 """Methods that train the encoder's own weights, or what these are computed from. Each trial needs a backbone of its own.
 
-Legend: K slots, L layers.
+Legend: K trials, L layers.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True, kw_only=True)
 class WeightMethod(Method):
-    """What is trained is told tensor by tensor of the encoder, by the names of transformers.
+    """Base of methods whose parameters are declared for each tensor of the encoder, by its name in transformers.
 
-    In names of parameters they stand behind "backbone.".
+    Names of these parameters begin with "backbone.".
     """
 
     shares_backbone: ClassVar[bool] = False
-    # Parts for which each training step draws noise, uniform in (0, 1) and of the part's shape.
+    # Names of the parts that get noise in each training step: uniform in (0, 1), of the part's shape.
     noisy: ClassVar[tuple[str, ...]] = ()
-    # Whether everything, the head too, is put back to its start before the second phase; else only what the mask keeps out.
+    # Whether all parameters, the head too, are reset to their initial values before the second phase; else only pruned entries.
     rewinds: ClassVar[bool] = False
 
     @property
     def gradient_share(self) -> float:
-        """Share of all gradients, drawn anew for each step, that this step uses, divided by it."""
+        """Fraction of gradient entries that a step uses. They are drawn anew for each step, and divided by this fraction."""
         return 1.0
 
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
-        """The parameters trained for a tensor: none; {"": ...} the tensor itself; or parts that `effective` combines."""
-        return {"": Parameter(shape=tensor.shape, start=FROZEN)}
+        """The parameters for a tensor: {} if it is frozen, {"": ...} for itself, or parts that `effective` combines."""
+        return {"": Parameter(shape=tensor.shape, init=FROZEN)}
 
     def declared_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
         """Those of the backbone's tensors first: "backbone.<tensor>", or "backbone.<tensor>.<part>"."""
@@ -50,12 +50,12 @@ class WeightMethod(Method):
         yield from super().declared_parameters(shape)
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
-        """The weight that is used, from the pretrained one and its trained parts [1, ...]; `noise` None: in evaluation."""
+        """The weight of a forward pass, from the pretrained weight and its parts [1, ...]. `noise` is None in evaluation."""
         raise NotImplementedError
 
     def settled(self, p: Values) -> dict[str, Tensor]:
-        """What parts of a computed weight become when the first phase is over, before the mask is drawn."""
+        """New values for parts of a computed weight at the end of the first phase, before the mask is drawn."""
         return {}
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
         return name.startswith(BACKBONE)

@@ -3,7 +3,7 @@
 A method file never imports torch. Its formula is written with operators and tensor methods, so that with parameters of
 shape [K, ...] it is K trials in one batched product; a leading K is added by the engine, never by the method.
 
-Legend: K slots, T tokens of a slot's row, b examples of all rows, D width, l virtual tokens.
+Legend: K trials, T tokens of a trial's row, b examples of all rows, D width, l virtual tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# How the names of parameters that all sites share begin.
+# Prefix of the names of parameters that all sites share.
 SHARED = "shared"
 
 
@@ -38,7 +38,7 @@ class Method(ABC):
     family: ClassVar[MethodFamily]
     # Every site at which it may act; `parameters` says where it does.
     sites: ClassVar[tuple[Site, ...]] = ()
-    # What is worth searching beside the batch size, and where: the grid of its learning rate, and of its own settings.
+    # Recommended search ranges: its learning rate and its own settings.
     search: ClassVar[Mapping[str, Dimension]] = {}
     # Which parameters of all LayerNorms are trained beside its own.
     norms: ClassVar[Literal["none", "biases", "all"]] = "none"
@@ -46,17 +46,17 @@ class Method(ABC):
     # six epochs: what the tests of all methods use.
     example: ClassVar[Mapping[str, Scalar]] = {}
     example_lr: ClassVar[float] = 3e-3
-    # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/weights.py`.
+    # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/backbone_weights.py`.
     shares_backbone: ClassVar[bool] = True
-    # Parts into which the planned epochs are cut. With two, the mask is drawn where the second one begins, which is then a
-    # training of its own: schedule, moments, best epoch and patience start again. With one it is drawn before the first step.
+    # Parts into which the planned epochs are cut. With two, the mask is drawn where the second one begins, and that phase has a
+    # schedule, moments, a best epoch and patience of its own. With one, the mask is drawn before the first step.
     phases: ClassVar[Literal[1, 2]] = 1
     # Whether `penalty` adds to its loss.
     penalised: ClassVar[bool] = False
-    # Parameters of its sites that take the method out of a layer when they are zero there, LayerNorms and head left as trained;
-    # none where zeros do not do that. See `trainables/training/layer_ablation.py`.
+    # Parameters that remove the method from a layer when they are zero there; empty if zeros do not do that.
+    # See `trainables/training/layer_ablation.py`.
     removed_at_zero: ClassVar[tuple[str, ...]] = ()
-    # Tensors of memory, as large as the parameters, that `after_step` keeps beside Adam's moments.
+    # Number of tensors, as large as the parameters, that `after_step` keeps between steps beside Adam's moments.
     memories: ClassVar[int] = 0
 
     def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
@@ -74,27 +74,27 @@ class Method(ABC):
 
     @property
     def mask(self) -> Mask | None:
-        """The mask that holds from the first step, or the second phase, to the last."""
+        """The pruning mask, in force from the first step, or from the second phase, to the end; None without pruning."""
         return None
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
-        """Whether the entries of this parameter compete for a place in the mask; all others are kept."""
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
+        """Whether the method's mask ranks the entries of this parameter. All other parameters stay trainable."""
         return len(parameter.shape) > 1 and parameter.decayed and not name.startswith("head.")
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        """What a site of a layer holds; nothing where the method does not act. The embeddings are layer 0."""
+        """The parameters at a site of a layer; empty where the method does not act. The embeddings are layer 0."""
         return {}
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
-        """What all sites have in common."""
+        """Parameters that all sites share."""
         return {}
 
     def constants(self, shape: Shape) -> dict[str, Parameter]:
-        """Tensors that every trial of these settings has in common and none trains; [...], without K."""
+        """Tensors that all trials with these settings share and none trains; [...], without K."""
         return {}
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
-        """Starts of the parameters declared FROZEN, from the frozen weight [in, out] of their site."""
+        """Initial values of the parameters declared FROZEN, from the frozen weight [in, out] of their site."""
         return {}
 
     @property
@@ -118,9 +118,9 @@ class Method(ABC):
 
     @property
     def reads_all_tokens(self) -> bool:
-        """Whether anything after the last layer's keys and values looks at more than each example's first token.
+        """Whether the head, or a site behind the last layer's keys and values, reads more than each example's first token.
 
-        If nothing in a pass does, that layer goes on with first tokens alone, T of which are E.
+        If no method in a pass does, the last layer computes the rest for first tokens alone; T is then the number of examples.
         """
         return self.head_reads == "mean"
 
@@ -136,12 +136,12 @@ class Method(ABC):
         """Keys and values [K, l, D], or [b, l, D] where they differ from example to example."""
         raise NotImplementedError
 
-    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
-        """Vectors drawn anew for each training step; the formula finds them among its parameters, as [K, 1, n]."""
+    def sample_step_inputs(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
+        """Random vectors of one training step [n]; the formula finds them among its parameters, as [K, 1, n]."""
         return {}
 
-    def rest(self, shape: Shape) -> Mapping[str, ArrayLike]:
-        """The same for evaluation."""
+    def eval_inputs(self, shape: Shape) -> Mapping[str, ArrayLike]:
+        """The constants that take their place in evaluation."""
         return {}
 
     def penalty(self, everything: Mapping[str, Values]) -> Tensor:
@@ -163,7 +163,7 @@ class Method(ABC):
         """
         kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[self.norms]
         for number in range(2 * shape.layers + 1):
-            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), start=FROZEN)) for kind in kinds)
+            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in kinds)
         places = [(layer, site) for layer in range(shape.layers) for site in self.sites if site != "embeddings"]
         for layer, site in [*places, *((0, site) for site in self.sites if site == "embeddings")]:
             yield from ((f"{layer}.{site}.{name}", p) for name, p in self.parameters(shape, layer, site).items())
@@ -172,23 +172,23 @@ class Method(ABC):
     def counts(self, shape: Shape) -> tuple[int, int]:
         """(weights, module): numbers that training moves, in matrices alone and with vectors; LayerNorms and head excluded.
 
-        Of the parameters that a mask prunes before the first step, what it keeps counts as weights.
+        Where a mask prunes before the first step, the entries that stay trainable count as weights.
         """
         weights, module, pruned = 0, 0, []
         for name, parameter in self.declared_parameters(shape):
             size = math.prod(parameter.shape) if parameter.trained and not name.startswith("norm.") else 0
-            if self.mask and self.phases == 1 and self.competes(name, parameter):
+            if self.mask and self.phases == 1 and self.is_prunable(name, parameter):
                 pruned.append(size)
             else:
                 module += size
                 weights += size if len(parameter.shape) > 1 else 0
-        kept = 0
+        num_kept = 0
         if self.mask:
-            kept = sum(map(self.mask.kept, pruned if self.mask.each else [sum(pruned)]))
-        return weights + kept, module + kept
+            num_kept = sum(map(self.mask.num_kept, pruned if self.mask.each else [sum(pruned)]))
+        return weights + num_kept, module + num_kept
 
     def stored(self, shape: Shape) -> float:
-        """What has to be kept of `module` after training, in numbers of 32 bits."""
+        """How many numbers of 32 bits have to be stored to use the trained module. By default all of `module`."""
         return self.counts(shape)[1]
 
     def settings(self) -> dict[str, Any]:

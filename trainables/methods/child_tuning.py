@@ -55,10 +55,10 @@ class ChildTuningD(Full):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="batch_fisher", keep=self.keep)
+        return Mask(score="batch_fisher", density=self.keep)
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
         return name.startswith(BACKBONE) and parameter.prunable
 
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
-        return {"": Parameter(shape=tensor.shape, start=FROZEN, prunable=tensor.layer is not None)}
+        return {"": Parameter(shape=tensor.shape, init=FROZEN, prunable=tensor.layer is not None)}

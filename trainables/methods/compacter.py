@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacter(Method):
-    """`r`: width of the bottleneck; `n`: terms of a sum, which divides both widths."""
+    """`r`: width of the bottleneck; `n`: terms of a sum, a divisor of both widths."""
 
     title: ClassVar[str] = "Compacter"
     paper: ClassVar[str] = "Karimi Mahabadi et al. 2021"
@@ -55,16 +55,16 @@ class Compacter(Method):
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r, n = shape.width, self.r, self.n
         return {
-            "down_left": Parameter(shape=(n, d // n, 1), start=GLOROT),
-            "down_right": Parameter(shape=(n, 1, r // n), start=GLOROT),
+            "down_left": Parameter(shape=(n, d // n, 1), init=GLOROT),
+            "down_right": Parameter(shape=(n, 1, r // n), init=GLOROT),
             "down_bias": Parameter(shape=(r,)),
-            "up_left": Parameter(shape=(n, r // n, 1), start=GLOROT),
-            "up_right": Parameter(shape=(n, 1, d // n), start=GLOROT),
+            "up_left": Parameter(shape=(n, r // n, 1), init=GLOROT),
+            "up_right": Parameter(shape=(n, 1, d // n), init=GLOROT),
             "up_bias": Parameter(shape=(d,)),
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
-        return {"rule": Parameter(shape=(self.n, self.n, self.n), start=normal(1e-4))}
+        return {"rule": Parameter(shape=(self.n, self.n, self.n), init=normal(1e-4))}
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         down, up = kronecker_sum(p.rule, p.down_left @ p.down_right), kronecker_sum(p.rule, p.up_left @ p.up_right)

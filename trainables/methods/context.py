@@ -1,6 +1,6 @@
 """What a method's formula receives: its parameters as tensors, and the context of the site where it acts.
 
-Legend: K slots, T tokens of a slot's row, b examples of all rows, D width, F width of the feed-forward layer, l virtual tokens.
+Legend: K trials, T tokens of a trial's row, b examples of all rows, D width, F width of the feed-forward layer, l virtual tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StepValues:
 
 
 class SiteContext(Protocol):
-    """What a formula may ask of the place where it acts."""
+    """The site in a forward pass where a formula acts, and the tensors that the formula may read there."""
 
     layer: int
     site: Site
@@ -63,8 +63,8 @@ class SiteContext(Protocol):
     def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
         """Weight [in, out] and bias [out] of a linear map of this layer."""
 
-    def start(self, name: str) -> Tensor:
-        """What a parameter declared FROZEN started from; the same for every trial, without K."""
+    def initial_value(self, name: str) -> Tensor:
+        """The initial value of a parameter declared FROZEN; the same for every trial, without K."""
 
     def norm(self, h: Tensor) -> Tensor:
         """The frozen LayerNorm that follows this output, of h [K, T, D]."""
@@ -73,13 +73,13 @@ class SiteContext(Protocol):
         """Mean over each example's own tokens: z [K, T, n] -> [b, 1, n]."""
 
     def to_tokens(self, m: Tensor) -> Tensor:
-        """An example's value for each of its tokens: m [b, 1, n] -> [K, T, n]."""
+        """Repeats each example's value for all of its tokens: m [b, 1, n] -> [K, T, n]."""
 
     def to_examples(self, v: Tensor) -> Tensor:
-        """A trial's value for each of its examples: v [K, l, n] -> [b, l, n]."""
+        """Repeats each trial's value for all of its examples: v [K, l, n] -> [b, l, n]."""
 
     def real(self) -> Tensor:
-        """[K, T, 1]: 1 for tokens, 0 for what fills a row up."""
+        """[K, T, 1]: 1 for tokens, 0 for padding."""
 
-    def keep(self, name: str, value: Tensor) -> None:
-        """In training: the new value of a parameter that gradients do not move (running statistics), after this step."""
+    def update_buffer(self, name: str, value: Tensor) -> None:
+        """In training: set a parameter that gets no gradient (running statistics) to `value` at the end of this step."""

@@ -9,9 +9,9 @@ with a learning rate of 0.1 of their own; evaluation takes the gates without noi
 then the `keep` share of the backbone with the largest |z * delta| stays, everything else is put back to the pretrained value,
 and the other half trains those differences under the fixed mask, moments and schedule fresh. No epoch of the first half can
 be the trial's best. The head is trained without gates. Decay acts on delta, hence pulls towards the pretrained weights.
-Traps: few steps leave most gates open, and it is the projection that makes the result sparse; the authors' alphas were never
+Traps: after few steps most gates are open, and only the projection makes the result sparse; the authors' alphas were never
 scheduled or clipped with the rest, here they are; counted are differences and gates, all of which move; training takes
-several copies of the model; `stored` is the differences left, without their places.
+several copies of the model; `stored` counts the differences that are left, without their indices.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from trainables.methods.validate import require_number
 if TYPE_CHECKING:
     from torch import Tensor
 
-START, GATE_LR = 5.0, 0.1
-# From here on a gate is 1 whatever the noise, and has no gradient.
+ALPHA_INIT, GATE_LR = 5.0, 0.1
+# A gate with this alpha is 1 for any noise, and has no gradient.
 OPEN = 100.0
 
 
@@ -58,14 +58,16 @@ class DiffPruning(WeightMethod):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="change", keep=self.keep)
+        return Mask(score="change", density=self.keep)
 
-    def competes(self, name: str, parameter: Parameter) -> bool:
+    def is_prunable(self, name: str, parameter: Parameter) -> bool:
         return name.endswith(".delta")
 
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
-        gate = Parameter(shape=tensor.shape, start=constant(START), decayed=False, lr=GATE_LR)
-        shared = {"shared_alpha": Parameter(shape=(1,), start=constant(START), lr=GATE_LR)} if self.structured else {}
+        gate = Parameter(shape=tensor.shape, init=constant(ALPHA_INIT), decayed=False, lr=GATE_LR)
+        shared = (
+            {"shared_alpha": Parameter(shape=(1,), init=constant(ALPHA_INIT), lr=GATE_LR)} if self.structured else {}
+        )
         return {"delta": Parameter(shape=tensor.shape), "alpha": gate, **shared}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
@@ -88,4 +90,4 @@ class DiffPruning(WeightMethod):
         return {"delta": self._difference(p, None), **opened}
 
     def stored(self, shape: Shape) -> float:
-        return self.mask.kept(shape.encoder)
+        return self.mask.num_kept(shape.encoder)

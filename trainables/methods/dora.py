@@ -29,7 +29,7 @@ class DoRA(LoRA):
     removed_at_zero: ClassVar[tuple[str, ...]] = ()  # the magnitude has moved
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        return {**super().beside(inputs, outputs), "magnitude": Parameter(shape=(outputs,), start=FROZEN)}
+        return {**super().beside(inputs, outputs), "magnitude": Parameter(shape=(outputs,), init=FROZEN)}
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
         return {"magnitude": weight.norm(dim=0)}
@@ -43,4 +43,4 @@ class DoRA(LoRA):
         down, up, s = p.down.detach(), p.up.detach(), self.scale
         across = ((down.mT @ at.weight) * up).sum(1, keepdim=True)
         own = ((down.mT @ down @ up) * up).sum(1, keepdim=True)
-        return (at.start("magnitude").square() + 2 * s * across + s * s * own).sqrt()
+        return (at.initial_value("magnitude").square() + 2 * s * across + s * s * own).sqrt()

@@ -38,10 +38,10 @@ class DyLoRA(LoRA):
         if not isinstance(self.frozen, bool):
             raise ValueError(f"frozen = {self.frozen!r}: must be True or False")
 
-    def draws(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
+    def sample_step_inputs(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
         return self._at_rank(int(random.integers(1, self.r + 1)))
 
-    def rest(self, shape: Shape) -> Mapping[str, ArrayLike]:
+    def eval_inputs(self, shape: Shape) -> Mapping[str, ArrayLike]:
         return self._at_rank(self.r)
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:

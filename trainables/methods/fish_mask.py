@@ -2,11 +2,11 @@
 
     F_i = sum over examples of (d log p(y|x) / d theta_i)^2, true labels, one example at a time;    g <- g * M, M the top of F
 
-The mask is drawn once, before the first step, in evaluation mode with the new head at its start, which makes it noisy. `keep`
-is a share of the backbone's parameters, the head is trained beside them: the authors count the head inside, so that on
-RoBERTa 95 % of 0.5 % are its head. 256 examples by default, a quarter of the authors' default: each costs a backward pass of
-its own, a batch's squared gradient being something else. Traps: decoupled weight decay would move what is masked, so it is
-masked too; Adam's moments stay dense in memory. `stored` counts the values that changed, not where they are.
+The mask is drawn once, before the first step, in evaluation mode with the new head at its initial values, which makes it noisy.
+`keep` is a share of the backbone's parameters, the head is trained beside them: the authors count the head inside, so that on
+RoBERTa 95 % of 0.5 % are its head. 256 examples by default, a quarter of the authors' default: each needs a backward pass of its
+own, since the squared gradient of a batch is another quantity. Traps: decoupled weight decay would move what is
+masked, so it is masked too; Adam's moments stay dense in memory. `stored` counts the values that changed, without their indices.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from trainables.methods.validate import require_int, require_number
 
 @dataclass(frozen=True, kw_only=True)
 class FishMask(WeightMethod):
-    """`keep`: share of the backbone's parameters that is trained; `examples`: how many the Fisher information is summed over."""
+    """`keep`: share of the backbone's parameters that is trained; `examples`: number of examples in the Fisher information."""
 
     title: ClassVar[str] = "FISH mask"
     paper: ClassVar[str] = "Sung et al. 2021"
@@ -38,4 +38,4 @@ class FishMask(WeightMethod):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="fisher", keep=self.keep, examples=self.examples)
+        return Mask(score="fisher", density=self.keep, examples=self.examples)

@@ -11,12 +11,12 @@
     parallel         h + f(x W_down + b_down) W_up + b_up       x: the sub-layer's input
     multiplicative   h * (1 + f(x W_down + b_down) W_up + b_up)
 
-The paper gives names and no formulas, and no code was released: these definitions are ours. Everything else (starts, places,
-trained LayerNorms) is the Houlsby adapter's, see `adapter.py`.
+The paper gives names and no formulas, and no code was released: these definitions are ours. Everything else (initial values,
+sites, trained LayerNorms) is the Houlsby adapter's, see `adapter.py`.
 Traps: batch norm normalises with its batch in training and with running statistics in evaluation, which are part of the trial's
-state, moved by a tenth per step; 8 examples are few. A bias before it would cancel, and Adam would drive it about by rounding
-errors: b_down is counted as in the other variants, but stays zero. Parallel has no scale and both matrices start small, unlike
-`parallel.py`.
+state, updated with momentum 0.1; 8 examples are few. A bias before it would cancel, and Adam would amplify the rounding
+errors of its gradient: b_down is counted as in the other variants, but stays zero. Parallel has no scale and both matrices start
+small, unlike `parallel.py`.
 """
 
 from __future__ import annotations
@@ -108,16 +108,16 @@ class HoulsbyVariant(Adapter):
         return shape.layers * len(PLACES.get(self.variant, self.sites))
 
     def _more(self, d: int) -> dict[str, Parameter]:
-        """What a variant has beside the Houlsby adapter's parameters."""
+        """The parameters of a variant beside those of the Houlsby adapter."""
         width, declared = d if self.variant == "norm_input" else self.r, {}
         for i in range(self._layers):
-            declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), start=IDENTITY)
+            declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), init=IDENTITY)
             declared[f"extra{i}_bias"] = Parameter(shape=(self.r,))
         if self.variant in ("norm_input", "norm_bottleneck", "batch_norm"):
-            declared |= {"gain": Parameter(shape=(width,), start=ONES), "shift": Parameter(shape=(width,))}
+            declared |= {"gain": Parameter(shape=(width,), init=ONES), "shift": Parameter(shape=(width,))}
         if self.variant == "batch_norm":
             declared["running_mean"] = Parameter(shape=(self.r,), trained=False)
-            declared["running_variance"] = Parameter(shape=(self.r,), start=ONES, trained=False)
+            declared["running_variance"] = Parameter(shape=(self.r,), init=ONES, trained=False)
         return declared
 
     def _activated(self, z: Tensor, p: Values, at: SiteContext) -> Tensor:
@@ -142,8 +142,8 @@ def batch_moments(z: Tensor, p: Values, at: SiteContext) -> tuple[Tensor, Tensor
     number = real.sum(1, keepdim=True)
     mean = (z * real).sum(1, keepdim=True) / number
     variance = ((z - mean).square() * real).sum(1, keepdim=True) / number
-    at.keep("running_mean", p.running_mean.lerp(mean, MOMENTUM))
-    at.keep("running_variance", p.running_variance.lerp(variance * number / (number - 1), MOMENTUM))
+    at.update_buffer("running_mean", p.running_mean.lerp(mean, MOMENTUM))
+    at.update_buffer("running_variance", p.running_variance.lerp(variance * number / (number - 1), MOMENTUM))
     return mean, variance
 
 

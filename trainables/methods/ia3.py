@@ -32,7 +32,7 @@ class IA3(Method):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        return {"scale": Parameter(shape=(shape.ends(site)[1],), start=ONES)}
+        return {"scale": Parameter(shape=(shape.ends(site)[1],), init=ONES)}
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return h * p.scale

@@ -1,11 +1,11 @@
-"""How a parameter is drawn before a trial's first step. Values, so that declarations compare and hash."""
+"""Initializers of parameters. They are values, so that declarations can be compared and hashed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal[
+InitKind = Literal[
     "constant",
     "normal",
     "truncated",
@@ -21,9 +21,9 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Init:
-    """`kind` and its numbers; see the functions below."""
+    """A kind of initializer with its numbers; see the functions below."""
 
-    kind: Kind
+    kind: InitKind
     a: float = 0.0
     b: float = 0.0
 
@@ -37,7 +37,7 @@ def normal(std: float) -> Init:
 
 
 def truncated(std: float) -> Init:
-    """Normal, cut at two deviations."""
+    """Normal, truncated at two standard deviations."""
     return Init("truncated", std)
 
 
@@ -49,11 +49,11 @@ ZEROS, ONES = constant(0.0), constant(1.0)
 IDENTITY = Init("identity")
 # Uniform in +- sqrt(6 / rows): Kaiming's for a ReLU that follows.
 RELU_UNIFORM = Init("relu_uniform")
-# Uniform in +- 1 / sqrt(rows): Kaiming's with a = sqrt(5), as torch's Linear and LoRA's A start.
+# Uniform in +- 1 / sqrt(rows): Kaiming's with a = sqrt(5), as torch's Linear and LoRA's A.
 LINEAR_UNIFORM = Init("linear_uniform")
 # Uniform in +- sqrt(6 / (rows + columns)) of the last two dimensions.
 GLOROT = Init("glorot")
 # What `Method.from_frozen` computes from the frozen weight at the parameter's site.
 FROZEN = Init("frozen")
-# Word vectors of the frozen embeddings, drawn from the whole vocabulary.
+# Vectors of different words, drawn from the frozen word embeddings.
 WORDS = Init("words")

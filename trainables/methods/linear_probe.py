@@ -1,13 +1,14 @@
-"""Linear probe, or feature-based transfer: only the head is trained, on what the frozen encoder says.
+"""Linear probe, or feature-based transfer: only the head is trained, on features of the frozen encoder.
 
     logits = head(features(x)),    features, by `reads`:
     own      the model's own head: BERT's pooled first token and one linear map, RoBERTa's first token, dense, tanh, linear
     first    the first token's last hidden state, one linear map
     mean     the mean of the last hidden states over the example's tokens, one linear map
 
-Dropout acts in training as for every other method: features are not computed once and kept, which would need none.
-Traps: BERT's pooler was trained for another task, so "own" and "first" differ; RoBERTa's first token says little before it is
-tuned, and its own head is no linear probe (592,130 parameters at two classes). "mean" is the fairest, and the default.
+Dropout acts in training as for every other method: features are computed in every step. Computing them once would need none.
+Traps: BERT's pooler was trained for another task, so "own" and "first" differ; RoBERTa's first token carries little information
+before it is tuned, and its own head is no linear probe (592,130 parameters at two classes). "mean" is the fairest, and the
+default.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from trainables.methods.validate import require_one_of
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Method):
-    """`reads`: what the head sees."""
+    """`reads`: the features that the head reads."""
 
     title: ClassVar[str] = "Linear probe"
     paper: ClassVar[str] = "feature-based transfer"

@@ -31,7 +31,7 @@ TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank(Method):
-    """Base of all that act beside linear maps. `targets`: the query and value maps, or all six of a layer."""
+    """Base of the methods that add a branch to linear maps. `targets`: the query and value maps, or all six of a layer."""
 
     family: ClassVar[MethodFamily] = "low rank"
     sites: ClassVar[tuple[Site, ...]] = ALL
@@ -45,11 +45,11 @@ class LowRank(Method):
         return self.beside(*shape.ends(site)) if site in TARGETS[self.targets] else {}
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        """What stands beside one linear map of these widths."""
+        """The parameters of the branch beside a linear map of these widths."""
         raise NotImplementedError
 
     def ends(self, shape: Shape) -> list[tuple[int, int]]:
-        """Widths of what comes in and goes out, for every map that it acts beside."""
+        """(Input width, output width) of every map with a branch."""
         return shape.layers * [shape.ends(site) for site in TARGETS[self.targets]]
 
 
@@ -74,7 +74,7 @@ class LoRA(LowRank):
 
     @property
     def strength(self) -> float:
-        """alpha, or what stands for it."""
+        """alpha, or its default."""
         return 2 * self.r if self.alpha is None else self.alpha
 
     @property
@@ -83,7 +83,7 @@ class LoRA(LowRank):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=LINEAR_UNIFORM),
+            "down": Parameter(shape=(inputs, self.r), init=LINEAR_UNIFORM),
             "up": Parameter(shape=(self.r, outputs)),
         }
 

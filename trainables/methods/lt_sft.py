@@ -2,11 +2,11 @@
 
     train everything;    M = the top of |theta_1 - theta_0| over the whole backbone;    back to theta_0, train with g <- g * M
 
-The planned epochs are halved: the first phase is a full fine-tuning of its own length, the second starts from the same start,
-head included as in the authors' code, with fresh moments, schedule and warm-up. What comes out of the first phase is not
-sparse, so no epoch of it can be the trial's best. One round; the authors' L1 pull towards theta_0 is an option of theirs that
-is not here. Traps: all parameters move in the first phase, `counts` says so; `stored` is what the second one leaves, values
-without their places.
+The planned epochs are halved: the first phase is a full fine-tuning of its own length, the second begins with the same initial
+values, head included as in the authors' code, with fresh moments, schedule and warm-up. The result of the first phase is not
+sparse, so no epoch of it can be the trial's best. One round; the authors' optional L1 term |theta - theta_0| is not implemented.
+Traps: all parameters move in the first phase, `counts` says so; `stored` counts the values that the second one changes, without
+their indices.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class LtSft(Full):
 
     @property
     def mask(self) -> Mask:
-        return Mask(score="change", keep=self.keep)
+        return Mask(score="change", density=self.keep)
 
     def stored(self, shape: Shape) -> float:
-        return self.mask.kept(shape.encoder)
+        return self.mask.num_kept(shape.encoder)

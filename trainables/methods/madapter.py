@@ -4,8 +4,8 @@
 
 f follows the down-projection and every middle layer, none follows the up-projection; R' = R / 2 of the adapter that it is
 compared with. Placed and trained like the Houlsby adapter.
-Trap: the paper does not say how W_mid starts. With sigma = 1e-2 each middle layer scales the branch by about 0.06, and
-three of them keep it asleep for many steps; "identity" starts as the plain adapter of width R' and is the default here.
+Trap: the paper does not say how W_mid is initialised. With sigma = 1e-2 each middle layer scales the branch by about 0.06, and
+three of them make it almost zero for many steps; "identity" starts as the plain adapter of width R' and is the default here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MAdapter(Adapter):
-    """`r`: the halved width R'; `n_mid`: number of middle layers; `mid_init`: how they start."""
+    """`r`: the halved width R'; `n_mid`: number of middle layers; `mid_init`: their initialisation."""
 
     title: ClassVar[str] = "MAdapter"
     paper: ClassVar[str] = "the MAdapter paper"
@@ -49,10 +49,10 @@ class MAdapter(Adapter):
         require_one_of("mid_init", self.mid_init, ("identity", "kaiming", "normal"))
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        start = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(self.init_scale)}[self.mid_init]
+        init = {"identity": IDENTITY, "kaiming": RELU_UNIFORM, "normal": truncated(self.init_scale)}[self.mid_init]
         declared = super().parameters(shape, layer, site)
         for i in range(self.n_mid):
-            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), start=start)
+            declared[f"mid{i}"] = Parameter(shape=(self.r, self.r), init=init)
             declared[f"mid{i}_bias"] = Parameter(shape=(self.r,))
         return declared
 

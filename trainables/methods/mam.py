@@ -6,7 +6,7 @@ x is the sub-layer's input; the branch is added after the sub-layer's dropout, b
 linear maps do, W_up and the biases at zero. Defaults are those of the authors' GLUE script (l = 16, R = 16, s = 2) but for its
 MLP, which `mlp` = 800 brings back; their text uses l = 30, R = 512. The script freezes the new head at random values; here it
 is trained.
-Trap: not the identity at the start, because of the prefix.
+Trap: initially not the identity, because of the prefix.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 x is the sub-layer's input, F(x) its output after dense and dropout; there is no skip connection inside. s is a fixed number
 (4 in the adapters library's `par_bn`, 2 in the authors' GLUE script with r = 16) or a number per adapter that is learned
 from 1. W_down starts Kaiming-uniform with a = sqrt 5, W_up and the biases at zero: exactly the bare encoder.
-Traps: W_down and a learned s get no gradient before W_up has moved, which is no bug; the library's default r is 384.
+Traps: W_down and a learned s get no gradient before W_up has moved, which is expected; the library's default r is 384.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Parallel(Method):
         d, r = shape.width, self.r
         if site not in BESIDE[self.beside]:
             return {}
-        scale = {"scale": Parameter(shape=(1,), start=ONES)} if self.scale == "learned" else {}
+        scale = {"scale": Parameter(shape=(1,), init=ONES)} if self.scale == "learned" else {}
         return {
-            "down": Parameter(shape=(d, r), start=LINEAR_UNIFORM),
+            "down": Parameter(shape=(d, r), init=LINEAR_UNIFORM),
             "down_bias": Parameter(shape=(r,)),
             "up": Parameter(shape=(r, d)),
             "up_bias": Parameter(shape=(d,)),

@@ -48,9 +48,9 @@ class Pfeiffer(Method):
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r = shape.width, self.r
         return {
-            "down": Parameter(shape=(d, r), start=normal(STD)),
+            "down": Parameter(shape=(d, r), init=normal(STD)),
             "down_bias": Parameter(shape=(r,)),
-            "up": Parameter(shape=(r, d), start=normal(STD)),
+            "up": Parameter(shape=(r, d), init=normal(STD)),
             "up_bias": Parameter(shape=(d,)),
         }
 

@@ -4,7 +4,8 @@
 
 A and B start at A0 and B0, so that both have a gradient at once; the start is the frozen model up to rounding. alpha = r
 unless it is set, hence s = 1.
-The weight itself is never rewritten, because it is shared: A0 and B0 are kept beside it, once per backbone, and taken off again.
+The weight itself is never rewritten, because it is shared: A0 and B0 are stored once per backbone, and their
+product is subtracted.
 Trap: weight decay pulls A and B, which carry the pretrained model, to zero; learning rates lie below LoRA's.
 """
 
@@ -39,8 +40,8 @@ class PiSSA(LoRA):
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
-            "down": Parameter(shape=(inputs, self.r), start=FROZEN),
-            "up": Parameter(shape=(self.r, outputs), start=FROZEN),
+            "down": Parameter(shape=(inputs, self.r), init=FROZEN),
+            "up": Parameter(shape=(self.r, outputs), init=FROZEN),
         }
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
@@ -49,5 +50,5 @@ class PiSSA(LoRA):
         return {"down": u[:, : self.r] * root, "up": (v[:, : self.r] * root).T.contiguous()}
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        residual = h - self.scale * (at.map_input @ at.start("down")) @ at.start("up")
+        residual = h - self.scale * (at.map_input @ at.initial_value("down")) @ at.initial_value("up")
         return super().transform(residual, p, at)

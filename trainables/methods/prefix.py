@@ -4,7 +4,7 @@
     with an MLP of width m:    [P_K, P_V] of a layer = tanh(E W + b) W_layer + b_layer,    E [l, D], W [D, m], W_layer [m, 2 D]
 
 Flat (m = 0) starts at N(0, 1); the MLP starts as torch's embeddings and linear maps do. Only the 2 L l D numbers of the flat form
-need to be stored: after training the MLP has done its work. P-tuning v2 is the flat form with dropout on keys and values, drawn
+need to be stored: after training the MLP is not needed. P-tuning v2 is the flat form with dropout on keys and values, drawn
 for each example. Its paper's baseline, prompts under an MLP or LSTM (version 1), is not here.
 Traps: not the identity at the start; flat at N(0, 1) is unstable at large learning rates, the MLP wants smaller ones, version 2
 larger and more than 20 epochs. The positions of the text stay what they are, as in the `adapters` library; peft shifts them by l.
@@ -51,13 +51,13 @@ class Prefix(Method):
         return self.length
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        flat = Parameter(shape=(self.length, shape.width), start=normal(1), decayed=False)
+        flat = Parameter(shape=(self.length, shape.width), init=normal(1), decayed=False)
         if not self.mlp:
             return {"key": flat, "value": flat}
         bound = self.mlp**-0.5
         return {
-            "out": Parameter(shape=(self.mlp, 2 * shape.width), start=LINEAR_UNIFORM),
-            "out_bias": Parameter(shape=(2 * shape.width,), start=uniform(-bound, bound)),
+            "out": Parameter(shape=(self.mlp, 2 * shape.width), init=LINEAR_UNIFORM),
+            "out_bias": Parameter(shape=(2 * shape.width,), init=uniform(-bound, bound)),
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
@@ -65,9 +65,9 @@ class Prefix(Method):
         if not self.mlp:
             return {}
         return {
-            "prompt": Parameter(shape=(self.length, d), start=normal(1), decayed=False),
-            "hidden": Parameter(shape=(d, self.mlp), start=LINEAR_UNIFORM),
-            "hidden_bias": Parameter(shape=(self.mlp,), start=uniform(-bound, bound)),
+            "prompt": Parameter(shape=(self.length, d), init=normal(1), decayed=False),
+            "hidden": Parameter(shape=(d, self.mlp), init=LINEAR_UNIFORM),
+            "hidden_bias": Parameter(shape=(self.mlp,), init=uniform(-bound, bound)),
         }
 
     def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
@@ -77,13 +77,13 @@ class Prefix(Method):
         return key, value
 
     def stored(self, shape: Shape) -> float:
-        """The prefix replaces the MLP that made it."""
+        """The prefix alone is stored, not the MLP that computes it."""
         return 2 * shape.layers * self.length * shape.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixMLP(Prefix):
-    """Prefix tuning as first published; rows of its own in tables, since it wants other learning rates."""
+    """Prefix tuning with an MLP, as first published. It is a method of its own because it needs other learning rates."""
 
     title: ClassVar[str] = "Prefix tuning (MLP)"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "length": choice(10, 20, 40)}

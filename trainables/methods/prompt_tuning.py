@@ -1,11 +1,11 @@
-"""Prompt tuning (Lester et al. 2021, EMNLP): trained vectors among the word embeddings, nothing else.
+"""Prompt tuning (Lester et al. 2021, EMNLP): trained vectors are inserted among the word embeddings.
 
     X' = [x_0; P; x_1 ... x_n],    P [l, D]
 
-The vectors stand after the first token, so that the head goes on reading [CLS] or <s> (peft puts them before it and reads the
-first vector instead). They are words to the encoder: positions 1 ... l, the first token's type and the embeddings' LayerNorm and
-dropout apply to them, and the text moves l positions on. `start`: "vocabulary" takes the vectors of l different words, drawn
-with equal probability from all; "normal" is N(0, 1) as in peft, more than ten times a word's length.
+The vectors are inserted after the first token, so that the head goes on reading [CLS] or <s> (peft puts them before it and reads
+the first vector instead). The encoder treats them as words: positions 1 ... l, the first token's type and the embeddings'
+LayerNorm and dropout apply to them, and the text moves l positions on. `start`: "vocabulary" takes the vectors of l different
+words, drawn with equal probability from all; "normal" is N(0, 1) as in peft, more than ten times the norm of a word vector.
 Traps: weak on encoders of base size, wants learning rates up to 0.1 and many epochs; the text may have l tokens fewer.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(Method):
-    """`length`: l; `start`: where the vectors begin."""
+    """`length`: l; `start`: how the vectors are initialised."""
 
     title: ClassVar[str] = "Prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021"
@@ -50,8 +50,8 @@ class PromptTuning(Method):
         return self.length
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        start = WORDS if self.start == "vocabulary" else normal(1)
-        return {"prompt": Parameter(shape=(self.length, shape.width), start=start, decayed=False)}
+        init = WORDS if self.start == "vocabulary" else normal(1)
+        return {"prompt": Parameter(shape=(self.length, shape.width), init=init, decayed=False)}
 
     def prompt(self, p: Values) -> Tensor:
         return p.prompt

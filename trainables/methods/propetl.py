@@ -2,13 +2,13 @@
 
     W_l = W * M_l,    M_l = 1 where |s_l| is among the largest of its matrix,    for W_down and W_up
 
-All layers share the biases as they are. `share` is the part that is kept (the code calls it sparsity). The gradient of a mask
-passes straight through to |s_l|. The scores s_l have a learning rate of their own and no decay; after training only the masks
-are needed, one bit each.
+All layers share the biases as they are. `share` is the fraction of weights that a layer uses (the code calls it sparsity). The
+gradient of a mask passes straight through to |s_l|. The scores s_l have a learning rate of their own and no decay; after training
+only the masks are needed, one bit each.
 As in the authors' code for RoBERTa: the prototype starts like a Pfeiffer adapter; scores start uniform within 1 / sqrt(columns),
 which is Kaiming's rule for matrices stored the other way round, and floor((1 - share) n) of n are masked.
-Traps: three numbers, trained, stored and the prototype's. The masks are made anew in every pass, from the k-th smallest score
-rather than by sorting; scores that tie with it are masked too.
+Traps: the counts of trained parameters, of stored ones and of the prototype's differ. The masks are made anew in every pass, from
+the k-th smallest score rather than by sorting; scores that tie with it are masked too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ProPETL(Method):
         return {
             f"{name}_scores": Parameter(
                 shape=(rows, columns),
-                start=uniform(-(columns**-0.5), columns**-0.5),
+                init=uniform(-(columns**-0.5), columns**-0.5),
                 decayed=False,
                 lr=self.mask_lr,
             )

@@ -9,8 +9,8 @@ removed (in the released code the flag of that name is the share kept). Scores o
     er          random, the same share in each matrix of equal shape (Erdos-Renyi; the paper names it, the code lacks it)
     snip        z = |W * g|,    g = dL/dW summed over 320 training examples
     grasp       z = W * (H g),  H the Hessian; the largest are kept
-Traps: gradients are taken in evaluation mode, in fp32, on the training part only, with the head at its start; the mask
-acts in the forward pass, so neither Adam nor weight decay can revive a weight; memory stays that of the dense adapter.
+Traps: gradients are taken in evaluation mode, in fp32, on the training part only, with the head at its initial values; the
+mask acts in the forward pass, so neither Adam nor weight decay can revive a weight; memory stays that of the dense adapter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SparseAdapter(Adapter):
 
     @property
     def mask(self) -> Mask:
-        """As many as are not removed, zeros elsewhere; gradients see 320 examples, as released."""
+        """The mask sets the removed weights to zero. Gradient scores use 320 examples, as in the released code."""
         each = self.score == "er"
         score = "random" if self.score == "er" else self.score
-        return Mask(score=score, keep=1 - self.sparsity, each=each, examples=320, zeroed=True)
+        return Mask(score=score, density=1 - self.sparsity, each=each, examples=320, zeroed=True)

@@ -1,4 +1,4 @@
-"""The values with which a method declares itself: its sites, parameters and mask, and the shape of the backbone they depend on.
+"""The types with which a method declares its sites, parameters and mask, and the shape of the backbone they depend on.
 
 Knows no formula and imports no torch.
 """
@@ -11,14 +11,14 @@ from typing import Literal
 
 from trainables.methods.initializers import ZEROS, Init
 
-# Where a method can act, in the order in which a token meets the places.
+# The sites where a method can act, in the order of the forward pass.
 Site = Literal[
     "embeddings",  # word embeddings of the virtual tokens, before positions, token types and the LayerNorm
     "attention.query",  # a linear map's output
     "attention.key",  # a linear map's output
     "attention.value",  # a linear map's output
     "attention.prefix",  # keys and values before a layer's own: `prefix` instead of `transform`
-    "attention.context",  # what the heads return, before the dense layer
+    "attention.context",  # output of the attention heads, before the dense layer
     "attention.dense",  # a linear map's output, before dropout
     "attention.output",  # the same after dropout, before the residual is added
     "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
@@ -101,7 +101,7 @@ class Shape:
         return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
-        """Widths of what comes to a linear map and of what it gives; at other sites both are that of the hidden states."""
+        """(Input width, output width) of a linear map; at other sites both are the width of the hidden states."""
         d, f = self.width, self.ffn
         widths: dict[Site, tuple[int, int]] = {
             "ffn.intermediate": (d, f),
@@ -113,16 +113,18 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One declared parameter: its shape without K, and its start.
+    """One declared parameter: its shape without K, and its initializer.
 
-    shape: one dimension reaches the formula as [K, 1, n] and is neither decayed nor pruned; more reach it as [K, ...] and are.
-    decayed: False exempts a matrix from both. lr: a peak learning rate of its own instead of the trial's.
-    trained: False for running statistics, which `SiteContext.keep` sets and no count includes.
-    prunable: False keeps all its entries out of a mask's ranking.
+    shape: a vector [n] reaches the formula as [K, 1, n]; it is neither decayed nor pruned. A matrix [...] reaches it as
+        [K, ...]; it is decayed and pruned.
+    decayed: False exempts a matrix from weight decay and pruning.
+    lr: a peak learning rate of its own; None for the trial's.
+    trained: False for running statistics, which `SiteContext.update_buffer` sets and no count includes.
+    prunable: False exempts the parameter from pruning in methods that ask for this flag.
     """
 
     shape: tuple[int, ...]
-    start: Init = ZEROS
+    init: Init = ZEROS
     decayed: bool = True
     lr: float | None = None
     trained: bool = True
@@ -135,18 +137,24 @@ MaskScore = Literal["random", "magnitude", "snip", "grasp", "fisher", "batch_fis
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """A mask over those entries of a trial's row that compete for it: the floor(`keep` * number) best ones go on moving.
+    """A pruning mask over the prunable entries of a trial. Those with the highest scores stay trainable.
 
-    `each`: so many of every parameter instead of all together. `examples`: how many a gradient score sees, 0 for the whole
-    training part. `zeroed`: what is kept out is zero from then on, else it stays at its start.
+    score: how entries are ranked.
+    density: fraction of entries that stay trainable, 0 to 1.
+    each: rank the entries of every parameter apart, instead of all entries together.
+    examples: number of training examples from which a gradient score is computed; 0 for all of the training split.
+    zeroed: pruned entries are zero from then on; otherwise they stay at their initial values.
     """
 
     score: MaskScore
-    keep: float
+    density: float
     each: bool = False
     examples: int = 0
     zeroed: bool = False
 
-    def kept(self, number: int) -> int:
-        """floor(keep * number), without the binary rounding that makes 0.29 * 100 a little less than 29."""
-        return math.floor(round(self.keep * number, 6))
+    def num_kept(self, number: int) -> int:
+        """How many of `number` entries stay trainable: floor(density * number).
+
+        Rounded first, since 0.29 * 100 is a little less than 29 in floating point.
+        """
+        return math.floor(round(self.density * number, 6))

@@ -3,8 +3,8 @@
     W' = W * 1[m > tau],    m real scores of W's shape, dL/dm = W * dL/dW' (the step function passes gradients straight through)
 
 Acts on query, key, value, attention output, intermediate and output of the layers from `lowest` on, and on BERT's pooler;
-biases, LayerNorms and embeddings are untouched. tau = 0.01, m ~ U(-0.02, u) with u so that a share `masked` is out at the
-start. The head is trained. Traps: a large share breaks the model before the first step; weight decay would drag scores below
+biases, LayerNorms and embeddings are untouched. tau = 0.01, m ~ U(-0.02, u) with u so that a share `masked` is masked
+initially. The head is trained. Traps: a large share breaks the model before the first step; weight decay would drag scores below
 tau, so there is none; learning rates lie far above full fine-tuning's; one bit per score has to be stored, but training takes
 the memory of all scores.
 """
@@ -29,7 +29,7 @@ TAU, LOW = 0.01, -0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdMask(WeightMethod):
-    """`masked`: share of the weights that is out at the start; `lowest`: the first layer, from 0, that is masked."""
+    """`masked`: share of the weights that is masked initially; `lowest`: the first layer, from 0, that is masked."""
 
     title: ClassVar[str] = "Threshold mask"
     paper: ClassVar[str] = "Zhao et al. 2020"
@@ -48,12 +48,12 @@ class ThresholdMask(WeightMethod):
         if not tensor.is_matrix or not (in_masked_layers or tensor.part == "pooler"):
             return {}
         high = (TAU - LOW) / self.masked + LOW
-        return {"score": Parameter(shape=tensor.shape, start=uniform(LOW, high), decayed=False)}
+        return {"score": Parameter(shape=tensor.shape, init=uniform(LOW, high), decayed=False)}
 
     def effective(self, weight: Tensor, p: Values, noise: Values | None) -> Tensor:
         used = (p.score > TAU).to(weight.dtype)
         return weight * (p.score - p.score.detach() + used)
 
     def stored(self, shape: Shape) -> float:
-        """A bit per score."""
+        """One bit per score."""
         return self.counts(shape)[1] / 32

@@ -36,4 +36,4 @@ class TopLayers(WeightMethod):
     def tensors(self, tensor: BackboneTensor, shape: Shape) -> dict[str, Parameter]:
         in_top_layers = tensor.layer is not None and tensor.layer >= shape.layers - self.k
         trained = in_top_layers or tensor.part == "pooler"
-        return {"": Parameter(shape=tensor.shape, start=FROZEN)} if trained else {}
+        return {"": Parameter(shape=tensor.shape, init=FROZEN)} if trained else {}

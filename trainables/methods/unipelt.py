@@ -7,8 +7,8 @@
                    x = LN(h + residual) by the frozen LayerNorm, as a Pfeiffer adapter
 
 The adapter's gate reads that x: the paper's text says the FFN's output, its code and the `adapters` library this.
-Starts: gates' w and the adapter's matrices at N(0, 0.02), A as torch's linear maps, B and all biases at zero; all gates open near
-one half. (Their code leaves the prefix's gate to torch's default, a little wider.)
+Initial values: gates' w and the adapter's matrices at N(0, 0.02), A as torch's linear maps, B and all biases at zero; all gates
+open near one half. (Their code leaves the prefix's gate to torch's default, a little wider.)
 Trap: the authors average the gates over padding too, so their gates depend on the batch; here over the example's own tokens.
 """
 
@@ -54,13 +54,13 @@ class UniPELT(Method):
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d = shape.width
-        gate = {"gate": Parameter(shape=(d, 1), start=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
+        gate = {"gate": Parameter(shape=(d, 1), init=normal(STD), decayed=False), "gate_bias": Parameter(shape=(1,))}
         if site == "attention.prefix":
             return gate | self._prefix.parameters(shape, layer, site)
         if site == "ffn.output":
             return gate | Pfeiffer(r=self.r).parameters(shape, layer, site)
         return gate | {
-            "a": Parameter(shape=(d, self.rank), start=LINEAR_UNIFORM),
+            "a": Parameter(shape=(d, self.rank), init=LINEAR_UNIFORM),
             "b": Parameter(shape=(self.rank, d)),
         }
 
@@ -68,7 +68,7 @@ class UniPELT(Method):
         return self._prefix.shared(shape)
 
     def stored(self, shape: Shape) -> float:
-        """The prefix replaces the MLP that made it."""
+        """The prefix alone is stored, not the MLP that computes it."""
         prefix = self._prefix
         return self.counts(shape)[1] - prefix.counts(shape)[1] + prefix.stored(shape)
 

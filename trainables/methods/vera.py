@@ -2,7 +2,7 @@
 
     y = x W + b + ((x A * d) B) * e,    A [in, r], B [r, out] frozen, d [r] = 0.1, e [out] = 0
 
-A and B are Kaiming-uniform, from a fixed seed that all trials share, so that nothing but d and e has to be kept; maps of
+A and B are Kaiming-uniform, from a fixed seed that all trials share, so that only d and e have to be stored; maps of
 different widths take slices of the largest. Starts as the frozen model. There is no alpha.
 Traps: d's first gradient is zero, because e is; learning rates lie an order above LoRA's.
 """
@@ -42,13 +42,13 @@ class VeRA(LowRank):
         require_int("r", self.r, 1, 8192)
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        return {"inner": Parameter(shape=(self.r,), start=constant(0.1)), "outer": Parameter(shape=(outputs,))}
+        return {"inner": Parameter(shape=(self.r,), init=constant(0.1)), "outer": Parameter(shape=(outputs,))}
 
     def constants(self, shape: Shape) -> dict[str, Parameter]:
         inputs, outputs = (max(widths) for widths in zip(*self.ends(shape), strict=True))
         return {
-            "down": Parameter(shape=(inputs, self.r), start=RELU_UNIFORM),
-            "up": Parameter(shape=(self.r, outputs), start=RELU_UNIFORM),
+            "down": Parameter(shape=(inputs, self.r), init=RELU_UNIFORM),
+            "up": Parameter(shape=(self.r, outputs), init=RELU_UNIFORM),
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:

@@ -35,7 +35,7 @@ from trainables.training.forward_pass import ForwardPass
 from trainables.training.layer_ablation import ablate
 from trainables.training.losses import losses_of
 from trainables.training.parameter_layout import ParameterLayout
-from trainables.training.pruning import contenders, mask_for, start_second_phase
+from trainables.training.pruning import mask_for, prunable_parameters, start_second_phase
 from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials, dropout_of
@@ -80,7 +80,7 @@ class Engine:
                 f"{trial.method} and the other trials cannot share a backbone: give it an engine of its own"
             )
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
-        values = layout.initial(trial.seed, self.backbone)
+        values = layout.initial_values(trial.seed, self.backbone)
         state = TrialState(trial=trial, method=method, data=data, best=values)
         parameters = StackedParameters(layout, self.backbone, trial.recipe, values[None])
         if method.mask and method.phases == 1:
@@ -158,7 +158,7 @@ class Engine:
         matrices = {e.name for e in trained if e.is_matrix}
         if mask is not None and layout.method.phases == 1:
             sizes = {e.name: int(mask[index, e.start : e.stop].sum()) for e in trained}
-            matrices |= {e.name for e in contenders(layout)}
+            matrices |= {e.name for e in prunable_parameters(layout)}
         module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
         return Counts(
             weights=sum(size for n, size in module.items() if n in matrices),
@@ -234,8 +234,15 @@ class Engine:
         """Leave every trial's gradient in its stack. Returns the mean losses of each stack's trials [K]."""
         segments, start = [], 0
         for stack in self._stacks:
-            drawn, noise = stack.sample_step_inputs(self.backbone), stack.noise_seed
-            segments.append(Segment(stack.parameters, start, start + len(stack), drawn=drawn, noise=noise))
+            segments.append(
+                Segment(
+                    stack.parameters,
+                    start,
+                    start + len(stack),
+                    step_inputs=stack.sample_step_inputs(self.backbone),
+                    noise_seed=stack.noise_seed,
+                )
+            )
             start += len(stack)
         masks = dropout_of(states, [state.step for state in states], rows, self.backbone)
         logits = ForwardPass(self.backbone, segments, rows, masks).logits()

@@ -1,6 +1,6 @@
 """One forward pass over the packed rows of several stacks of trials: at each site, the formula of each stack's method.
 
-Legend: K slots, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a segment, T their width
+Legend: K trials, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a segment, T their width
 and b their examples, D width, E examples of a row, l keys that a method adds, C outputs.
 """
 
@@ -47,10 +47,10 @@ class ForwardPass:
         masks: DropoutFactors | None,
         twice_differentiable: bool = False,
     ):
-        """`twice_differentiable` keeps attention out of fused kernels that have no second derivative."""
+        """`twice_differentiable`: compute attention without fused kernels, which have no second derivative."""
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
-        # The last layer's queries, and all that follows them, are those of first tokens where nothing reads the others.
-        self.ends_early = not any(s.group.layout.method.reads_all_tokens for s in segments)
+        # If nothing reads other tokens, the last layer computes queries and everything after them for first tokens alone.
+        self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
 
@@ -58,10 +58,10 @@ class ForwardPass:
         """One [G, E, C] per segment."""
         segments = self._segmented.segments
         for s in segments:
-            s.values  # noqa: B018 - computed weights have to be in the encoder before it runs
+            s.values  # noqa: B018 - sets computed weights in the encoder before it runs
         hidden, (K, E) = self.backbone.states(self), self.rows.first.shape
         first = (hidden if self.ends_early else self.rows.first_tokens.select(hidden)).view(K, E, -1)
-        reads = [s.group.layout.method.head_reads for s in segments]
+        reads = [s.parameters.layout.method.head_reads for s in segments]
         found = {"first": first, "own": pooled(self.backbone, first) if "own" in reads else first}
         return [
             self._head(s, self._means(s, hidden) if what == "mean" else s.of(found[what]))
@@ -81,7 +81,7 @@ class ForwardPass:
         for s in self._segmented.segments:
             if s.acts("0.embeddings"):
                 at = self._context(s, 0, "embeddings", self.rows.all_tokens)
-                tokens = s.group.layout.method.prompt(s.under("0.embeddings"))
+                tokens = s.parameters.layout.method.prompt(s.under("0.embeddings"))
                 places = self.rows.virtual[starts[s.start] : starts[s.stop]]
                 h = h.index_copy(1, places, at.to_examples(tokens).flatten(0, 1)[None])
         return h
@@ -105,16 +105,16 @@ class ForwardPass:
             if s.acts(name):
                 at = self._context(s, layer, site, tokens, x, residual, query)
                 with self.backbone.products():
-                    part = s.group.layout.method.transform(part, s.under(name), at).to(h.dtype)
+                    part = s.parameters.layout.method.transform(part, s.under(name), at).to(h.dtype)
             parts.append(part)
         return join(parts)
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
-        """As many as the longest of the methods' prefixes, hidden from the examples of those that add fewer."""
+        """Keys and values in the number of the longest prefix, masked for examples whose method adds fewer."""
         name, longest, segments = f"{layer}.attention.prefix", 0, self._segmented.segments
         for s in segments:
             if s.acts(name):
-                longest = max(longest, s.group.layout.method.prefix_tokens)
+                longest = max(longest, s.parameters.layout.method.prefix_tokens)
         if not longest:
             return None
         parts = [self._prefix(s, layer, name, longest, x, tokens) for s in segments]
@@ -163,7 +163,7 @@ class ForwardPass:
     def _prefix(
         self, s: Segment, layer: int, name: str, longest: int, x: Tensor, tokens: TokenSelection
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A segment's keys and values [b, l, D], and which of them are there [b, l]."""
+        """A segment's keys and values [b, l, D], and a mask [b, l] of those that exist."""
         examples = self.rows.examples_of(s.start, s.stop)
         b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
         there = torch.zeros(b, longest, dtype=torch.bool, device=device)
@@ -171,11 +171,11 @@ class ForwardPass:
             nothing = torch.zeros(b, longest, D, device=device)
             return nothing, nothing, there
         at = self._context(s, layer, "attention.prefix", tokens, x)
-        keys, values = s.group.layout.method.prefix(s.under(name), at)
+        keys, values = s.parameters.layout.method.prefix(s.under(name), at)
         there[:, : keys.shape[1]] = True
         if len(keys) != b:
             keys, values = at.to_examples(keys), at.to_examples(values)
-        if self._masks and s.group.layout.method.prefix_dropout:
+        if self._masks and s.parameters.layout.method.prefix_dropout:
             kept = self._masks.prefix(layer)[:, examples, : keys.shape[1]]
             keys, values = keys * kept[0], values * kept[1]
         more = (0, 0, 0, longest - keys.shape[1])

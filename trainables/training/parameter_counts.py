@@ -26,12 +26,12 @@ def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None)
 
 
 def count(method: Method, shape: Shape, outputs: int) -> Counts:
-    """`outputs`: classes of the task, 1 for regression."""
+    """The numbers of trainable parameters. `outputs`: classes of the task, 1 for regression."""
     weights, module = method.counts(shape)
     head = shape.head(outputs, method.head_reads)
     return Counts(weights=weights, module=module, trained=module + norms(method, shape) + head, total=shape.total)
 
 
 def norms(method: Method, shape: Shape) -> int:
-    """Numbers of the LayerNorms that are trained beside the method."""
+    """The number of LayerNorm parameters that are trained beside the method."""
     return {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]

@@ -1,9 +1,9 @@
-"""Which tensors a trial has, where each lies in its flat row of P numbers, and how it starts.
+"""Which tensors a trial has, where each lies in its flat row of P numbers, and its initial value.
 
-Names: "<layer>.<site>.<parameter>", "shared.<parameter>", "norm.<place>.weight|bias", "head.<name>", "backbone.<tensor>" for a
+Names: "<layer>.<site>.<parameter>", "shared.<parameter>", "norm.<number>.weight|bias", "head.<name>", "backbone.<tensor>" for a
 tensor of the encoder that is itself trained, "backbone.<tensor>.<parameter>" for what its weight is computed from.
 
-Legend: G trials of a group, P parameters of one trial.
+Legend: K stacked trials, P parameters of one trial.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from trainables.methods.initializers import FROZEN, WORDS, Init, truncated
 from trainables.methods.spec import HeadReads, Parameter, Shape, Site
 from trainables.seeds import derive
 
-HEAD_START = truncated(0.02)
+HEAD_INIT = truncated(0.02)
 
 
 @dataclass(frozen=True)
 class ParameterSlice:
-    """One tensor of a trial: its name, what was declared, and its place in the row."""
+    """One tensor of a trial: its name, its declaration, and its columns [start, stop) of the row."""
 
     name: str
     parameter: Parameter
@@ -50,14 +50,14 @@ class ParameterSlice:
     def decayed(self) -> bool:
         return self.is_matrix and self.parameter.decayed
 
-    def stacked(self, G: int) -> tuple[int, ...]:
-        """Shape in a group of G trials: [G, ...] for matrices, [G, 1, N] for vectors."""
-        return (G, *self.shape) if self.is_matrix else (G, 1, *self.shape)
+    def stacked(self, K: int) -> tuple[int, ...]:
+        """Shape for K stacked trials: [K, ...] for matrices, [K, 1, N] for vectors."""
+        return (K, *self.shape) if self.is_matrix else (K, 1, *self.shape)
 
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Neighbouring columns of the flat buffers that the optimiser updates alike."""
+    """Adjacent columns [start, stop) of the flat buffers with the same weight decay and learning rate."""
 
     start: int
     stop: int
@@ -66,65 +66,69 @@ class ParamGroup:
 
 
 class ParameterLayout:
-    """The row of a trial of this method. `names` lists what is under each prefix; `runs` part what is trained."""
+    """The row of a trial of one method on one backbone.
+
+    entries: the tensors in the order of the row. names: the names under each prefix. param_groups: the trained columns, in
+    groups as of a torch optimiser.
+    """
 
     def __init__(self, method: Method, backbone: Backbone, outputs: int):
         self.method, self.shape, self.outputs = method, backbone.shape, outputs
         declared = self._declare(method, backbone, outputs)
         declared.sort(key=lambda item: _order(item[1]))
         self.entries: list[ParameterSlice] = []
-        place = 0
+        offset = 0
         for name, parameter in declared:
             size = math.prod(parameter.shape)
-            self.entries.append(ParameterSlice(name, parameter, place, place + size))
-            place += size
-        self.size = place
+            self.entries.append(ParameterSlice(name, parameter, offset, offset + size))
+            offset += size
+        self.size = offset
         self.by_name = {e.name: e for e in self.entries}
         self.names: dict[str, list[str]] = {}
         for e in self.entries:
             prefix, _, name = e.name.rpartition(".")
             self.names.setdefault(prefix, []).append(name)
-        self.runs = self._runs()
+        self.param_groups = self._param_groups()
 
     @staticmethod
     def _declare(method: Method, backbone: Backbone, outputs: int) -> list[tuple[str, Parameter]]:
         shape = backbone.shape
         return [*method.declared_parameters(shape), *head_parameters(shape, outputs, method.head_reads)]
 
-    def _runs(self) -> list[ParamGroup]:
-        runs: list[ParamGroup] = []
+    def _param_groups(self) -> list[ParamGroup]:
+        groups: list[ParamGroup] = []
         for e in self.entries:
             if not e.parameter.trained:
                 continue
-            if runs and (runs[-1].decayed, runs[-1].lr) == (e.decayed, e.parameter.lr):
-                runs[-1] = ParamGroup(runs[-1].start, e.stop, e.decayed, e.parameter.lr)
+            if groups and (groups[-1].decayed, groups[-1].lr) == (e.decayed, e.parameter.lr):
+                groups[-1] = ParamGroup(groups[-1].start, e.stop, e.decayed, e.parameter.lr)
             else:
-                runs.append(ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr))
-        return runs
+                groups.append(ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr))
+        return groups
 
-    def initial(self, seed: int, backbone: Backbone) -> Tensor:
+    def initial_values(self, seed: int, backbone: Backbone) -> Tensor:
         """A trial's row [P] before its first step: pretrained values where there are any, else drawn from its seed."""
         row = torch.zeros(self.size)
         for e in self.entries:
             own_seed = derive(seed, "init", e.name)
-            if e.parameter.start == FROZEN:
-                value = self.frozen_start(e, backbone).detach()
-            elif e.parameter.start == WORDS:
+            if e.parameter.init == FROZEN:
+                value = self.frozen_initial_value(e, backbone).detach()
+            elif e.parameter.init == WORDS:
                 value = draw_words(backbone, e.shape[0], own_seed)
             else:
                 value = draw(e.parameter, own_seed)
             row[e.start : e.stop] = value.reshape(-1).cpu()
         return row
 
-    def frozen_start(self, e: ParameterSlice, backbone: Backbone) -> Tensor:
-        """What an entry declared FROZEN starts from."""
+    def frozen_initial_value(self, e: ParameterSlice, backbone: Backbone) -> Tensor:
+        """The initial value of an entry declared FROZEN: a pretrained tensor, or what the method computes from one."""
         prefix, _, name = e.name.rpartition(".")
         if prefix.startswith("norm."):
             return getattr(backbone.norms[int(prefix.removeprefix("norm."))], name)
         if prefix.startswith(BACKBONE):
             return backbone.module.get_parameter(e.name.removeprefix(BACKBONE + "."))
         layer, _, site = prefix.partition(".")
-        return frozen_starts(self.method, backbone, int(layer), site)[name]  # type: ignore[arg-type]
+        return frozen_initial_values(self.method, backbone, int(layer), site)[name]  # type: ignore[arg-type]
 
     def constants(self, backbone: Backbone) -> Values:
         """The method's tensors that no trial trains, drawn once per backbone from a fixed seed."""
@@ -136,7 +140,7 @@ class ParameterLayout:
         return backbone.cached(("constants", self.method), make)
 
 
-def frozen_starts(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
+def frozen_initial_values(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
     """`Method.from_frozen` of a site's linear map, computed once per backbone."""
     weight = backbone.map_at(layer, site).weight
     return backbone.cached((method, layer, site), lambda: method.from_frozen(weight.detach().T))
@@ -145,27 +149,27 @@ def frozen_starts(method: Method, backbone: Backbone, layer: int, site: Site) ->
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:
     d, dense = shape.width, []
     if reads == "own" and not shape.pooler:
-        dense = [("head.dense", Parameter(shape=(d, d), start=HEAD_START)), ("head.dense_bias", Parameter(shape=(d,)))]
+        dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT)), ("head.dense_bias", Parameter(shape=(d,)))]
     return [
         *dense,
-        ("head.out", Parameter(shape=(d, outputs), start=HEAD_START)),
+        ("head.out", Parameter(shape=(d, outputs), init=HEAD_INIT)),
         ("head.out_bias", Parameter(shape=(outputs,))),
     ]
 
 
 def draw(parameter: Parameter, seed: int) -> Tensor:
-    """The start of one tensor, from a generator of its own: independent of every other tensor and trial."""
+    """The initial value of one tensor, from a generator of its own: independent of all other tensors and trials."""
     generator = torch.Generator().manual_seed(seed)
-    value, start = torch.zeros(parameter.shape), parameter.start
-    if start.kind == "constant":
-        return value.fill_(start.a)
-    if start.kind == "identity":
+    value, init = torch.zeros(parameter.shape), parameter.init
+    if init.kind == "constant":
+        return value.fill_(init.a)
+    if init.kind == "identity":
         return torch.eye(*parameter.shape)
-    if start.kind == "normal":
-        return value.normal_(0, start.a, generator=generator)
-    if start.kind == "truncated":
-        return torch.nn.init.trunc_normal_(value, std=start.a, a=-2 * start.a, b=2 * start.a, generator=generator)
-    low, high = _bounds(start, parameter.shape)
+    if init.kind == "normal":
+        return value.normal_(0, init.a, generator=generator)
+    if init.kind == "truncated":
+        return torch.nn.init.trunc_normal_(value, std=init.a, a=-2 * init.a, b=2 * init.a, generator=generator)
+    low, high = _bounds(init, parameter.shape)
     return value.uniform_(low, high, generator=generator)
 
 
@@ -175,15 +179,15 @@ def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
     return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
 
 
-def _bounds(start: Init, shape: tuple[int, ...]) -> tuple[float, float]:
-    if start.kind == "uniform":
-        return start.a, start.b
+def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:
+    if init.kind == "uniform":
+        return init.a, init.b
     rows, columns = shape[-2:]
     bound = {
         "relu_uniform": math.sqrt(6 / rows),
         "linear_uniform": 1 / math.sqrt(rows),
         "glorot": math.sqrt(6 / (rows + columns)),
-    }[start.kind]
+    }[init.kind]
     return -bound, bound
 
 

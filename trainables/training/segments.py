@@ -3,7 +3,7 @@
 Rows of one stack stand side by side and have one width, so a site gives each stack a rectangle of the hidden states; there is no
 loop over trials.
 
-Legend: K slots, N tokens of all rows, n of those that hidden states are of, G rows of a stack, T their width.
+Legend: K trials, N tokens of all rows, n of those that hidden states are of, G rows of a stack, T their width.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from trainables.training.stacked_parameters import StackedParameters
 class Segment:
     """Rows [start, stop) of a pass, and the stacked parameters that act on them.
 
-    rows: which of the stack's rows they are.
-    drawn: what the method drew for this step.
-    noise: the seed of what weights of the backbone draw in it, None in evaluation.
+    rows: indices of those rows in the stack.
+    step_inputs: what the method sampled for this step, or its constants in evaluation.
+    noise_seed: seed of the random numbers that private weights use in this step; None in evaluation.
     """
 
-    group: StackedParameters
+    parameters: StackedParameters
     start: int
     stop: int
     rows: slice | Sequence[int] = field(default_factory=lambda: slice(None))
-    drawn: Mapping[str, Tensor] = field(default_factory=dict)
-    noise: int | None = None
+    step_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    noise_seed: int | None = None
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """The stack's tensors, opened for this pass."""
-        return self.group.named_tensors(self.rows, self.noise)
+        """The tensors of these rows by name, as leaves or views for this pass."""
+        return self.parameters.named_tensors(self.rows, self.noise_seed)
 
     @cached_property
     def common(self) -> dict[str, Tensor]:
         """Tensors that the formulas of all sites find beside their own parameters."""
-        shared = {name: self.values[f"{SHARED}.{name}"] for name in self.group.layout.names.get(SHARED, ())}
-        return {**self.group.constants, **self.drawn, **shared}
+        shared = {name: self.values[f"{SHARED}.{name}"] for name in self.parameters.layout.names.get(SHARED, ())}
+        return {**self.parameters.constants, **self.step_inputs, **shared}
 
     def acts(self, prefix: str) -> bool:
-        return prefix in self.group.layout.names
+        return prefix in self.parameters.layout.names
 
     def under(self, prefix: str) -> Values:
-        own = {name: self.values[f"{prefix}.{name}"] for name in self.group.layout.names[prefix]}
+        own = {name: self.values[f"{prefix}.{name}"] for name in self.parameters.layout.names[prefix]}
         return Values({**self.common, **own})
 
     def everything(self) -> dict[str, Values]:
         """The parameters by prefix, for a penalty."""
-        return {prefix: self.under(prefix) for prefix in self.group.layout.names}
+        return {prefix: self.under(prefix) for prefix in self.parameters.layout.names}
 
     def of(self, h: Tensor) -> Tensor:
         """The segment's rows of h [K, ...]."""

@@ -1,6 +1,6 @@
-"""Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may ask there.
+"""Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may read there.
 
-Legend: K slots of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that
+Legend: K trials of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that
 hidden states are of, L longest example.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import Rows, TokenSelection
 from trainables.methods.spec import LINEAR_MAPS, SUBLAYER_OUTPUTS, Site
-from trainables.training.parameter_layout import frozen_starts
+from trainables.training.parameter_layout import frozen_initial_values
 from trainables.training.segments import Segment, SegmentedRows
 
 
@@ -62,8 +62,8 @@ class PackedSiteContext:
         linear = self.backbone.map_at(self.layer, site)
         return linear.weight.T, linear.bias
 
-    def start(self, name: str) -> Tensor:
-        return frozen_starts(self.segment.group.layout.method, self.backbone, self.layer, self.site)[name]
+    def initial_value(self, name: str) -> Tensor:
+        return frozen_initial_values(self.segment.parameters.layout.method, self.backbone, self.layer, self.site)[name]
 
     def norm(self, h: Tensor) -> Tensor:
         norm = self.backbone.norms[2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site)]
@@ -88,9 +88,9 @@ class PackedSiteContext:
         rows = self._all_rows
         return self.segmented.part(self.segment, rows.real, rows.all_tokens)
 
-    def keep(self, name: str, value: Tensor) -> None:
+    def update_buffer(self, name: str, value: Tensor) -> None:
         if self.training:
-            self.segment.group.update_buffer(f"{self.layer}.{self.site}.{name}", value)
+            self.segment.parameters.update_buffer(f"{self.layer}.{self.site}.{name}", value)
 
     def _at(self, name: str, h: Tensor | None, sites: tuple[Site, ...]) -> Tensor:
         assert self.site in sites, f"{name} is not defined at {self.site}: only at {', '.join(sites)}"

@@ -134,7 +134,7 @@ class StackedParameters:
         grads.mul_((hyper.max_grad_norm / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
         if self.private_weights:
             self.private_weights.mask_gradients(grads, hyper.noise_seed)
-        for group in self.layout.runs:
+        for group in self.layout.param_groups:
             lr = hyper.lr if group.lr is None else group.lr * hyper.lr_scale
             if self.private_weights:
                 self._fused_adamw(group, grads, lr, hyper)

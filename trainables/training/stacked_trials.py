@@ -4,7 +4,7 @@ Who may change a stack: which trials it holds never changes, the engine replaces
 Parameter values change in `update`, in `start_second_phase` (`trainables/training/pruning.py`) and, for the duration of an
 evaluation, in `at_best_epoch`; the trials' states change in the engine. Everything else reads.
 
-Legend: K trials of the stack, P parameters of one trial, n numbers that a method draws.
+Legend: K trials of the stack, P parameters of one trial, n length of a step input.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ class StackedTrials:
             values.copy_(current)
 
     def sample_step_inputs(self, backbone: Backbone) -> dict[str, Tensor]:
-        """The numbers that the trials' method draws for the next step, [K, 1, n] by name."""
-        draws = [state.method.draws(backbone.shape, state.random("draws")) for state in self.states]
-        return _stacked(draws, backbone)
+        """The random inputs of the next step, which the method samples for each trial: [K, 1, n] by name."""
+        inputs = [state.method.sample_step_inputs(backbone.shape, state.random("draws")) for state in self.states]
+        return _stacked(inputs, backbone)
 
     def eval_inputs(self, backbone: Backbone, num_rows: int) -> dict[str, Tensor]:
-        """The constants that an evaluation uses in place of drawn numbers, [num_rows, 1, n] by name."""
-        return _stacked([self.states[0].method.rest(backbone.shape)] * num_rows, backbone)
+        """The constants that evaluation uses in place of them: [num_rows, 1, n] by name."""
+        return _stacked([self.states[0].method.eval_inputs(backbone.shape)] * num_rows, backbone)
 
     @property
     def noise_seed(self) -> int:
@@ -127,8 +127,8 @@ def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, b
     )
 
 
-def _stacked(draws: Sequence[Mapping[str, ArrayLike]], backbone: Backbone) -> dict[str, Tensor]:
+def _stacked(inputs: Sequence[Mapping[str, ArrayLike]], backbone: Backbone) -> dict[str, Tensor]:
     def stack(vectors: list[ArrayLike]) -> Tensor:
         return sent(torch.from_numpy(np.asarray(vectors, np.float32)), backbone.device)[:, None]
 
-    return {name: stack([each[name] for each in draws]) for name in draws[0]}
+    return {name: stack([each[name] for each in inputs]) for name in inputs[0]}

@@ -1,4 +1,4 @@
-"""A trial's state on disk, written after every epoch: one folder per trial, one generation, replaced atomically.
+"""A trial's state on disk, written after every epoch: one folder per trial, which each write replaces atomically.
 
 Tensors are in a safetensors file, everything else in a JSON file with the checksum of the tensors. Reading executes no code.
 Files are renamed into place but not synced: a killed process loses nothing, a power cut at worst the trial's epochs, which
@@ -66,7 +66,7 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
     """The trial's last checkpoint; None, with a warning, when it is damaged or another trial's."""
-    # A kill between the two renames leaves only ".old", which is whole.
+    # If the process was killed between the two renames, only ".old" exists, and it is complete.
     for candidate in (folder, folder.with_name(folder.name + ".old")):
         if not candidate.exists():
             continue

@@ -111,7 +111,7 @@ class TrialRunner:
         last, diverged = self._state.progress[-1], self._state.progress[-1].diverged
         final = self.trial.phase == "final"
         return Outcome(
-            # A diverged search trial can never win; a diverged final counts with what early stopping had kept.
+            # A diverged search trial can never win. A diverged final counts with the parameters of its best epoch.
             state="FAILED" if diverged and not final else "DONE",
             reason=self._state.end_reason,
             epochs=last.epoch,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orchestrator.planning.disk_usage import footprint, row
+from orchestrator.planning.disk_usage import checkpoint_sizes, row_size
 from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
@@ -28,18 +28,18 @@ def backbone(request):
 def test_a_row_has_as_many_numbers_as_the_engine_lays_out(name, backbone):
     kind = METHODS[name]
     method = kind(**small(kind))
-    assert row(method, backbone.shape, 3) == ParameterLayout(method, backbone, 3).size
+    assert row_size(method, backbone.shape, 3) == ParameterLayout(method, backbone, 3).size
 
 
 @pytest.mark.parametrize("name", ["adapter", "sparse_adapter", "full", "ia3"])
 def test_checkpoints_hold_the_bytes_that_are_foreseen(name, backbone):
     settings = small(METHODS[name])
     engine, trial = Engine(backbone), make_trial(name, recipe=Recipe(epochs=2), **settings)
-    slot = engine.add_trial(trial, make_data())
-    while not slot.done:
+    state = engine.add_trial(trial, make_data())
+    while not state.done:
         engine.step()
     tensors = engine.state(trial.id)[1]
     sizes = {key: tensor.numel() * tensor.element_size() for key, tensor in tensors.items()}
-    expected = footprint(METHODS[name](**settings), backbone.shape, 2)
+    expected = checkpoint_sizes(METHODS[name](**settings), backbone.shape, 2)
     assert sum(sizes.values()) == expected.running
-    assert sum(size for key, size in sizes.items() if key in ("best", "keep")) == expected.kept
+    assert sum(size for key, size in sizes.items() if key in ("best", "keep")) == expected.finished

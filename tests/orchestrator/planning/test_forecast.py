@@ -9,12 +9,20 @@ import pytest
 from orchestrator.execution import cluster
 from orchestrator.ledger import Ledger, read_history
 from orchestrator.planning import forecast
-from orchestrator.planning.forecast import Done, Left, check_budget, done, left, look_ahead, makespan
+from orchestrator.planning.forecast import (
+    CellProgress,
+    RemainingEpochs,
+    cell_progress,
+    check_budget,
+    make_forecast,
+    makespan,
+    remaining_epochs,
+)
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preview import plan_text
 from orchestrator.planning.sweep_manifest import sweep_id
 from orchestrator.planning.throughput import Setting, Throughput, expected, measured
-from orchestrator.planning.token_counts import length, train_examples
+from orchestrator.planning.token_counts import count_tokens, train_examples
 from orchestrator.run_options import RunOptions
 from search_spaces.events import event_from_json
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
@@ -25,6 +33,7 @@ from tests.fixtures.run_options import make_options
 from tests.orchestrator.search.test_time_budget import Scene
 from tests.trainables.tasks.test_data_nsmc import rows, write
 from trainables.tasks import nsmc_reviews, task_loading, tokens
+from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.splits import split
 
 
@@ -35,7 +44,7 @@ def two_cores(monkeypatch):
 
 
 def fake_plan(**changes) -> Plan:
-    return Plan(space=make_space(**changes), stamp=(), shapes={"m": None}, tasks={})
+    return Plan(space=make_space(**changes), reductions=(), shapes={"m": None}, tasks={})
 
 
 def epochs_of(sweep):
@@ -48,11 +57,11 @@ def test_a_sweep_trains_as_many_epochs_as_were_foreseen_at_least_and_at_most(pat
     space = make_space(
         recipe=Recipe(epochs=8, patience=patience), budget=Budget(trials=8, final_seeds=2, in_flight=in_flight)
     )
-    plan = Plan(space=space, stamp=(), shapes={}, tasks={})
+    plan = Plan(space=space, reductions=(), shapes={}, tasks={})
     for cell, epochs in epochs_of(drive(space, tmp_path)).items():
-        foreseen = left(plan, cell, Done())
-        assert foreseen.least <= epochs <= foreseen.most
-        assert foreseen.most == (plan.num_configurations(space.entry(cell.method)) + 2) * 8
+        foreseen = remaining_epochs(plan, cell, CellProgress())
+        assert foreseen.min_total <= epochs <= foreseen.max_total
+        assert foreseen.max_total == (plan.num_configurations(space.entry(cell.method)) + 2) * 8
 
 
 def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_path):
@@ -60,7 +69,7 @@ def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_pa
     space = make_space(
         tasks=("t",), methods=(method("adapter", r=choice(8, 16, 32)),), recipe=Recipe(epochs=8, patience=8)
     )
-    plan = Plan(space=space, stamp=(), shapes={}, tasks={})
+    plan = Plan(space=space, reductions=(), shapes={}, tasks={})
     (cell,) = space.cells
     number = {}
 
@@ -81,38 +90,43 @@ def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_pa
                         break
         return sweep
 
-    assert epochs_of(run())[cell] == left(plan, cell, Done()).least
+    assert epochs_of(run())[cell] == remaining_epochs(plan, cell, CellProgress()).min_total
 
 
 def test_the_longest_chain_of_a_cell_is_its_rounds_and_a_final():
     plan = fake_plan(budget=Budget(trials=7, final_seeds=2, in_flight=2), methods=(method("adapter", r=choice(8, 16)),))
-    found = left(plan, plan.space.cells[0], Done())
-    assert found.chain_most == 4 * 8 + 8
+    found = remaining_epochs(plan, plan.space.cells[0], CellProgress())
+    assert found.max_sequential == 4 * 8 + 8
     # Trials 0 to 3 cannot be stopped, but a chain may go through others.
-    assert found.chain_least == 4 * 2 + 8
+    assert found.min_sequential == 4 * 2 + 8
 
 
 def test_what_is_done_is_not_left(tmp_path):
     space = make_space()
     drive(space, tmp_path)
-    known, plan = done(read_history(tmp_path / "sweep")), Plan(space=space, stamp=(), shapes={}, tasks={})
+    known, plan = cell_progress(read_history(tmp_path / "sweep")), Plan(space=space, reductions=(), shapes={}, tasks={})
     for cell in space.cells:
-        assert known[cell].finals == 2
+        assert known[cell].num_finals == 2
         assert set(known[cell].states) <= set(END_STATES)
-        assert left(plan, cell, known[cell]) == Left(least=0, most=0, chain_least=0, chain_most=0)
+        assert remaining_epochs(plan, cell, known[cell]) == RemainingEpochs(
+            min_total=0, max_total=0, min_sequential=0, max_sequential=0
+        )
 
 
 def test_epochs_of_a_trial_that_has_begun_are_not_left():
     plan = fake_plan()
     cell = plan.space.cells[0]
-    new, begun = left(plan, cell, Done()), left(plan, cell, Done(begun=3))
-    assert (new.most - begun.most, new.least - begun.least) == (3, 3)
+    new, begun = (
+        remaining_epochs(plan, cell, CellProgress()),
+        remaining_epochs(plan, cell, CellProgress(begun_epochs=3)),
+    )
+    assert (new.max_total - begun.max_total, new.min_total - begun.min_total) == (3, 3)
 
 
 def test_a_larger_time_budget_has_the_rest_of_the_search_before_it_and_perhaps_all_finals(tmp_path):
     space = make_space()
     ended = Scene("30s").run(space, tmp_path)
-    history, plan = read_history(tmp_path / "sweep"), Plan(space=space, stamp=(), shapes={}, tasks={})
+    history, plan = read_history(tmp_path / "sweep"), Plan(space=space, reductions=(), shapes={}, tasks={})
     assert forecast._time_budget(history.ended_early, "30s") == ("30s", False)
     assert (
         forecast._time_budget(history.ended_early, None)
@@ -121,13 +135,13 @@ def test_a_larger_time_budget_has_the_rest_of_the_search_before_it_and_perhaps_a
     )
     before = {cell: {e.trial.id: len(e.curve) for e in search.entries} for cell, search in ended.cells.items()}
     searched = {cell: sum(e.outcome.reason != BUDGET for e in s.search) for cell, s in ended.cells.items()}
-    assert {cell: known.searched for cell, known in done(history, True).items()} == searched
-    foreseen = {cell: left(plan, cell, known) for cell, known in done(history, True).items()}
+    assert {cell: known.num_searched for cell, known in cell_progress(history, True).items()} == searched
+    foreseen = {cell: remaining_epochs(plan, cell, known) for cell, known in cell_progress(history, True).items()}
     full = Scene(None).run(space, tmp_path)
     for cell, search in full.cells.items():
         more = sum(len(e.curve) - before[cell].get(e.trial.id, 0) for e in search.entries)
-        assert more <= foreseen[cell].most
-    assert done(read_history(tmp_path / "sweep"))[cell].finals == 2
+        assert more <= foreseen[cell].max_total
+    assert cell_progress(read_history(tmp_path / "sweep"))[cell].num_finals == 2
 
 
 def make_setting(**changes) -> Setting:
@@ -175,7 +189,7 @@ def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2
         ledger.append(*map(event_from_json, events))
 
 
-def test_paces_are_those_of_the_ledgers_and_of_no_trial_that_was_only_re_used(tmp_path):
+def test_seconds_of_an_epoch_are_those_of_the_ledgers_and_of_no_trial_that_was_only_re_used(tmp_path):
     space = make_space()
     write_ledger(tmp_path / "a", space, seconds=2.0)
     write_ledger(tmp_path / "b", space, seconds=4.0)
@@ -213,7 +227,7 @@ def test_tokens_of_an_epoch_are_those_that_are_then_trained(project, tmp_path):
         loaded = task_loading.load(task, data_dir=None, folder=tmp_path, train_examples=0, test_examples=0)
         path = tokens.prepare(loaded, project.space.models[0], 16, tmp_path / "tokens")
         train = tokens.read(path).train
-        found = length(task, project.space.models[0], project.space.recipe, None, tmp_path)
+        found = count_tokens(task, project.space.models[0], project.space.recipe, None, tmp_path)
         assert found.examples == len(train)
         # Which nine tenths of the texts are trained on is not looked up.
         assert found.tokens == pytest.approx(len(train.ids), rel=0.02)
@@ -223,10 +237,10 @@ def test_tokens_of_any_task_whose_files_are_here_are_known(project, tmp_path, mo
     monkeypatch.setattr(nsmc_reviews, "THOUSANDS", (1, 2, 3))
     write(tmp_path / "nsmc", rows(3000), [("", 1), ("NA", 0)])
     model, recipe = project.space.models[0], project.space.recipe
-    assert length("nsmc_100k", model, recipe, tmp_path, tmp_path).examples == 1800
-    assert length("nsmc_100k", model, recipe, None, tmp_path) is None
-    assert length("mrpc", model, recipe, tmp_path, tmp_path) is None
-    assert length("mrpc", model, recipe, None, tmp_path) is None
+    assert count_tokens("nsmc_100k", model, recipe, tmp_path, tmp_path).examples == 1800
+    assert count_tokens("nsmc_100k", model, recipe, None, tmp_path) is None
+    assert count_tokens("mrpc", model, recipe, tmp_path, tmp_path) is None
+    assert count_tokens("mrpc", model, recipe, None, tmp_path) is None
 
 
 @pytest.mark.parametrize("number", [20, 25, 300, 1001])
@@ -236,7 +250,7 @@ def test_examples_of_the_train_part_are_those_of_the_split(number, most, has_tes
     labels = [i % 2 for i in range(number)]
     if number == 20 and not has_test:
         return  # too few for two splits
-    chosen = split(labels, labels if has_test else None, False, most, 0)
+    chosen = split(labels, labels if has_test else None, CLASSIFICATION, most, 0)
     assert train_examples(number, has_test, most) == len(chosen.train)
 
 
@@ -262,16 +276,16 @@ def test_hours_follow_from_what_an_epoch_took_here(project, tmp_path):
     out = tmp_path / "runs"
     one = replace(project.space, tasks=("agreement",), methods=project.space.methods[:1])
     write_ledger(out / "earlier", one, seconds=3600.0)
-    ahead = look_ahead(replace(project, space=one), make_options(out))
+    ahead = make_forecast(replace(project, space=one), make_options(out))
     (cell,) = one.cells
-    assert ahead.paces == {cell: (3600.0, True)}
+    assert ahead.epoch_seconds == {cell: (3600.0, True)}
     # 4 tries and 2 finals of 3 or 4 epochs; in_flight 2: trials 0 to 3 are judged by too few to be stopped.
     least, most = ahead.hours
     assert least == max((4 + 2) * 3 / 2, 2 * 1 + 3)
     assert most == pytest.approx((4 + 2) * 4 / 2 + (2 * 4 + 4) / 2)
     text = plan_text(replace(project, space=one), make_options(out))
     assert f"time     {least:.2g} to at most {most:.2g} h of training" in text
-    assert look_ahead(replace(project, space=one), make_options(out, trials_per_device=2)).hours is None
+    assert make_forecast(replace(project, space=one), make_options(out, trials_per_device=2)).hours is None
 
 
 def test_no_schedule_that_never_idles_takes_longer_than_the_bound():
@@ -308,7 +322,7 @@ def test_processes_are_asked_for_where_trials_share_a_device(project, tmp_path):
 
 
 def test_a_gpu_is_filled_as_the_driver_would_fill_it(project, tmp_path):
-    machine = look_ahead(project, make_options(tmp_path, gpus=2, trials_per_device=0)).machine
+    machine = make_forecast(project, make_options(tmp_path, gpus=2, trials_per_device=0)).machine
     assert machine.devices == 2
     assert 1 <= machine.per_device <= 64
     assert not math.isnan(machine.slots)

@@ -21,18 +21,18 @@ from trainables.methods import METHODS
 BERT, ROBERTA = 109_482_240, 124_645_632
 
 
-def test_without_options_the_space_stays_as_it_is_and_unstamped():
+def test_without_options_the_space_stays_as_it_is_and_is_not_called_reduced():
     plan = plan_of(make_space())
-    assert (plan.space, plan.stamp) == (make_space(), ())
+    assert (plan.space, plan.reductions) == (make_space(), ())
 
 
-def test_subsets_keep_only_what_is_named_and_are_stamped():
+def test_subsets_keep_only_what_is_named_and_are_called_reductions():
     plan = plan_of(make_space(), tasks=["entailment"], methods=["adapter"])
     assert [str(cell) for cell in plan.space.cells] == [
         "bert-base-uncased/entailment/adapter",
         "roberta-base/entailment/adapter",
     ]
-    assert plan.stamp == ("--tasks entailment, 1 of 2", "--methods adapter, 1 of 2")
+    assert plan.reductions == ("--tasks entailment, 1 of 2", "--methods adapter, 1 of 2")
 
 
 def test_methods_are_chosen_by_label():
@@ -45,11 +45,11 @@ def test_methods_are_chosen_by_label():
 def test_models_may_be_others_than_the_spaces():
     plan = plan_of(make_space(models=("roberta-base",)), models=["bert-base-uncased"])
     assert plan.space.models == ("bert-base-uncased",)
-    assert plan.stamp == ("--models bert-base-uncased instead of roberta-base",)
+    assert plan.reductions == ("--models bert-base-uncased instead of roberta-base",)
 
 
 def test_naming_everything_in_any_order_is_the_whole_space():
-    space, stamp = apply(
+    space, reductions = apply(
         make_space(),
         RunOptions(
             models=["roberta-base", "bert-base-uncased"],
@@ -60,13 +60,13 @@ def test_naming_everything_in_any_order_is_the_whole_space():
             epochs=8,
         ),
     )
-    assert (space, stamp) == (make_space(), [])
+    assert (space, reductions) == (make_space(), [])
 
 
-def test_smaller_budgets_replace_the_spaces_and_are_stamped():
+def test_smaller_budgets_replace_the_spaces_and_are_called_reductions():
     plan = plan_of(make_space(), num_configurations=3, final_seeds=1, epochs=2)
     assert (plan.space.budget.trials, plan.space.budget.final_seeds, plan.space.recipe.epochs) == (3, 1, 2)
-    assert plan.stamp == ("--trials 3 instead of 6", "--seeds 1 instead of 2", "--epochs 2 instead of 8")
+    assert plan.reductions == ("--trials 3 instead of 6", "--seeds 1 instead of 2", "--epochs 2 instead of 8")
     untouched = replace(plan.space, budget=make_space().budget, recipe=make_space().recipe)
     assert untouched == make_space()
 
@@ -174,7 +174,7 @@ def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line(
     assert [plan_of(space).num_configurations(entry) for entry in space.methods] == [2, 1]
     shorter = plan_of(space, epochs=2)
     assert all("epochs" not in shorter.space.values_of(entry) for entry in shorter.space.methods)
-    assert (shorter.space.recipe.epochs, shorter.stamp) == (2, ("--epochs 2 instead of 8",))
+    assert (shorter.space.recipe.epochs, shorter.reductions) == (2, ("--epochs 2 instead of 8",))
     with pytest.raises(ValueError, match=r"epochs = 9: must be whole numbers between 1 and 8"):
         make_space(search={**search, "epochs": choice(3, 9)})
     with pytest.raises(ValueError, match=r"lt_sft.*epochs = 1: must be at least 2"):
@@ -196,7 +196,7 @@ def test_other_models_leave_out_what_they_cannot_have_and_say_so(six_layers):
     plan = plan_of(space, models=[six_layers])
     assert [entry.label for entry in plan.space.methods] == ["full", "top_2", "top"]
     assert plan.space.entry("top").settings["k"] == choice(1, 6)
-    assert plan.stamp[1:] == (
+    assert plan.reductions[1:] == (
         f"on {six_layers}: without top_7, top_12, which do not fit",
         f"on {six_layers}: top with k in 1, 6 only",
     )

@@ -59,13 +59,13 @@ def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
     model = tiny_model(family)
     backbone, data = Backbone.load(model, torch.device("cpu")), make_data(low=3, high=30)
     layout = ParameterLayout(METHODS["full"](), backbone, 2)
-    row = layout.initial(7, backbone)
+    row = layout.initial_values(7, backbone)
     # Away from zero, so that a head with another activation differs.
     row[layout.by_name["head.out"].start : layout.by_name["head.out"].stop] *= 20
-    group = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
+    parameters = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
     chosen = np.array([3, 11, 0, 25, 8])
     rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
-    segment = Segment(group, 0, 1)
+    segment = Segment(parameters, 0, 1)
     logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
     losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
 
@@ -101,15 +101,15 @@ def test_rows_of_different_length_do_not_touch(tiny_bert):
     """A row's logits are the same beside a much longer row."""
     backbone, data = Backbone.load(tiny_bert, torch.device("cpu")), make_data(low=3, high=40)
     layout = ParameterLayout(METHODS["adapter"](r=4), backbone, 2)
-    group = StackedParameters(
-        layout, backbone, make_trial().recipe, torch.stack([layout.initial(s, backbone) for s in (1, 2)])
+    parameters = StackedParameters(
+        layout, backbone, make_trial().recipe, torch.stack([layout.initial_values(s, backbone) for s in (1, 2)])
     )
     lengths = np.diff(data.train.offsets)
     short, long = np.argsort(lengths)[:3], np.argsort(lengths)[-9:]
 
     def logits(batches, rows):
         packed = pack(batches, tiny_bert.shape.heads, torch.device("cpu"))
-        return ForwardPass(backbone, [Segment(group, 0, len(batches), rows)], packed, None).logits()[0]
+        return ForwardPass(backbone, [Segment(parameters, 0, len(batches), rows)], packed, None).logits()[0]
 
     both = logits([(data.train, short), (data.train, long)], slice(0, 2))
     alone = logits([(data.train, short)], slice(0, 1))

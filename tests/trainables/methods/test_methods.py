@@ -19,7 +19,7 @@ from trainables.training.forward_pass import ForwardPass
 from trainables.training.losses import losses_of
 from trainables.training.parameter_counts import build, count
 from trainables.training.parameter_layout import ParameterLayout
-from trainables.training.pruning import _columns, _hessian_gradient, contenders, mask_for
+from trainables.training.pruning import _columns, _hessian_gradient, mask_for, prunable_parameters
 from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 
@@ -71,8 +71,8 @@ def empty_backbone(name):
 def test_a_method_counts_the_tensors_of_its_layout(method, name):
     backbone, built = empty_backbone(name), build(method, {})
     layout, counts = ParameterLayout(built, backbone, 2), count(built, backbone.shape, 2)
-    ranked = sum(e.size for e in contenders(layout))
-    removed = ranked - built.mask.kept(ranked) if built.mask and built.phases == 1 else 0
+    ranked = sum(e.size for e in prunable_parameters(layout))
+    removed = ranked - built.mask.num_kept(ranked) if built.mask and built.phases == 1 else 0
     assert counts.trained == sum(e.size for e in layout.entries if e.parameter.trained) - removed
 
 
@@ -89,9 +89,9 @@ def test_a_method_counts_the_parameters_that_move(family, method, tiny_model):
 def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_bert):
     trial = make_trial(method, recipe=Recipe(epochs=6, patience=6), **learning(method))
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    slot = engine.add_trial(trial, make_data(train=240, test=60))
+    state = engine.add_trial(trial, make_data(train=240, test=60))
     before = engine.test(trial.id).metrics["accuracy"]
-    while not slot.done:
+    while not state.done:
         engine.step()
     assert engine.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
 
@@ -139,7 +139,7 @@ def test_wrong_settings_are_refused_with_the_reason(method, settings, message):
 def test_both_matrices_of_an_adapter_start_at_the_asked_scale(method, scale, tiny_bert):
     backbone, built = Backbone.load(tiny_bert, CPU), build(method, {"r": 16, "init_scale": scale}, tiny_bert.shape)
     layout = ParameterLayout(built, backbone, 2)
-    row = layout.initial(1, backbone)
+    row = layout.initial_values(1, backbone)
     for e in layout.entries:
         if e.name.endswith((".down", ".up")):
             values = row[e.start : e.stop] / scale
@@ -151,29 +151,33 @@ def test_both_matrices_of_an_adapter_start_at_the_asked_scale(method, scale, tin
 def test_the_usual_scale_is_the_papers_and_starts_as_before(tiny_bert):
     backbone = Backbone.load(tiny_bert, CPU)
     usual, named = (ParameterLayout(build("adapter", s), backbone, 2) for s in ({"r": 4}, {"r": 4, "init_scale": 1e-2}))
-    assert torch.equal(usual.initial(1, backbone), named.initial(1, backbone))
+    assert torch.equal(usual.initial_values(1, backbone), named.initial_values(1, backbone))
 
 
 def prepare(model, method, data, **settings):
-    """A group of one trial and its backbone, before any mask."""
+    """A stack of one trial and its backbone, before any mask."""
     backbone, built = Backbone.load(model, CPU), build(method, settings, model.shape)
     layout = ParameterLayout(built, backbone, data.task.outputs)
     engine = Engine(backbone)
     trial = make_trial(method, **settings)
-    slot = engine.add_trial(trial, data)
-    return backbone, StackedParameters(layout, backbone, trial.recipe, layout.initial(trial.seed, backbone)[None]), slot
+    state = engine.add_trial(trial, data)
+    return (
+        backbone,
+        StackedParameters(layout, backbone, trial.recipe, layout.initial_values(trial.seed, backbone)[None]),
+        state,
+    )
 
 
 def test_adapters_act_on_the_sublayer_output_before_the_residual_add(tiny_bert):
     """Oracle: a plain model whose dense outputs pass through explicit bottlenecks (no dropout, so dense = dropout)."""
     data = make_data()
-    backbone, group, _ = prepare(tiny_bert, "adapter", data, r=4)
-    group.values.mul_(3)  # away from the near-identity start
+    backbone, parameters, _ = prepare(tiny_bert, "adapter", data, r=4)
+    parameters.values.mul_(3)  # away from the near-identity start
     chosen = np.arange(1)
     rows = pack([(data.train, chosen)], backbone.shape.heads, CPU)
-    ours = ForwardPass(backbone, [Segment(group, 0, 1)], rows, None).logits()[0][0]
+    ours = ForwardPass(backbone, [Segment(parameters, 0, 1)], rows, None).logits()[0][0]
 
-    values = {e.name: group.values[0, e.start : e.stop].view(e.shape) for e in group.layout.entries}
+    values = {e.name: parameters.values[0, e.start : e.stop].view(e.shape) for e in parameters.layout.entries}
     plain = transformers.BertModel.from_pretrained(tiny_bert.path, attn_implementation="eager").eval()
 
     def bottleneck(prefix):
@@ -203,8 +207,8 @@ def test_adapters_start_close_to_the_bare_encoder(tiny_bert):
     rows = pack([(data.train, np.arange(8))], tiny_bert.shape.heads, CPU)
     outputs = {}
     for method in ("full", "adapter", "madapter"):
-        backbone, group, _ = prepare(tiny_bert, method, data, **SMALL[method])
-        outputs[method] = ForwardPass(backbone, [Segment(group, 0, 1)], rows, None).logits()[0]
+        backbone, parameters, _ = prepare(tiny_bert, method, data, **SMALL[method])
+        outputs[method] = ForwardPass(backbone, [Segment(parameters, 0, 1)], rows, None).logits()[0]
     for method in ("adapter", "madapter"):
         assert torch.allclose(outputs[method], outputs["full"], atol=0.02)
 
@@ -230,9 +234,9 @@ def test_madapter_is_its_formula(n_mid):
     assert np.allclose(ours[0, 0].numpy(), expected)
 
 
-def kept(group, keep):
-    """What a mask [1, P] says of the prunable matrices."""
-    return _columns(keep, contenders(group.layout)) > 0
+def prunable_columns(parameters, mask):
+    """The columns of a pruning mask [1, P] that belong to prunable matrices."""
+    return _columns(mask, prunable_parameters(parameters.layout)) > 0
 
 
 @pytest.mark.parametrize("score", ["random", "magnitude", "er", "snip", "grasp"])
@@ -242,71 +246,71 @@ def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, tiny_
         make_trial("sparse_adapter", r=4, score=score, sparsity=0.4, lr=1e-2),
     )
     engine.add_trial(trial, make_data())
-    group = engine.find(trial.id)[0].parameters
-    matrices = [group.pruning_mask[0, e.start : e.stop] for e in contenders(group.layout)]
+    parameters = engine.find(trial.id)[0].parameters
+    matrices = [parameters.pruning_mask[0, e.start : e.stop] for e in prunable_parameters(parameters.layout)]
     removed = [int((m == 0).sum()) for m in matrices]
     assert {len(m) for m in matrices} == {32 * 4}
     assert sum(removed) == (8 * 52 if score == "er" else 410)  # ceil(0.4 * 128) each, or ceil(0.4 * 1024) in all
-    assert int((group.pruning_mask == 0).sum()) == sum(removed)
-    before = group.pruning_mask.clone()
+    assert int((parameters.pruning_mask == 0).sum()) == sum(removed)
+    before = parameters.pruning_mask.clone()
     for _ in range(12):
         engine.step()
-    assert torch.equal(group.pruning_mask, before)
-    assert (group.values[before == 0] == 0).all()
-    assert (group.values[before > 0] != 0).any()
+    assert torch.equal(parameters.pruning_mask, before)
+    assert (parameters.values[before == 0] == 0).all()
+    assert (parameters.values[before > 0] != 0).any()
 
 
-def scoring_losses(backbone, group, slot, size, examples):
+def scoring_losses(backbone, parameters, state, size, examples):
     for start in range(0, len(examples), size):
-        rows = pack([(slot.data.train, examples[start : start + size])], backbone.shape.heads, CPU)
-        segment = Segment(group, 0, 1)
+        rows = pack([(state.data.train, examples[start : start + size])], backbone.shape.heads, CPU)
+        segment = Segment(parameters, 0, 1)
         logits = ForwardPass(backbone, [segment], rows, None, twice_differentiable=True).logits()[0]
         yield losses_of(logits, rows, segment, CLASSIFICATION).sum()
 
 
 def test_snip_ranks_by_weight_times_gradient(tiny_bert):
     data = make_data(train=24)
-    backbone, group, slot = prepare(tiny_bert, "sparse_adapter", data, r=4, score="snip", sparsity=0.5)
-    keep = mask_for(slot, group, backbone)
+    backbone, parameters, state = prepare(tiny_bert, "sparse_adapter", data, r=4, score="snip", sparsity=0.5)
+    mask = mask_for(state, parameters, backbone)
     for loss in scoring_losses(
-        backbone, group, slot, 24, np.arange(24)
+        backbone, parameters, state, 24, np.arange(24)
     ):  # one batch of everything: same mean up to scale
         loss.backward()
-    scores = _columns((group.values * group.leaf.grad).abs(), contenders(group.layout))
+    scores = _columns((parameters.values * parameters.leaf.grad).abs(), prunable_parameters(parameters.layout))
     reference = scores >= scores.sort().values[len(scores) // 2]
-    assert (reference == kept(group, keep)).float().mean() > 0.99
+    assert (reference == prunable_columns(parameters, mask)).float().mean() > 0.99
 
 
 def test_grasp_ranks_by_weight_times_hessian_gradient(tiny_bert):
     """Oracle: H g by central differences of the gradient along g."""
     data = make_data(train=8)
-    backbone, group, slot = prepare(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
+    backbone, parameters, state = prepare(tiny_bert, "sparse_adapter", data, r=4, score="grasp", sparsity=0.5)
     backbone.module.double()  # single precision drowns the differences
-    group = StackedParameters(group.layout, backbone, slot.trial.recipe, group.values.double())
-    entries = contenders(group.layout)
-    start = group.values.clone()
+    parameters = StackedParameters(parameters.layout, backbone, state.trial.recipe, parameters.values.double())
+    entries = prunable_parameters(parameters.layout)
+    initial = parameters.values.clone()
 
     def gradient():
-        group.leaf.grad = None
-        for loss in scoring_losses(backbone, group, slot, 4, np.arange(8)):
+        parameters.leaf.grad = None
+        for loss in scoring_losses(backbone, parameters, state, 4, np.arange(8)):
             loss.backward()
-        return _columns(group.leaf.grad, entries)
+        return _columns(parameters.leaf.grad, entries)
 
     g = gradient()
     places = torch.cat([torch.arange(e.start, e.stop) for e in entries])
     step, products = 1e-5, []
     for sign in (1, -1):
-        group.values.copy_(start)
-        group.values[0, places] += sign * step * g / g.norm()
+        parameters.values.copy_(initial)
+        parameters.values[0, places] += sign * step * g / g.norm()
         products.append(gradient())
-    group.values.copy_(start)
+    parameters.values.copy_(initial)
     numeric = (products[0] - products[1]) / (2 * step) * g.norm()
-    ours = _hessian_gradient(slot, group, backbone, entries)
+    ours = _hessian_gradient(state, parameters, backbone, entries)
     assert torch.nn.functional.cosine_similarity(ours, numeric, dim=0) > 0.99
 
 
 def test_a_zero_share_removes_nothing(tiny_bert):
     engine, trial = Engine(Backbone.load(tiny_bert, CPU)), make_trial("sparse_adapter", r=4, sparsity=0.0)
     engine.add_trial(trial, make_data())
-    group = engine.find(trial.id)[0].parameters
-    assert kept(group, group.pruning_mask).all()
+    parameters = engine.find(trial.id)[0].parameters
+    assert prunable_columns(parameters, parameters.pruning_mask).all()

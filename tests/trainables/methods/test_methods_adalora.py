@@ -57,7 +57,7 @@ def as_ours(name, tensor):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_adalora_cuts_the_ranks_that_peft_cuts(every):
-    """Two trials of one group at different steps of schedules of different lengths, against two allocators of peft."""
+    """Two stacked trials at different steps of schedules of different lengths, against two allocators of peft."""
     sizes, r, target, shares = [(8, 8), (8, 8), (8, 16), (16, 8)], 5, 2, (0.15, 0.25)
     totals, ahead = (20, 40), (0, 7)
     method = build("adalora", {"r": r, "target": target, "tinit": 0.15, "tfinal": 0.25, "every": every})
@@ -96,9 +96,9 @@ def test_adalora_cuts_the_ranks_that_peft_cuts(every):
 def test_adalora_trains_down_to_its_target_and_stays_there(tiny_bert):
     trial = make_trial("adalora", r=6, target=2, lr=5e-3, recipe=Recipe(epochs=4, patience=9))
     engine = Engine(Backbone.load(tiny_bert, CPU))
-    slot = engine.add_trial(trial, make_data())
+    state = engine.add_trial(trial, make_data())
     active = []
-    while not slot.done:
+    while not state.done:
         engine.step()
         values = values_of(engine, trial.id)
         active.append(sum(int((v != 0).sum()) for n, v in values.items() if n.endswith(".singular")))
@@ -134,10 +134,10 @@ def test_the_orthogonality_is_trained_but_not_reported(tiny_bert):
     for gamma in (0.0, 10.0):
         trial = make_trial("adalora", r=6, target=6, gamma=gamma, batch_size=8, recipe=recipe)
         engine = Engine(Backbone.load(tiny_bert, CPU))
-        slot = engine.add_trial(trial, data)
-        while not slot.done:
+        state = engine.add_trial(trial, data)
+        while not state.done:
             engine.step()
-        reported.append(slot.progress[0].loss)
+        reported.append(state.progress[0].loss)
         ends.append(values_of(engine, trial.id)["0.attention.query.down"])
     assert reported[0] == reported[1]
     assert not torch.equal(*ends)

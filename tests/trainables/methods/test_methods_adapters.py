@@ -44,30 +44,33 @@ QUIET = Recipe(epochs=3, patience=9, dropout=0.0)
 
 def prepare(model, method, settings, data, recipe=QUIET, **more):
     engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, recipe=recipe, **more, **settings)
-    slot = engine.add_trial(trial, data)
-    return engine, slot, engine.find(trial.id)[0]
+    state = engine.add_trial(trial, data)
+    return engine, state, engine.find(trial.id)[0]
 
 
-def stir(group):
+def stir(parameters):
     """Away from zeros and ones, so that every parameter matters; variances stay positive."""
     generator = torch.Generator().manual_seed(0)
-    group.values.add_(0.2 * torch.randn(group.values.shape, generator=generator))
-    for e in group.layout.entries:
+    parameters.values.add_(0.2 * torch.randn(parameters.values.shape, generator=generator))
+    for e in parameters.layout.entries:
         if e.name.endswith("variance"):
-            group.values[:, e.start : e.stop].abs_().add_(0.5)
+            parameters.values[:, e.start : e.stop].abs_().add_(0.5)
 
 
-def leaves(group):
+def leaves(parameters):
     """The only trial's tensors as leaves of a graph."""
-    parts = {e.name: group.values[0, e.start : e.stop].view(e.shape) for e in group.layout.entries}
+    parts = {e.name: parameters.values[0, e.start : e.stop].view(e.shape) for e in parameters.layout.entries}
     return {name: part.clone().requires_grad_() for name, part in parts.items()}
 
 
-def gradient(values, group):
+def gradient(values, parameters):
     """[P], zeros where there is none."""
-    grads = [values[e.name].grad for e in group.layout.entries]
+    grads = [values[e.name].grad for e in parameters.layout.entries]
     return torch.cat(
-        [torch.zeros(e.size) if g is None else g.flatten() for g, e in zip(grads, group.layout.entries, strict=True)]
+        [
+            torch.zeros(e.size) if g is None else g.flatten()
+            for g, e in zip(grads, parameters.layout.entries, strict=True)
+        ]
     )
 
 
@@ -75,27 +78,27 @@ def gradient(values, group):
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
 def test_logits_and_gradients_are_those_of_the_second_formula(family, method, settings, request):
     model, data = request.getfixturevalue(family), make_data(seed=3)
-    engine, slot, stack = prepare(model, method, settings, data)
-    group = stack.parameters
-    stir(group)
-    values = leaves(group)
+    engine, state, stack = prepare(model, method, settings, data)
+    parameters = stack.parameters
+    stir(parameters)
+    values = leaves(parameters)
     plain = PlainAdapters(model, method, settings, values)
-    rows = pack([slot.batch()], model.shape.heads, CPU)
+    rows = pack([state.batch()], model.shape.heads, CPU)
 
-    resting = Segment(group, 0, 1, drawn=stack.eval_inputs(engine.backbone, 1))
-    ours = ForwardPass(engine.backbone, [resting], rows, None).logits()[0][0]
-    assert torch.allclose(ours, plain.logits(*slot.batch()), atol=1e-5)
+    evaluated = Segment(parameters, 0, 1, step_inputs=stack.eval_inputs(engine.backbone, 1))
+    ours = ForwardPass(engine.backbone, [evaluated], rows, None).logits()[0][0]
+    assert torch.allclose(ours, plain.logits(*state.batch()), atol=1e-5)
 
     plain.training = True
     if method == "adapter_drop_robust":
         plain.dropped = int(stack.sample_step_inputs(engine.backbone)["dropped"])
-    loss = plain.loss(*slot.batch())
+    loss = plain.loss(*state.batch())
     loss.backward()
-    ours = engine._backward(rows, [slot])[0][0]
+    ours = engine._backward(rows, [state])[0][0]
     assert ours.item() == pytest.approx(loss.item(), abs=1e-5)
-    trained = torch.cat([torch.full((e.size,), e.parameter.trained) for e in group.layout.entries])
-    theirs = gradient(values, group)[trained]
-    assert torch.allclose(group.leaf.grad[0, trained], theirs, atol=1e-5, rtol=1e-4)
+    trained = torch.cat([torch.full((e.size,), e.parameter.trained) for e in parameters.layout.entries])
+    theirs = gradient(values, parameters)[trained]
+    assert torch.allclose(parameters.leaf.grad[0, trained], theirs, atol=1e-5, rtol=1e-4)
     assert theirs.abs().max() > 1e-3
 
 
@@ -111,10 +114,10 @@ def test_logits_and_gradients_are_those_of_the_second_formula(family, method, se
 def test_training_is_that_of_torch_with_the_second_formula(method, settings, tiny_bert):
     """Rates of their own, no decay of scores and vectors, running statistics that only the batches move."""
     data, recipe = make_data(seed=3), Recipe(epochs=2, dropout=0.0, weight_decay=0.5)
-    engine, slot, stack = prepare(tiny_bert, method, settings, data, recipe, lr=2e-3)
-    group = stack.parameters
-    stir(group)
-    values = leaves(group)
+    engine, state, stack = prepare(tiny_bert, method, settings, data, recipe, lr=2e-3)
+    parameters = stack.parameters
+    stir(parameters)
+    values = leaves(parameters)
     plain = PlainAdapters(tiny_bert, method, settings, values)
     plain.training = True
     own_rate = {name: settings.get("mask_lr", 0) if name.endswith("scores") else 2e-3 for name in values}
@@ -125,18 +128,18 @@ def test_training_is_that_of_torch_with_the_second_formula(method, settings, tin
     )
     for _ in range(8):
         for param, name in zip(adam.param_groups, trained, strict=True):
-            param["lr"] = own_rate[name] * slot.lr_scale()
+            param["lr"] = own_rate[name] * state.lr_scale()
         if method == "adapter_drop_robust":
             plain.dropped = int(stack.sample_step_inputs(engine.backbone)["dropped"])
         adam.zero_grad()
-        plain.loss(*slot.batch()).backward()
+        plain.loss(*state.batch()).backward()
         for v in trained.values():
             v.grad = torch.zeros_like(v) if v.grad is None else v.grad
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         adam.step()
         engine.step()
-    for e in group.layout.entries:
-        ours = group.values[0, e.start : e.stop].view(e.shape)
+    for e in parameters.layout.entries:
+        ours = parameters.values[0, e.start : e.stop].view(e.shape)
         assert torch.allclose(ours, values[e.name].detach(), atol=1e-4), e.name
 
 
@@ -151,16 +154,16 @@ def test_all_of_them_together_are_each_as_alone(tiny_bert):
     recipe = Recipe(epochs=2, patience=9)
     trials = trials_of_all_cases(recipe)
     twin = make_trial("houlsby_variant", seed=77, recipe=recipe, r=4, variant="batch_norm")
-    trials.append(twin)  # shares a group with another, whose rows are longer
+    trials.append(twin)  # is stacked with another, whose rows are longer
     outputs = [3 if trial.method.startswith("compacter") else 2 for trial in trials]
     data = [make_data(seed=i, train=24, outputs=n, high=8 + 3 * (i % 4)) for i, n in enumerate(outputs)]
     together = train(tiny_bert, trials, data)
-    for trial, own, slot in zip(trials, data, together, strict=True):
+    for trial, own, state in zip(trials, data, together, strict=True):
         alone = train(tiny_bert, [trial], [own])[0]
-        assert losses(slot) == pytest.approx(losses(alone), abs=2e-6)
+        assert losses(state) == pytest.approx(losses(alone), abs=2e-6)
         # Adam makes a whole step of a first gradient, even of one that is rounding alone (seen: 4e-10): a few entries may differ.
-        assert ((slot.best - alone.best).abs() > 2e-5).float().mean() < 0.01
-        assert [p.score for p in slot.progress] == [p.score for p in alone.progress]
+        assert ((state.best - alone.best).abs() > 2e-5).float().mean() < 0.01
+        assert [p.score for p in state.progress] == [p.score for p in alone.progress]
 
 
 def one_trial_per_method():
@@ -169,10 +172,10 @@ def one_trial_per_method():
     return [*cases.values(), normalised]
 
 
-def logits_of(engine, slot):
-    stack, _ = engine.find(slot.trial.id)
-    rows = pack([(slot.data.test, np.arange(len(slot.data.test)))], engine.backbone.shape.heads, CPU)
-    segment = Segment(stack.parameters, 0, 1, drawn=stack.eval_inputs(engine.backbone, 1))
+def logits_of(engine, state):
+    stack, _ = engine.find(state.trial.id)
+    rows = pack([(state.data.test, np.arange(len(state.data.test)))], engine.backbone.shape.heads, CPU)
+    segment = Segment(stack.parameters, 0, 1, step_inputs=stack.eval_inputs(engine.backbone, 1))
     return ForwardPass(engine.backbone, [segment], rows, None).logits()[0][0]
 
 
@@ -184,8 +187,8 @@ def write_logits_of_checkpoints(path, folder):
     backbone, folder, found = Backbone.load(resolve(path), CPU), Path(folder), []
     for i, trial in enumerate(one_trial_per_method()):
         engine, saved = Engine(backbone), checkpoint.read(folder / str(i), trial)
-        slot = engine.restore(trial, make_data(), saved.tensors, saved.epoch, saved.progress)
-        found.append(logits_of(engine, slot).detach().numpy().tobytes().hex())
+        state = engine.restore(trial, make_data(), saved.tensors, saved.epoch, saved.progress)
+        found.append(logits_of(engine, state).detach().numpy().tobytes().hex())
     (folder / "found").write_text("\n".join(found))
 
 
@@ -193,13 +196,13 @@ def test_a_fresh_process_reads_what_was_saved(tiny_bert, tmp_path):
     backbone, expected = Backbone.load(tiny_bert, CPU), []
     for i, trial in enumerate(one_trial_per_method()):
         engine = Engine(backbone)
-        slot = engine.add_trial(trial, make_data())
+        state = engine.add_trial(trial, make_data())
         while not engine.step():
             pass
         tensors = engine.state(trial.id)[1]
-        record = checkpoint.Checkpoint(epoch=1, done=False, progress=slot.progress, tensors=tensors)
+        record = checkpoint.Checkpoint(epoch=1, done=False, progress=state.progress, tensors=tensors)
         checkpoint.write(tmp_path / str(i), trial, record)
-        expected.append(logits_of(engine, slot).detach().numpy().tobytes().hex())
+        expected.append(logits_of(engine, state).detach().numpy().tobytes().hex())
     code = f"import {__name__} as t; t.write_logits_of_checkpoints({str(tiny_bert.path)!r}, {str(tmp_path)!r})"
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])])
     done = subprocess.run(
@@ -243,8 +246,8 @@ def test_counts_on_base_encoders_are_those_of_the_cards(method, settings, module
 
 def test_live_counts_are_the_formula_for_every_case(tiny_bert):
     for method, settings in CASES:
-        engine, slot, _ = prepare(tiny_bert, method, settings, make_data())
-        assert engine.counts(slot.trial.id) == count(build(method, settings), tiny_bert.shape, 2)
+        engine, state, _ = prepare(tiny_bert, method, settings, make_data())
+        assert engine.counts(state.trial.id) == count(build(method, settings), tiny_bert.shape, 2)
 
 
 def test_what_is_stored_differs_from_what_is_trained():
@@ -255,8 +258,8 @@ def test_what_is_stored_differs_from_what_is_trained():
 
 
 def start_logits(model, method, settings):
-    engine, slot, _ = prepare(model, method, settings, make_data())
-    return logits_of(engine, slot)
+    engine, state, _ = prepare(model, method, settings, make_data())
+    return logits_of(engine, state)
 
 
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
@@ -272,7 +275,7 @@ def test_parallel_starts_as_the_bare_encoder_compacter_up_to_rounding_others_nea
 
 
 def test_nothing_below_the_lowest_adapter_is_differentiated(tiny_bert, monkeypatch):
-    engine, slot, _ = prepare(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
+    engine, state, _ = prepare(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
     needed, layer = [], engine.backbone.layer
 
     def seeing(run, number, h):
@@ -281,23 +284,23 @@ def test_nothing_below_the_lowest_adapter_is_differentiated(tiny_bert, monkeypat
         return out
 
     monkeypatch.setattr(engine.backbone, "layer", seeing)
-    engine._backward(pack([slot.batch()], tiny_bert.shape.heads, CPU), [slot])
+    engine._backward(pack([state.batch()], tiny_bert.shape.heads, CPU), [state])
     assert needed == [False, True]
 
 
 def test_robust_drops_any_number_of_layers_but_not_the_last():
     method = build("adapter_drop_robust", {})
-    drawn = {int(method.draws(BERT, np.random.default_rng(seed))["dropped"][0]) for seed in range(300)}
-    assert drawn == set(range(12))
-    assert list(method.rest(BERT)["dropped"]) == [0]
+    sampled = {int(method.sample_step_inputs(BERT, np.random.default_rng(seed))["dropped"][0]) for seed in range(300)}
+    assert sampled == set(range(12))
+    assert list(method.eval_inputs(BERT)["dropped"]) == [0]
 
 
 def test_running_statistics_follow_training_alone(tiny_bert):
     settings = {"r": 4, "variant": "batch_norm"}
-    engine, slot, stack = prepare(tiny_bert, "houlsby_variant", settings, make_data())
+    engine, state, stack = prepare(tiny_bert, "houlsby_variant", settings, make_data())
     entries = [e for e in stack.parameters.layout.entries if "running" in e.name]
     assert len(entries) == 2 * 4
-    moved = {i for run in stack.parameters.layout.runs for i in range(run.start, run.stop)}
+    moved = {i for run in stack.parameters.layout.param_groups for i in range(run.start, run.stop)}
     assert len(moved) == stack.parameters.layout.size - 2 * 4 * 4
     assert all(i not in moved for e in entries for i in range(e.start, e.stop))
 
@@ -305,12 +308,12 @@ def test_running_statistics_follow_training_alone(tiny_bert):
         return torch.cat([stack.parameters.values[0, e.start : e.stop] for e in entries]).clone()
 
     before = buffers()
-    engine.test(slot.trial.id)
+    engine.test(state.trial.id)
     assert torch.equal(buffers(), before)
     engine.step()
     after = buffers()
     assert (after != before).all()
-    engine.test(slot.trial.id)
+    engine.test(state.trial.id)
     assert torch.equal(buffers(), after)
 
 

@@ -7,7 +7,7 @@ import torch
 from benchmarks.arms import Fused, make_data, make_trials
 from benchmarks.operators import count
 from search_spaces.language import Choice, grid
-from tests.fixtures.low_rank import CPU, FAMILY, prepare, rest_of
+from tests.fixtures.low_rank import CPU, FAMILY, eval_inputs_of, prepare
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
@@ -112,7 +112,7 @@ def as_theirs(name, tensor):
 
 def copy_to(model, prepared, method):
     """Our values into peft's model, and every one of them: nothing of the method's own is left over."""
-    ours, used = prepared.entries(prepared.group.values), set()
+    ours, used = prepared.entries(prepared.parameters.values), set()
     for site, module in maps_of(model, prepared.backbone.shape.layers):
         for name, parameter in parts_of(module, method).items():
             parameter.data.copy_(as_theirs(name, ours[f"{site}.{name}"]))
@@ -158,8 +158,8 @@ def test_logits_and_gradients_are_pefts(family, case, targets, request):
     if method == "vera":
         for module in (module for _, module in maps_of(model, 2)):
             for buffers, name in ((module.vera_A, "down"), (module.vera_B, "up")):
-                assert buffers["default"].shape == prepared.group.constants[name].T.shape
-                buffers["default"] = prepared.group.constants[name].T
+                assert buffers["default"].shape == prepared.parameters.constants[name].T.shape
+                buffers["default"] = prepared.parameters.constants[name].T
     logits, loss = prepared.run()
     theirs = prepared.theirs(model)
     assert (logits - bare).abs().max() > 1e-2
@@ -171,7 +171,7 @@ def test_logits_and_gradients_are_pefts(family, case, targets, request):
     loss.backward()
     their_loss.backward()
     assert float(loss.detach()) == pytest.approx(float(their_loss.detach()), abs=1e-5)
-    ours = prepared.entries(prepared.group.leaf.grad)
+    ours = prepared.entries(prepared.parameters.leaf.grad)
     for site, module in maps_of(model, 2):
         for name, parameter in parts_of(module, method).items():
             grad = as_theirs(name, ours[f"{site}.{name}"])
@@ -193,7 +193,7 @@ def orthogonality(model):
 def test_the_start_is_the_frozen_model(method, targets, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         prepared = prepare(model, method, stir=0.0, targets=targets)
-        assert torch.allclose(prepared.run(rest_of(prepared))[0], prepared.theirs(prepared.plain), atol=3e-6)
+        assert torch.allclose(prepared.run(eval_inputs_of(prepared))[0], prepared.theirs(prepared.plain), atol=3e-6)
 
 
 @pytest.mark.parametrize(("method", "kind"), [("lora", True), ("pissa", "pissa")])
@@ -203,7 +203,7 @@ def test_starts_are_drawn_as_peft_draws_them(method, kind, tiny_bert):
     config = peft.LoraConfig(r=16, lora_alpha=16, init_lora_weights=kind, target_modules=QUERY_VALUE)
     torch.manual_seed(0)
     model = peft.get_peft_model(prepared.plain, config)
-    ours = prepared.entries(prepared.group.values)
+    ours = prepared.entries(prepared.parameters.values)
     for site, module in maps_of(model, 2):
         down, up = (module.get_submodule(f"lora_{x}").default.weight for x in "AB")
         if method == "pissa":
@@ -216,7 +216,7 @@ def test_starts_are_drawn_as_peft_draws_them(method, kind, tiny_bert):
 
 def test_only_matrices_are_decayed_and_no_magnitude(tiny_bert):
     for method in FAMILY:
-        layout = prepare(tiny_bert, method).group.layout
+        layout = prepare(tiny_bert, method).parameters.layout
         decayed = {e.name.rpartition(".")[2] for e in layout.entries if e.decayed and not e.name.startswith("head.")}
         assert decayed == (set() if method == "vera" else {"down", "up"})
 

@@ -16,7 +16,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.seeds import permutation
 from trainables.training.engine import Engine
 from trainables.training.parameter_counts import build, count
-from trainables.training.pruning import _highest, contenders
+from trainables.training.pruning import _highest, prunable_parameters
 from trainables.worker import checkpoint
 
 COUNTS = [
@@ -91,15 +91,15 @@ def test_gradients_of_the_top_layers_are_those_of_a_plain_model(tiny_bert):
     torch.stack(losses).mean().backward()
     for name, parameter in net.named_parameters():
         if name.startswith(("encoder.layer.1.", "pooler.")):
-            assert torch.allclose(lone.of(lone.group.leaf.grad[0], f"backbone.{name}"), parameter.grad, atol=1e-6)
+            assert torch.allclose(lone.of(lone.parameters.leaf.grad[0], f"backbone.{name}"), parameter.grad, atol=1e-6)
 
 
 def test_a_threshold_mask_is_the_masked_model_with_gradients_straight_through(tiny_bert):
     """Oracle: dense products W * 1[m > tau] in a plain model; dL/dm = W * dL/dW'."""
     lone = LoneTrial(tiny_bert, "threshold_mask", make_data(), masked=0.2)
-    row, chosen = lone.group.values[0].clone(), np.arange(4)
+    row, chosen = lone.parameters.values[0].clone(), np.arange(4)
     pristine = dict(transformers.BertModel.from_pretrained(tiny_bert.path).named_parameters())
-    scored = [e.name.removeprefix("backbone.").removesuffix(".score") for e in contenders(lone.layout)]
+    scored = [e.name.removeprefix("backbone.").removesuffix(".score") for e in prunable_parameters(lone.layout)]
     assert sum(name.startswith("encoder.layer.") for name in scored) == 12
     assert "pooler.dense.weight" in scored
     weights = {n: pristine[n].data * (lone.of(row, f"backbone.{n}.score") > 0.01) for n in scored}
@@ -107,11 +107,11 @@ def test_a_threshold_mask_is_the_masked_model_with_gradients_straight_through(ti
     torch.stack(losses).mean().backward()
     loss = lone.loss(chosen)
     loss.backward()
-    lone.group.finish_backward()
+    lone.parameters.finish_backward()
     assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     gradients = {n: p.grad for n, p in net.named_parameters()}
     for name in scored:
-        ours = lone.of(lone.group.leaf.grad[0], f"backbone.{name}.score")
+        ours = lone.of(lone.parameters.leaf.grad[0], f"backbone.{name}.score")
         assert torch.allclose(ours, pristine[name] * gradients[name], atol=1e-6)
     out = torch.cat([(lone.of(row, f"backbone.{n}.score") <= 0.01).flatten() for n in scored]).float().mean()
     assert float(out) == pytest.approx(0.2, abs=0.01)
@@ -121,9 +121,9 @@ def test_threshold_scores_do_not_decay_and_the_pretrained_weights_stay(tiny_bert
     still = Recipe(epochs=1, weight_decay=0.5, warmup=0.0)
     lone = LoneTrial(tiny_bert, "threshold_mask", make_data(), recipe=still, lr=1e-3)
     assert not any(e.decayed for e in lone.layout.entries if e.name.endswith(".score"))
-    before = {n: w.clone() for n, (_, w, _) in lone.group.private_weights._computed.items()}
+    before = {n: w.clone() for n, (_, w, _) in lone.parameters.private_weights._computed.items()}
     lone.epochs(1)
-    assert all(torch.equal(w, before[n]) for n, (_, w, _) in lone.group.private_weights._computed.items())
+    assert all(torch.equal(w, before[n]) for n, (_, w, _) in lone.parameters.private_weights._computed.items())
 
 
 def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
@@ -136,8 +136,8 @@ def test_fish_keeps_the_largest_sums_of_squared_single_gradients(tiny_bert):
         loss.backward()
         for name, parameter in net.named_parameters():
             fisher[name] += parameter.grad.square()
-    entries = contenders(lone.layout)
-    ours = torch.cat([lone.group.pruning_mask[0, e.start : e.stop] for e in entries])
+    entries = prunable_parameters(lone.layout)
+    ours = torch.cat([lone.parameters.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     number = len(theirs) * 2 // 100
     assert int(ours.sum()) == number
@@ -156,21 +156,21 @@ def test_child_tuning_d_sums_squares_of_clipped_batch_gradients(tiny_bert):
         for name, p in net.named_parameters():
             torch.nn.utils.clip_grad_norm_([p], 0.05)
             fisher[name] = fisher.get(name, 0) + p.grad.square()
-    entries = contenders(lone.layout)
+    entries = prunable_parameters(lone.layout)
     assert {e.name.split(".")[1] for e in entries} == {"encoder"}
-    ours = torch.cat([lone.group.pruning_mask[0, e.start : e.stop] for e in entries])
+    ours = torch.cat([lone.parameters.pruning_mask[0, e.start : e.stop] for e in entries])
     theirs = torch.cat([fisher[e.name.removeprefix("backbone.")].flatten() for e in entries])
     assert int(ours.sum()) == int(0.3 * len(theirs))
     assert (ours == _highest(theirs, int(ours.sum()))).float().mean() > 0.999
     free = [e for e in lone.layout.entries if e not in entries]
-    assert all(lone.group.pruning_mask[0, e.start : e.stop].all() for e in free)
+    assert all(lone.parameters.pruning_mask[0, e.start : e.stop].all() for e in free)
 
 
 def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     masks = []
     for dropout in (0.0, 0.3):
         recipe = Recipe(epochs=2, dropout=dropout)
-        masks.append(LoneTrial(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).group.pruning_mask)
+        masks.append(LoneTrial(tiny_bert, "child_tuning_d", make_data(), recipe=recipe).parameters.pruning_mask)
     assert int(masks[0].sum()) == int(masks[1].sum())
     assert not torch.equal(*masks)
 
@@ -179,13 +179,13 @@ def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
 def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, tiny_bert):
     recipe = Recipe(epochs=2, patience=9, weight_decay=0.5)
     lone = LoneTrial(tiny_bert, method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
-    assert torch.equal(lone.group.values[0], lone.start)
-    keep = lone.group.pruning_mask[0].clone()
-    group = lone.epochs(2)
-    assert torch.equal(group.pruning_mask[0], keep)
-    assert torch.equal(group.values[0][~keep], lone.start[~keep])
-    assert (group.values[0] != lone.start)[keep].float().mean() > 0.5
-    assert not (group.moments[:, 0, ~keep] != 0).any()
+    assert torch.equal(lone.parameters.values[0], lone.initial)
+    mask = lone.parameters.pruning_mask[0].clone()
+    parameters = lone.epochs(2)
+    assert torch.equal(parameters.pruning_mask[0], mask)
+    assert torch.equal(parameters.values[0][~mask], lone.initial[~mask])
+    assert (parameters.values[0] != lone.initial)[mask].float().mean() > 0.5
+    assert not (parameters.moments[:, 0, ~mask] != 0).any()
 
 
 def test_a_mask_decays_what_it_keeps_as_the_kernel_does(tiny_bert):
@@ -197,13 +197,13 @@ def test_a_mask_decays_what_it_keeps_as_the_kernel_does(tiny_bert):
     )
     for lone in (full, masked):
         lone.engine.step()
-    assert torch.allclose(full.group.values, masked.group.values, atol=1e-6)
-    assert not torch.allclose(full.group.values, full.start * (1 - 0.5 * 1e-2), atol=1e-6)
+    assert torch.allclose(full.parameters.values, masked.parameters.values, atol=1e-6)
+    assert not torch.allclose(full.parameters.values, full.initial * (1 - 0.5 * 1e-2), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fish_mask", "child_tuning_d"])
 def test_scoring_leaves_no_gradient_behind(name, tiny_bert):
-    assert not LoneTrial(tiny_bert, name, make_data(), **SMALL[name]).group.leaf.grad.any()
+    assert not LoneTrial(tiny_bert, name, make_data(), **SMALL[name]).parameters.leaf.grad.any()
 
 
 def test_child_tuning_f_uses_a_fresh_share_of_the_gradients_scaled_up(tiny_bert):
@@ -213,13 +213,13 @@ def test_child_tuning_f_uses_a_fresh_share_of_the_gradients_scaled_up(tiny_bert)
     seen = []
     for lone in (dense, thin):
         lone.engine.step()
-        seen.append(lone.group.moments[0, 0].clone())
+        seen.append(lone.parameters.moments[0, 0].clone())
     used = seen[1] != 0
     assert torch.allclose(seen[1][used], seen[0][used] / 0.3, rtol=1e-5)
     assert float(used[seen[0] != 0].float().mean()) == pytest.approx(0.3, abs=0.01)
-    before = thin.group.moments[0, 0].clone()
+    before = thin.parameters.moments[0, 0].clone()
     thin.engine.step()
-    again = (thin.group.moments[0, 0] - 0.9 * before).abs() > 1e-9
+    again = (thin.parameters.moments[0, 0] - 0.9 * before).abs() > 1e-9
     there = seen[0] != 0
     assert float((used & again)[there].float().mean()) == pytest.approx(0.09, abs=0.03)
 
@@ -238,9 +238,9 @@ def test_a_trial_read_from_disk_continues_bit_for_bit(method, after, tiny_bert, 
     recipe, data = Recipe(epochs=4, patience=9), make_data()
     lone = LoneTrial(tiny_bert, method, data, recipe=recipe, **SMALL[method])
     lone.epochs(after)
-    slot, tensors = lone.engine.state(lone.trial.id)
-    state = checkpoint.Checkpoint(epoch=slot.epoch, done=False, progress=slot.progress, tensors=tensors)
-    checkpoint.write(tmp_path / "trial", lone.trial, state)
+    state, tensors = lone.engine.state(lone.trial.id)
+    saved = checkpoint.Checkpoint(epoch=state.epoch, done=False, progress=state.progress, tensors=tensors)
+    checkpoint.write(tmp_path / "trial", lone.trial, saved)
     lone.epochs(4 - after)
 
     saved, engine = checkpoint.read(tmp_path / "trial", lone.trial), Engine(Backbone.load(tiny_bert, CPU))
@@ -248,9 +248,9 @@ def test_a_trial_read_from_disk_continues_bit_for_bit(method, after, tiny_bert, 
     assert engine.counts(lone.trial.id) == lone.engine.counts(lone.trial.id)
     while not resumed.done:
         engine.step()
-    assert [p.loss for p in resumed.progress] == [p.loss for p in lone.slot.progress]
-    assert torch.equal(resumed.best, lone.slot.best)
-    assert torch.equal(engine.find(lone.trial.id)[0].parameters.values, lone.group.values)
+    assert [p.loss for p in resumed.progress] == [p.loss for p in lone.state.progress]
+    assert torch.equal(resumed.best, lone.state.best)
+    assert torch.equal(engine.find(lone.trial.id)[0].parameters.values, lone.parameters.values)
     assert engine.test(lone.trial.id).predictions == lone.engine.test(lone.trial.id).predictions
 
 

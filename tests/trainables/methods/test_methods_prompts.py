@@ -40,10 +40,10 @@ COVERED = (
 
 
 def prepare(backbone, method, settings, seeds, away=0.3):
-    """A group of trials, away from their start so that gates are open and scales differ from one."""
+    """Stacked trials, away from their initial values, so that gates are open and scales differ from one."""
     built = build(method, settings, backbone.shape)
     layout = ParameterLayout(built, backbone, 2)
-    rows = torch.stack([layout.initial(seed, backbone) for seed in seeds])
+    rows = torch.stack([layout.initial_values(seed, backbone) for seed in seeds])
     rows += away * torch.randn(rows.shape, generator=torch.Generator().manual_seed(9))
     return StackedParameters(layout, backbone, make_trial().recipe, rows)
 
@@ -70,17 +70,17 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
     batches = [np.array(c) for c in ([3, 1, 4], [0, 5, 9, 2], [8, 7], [11], [12, 13, 6])]
     # Other trials on both sides: one without a prefix, one with a longer one and virtual tokens of its own.
     ours = prepare(backbone, method, settings, (1, 2))
-    groups = [
+    stacks = [
         prepare(backbone, "adapter", {"r": 4}, (3,)),
         ours,
         prepare(backbone, "prefix", {"length": 7}, (4,)),
         prepare(backbone, "prompt_tuning", {"length": 2}, (5,)),
     ]
     segments, start = [], 0
-    for group in groups:
-        segments.append(Segment(group, start, start + len(group.values)))
+    for parameters in stacks:
+        segments.append(Segment(parameters, start, start + len(parameters.values)))
         start = segments[-1].stop
-    added = [s.group.layout.method.virtual_tokens for s in segments for _ in range(s.stop - s.start)]
+    added = [s.parameters.layout.method.virtual_tokens for s in segments for _ in range(s.stop - s.start)]
     blocks = [s.stop - s.start for s in segments]
     rows = pack([(split, chosen) for chosen in batches], backbone.shape.heads, CPU, blocks, added)
     logits = ForwardPass(backbone, segments, rows, None, twice_differentiable=explicit).logits()[1]
@@ -111,7 +111,7 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
     backbone, split = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train
     order = np.argsort(np.diff(split.offsets))
     batches = [(split, order[-4:]), (split, order[:3])]
-    groups = [
+    stacks = [
         prepare(backbone, "prefix", {"length": 6}, (1,)),
         prepare(backbone, "p_tuning_v2", {"length": 4}, (2,)),
     ]
@@ -119,11 +119,11 @@ def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):
     masks = DropoutFactors(
         rows, backbone.shape, [(1, 0), (2, 0)], [0.0, 0.0], [0.3, 0.3], [0.0, 0.0], [6, 4], [0.0, 0.5]
     )
-    segments = [Segment(groups[0], 0, 1), Segment(groups[1], 1, 2)]
+    segments = [Segment(stacks[0], 0, 1), Segment(stacks[1], 1, 2)]
     both = ForwardPass(backbone, segments, rows, masks).logits()
     L = rows.keys.shape[-1]
     for k, length in ((0, 6), (1, 4)):
-        v, b = named(groups[k].layout, groups[k].values[0]), sum(rows.examples[:k])
+        v, b = named(stacks[k].layout, stacks[k].values[0]), sum(rows.examples[:k])
         for e, ids in enumerate(examples(split, batches[k][1])):
             n = len(ids)
 
@@ -166,12 +166,12 @@ def take_past_keys(encoder):
     encoder.forward = renamed
 
 
-def one_pass(backbone, group, split, chosen):
+def one_pass(backbone, parameters, split, chosen):
     rows = pack([(split, chosen)], backbone.shape.heads, CPU)
-    segment = Segment(group, 0, 1)
+    segment = Segment(parameters, 0, 1)
     logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
     losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
-    return logits[0], named(group.layout, group.leaf.grad[0])
+    return logits[0], named(parameters.layout, parameters.leaf.grad[0])
 
 
 def padded(split, chosen):
@@ -182,9 +182,9 @@ def padded(split, chosen):
 
 def test_ia3_equals_peft(tiny_bert):
     backbone, split, chosen = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train, np.array([3, 1, 4, 15])
-    group = prepare(backbone, "ia3", {}, (1,))
-    values = named(group.layout, group.values[0])
-    logits, grads = one_pass(backbone, group, split, chosen)
+    parameters = prepare(backbone, "ia3", {}, (1,))
+    values = named(parameters.layout, parameters.values[0])
+    logits, grads = one_pass(backbone, parameters, split, chosen)
     layer = r".*layer\.\d+\."
     config = peft.IA3Config(
         task_type="SEQ_CLS",
@@ -216,9 +216,9 @@ def test_ia3_equals_peft(tiny_bert):
 def test_prefixes_equal_peft_once_its_positions_are_moved_back(tiny_bert):
     backbone, split, chosen = Backbone.load(tiny_bert, CPU), make_data(**LENGTHS).train, np.array([3, 1, 4, 15])
     length, D = 5, tiny_bert.shape.width
-    group = prepare(backbone, "prefix", {"length": length}, (1,))
-    values = named(group.layout, group.values[0])
-    logits, grads = one_pass(backbone, group, split, chosen)
+    parameters = prepare(backbone, "prefix", {"length": length}, (1,))
+    values = named(parameters.layout, parameters.values[0])
+    logits, grads = one_pass(backbone, parameters, split, chosen)
     base = hugging_face(tiny_bert, values)
     with torch.no_grad():  # peft counts the text's positions from there
         table = base.bert.embeddings.position_embeddings.weight
@@ -253,9 +253,9 @@ def test_a_checkpoint_gives_the_same_outputs_in_another_process(tiny_bert, tmp_p
     while not engine.step():
         pass
     for trial in trials:
-        slot, tensors = engine.state(trial.id)
-        state = checkpoint.Checkpoint(epoch=1, done=False, progress=slot.progress, tensors=tensors)
-        checkpoint.write(tmp_path / trial.id, trial, state)
+        state, tensors = engine.state(trial.id)
+        saved = checkpoint.Checkpoint(epoch=1, done=False, progress=state.progress, tensors=tensors)
+        checkpoint.write(tmp_path / trial.id, trial, saved)
     script = """
 import json, sys, torch
 from pathlib import Path
@@ -268,8 +268,8 @@ from trainables.backbone.models import resolve
 torch.set_num_threads(1)
 for text in json.loads(sys.argv[2]):
     trial, engine = Trial.from_json(text), Engine(Backbone.load(resolve(sys.argv[1]), torch.device("cpu")))
-    state = checkpoint.read(Path(sys.argv[3]) / trial.id, trial)
-    engine.restore(trial, make_data(outputs=1, train=16), state.tensors, state.epoch, state.progress)
+    saved = checkpoint.read(Path(sys.argv[3]) / trial.id, trial)
+    engine.restore(trial, make_data(outputs=1, train=16), saved.tensors, saved.epoch, saved.progress)
     print(json.dumps(engine.test(trial.id).predictions))
 """
     words = [str(tiny_bert.path), json.dumps([t.to_json() for t in trials]), str(tmp_path)]
@@ -287,9 +287,9 @@ def test_these_start_as_the_bare_encoder(method, tiny_bert, tiny_roberta):
     for model in (tiny_bert, tiny_roberta):
         backbone, split = Backbone.load(model, CPU), make_data(**LENGTHS).train
         settings = {"reads": "own"} if method == "linear_probe" else SMALL[method]
-        group = prepare(backbone, method, settings, (1,), away=0)
-        ours, _ = one_pass(backbone, group, split, np.arange(6))
-        plain = PlainEncoder(model, named(group.layout, group.values[0]))
+        parameters = prepare(backbone, method, settings, (1,), away=0)
+        ours, _ = one_pass(backbone, parameters, split, np.arange(6))
+        plain = PlainEncoder(model, named(parameters.layout, parameters.values[0]))
         bare = torch.stack([plain.logits(ids) for ids in examples(split, range(6))])
         assert torch.allclose(ours, bare, atol=1e-6)
 
@@ -307,8 +307,10 @@ def test_prompts_start_as_different_words_or_normal(tiny_bert):
     backbone = Backbone.load(tiny_bert, CPU)
     prompts = {}
     for start in ("vocabulary", "normal"):
-        group = prepare(backbone, "prompt_tuning", {"length": 50, "start": start}, (1, 2), away=0)
-        prompts[start] = torch.stack([named(group.layout, row)["0.embeddings.prompt"] for row in group.values])
+        parameters = prepare(backbone, "prompt_tuning", {"length": 50, "start": start}, (1, 2), away=0)
+        prompts[start] = torch.stack(
+            [named(parameters.layout, row)["0.embeddings.prompt"] for row in parameters.values]
+        )
     words = backbone.words.weight
     found = [(p[:, None] == words[None]).all(-1).nonzero()[:, 1].tolist() for p in prompts["vocabulary"]]
     assert len(set(found[0])) == len(set(found[1])) == 50

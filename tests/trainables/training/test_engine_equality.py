@@ -21,23 +21,23 @@ def backbone(model):
 def train(model, trials, data, joins=None, leaves=None):
     """Train all; `joins[i]`: steps before trial i joins; `leaves[i]`: steps after which it is thrown out. Slots by trial."""
     engine, joins, leaves = Engine(backbone(model)), joins or {}, leaves or {}
-    slots, step = {}, 0
-    while len(slots) < len(trials) or engine.residents:
+    states, step = {}, 0
+    while len(states) < len(trials) or engine.residents:
         for i, trial in enumerate(trials):
             if joins.get(i, 0) == step:
-                slots[i] = engine.add_trial(trial, data[i] if isinstance(data, list) else data)
+                states[i] = engine.add_trial(trial, data[i] if isinstance(data, list) else data)
             if leaves.get(i) == step:
                 engine.remove_trial(trial.id)
         if engine.residents:
-            for slot in engine.step():
-                if slot.done:
-                    engine.remove_trial(slot.trial.id)
+            for state in engine.step():
+                if state.done:
+                    engine.remove_trial(state.trial.id)
         step += 1
-    return [slots[i] for i in range(len(trials))]
+    return [states[i] for i in range(len(trials))]
 
 
-def losses(slot):
-    return [p.loss for p in slot.progress]
+def losses(state):
+    return [p.loss for p in state.progress]
 
 
 def furthest(a, b):
@@ -64,11 +64,11 @@ def test_other_methods_change_no_trial(family, request):
     model = request.getfixturevalue(family)
     trials, data = mixed_trials(), [make_data(seed=i, outputs=2 if i != 2 else 3) for i in range(5)]
     together = train(model, trials, data)
-    for trial, own, slot in zip(trials, data, together, strict=True):
+    for trial, own, state in zip(trials, data, together, strict=True):
         alone = train(model, [trial], [own])[0]
-        assert losses(slot) == pytest.approx(losses(alone), abs=1e-6)
-        assert furthest(slot, alone) < 1e-5
-        assert [p.score for p in slot.progress] == [p.score for p in alone.progress]
+        assert losses(state) == pytest.approx(losses(alone), abs=1e-6)
+        assert furthest(state, alone) < 1e-5
+        assert [p.score for p in state.progress] == [p.score for p in alone.progress]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
@@ -82,20 +82,20 @@ def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, t
         make_trial("madapter", r=4, seed=4, batch_size=16, recipe=recipe),
     ]
     data = [make_data(seed=i, outputs=1 if i == 0 else 2, test=20, high=10 + 5 * i) for i in range(4)]
-    for i, slot in enumerate(train(model, trials, data)):
+    for i, state in enumerate(train(model, trials, data)):
         alone = train(model, [trials[i]], [data[i]])[0]
-        assert losses(slot) == pytest.approx(losses(alone), abs=2e-6)
-        assert [p.score for p in slot.progress] == pytest.approx([p.score for p in alone.progress], abs=1e-3)
+        assert losses(state) == pytest.approx(losses(alone), abs=2e-6)
+        assert [p.score for p in state.progress] == pytest.approx([p.score for p in alone.progress], abs=1e-3)
 
 
 def test_equal_shapes_are_equal_bit_for_bit(tiny_bert):
     data = make_data(low=7, high=8)
     trials = [make_trial("adapter", r=4, seed=s, lr=1e-3 * s, recipe=RECIPE) for s in (1, 2, 3)]
     together = train(tiny_bert, trials, data)
-    for trial, slot in zip(trials, together, strict=True):
+    for trial, state in zip(trials, together, strict=True):
         alone = train(tiny_bert, [trial], data)[0]
-        assert losses(slot) == losses(alone)
-        assert torch.equal(slot.best, alone.best)
+        assert losses(state) == losses(alone)
+        assert torch.equal(state.best, alone.best)
 
 
 def test_the_order_of_slots_does_not_matter(tiny_bert):
@@ -117,10 +117,10 @@ def test_a_diverging_neighbour_is_ended_and_changes_no_bit(tiny_bert):
     data = make_data(low=7, high=8)
     good = make_trial("adapter", r=4, seed=1, recipe=RECIPE)
     bad = make_trial("adapter", r=4, seed=2, lr=1e30, recipe=RECIPE)
-    slot, diverged = train(tiny_bert, [good, bad], data)
+    state, diverged = train(tiny_bert, [good, bad], data)
     assert diverged.end_reason == "diverged"
     assert diverged.progress[-1].loss is None
-    assert torch.equal(slot.best, train(tiny_bert, [good], data)[0].best)
+    assert torch.equal(state.best, train(tiny_bert, [good], data)[0].best)
 
 
 def test_the_seed_reaches_order_dropout_and_start(tiny_bert):
@@ -189,10 +189,10 @@ def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
     undisturbed = engine.add_trial(trial, data)
     while not engine.step():
         pass
-    slot, tensors = engine.state(trial.id)
-    tensors, progress = {name: at_odd_address(tensor) for name, tensor in tensors.items()}, list(slot.progress)
+    state, tensors = engine.state(trial.id)
+    tensors, progress = {name: at_odd_address(tensor) for name, tensor in tensors.items()}, list(state.progress)
     fresh = Engine(backbone(tiny_bert))
-    resumed = fresh.restore(trial, data, tensors, slot.epoch, progress)
+    resumed = fresh.restore(trial, data, tensors, state.epoch, progress)
     for each, its in ((engine, undisturbed), (fresh, resumed)):
         while not its.done:
             each.step()

@@ -37,12 +37,12 @@ def final(method="adapter", seed=1, **settings):
 
 
 def trained(model, trials, data):
-    """An engine in which all trials have ended, and their slots."""
+    """An engine in which all trials have ended, and their states."""
     engine = Engine(Backbone.load(model, CPU))
-    slots = [engine.add_trial(trial, data) for trial in trials]
-    while not all(slot.done for slot in slots):
+    states = [engine.add_trial(trial, data) for trial in trials]
+    while not all(state.done for state in states):
         engine.step()
-    return engine, slots
+    return engine, states
 
 
 def correlation(values, split):
@@ -57,11 +57,11 @@ def one_by_one(logits_of, split):
 
 
 def stirred(model, method, settings):
-    """A trial of a regression task with values of no meaning: engine, slot, layout, and its tensors by name."""
-    engine, slot, stack = prepare(model, method, settings, make_data(seed=3, outputs=1))
+    """A trial of a regression task with values of no meaning: engine, state, layout, and its tensors by name."""
+    engine, state, stack = prepare(model, method, settings, make_data(seed=3, outputs=1))
     stir(stack.parameters)
-    slot.best = stack.parameters.values[0].clone()
-    return engine, slot, stack.parameters.layout, {n: v.detach() for n, v in leaves(stack.parameters).items()}
+    state.best = stack.parameters.values[0].clone()
+    return engine, state, stack.parameters.layout, {n: v.detach() for n, v in leaves(stack.parameters).items()}
 
 
 def test_the_methods_that_the_paper_and_its_kind_have_can_be_removed():
@@ -74,10 +74,10 @@ def test_the_methods_that_the_paper_and_its_kind_have_can_be_removed():
 def test_without_all_layers_only_layer_norms_and_head_are_left(method, family, request):
     """Holds every method's declaration against a plain encoder that knows no method."""
     model = request.getfixturevalue(family)
-    engine, slot, layout, values = stirred(model, method, SMALL[method])
-    found = ablate(engine.backbone, slot, layout)
+    engine, state, layout, values = stirred(model, method, SMALL[method])
+    found = ablate(engine.backbone, state, layout)
     kept = {n: v for n, v in values.items() if n.startswith(("norm.", "head."))}
-    plain = correlation(one_by_one(PlainEncoder(model, kept).logits, slot.data.validation), slot.data.validation)
+    plain = correlation(one_by_one(PlainEncoder(model, kept).logits, state.data.validation), state.data.validation)
     assert found.spans[0][-1] == pytest.approx(plain, abs=1e-2)
     assert abs(found.whole - plain) > 0.1, "the example shows nothing"
 
@@ -91,8 +91,8 @@ def test_without_all_layers_only_layer_norms_and_head_are_left(method, family, r
     ],
 )
 def test_each_span_scores_as_the_second_formula_with_its_parameters_zeroed(method, settings, formula, tiny_bert):
-    engine, slot, layout, _ = stirred(tiny_bert, method, settings)
-    found, split = ablate(engine.backbone, slot, layout), slot.data.validation
+    engine, state, layout, _ = stirred(tiny_bert, method, settings)
+    found, split = ablate(engine.backbone, state, layout), state.data.validation
     for first, last in spans_of(2):
         _, _, _, values = stirred(tiny_bert, method, settings)
         for layer, site, name in product(range(first, last + 1), SITES, ("up", "up_bias")):
@@ -102,22 +102,22 @@ def test_each_span_scores_as_the_second_formula_with_its_parameters_zeroed(metho
 
 
 def test_the_intact_score_is_the_best_epochs(tiny_bert):
-    engine, (slot,) = trained(tiny_bert, [final()], make_data())
-    found = engine.ablate(slot.trial.id)
-    assert found.whole == slot.progress[-1].best_score
+    engine, (state,) = trained(tiny_bert, [final()], make_data())
+    found = engine.ablate(state.trial.id)
+    assert found.whole == state.progress[-1].best_score
     assert [len(scores) for scores in found.spans] == [2, 1]
     assert found.seconds > 0
 
 
 def test_what_was_trained_is_unchanged_to_the_last_bit_and_costs_no_epoch_its_seconds(tiny_bert):
     data = make_data()
-    engine, slots = trained(tiny_bert, [final(seed=s) for s in (1, 2)], data)
-    group, started = engine._stacks[0].parameters, [slot.started for slot in slots]
-    before = [t.clone() for t in (group.values, group.moments, *(slot.best for slot in slots))]
-    found = engine.ablate(slots[0].trial.id)
-    after = (group.values, group.moments, *(slot.best for slot in slots))
+    engine, states = trained(tiny_bert, [final(seed=s) for s in (1, 2)], data)
+    parameters, started = engine._stacks[0].parameters, [state.started for state in states]
+    before = [t.clone() for t in (parameters.values, parameters.moments, *(state.best for state in states))]
+    found = engine.ablate(states[0].trial.id)
+    after = (parameters.values, parameters.moments, *(state.best for state in states))
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert [slot.started - then for slot, then in zip(slots, started, strict=True)] == pytest.approx(
+    assert [state.started - then for state, then in zip(states, started, strict=True)] == pytest.approx(
         [found.seconds] * 2
     )
 
@@ -133,8 +133,8 @@ def test_other_trials_change_no_score(tiny_bert):
 
 
 def test_a_method_that_zeros_do_not_remove_has_no_map(tiny_bert):
-    engine, (slot,) = trained(tiny_bert, [final("layer_norm")], make_data())
-    assert engine.ablate(slot.trial.id) is None
+    engine, (state,) = trained(tiny_bert, [final("layer_norm")], make_data())
+    assert engine.ablate(state.trial.id) is None
 
 
 def test_only_the_spans_own_layers_are_touched(tiny_bert):

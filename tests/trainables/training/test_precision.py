@@ -36,12 +36,12 @@ def make_engine(model, precision):
 
 def train(model, trials, data, precision="bf16"):
     engine = make_engine(model, precision)
-    slots = [engine.add_trial(trial, data) for trial in trials]
+    states = [engine.add_trial(trial, data) for trial in trials]
     while engine.residents:
-        for slot in engine.step():
-            if slot.done:
-                engine.remove_trial(slot.trial.id)
-    return slots
+        for state in engine.step():
+            if state.done:
+                engine.remove_trial(state.trial.id)
+    return states
 
 
 def logits(model, precision):
@@ -75,12 +75,12 @@ def test_frozen_weights_are_cast_once_and_trained_ones_in_every_step(tiny_bert):
 def test_parameters_and_moments_stay_fp32_and_learn(method, settings, tiny_bert):
     data = make_data(train=240, test=60)
     engine, trial = make_engine(tiny_bert, "bf16"), make_trial(method, lr=3e-3, recipe=Recipe(epochs=6), **settings)
-    slot = engine.add_trial(trial, data)
+    state = engine.add_trial(trial, data)
     before = engine.test(trial.id).metrics["accuracy"]
-    while not slot.done:
+    while not state.done:
         engine.step()
-    group = engine.find(trial.id)[0].parameters
-    assert {group.values.dtype, group.moments.dtype, slot.best.dtype} == {torch.float32}
+    parameters = engine.find(trial.id)[0].parameters
+    assert {parameters.values.dtype, parameters.moments.dtype, state.best.dtype} == {torch.float32}
     assert engine.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
 
 
@@ -102,9 +102,9 @@ def test_the_precision_of_training_that_moved_is_in_the_ids():
 def test_stacked_trials_change_a_curve_by_no_more_than_rounding(tiny_bert):
     data = make_data()
     trials = [make_trial("adapter", r=4, seed=s, recipe=RECIPE) for s in (1, 2, 3)]
-    for trial, slot in zip(trials, train(tiny_bert, trials, data), strict=True):
+    for trial, state in zip(trials, train(tiny_bert, trials, data), strict=True):
         alone = train(tiny_bert, [trial], data)[0]
-        assert [p.loss for p in slot.progress] == pytest.approx([p.loss for p in alone.progress], rel=0.01)
+        assert [p.loss for p in state.progress] == pytest.approx([p.loss for p in alone.progress], rel=0.01)
 
 
 def test_the_precision_is_part_of_a_trials_identity():

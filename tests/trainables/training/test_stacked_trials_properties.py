@@ -48,22 +48,22 @@ def backbone(tiny_bert):
 
 def train(backbone, members):
     """Losses and scores of each member by epoch; `members`: (trial, data, joins, aside, leaves) of each."""
-    engine, slots, step = Engine(backbone), {}, 0
+    engine, states, step = Engine(backbone), {}, 0
     while step < 7 or engine.residents:
         for trial, data, joins, _, _ in members:
             if joins == step:
-                slots[trial.id] = engine.add_trial(trial, data)
+                states[trial.id] = engine.add_trial(trial, data)
         for trial, _, _, _, leaves in members:
             if leaves is not None and leaves <= step and trial.id in engine.residents:
                 engine.remove_trial(trial.id)
         now = [t.id for t, _, _, aside, _ in members if t.id in engine.residents and step not in aside]
         if now:
             engine.set_active(now)
-            for slot in engine.step():
-                if slot.done:
-                    engine.remove_trial(slot.trial.id)
+            for state in engine.step():
+                if state.done:
+                    engine.remove_trial(state.trial.id)
         step += 1
-    return {i: [(p.loss, p.score) for p in slot.progress] for i, slot in slots.items()}
+    return {i: [(p.loss, p.score) for p in state.progress] for i, state in states.items()}
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

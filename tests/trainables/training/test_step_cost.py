@@ -10,7 +10,7 @@ from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import sent
 from trainables.seeds import permutation
-from trainables.training import trial_state as slots
+from trainables.training import trial_state as states
 from trainables.training.engine import Engine
 
 RECIPE = Recipe(epochs=2, patience=9)
@@ -40,13 +40,13 @@ def test_an_epochs_order_is_drawn_once_and_is_that_of_the_seed(tiny_bert, monkey
         drawn.append(key)
         return permutation(*key)
 
-    monkeypatch.setattr(slots, "permutation", counted)
+    monkeypatch.setattr(states, "permutation", counted)
     engine, data = Engine(Backbone.load(tiny_bert, torch.device("cpu"))), make_data()
-    slot = engine.add_trial(TRIALS[0], data)
+    state = engine.add_trial(TRIALS[0], data)
     for epoch in range(2):
         seen = []
-        for _ in range(slot.steps_per_epoch):
-            seen.append(slot.batch()[1])
+        for _ in range(state.steps_per_epoch):
+            seen.append(state.batch()[1])
             engine.step()
         assert np.concatenate(seen).tolist() == permutation(len(data.train), 1, "order", epoch).tolist()
     assert [key[-1] for key in drawn] == [0, 1]

@@ -108,9 +108,9 @@ def plant(monkeypatch, fails, error):
     """Make a step's backward fail whenever `fails` says so of the trials in it."""
     real = Engine._backward
 
-    def backward(self, rows, slots):
-        losses = real(self, rows, slots)  # the gradients are there already: what is left must not count twice
-        if fails([slot.trial for slot in slots]):
+    def backward(self, rows, states):
+        losses = real(self, rows, states)  # the gradients are there already: what is left must not count twice
+        if fails([state.trial for state in states]):
             raise error
         return losses
 

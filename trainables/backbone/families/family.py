@@ -1,4 +1,4 @@
-"""A model family: all that the project knows of one `model_type`, as data.
+"""A model family: the description of one `model_type` of transformers as data.
 
 Everything else asks the family for config entries, shapes, module paths and the classification head. Imports neither torch nor
 transformers, because a plan needs shapes before either is loaded.
