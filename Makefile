@@ -1,10 +1,9 @@
-# `make check` runs what CI runs, in the environment that is active: `make quick`, in minutes. The slow tests join it when they have
-# been seen green after the move into folders and onto events (docs/decisions.md, 2026-11-27); until then run `make slow` by hand.
+# `make check` runs what CI runs, in the environment that is active: `make quick`, in minutes, and then the slow tests.
 PYTHON ?= python
 
 .PHONY: check quick lint types contract test slow
 
-check: quick
+check: quick slow
 
 quick: lint types contract test
 
