@@ -12,6 +12,7 @@ from trainables.training.engine import Engine
 
 SHARING = [name for name, kind in METHODS.items() if kind.shares_backbone]
 RECIPE = Recipe(epochs=3, patience=9)
+NARROW = {"adalora", "adaption_prompt", "unipelt"}
 
 
 def backbone(model):
@@ -74,7 +75,7 @@ def test_other_methods_change_no_trial(family, request):
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize("method", SHARING)
 def test_every_method_keeps_its_curve_beside_itself_and_others(method, family, tiny_model):
-    model, recipe = tiny_model(family), Recipe(epochs=2)
+    model, recipe = tiny_model(family), Recipe(epochs=1 if family == "distilbert" else 2)
     trials = [
         make_trial("adapter", r=4, seed=1, recipe=recipe),
         make_trial(method, seed=2, lr=3e-3, recipe=recipe, **SMALL[method]),
@@ -96,6 +97,17 @@ def test_equal_shapes_are_equal_bit_for_bit(tiny_bert):
         alone = train(tiny_bert, [trial], data)[0]
         assert losses(slot) == losses(alone)
         assert torch.equal(slot.best, alone.best)
+
+
+@pytest.mark.parametrize("method", SHARING)
+def test_every_method_is_equal_bit_for_bit_beside_its_like_on_distilbert(method, tiny_model):
+    """Three methods multiply matrices so narrow that the kernel depends on the number of trials: the last bit may differ."""
+    model, data, recipe = tiny_model("distilbert"), make_data(train=24, low=7, high=8), Recipe(epochs=1)
+    trials = [make_trial(method, seed=s, lr=1e-3 * s, recipe=recipe, **SMALL[method]) for s in (1, 2)]
+    for trial, slot in zip(trials, train(model, trials, data), strict=True):
+        alone = train(model, [trial], data)[0]
+        assert losses(slot) == pytest.approx(losses(alone), rel=1e-6 if method in NARROW else 0)
+        assert furthest(slot, alone) <= (1e-6 if method in NARROW else 0)
 
 
 def test_the_order_of_slots_does_not_matter(tiny_bert):
@@ -165,9 +177,10 @@ def test_a_method_is_the_same_alone_and_beside_others_and_its_like(method, tiny_
         assert mostly(together[i], alone) < 1e-5
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
 @pytest.mark.parametrize("method", SHARING)
-def test_the_frozen_backbone_is_bit_unchanged(method, tiny_bert):
-    shared = backbone(tiny_bert)
+def test_the_frozen_backbone_is_bit_unchanged(method, family, tiny_model):
+    shared = backbone(tiny_model(family))
     before = {n: p.detach().clone() for n, p in shared.module.named_parameters()}
     engine, trial = Engine(shared), make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
     engine.add_trial(trial, make_data())
@@ -182,16 +195,18 @@ def at_odd_address(tensor):
     return room[10:].view(tensor.shape).copy_(tensor)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_restored_trial_continues_bit_for_bit(method, tiny_bert):
-    trial, data = make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method]), make_data()
-    engine = Engine(backbone(tiny_bert))
+def test_a_restored_trial_continues_bit_for_bit(method, family, tiny_model):
+    model, data = tiny_model(family), make_data(train=24)
+    trial = make_trial(method, lr=1e-2, recipe=RECIPE, **SMALL[method])
+    engine = Engine(backbone(model))
     undisturbed = engine.add_trial(trial, data)
     while not engine.step():
         pass
     slot, tensors = engine.state(trial.id)
     tensors, progress = {name: at_odd_address(tensor) for name, tensor in tensors.items()}, list(slot.progress)
-    fresh = Engine(backbone(tiny_bert))
+    fresh = Engine(backbone(model))
     resumed = fresh.restore(trial, data, tensors, slot.epoch, progress)
     for each, its in ((engine, undisturbed), (fresh, resumed)):
         while not its.done:
