@@ -159,11 +159,10 @@ class Link:
         opening = records[0].event
         if not isinstance(opening, SweepOpened):
             raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
-        missing = [name for name in ("space", "sweep") if name not in opening.manifest]
-        if missing:
-            raise Damaged(
-                advice(folder / LEDGER, 1, f"opens the sweep with a manifest that lacks {', '.join(missing)}")
-            )
+        lacking = [name for name in ("space", "sweep") if name not in opening.manifest]
+        if lacking:
+            fault = f"opens the sweep with a manifest that lacks {', '.join(lacking)}"
+            raise Damaged(advice(folder / LEDGER, 1, fault))
         self._folder = folder
         self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"])
         self.position = self._store.position if self._store.position <= len(records) else 0
