@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks import measure
+from benchmarks.gpu_loop import conditions, measure_all
 from benchmarks.gpu_sections import SECTIONS
-from benchmarks.gpu_setting import FULL, SMOKE, Bench, release, set_precision
+from benchmarks.gpu_setting import FULL, SMOKE, Bench, set_precision
 
 # Read by cuBLAS when it starts; the equality check with deterministic algorithms needs it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -49,27 +49,6 @@ def work(bench: Bench, method: str) -> None:
     print(steps / (bench.clock() - start), flush=True)
 
 
-def measure_all(bench: Bench, flags: dict[str, str], path: Path | None) -> bool:
-    """Fill the tables, section by section, written after each; False when one failed."""
-    good = True
-    for name, section in SECTIONS.items():
-        rows = bench.tables.setdefault(name, [])
-        start = time.monotonic()
-        try:
-            if bench.time_is_short():
-                rows.append({"": "not measured: no time left"})
-            else:
-                rows.extend(section(bench))
-        except Exception as error:  # the other sections are worth having
-            traceback.print_exc()
-            rows.append({"": f"failed: {type(error).__name__}: {str(error)[:200]}"})
-            good = False
-        release()
-        print(f"# {name} took {time.monotonic() - start:.0f} s", flush=True)
-        measure.write(path, "gpu", flags, bench.tables)
-    return good
-
-
 def print_tables(bench: Bench) -> None:
     for name in sorted(bench.tables):
         rows = bench.tables[name]
@@ -78,14 +57,12 @@ def print_tables(bench: Bench) -> None:
         measure.print_table(headings, [[row.get(heading, "") for heading in headings] for row in rows])
 
 
-def conditions(bench: Bench) -> dict[str, str]:
-    return measure.conditions(
-        device=torch.cuda.get_device_name(bench.device) if bench.cuda else "CPU: a smoke run, its figures mean nothing",
-        encoder=f"{bench.scale.encoder}, random weights, adapters of width {bench.scale.r}",
+def flags_of(bench: Bench) -> dict[str, str]:
+    return conditions(
+        bench,
         precision=PRECISIONS[bench.precision],
         compile="ours: none, no CUDA graphs; lone: none but where the table says so",
         processes="time-sliced by the driver; MPS not used",
-        cores=str(os.cpu_count()),
         clock="wall clock, device synchronised; warm-up, evaluation and start excluded, making the batches included",
     )
 
@@ -118,8 +95,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(model=scale.encoder.save(Path(folder)), **settings)
-        flags = conditions(bench)
-        good = measure_all(bench, flags, arguments.json)
+        flags = flags_of(bench)
+        good = measure_all(bench, "gpu", SECTIONS, flags, arguments.json)
     measure.print_conditions(flags)
     print_tables(bench)
     return 0 if good else 1

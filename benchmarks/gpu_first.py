@@ -14,8 +14,7 @@ import os
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +23,6 @@ import torch
 from benchmarks import measure
 from benchmarks.gpu_first_graphs import s5_graphs, s7_compiled, s8_attention
 from benchmarks.gpu_first_sections import (
-    Row,
-    Rows,
     s0_machine,
     s1_methods,
     s2_waits,
@@ -35,12 +32,13 @@ from benchmarks.gpu_first_sections import (
     s9_long,
     s10_memory,
 )
+from benchmarks.gpu_loop import Section, conditions, measure_all
 from benchmarks.gpu_sections import g5_equality, g6_joining
-from benchmarks.gpu_setting import FULL, SMOKE, Bench, release, set_precision
+from benchmarks.gpu_setting import FULL, SMOKE, Bench, set_precision
 
 # Read by cuBLAS when it starts; the equality check with deterministic algorithms needs it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-SECTIONS: dict[str, Callable[[Bench], Rows]] = {
+SECTIONS: dict[str, Section] = {
     "S0": s0_machine,
     "S1": s1_methods,
     "S2": s2_waits,
@@ -57,44 +55,11 @@ SECTIONS: dict[str, Callable[[Bench], Rows]] = {
 }
 
 
-def show(row: Row) -> None:
-    texts = (f"{name}: {measure.short(value) if isinstance(value, float) else value}" for name, value in row.items())
-    print("  " + "  ".join(texts), flush=True)
-
-
-def measure_all(bench: Bench, names: Sequence[str], flags: dict[str, str], path: Path | None) -> bool:
-    """Fill the tables, section by section, shown and written row by row; False when one failed."""
-    good, begun = True, time.monotonic()
-    for name in names:
-        rows, start = bench.tables.setdefault(name, []), time.monotonic()
-        print(f"\n{name}: {(SECTIONS[name].__doc__ or '').strip()}", flush=True)
-        if bench.time_is_short():
-            rows.append({"": "not measured: no time left"})
-            show(rows[-1])
-            continue
-        try:
-            for row in SECTIONS[name](bench):
-                rows.append(row)
-                show(row)
-                measure.write(path, "gpu_first", flags, bench.tables)
-        except Exception as error:  # the other sections are worth having
-            traceback.print_exc()
-            rows.append({"": f"failed: {type(error).__name__}: {str(error)[:300]}"})
-            good = False
-        release()
-        print(f"# {name} took {time.monotonic() - start:.0f} s, {time.monotonic() - begun:.0f} s in all", flush=True)
-        measure.write(path, "gpu_first", flags, bench.tables)
-    measure.write(path, "gpu_first", flags, bench.tables)
-    return good
-
-
-def conditions(bench: Bench) -> dict[str, str]:
-    return measure.conditions(
-        device=torch.cuda.get_device_name(bench.device) if bench.cuda else "CPU: a smoke run, its figures mean nothing",
-        encoder=f"{bench.scale.encoder}, random weights, adapters of width {bench.scale.r}",
+def flags_of(bench: Bench) -> dict[str, str]:
+    return conditions(
+        bench,
         precision="bf16 except where a row says otherwise",
         compile="none except in S5 and S7",
-        cores=str(os.cpu_count()),
         clock="wall clock, device synchronised; warm-up excluded, making the batches included except in S5",
     )
 
@@ -120,9 +85,10 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = scale.encoder.save(Path(folder))
         bench = Bench(model=model, scale=scale, device=device, precision="bf16", deadline=deadline)
-        flags = conditions(bench)
+        flags = flags_of(bench)
         measure.print_conditions(flags)
-        good = measure_all(bench, names, flags, arguments.json)
+        sections = {name: SECTIONS[name] for name in names}
+        good = measure_all(bench, "gpu_first", sections, flags, arguments.json)
     return 0 if good else 1
 
 

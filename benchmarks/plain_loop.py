@@ -26,6 +26,7 @@ from search_spaces.language import Cell, Recipe
 from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
+from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
 from trainables.tasks.forms.form import Form
@@ -67,12 +68,20 @@ def plain_model(model: Model, trial: Trial, outputs: int) -> nn.Module:
 
 
 def insert_adapters(network: Any, model: Model, r: int) -> list[Bottleneck]:
-    """Adapters of width `r` after both sub-layers' dropout; LayerNorms and head are trained with them, the rest is frozen."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad = "LayerNorm" in name or "classifier" in name
+    """Adapters of width `r` after both sub-layers' dropout; LayerNorms and head are trained with them, the rest is frozen.
+
+    For families whose sub-layers both end with a dense layer and dropout, side by side in one module.
+    """
+    family = FAMILIES[model.family]
+    assert family.dropped_outputs == tuple(SUBLAYERS), f"{model.family} has no dropout to put an adapter behind"
+    base = getattr(network, family.prefix)
+    network.requires_grad_(False)
+    for trained in (network.classifier, *map(base.get_submodule, family.norm_paths(model.shape.layers))):
+        trained.requires_grad_(True)
     adapters = []
-    for layer in getattr(network, model.family).encoder.layer:
-        for output in (layer.attention.output, layer.output):
+    for layer in range(model.shape.layers):
+        for sites in SUBLAYERS.values():
+            output = base.get_submodule(family.map_path(layer, sites[-1]).rpartition(".")[0])
             adapters.append(Bottleneck(model.shape.width, r))
             output.dropout = nn.Sequential(output.dropout, adapters[-1])
     return adapters

@@ -161,9 +161,8 @@ class Link:
             raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
         lacking = [name for name in ("space", "sweep") if name not in opening.manifest]
         if lacking:
-            raise Damaged(
-                advice(folder / LEDGER, 1, f"opens the sweep with a manifest that lacks {', '.join(lacking)}")
-            )
+            fault = f"opens the sweep with a manifest that lacks {', '.join(lacking)}"
+            raise Damaged(advice(folder / LEDGER, 1, fault))
         self._folder = folder
         self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"])
         self.position = self._store.position if self._store.position <= len(records) else 0

@@ -14,6 +14,7 @@ import torch
 from benchmarks import control_plane, gpu, gpu_first, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
+from benchmarks.gpu_loop import measure_all
 from benchmarks.operators import ENCODER, LIMIT, count, count_fused
 from benchmarks.saved_bytes import saved_bytes
 from search_spaces.events import EpochReported, LedgerRecord, TrialEnded, TrialStarted
@@ -209,15 +210,15 @@ def test_the_first_minutes_take_only_sections_that_exist_and_start_none_too_late
     assert json.loads(path.read_text())["results"] == {"S2": [{"": "not measured: no time left"}]}
 
 
-def test_a_section_that_fails_keeps_its_rows_and_the_others_run(small, tmp_path, monkeypatch):
+def test_a_section_that_fails_keeps_its_rows_and_the_others_run(small, tmp_path):
     def breaks(bench):
         yield {"what": "first", "ms": 1.0}
         raise ValueError("out of order")
 
-    monkeypatch.setattr(gpu_first, "SECTIONS", {"A": breaks, "B": gpu_first.s2_waits})
+    sections = {"A": breaks, "B": gpu_first.s2_waits}
     bench = gpu_first.Bench(model=small, scale=gpu_first.SMOKE, device=CPU, precision="bf16", deadline=math.inf)
     path = tmp_path / "first.json"
-    assert not gpu_first.measure_all(bench, ["A", "B"], {}, path)
+    assert not measure_all(bench, "gpu_first", sections, {}, path)
     found = json.loads(path.read_text())["results"]
     assert found["A"] == [{"what": "first", "ms": 1.0}, {"": "failed: ValueError: out of order"}]
     assert found["B"]

@@ -56,7 +56,7 @@ def add_record(folder, event):
 
 def files(folder):
     """What is on disk, but for lock files: they hold no result."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "mlflow.db")]
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
     return {str(path): path.read_bytes() for path in paths}
 
 

@@ -11,7 +11,7 @@ from tests.fixtures.encoders import write_tiny
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import peek, shape_of
 
-PACKAGES = ("search_spaces", "trainables", "orchestrator", "reports")
+PACKAGES = ("search_spaces", "trainables", "orchestrator", "reports", "benchmarks")
 ROOT = Path(__file__).parents[3]
 
 

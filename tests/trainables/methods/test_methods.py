@@ -85,15 +85,24 @@ def test_a_method_counts_the_parameters_that_move(family, method, tiny_model):
     assert engine.counts(trial.id) == count(build(method, SMALL[method]), model.shape, 3)
 
 
+@pytest.mark.parametrize(("family", "epochs"), [("bert", 6), ("distilbert", 3)])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_a_task_that_it_could_not_do_before(method, tiny_bert):
-    trial = make_trial(method, recipe=Recipe(epochs=6, patience=6), **learning(method))
-    engine = Engine(Backbone.load(tiny_bert, CPU))
-    state = engine.add_trial(trial, make_data(train=240, test=60))
-    before = engine.test(trial.id).metrics["accuracy"]
+def test_every_method_learns_a_task_that_it_could_not_do_before(method, family, epochs, readable_model):
+    """Ten points better than always answering the commonest class, from below that.
+
+    The bar is not the untrained head's own score: that head answers one class, and scores 32 or 68 % by luck. The encoders are
+    random but such that the last state of the first token tells the label; where it does not, methods that act behind the
+    attention of the last layer, and probes, cannot do better than that state allows (75 % on DistilBERT with seed 0).
+    """
+    model, data = readable_model(family), make_data(train=240, test=60)
+    trial = make_trial(method, recipe=Recipe(epochs=epochs, patience=epochs), **learning(method, family))
+    engine = Engine(Backbone.load(model, CPU))
+    state = engine.add_trial(trial, data)
+    bar = 100 * max(np.mean(data.test.labels), 1 - np.mean(data.test.labels)) + 10
+    assert engine.test(trial.id).metrics["accuracy"] < bar
     while not state.done:
         engine.step()
-    assert engine.test(trial.id).metrics["accuracy"] > max(before, 50) + 20
+    assert engine.test(trial.id).metrics["accuracy"] > bar
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -239,10 +248,11 @@ def prunable_columns(parameters, mask):
     return _columns(mask, prunable_parameters(parameters.layout)) > 0
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
 @pytest.mark.parametrize("score", ["random", "magnitude", "er", "snip", "grasp"])
-def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, tiny_bert):
+def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, family, tiny_model):
     engine, trial = (
-        Engine(Backbone.load(tiny_bert, CPU)),
+        Engine(Backbone.load(tiny_model(family), CPU)),
         make_trial("sparse_adapter", r=4, score=score, sparsity=0.4, lr=1e-2),
     )
     engine.add_trial(trial, make_data())

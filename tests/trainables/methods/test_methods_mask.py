@@ -175,10 +175,11 @@ def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     assert not torch.equal(*masks)
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
 @pytest.mark.parametrize("method", ["fish_mask", "child_tuning_d"])
-def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, tiny_bert):
+def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, family, tiny_model):
     recipe = Recipe(epochs=2, patience=9, weight_decay=0.5)
-    lone = LoneTrial(tiny_bert, method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
+    lone = LoneTrial(tiny_model(family), method, make_data(), recipe=recipe, lr=1e-2, **SMALL[method])
     assert torch.equal(lone.parameters.values[0], lone.initial)
     mask = lone.parameters.pruning_mask[0].clone()
     parameters = lone.epochs(2)

@@ -62,10 +62,10 @@ CASES += [("linear_probe", {"reads": reads}) for reads in ("own", "first", "mean
 
 
 @pytest.mark.parametrize("explicit", [True, False], ids=["explicit", "fused"])
-@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 @pytest.mark.parametrize(("method", "settings"), CASES, ids=[f"{m}-{s.get('reads', '')}".strip("-") for m, s in CASES])
-def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, settings, family, explicit, request):
-    model = request.getfixturevalue(family)
+def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, settings, family, explicit, tiny_model):
+    model = tiny_model(family)
     backbone, split = Backbone.load(model, CPU), make_data(**LENGTHS).train
     batches = [np.array(c) for c in ([3, 1, 4], [0, 5, 9, 2], [8, 7], [11], [12, 13, 6])]
     # Other trials on both sides: one without a prefix, one with a longer one and virtual tokens of its own.
@@ -95,11 +95,10 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
     assert torch.allclose(ours.leaf.grad, leaf.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
-def test_the_plain_encoder_is_the_hugging_face_model(family, request):
-    model = request.getfixturevalue(family)
-    kind = transformers.BertModel if model.family == "bert" else transformers.RobertaModel
-    reference = kind.from_pretrained(model.path, attn_implementation="eager").eval()
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_the_plain_encoder_is_the_hugging_face_model(family, tiny_model):
+    model = tiny_model(family)
+    reference = transformers.AutoModel.from_pretrained(model.path, attn_implementation="eager").eval()
     ids = torch.arange(20, 29)
     with torch.no_grad():
         states = reference(input_ids=ids[None]).last_hidden_state[0]
