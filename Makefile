@@ -17,8 +17,9 @@ types:
 contract:
 	lint-imports
 
+# One process per core; tests of a file stay in one process and share its fixtures.
 test:
-	$(PYTHON) -m pytest --durations=15
+	$(PYTHON) -m pytest -n logical --dist loadfile --durations=15
 
 # Whole sweeps in processes of their own, killed and continued; real tracking servers. About a quarter of an hour on two cores.
 # They depend on other processes and on the machine's load, so one that fails is run once more, alone, before it counts;
