@@ -7,11 +7,11 @@ the released code, the flag named sparsity is the fraction kept, here it is the 
 together, except with "er", which ranks each matrix separately:
     random      z ~ U(0, 1)
     magnitude   z = |W|
-    er          z ~ U(0, 1), the same fraction in each matrix, since all have one size (Erdos-Renyi; it is not in the code)
+    er          z ~ U(0, 1), the same fraction in each matrix, as all have one size (Erdos-Renyi, in the paper but not its code)
     snip        z = |W * g|,    g = dL/dW summed over 320 training examples
     grasp       z = W * (H g),  H the Hessian of L; the largest z are kept
 Traps: gradients are computed in evaluation mode, in fp32, on the training split only, with the head at its initial values.
-Removed weights stay zero in the forward pass, so that neither Adam nor weight decay can change them. Memory use is that of
+Removed weights stay zero: neither Adam nor weight decay changes them. Memory use is that of
 dense adapters.
 """
 
