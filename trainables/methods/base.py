@@ -72,7 +72,9 @@ class Method(ABC):
         It needs one epoch per phase, and the virtual tokens and `max_length` together must not exceed the model's positions.
         """
         if recipe.epochs < self.phases:
-            raise ValueError(f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each of its phases")
+            raise ValueError(
+                f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each phase of the method"
+            )
         if shape and self.virtual_tokens and self.virtual_tokens + recipe.max_length > shape.positions:
             raise ValueError(
                 f"{self.virtual_tokens} virtual tokens and max_length = {recipe.max_length}: "

@@ -44,7 +44,9 @@ class PromptTuning(Method):
     start: Literal["vocabulary", "normal"] = "vocabulary"
 
     def check(self, shape: Shape | None) -> None:
-        require_int("length", self.length, 1, shape.positions - 1 if shape else 511, "the model's positions but one")
+        require_int(
+            "length", self.length, 1, shape.positions - 1 if shape else 511, "one less than the model's positions"
+        )
         require_one_of("start", self.start, ("vocabulary", "normal"))
 
     @property

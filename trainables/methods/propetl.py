@@ -6,8 +6,8 @@ The biases are shared without a mask. `share` is the fraction of weights that a 
 code). The backward pass treats M_l as |s_l| (straight-through estimator). The scores s_l have their own learning rate and no
 weight decay. After training, the scores can be replaced by their masks, one bit per score.
 As in the authors' code for RoBERTa, the shared adapter is initialised like a Pfeiffer adapter, the scores are uniform with
-absolute values up to 1 / sqrt(columns), and floor((1 - share) n) of a matrix's n weights are masked. (The bound is that of
-Kaiming initialisation for the transposed matrix, as the authors' code stores it.)
+absolute values up to 1 / sqrt(columns), and floor((1 - share) n) of a matrix's n weights are masked. (This is the
+bound of Kaiming initialisation for the transposed matrix.)
 Traps: three numbers have to be distinguished: trained parameters (the adapter and all scores), stored parameters (the adapter
 and one bit per score), and the adapter's parameters. Masks are computed anew in every forward pass, from the k-th smallest
 |s_l| instead of by sorting, so scores equal to it are masked, too.
