@@ -191,8 +191,8 @@ class Method(ABC):
     def counts(self, shape: Shape) -> tuple[int, int]:
         """Returns (weights, module): the numbers of trained entries in matrices, and in matrices and vectors together.
 
-        LayerNorms and the head are excluded. If a mask prunes before the first step, only the entries that it keeps are
-        counted; they count as weights.
+        LayerNorms and the head are excluded. If a mask prunes before the first step, only those prunable
+        entries that it keeps are counted, as weights.
         """
         weights, module, pruned = 0, 0, []
         for name, parameter in self.declared_parameters(shape):

@@ -56,7 +56,10 @@ class SiteContext(Protocol):
 
     @property
     def residual(self) -> Tensor:
-        """The tensor [K, T, D] that the residual connection adds to h: the sub-layer's input. Only at a sub-layer's output."""
+        """The tensor [K, T, D] that the residual connection adds to h. Available only at a sub-layer's output.
+
+        In a post-norm encoder, it is the sub-layer's input.
+        """
 
     @property
     def weight(self) -> Tensor:
