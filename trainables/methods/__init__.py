@@ -1,4 +1,4 @@
-"""The methods: one file and one line each."""
+"""The methods by the name that spaces use for them. Every method has a file of its own and one line in `METHODS`."""
 
 from trainables.methods.adalora import AdaLoRA
 from trainables.methods.adapter import Adapter

@@ -1,4 +1,4 @@
-"""Non-linearities that tensors have no method for."""
+"""Activation functions that torch tensors do not have as methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def gelu(z: Tensor) -> Tensor:
-    """z Phi(z), exact."""
+    """z Phi(z) with the exact normal distribution function Phi, not its tanh approximation."""
     return z * ((z * 0.5**0.5).erf() + 1) * 0.5
 
 

@@ -1,18 +1,22 @@
-"""AdaLoRA: LoRA in the shape of a singular value decomposition, whose ranks are cut during training (Zhang et al. 2023, ICLR).
+"""AdaLoRA: LoRA in the form of a singular value decomposition whose ranks are reduced in training (Zhang et al. 2023, ICLR).
 
-    y = x W + b + (alpha / r) (x A * e) B,    A [in, r], B [r, out] ~ N(0, 0.02^2), e [r] = 0
+    y = x W + b + (alpha / r) (x A * e) B,    at the start A [in, r], B [r, out] ~ N(0, 0.02^2), e [r] = 0
     loss + gamma * mean over all A and B of ||A^T A - I||_F, ||B B^T - I||_F
 
-After each step every number w with gradient g has the sensitivity |w g|; its score is the moving average of that, times the
-moving average of its distance to that average (both 0.85). A triplet (column of A, entry of e, row of B) has the score of its e
-plus the means over its column and its row. Of all triplets of the trial the best stay, as many as the budget allows. All others
-get e = 0, tied ones together; they may come back. The budget falls as a cubic from all to `target` per map, between the shares
-`tinit` and 1 - `tfinal` of the steps; then scores and masks stay. Starts as the frozen model.
-As in peft, but tinit and tfinal are shares of the planned steps (the authors' GLUE scripts: 600 to 800 and 1800 to 3500 steps).
-Early stopping does not rescale them: a trial that it ends before 1 - `tfinal` has more than `target` per map.
-Traps: at first e alone moves the output, one number per triplet beside short columns: learning rates lie well above LoRA's (the
-authors': 8e-4 to 2.2e-3 under a scale of 10 and more); until then A and B have no gradient but the orthogonality's. Masked
-triplets still occupy memory; the reported loss is without gamma's term. `stored` is exact where all maps have one size.
+Training starts at the frozen model. After each step, the score of every parameter entry w with gradient g is the product of two
+moving averages (both with factor 0.85): that of its sensitivity |w g|, and that of the sensitivity's distance to this average.
+A triplet is a column of A, the entry of e and the row of B that belong together. Its score is the score of the entry of e plus
+the mean scores of the column and of the row. The trial's triplets with the highest scores are kept, as many as the budget
+allows. For all others, and for those whose score equals the best score among them, e is set to zero; they can return later. The
+budget decreases as a cubic function from all triplets to `target` per linear map, from the fraction `tinit` of the steps to the
+fraction 1 - `tfinal`; after that, scores and masks are fixed.
+This is as in peft, except that `tinit` and `tfinal` are fractions of the planned steps (the authors' GLUE scripts use 600 to
+800 and 1800 to 3500 steps). Early stopping does not rescale them: a trial that ends before 1 - `tfinal` keeps more than
+`target`.
+Traps: at first only e, one number per triplet, changes the output, and A and B get a gradient from the orthogonality term
+alone. Learning rates are therefore well above LoRA's (the authors use 8e-4 to 2.2e-3 with a scale of 10 and more). Masked
+triplets still occupy memory. The reported loss excludes the orthogonality term. `stored` is exact only if all maps have the
+same size.
 """
 
 from __future__ import annotations
@@ -36,7 +40,11 @@ SIGMA, BETA = 0.02, 0.85
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoRA(LoRA):
-    """`r`: initial rank; `target`: final mean rank; `every`: steps between cuts; `gamma`: factor of the orthogonality term."""
+    """Settings of AdaLoRA.
+
+    `r`: initial rank; `target`: final mean rank per map; `tinit`, `tfinal`: fractions of the steps before and after the budget
+    decreases; `every`: number of steps between two selections of triplets; `gamma`: factor of the orthogonality term.
+    """
 
     title: ClassVar[str] = "AdaLoRA"
     paper: ClassVar[str] = "Zhang et al. 2023"
@@ -93,7 +101,10 @@ class AdaLoRA(LoRA):
             everything[f"{m}.singular"].value.masked_fill_(masked[:, i, None], 0)
 
     def budget(self, step: Tensor, first: Tensor, last: Tensor, maps: int) -> Tensor:
-        """The number [K] of triplets that stay after this step, in `maps` maps together."""
+        """Returns, for each trial, the number [K] of triplets kept after this step in all `maps` linear maps together.
+
+        The budget decreases from step `first` to step `last`; all three steps are [K].
+        """
         left = 1 - ((step.double() - first) / (last - first).clamp(min=1)).clamp(0, 1)
         return ((self.r - self.target) * maps * left**3 + self.target * maps).floor().long()
 
@@ -102,7 +113,7 @@ class AdaLoRA(LoRA):
 
 
 def _scores(v: StepValues, rate: Tensor) -> Tensor:
-    """The score of every entry [K, ...], after its moving averages were updated with `rate` [K, 1, 1]."""
+    """Update the moving averages in `v.memory` with `rate` [K, 1, 1]. Returns the score of every entry, [K, ...]."""
     average, deviation = v.memory[0], v.memory[1]
     sensitivity = (v.value * v.grad).abs()
     average.lerp_(sensitivity, rate)
@@ -111,6 +122,9 @@ def _scores(v: StepValues, rate: Tensor) -> Tensor:
 
 
 def _lowest(scores: Tensor, number: Tensor) -> Tensor:
-    """True for the `number` [K] lowest scores of each row of [K, n], and for scores tied with the highest of them."""
+    """Returns [K, n]: True for the `number` [K] lowest `scores` [K, n] of each row.
+
+    Scores equal to the highest of these are True, too.
+    """
     highest = scores.sort(dim=1).values.gather(1, (number - 1).clamp(min=0)[:, None])
     return (scores <= highest) & (number > 0)[:, None]

@@ -1,12 +1,13 @@
-"""Houlsby adapter: two bottlenecks per layer on a frozen backbone (Houlsby et al. 2019, ICML).
+"""Houlsby adapter: two bottleneck modules per layer of a frozen backbone (Houlsby et al. 2019, ICML).
 
     A(h) = h + f(h W_down + b_down) W_up + b_up,    W_down [D, R], W_up [R, D], f = ReLU
 
-Placed after the dense and the dropout of the attention and the feed-forward sub-layer, before the residual add, as in the
-authors' code (their text says after the skip connection). All LayerNorms and the head are trained with it; BERT's pooler is not.
-Traps: a zero up-projection would make gradient-based pruning scores vanish, so both matrices start with a small normal
-(sigma 1e-2, cut at two sigma, the paper's; their code has 1e-3), robust down to 1e-7 and worse above (section 3.6); learning
-rates lie an order above full fine-tuning's.
+h is the output of the attention or feed-forward sub-layer after its dense map and dropout, before the residual is added, as in
+the authors' code (their text says after the skip connection). All LayerNorms and the head are trained too; BERT's pooler is
+not. Both matrices start from a normal distribution with sigma 1e-2, truncated at two sigma, as in the paper (their code uses
+1e-3). Section 3.6 of the paper reports that results do not suffer down to sigma 1e-7, but do above 1e-2.
+Traps: if W_up were zero at the start, all gradient-based pruning scores would be zero. Adapters need learning rates about ten
+times those of full fine-tuning.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ADAPTER_LR = choice(1e-4, 3e-4, 5e-4, 1e-3)
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """`r`: width of the bottleneck; `init_scale`: sigma of the normal that both matrices start with."""
+    """`r`: width R of the bottleneck; `init_scale`: sigma of the normal distribution from which both matrices are drawn."""
 
     title: ClassVar[str] = "Adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019"

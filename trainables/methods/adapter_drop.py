@@ -1,13 +1,13 @@
-"""AdapterDrop: Pfeiffer adapters that the lowest layers do without (Rücklé et al. 2021, EMNLP).
+"""AdapterDrop: Pfeiffer adapters without those of the lowest layers (Rücklé et al. 2021, EMNLP).
 
-    specialised   layers 0 .. n - 1 have no adapter, in training and evaluation
-    robust        n ~ U{0, ..., L - 1} drawn for every step: the adapters of layers 0 .. n - 1 are skipped in it; in evaluation
-                  all of them act
+    specialised   layers 0 .. n - 1 have no adapter, neither in training nor in evaluation
+    robust        n ~ U{0, ..., L - 1} is drawn for every step, which skips the adapters of layers 0 .. n - 1; evaluation uses all
+                  adapters
 
-LayerNorms stay frozen, as with the adapter underneath: nothing below layer n is trained then, and the backward pass of a
-specialised trial stops there.
-Traps: skipping has to be reset for evaluation; the adapters library's notebook draws 0 to L - 2. An adapter that a step
-skips has a gradient of zero, not none: Adam's momentum and the weight decay go on acting on it.
+L is the number of layers. All LayerNorms are frozen, as with the Pfeiffer adapter. In the specialised form nothing below layer
+n is trained, so the backward pass stops there.
+Traps: evaluation must not skip adapters. The notebook of the adapters library draws n from 0 to L - 2. An adapter that is
+skipped in a step has a gradient of zero instead of none, so Adam's momentum and weight decay still change it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterDrop(Pfeiffer):
-    """`r`: width of the bottleneck; `dropped`: the lowest layers, so many, have none."""
+    """The specialised form. `r`: width of the bottleneck; `dropped`: number n of the lowest layers without an adapter."""
 
     title: ClassVar[str] = "AdapterDrop"
     paper: ClassVar[str] = "Rücklé et al. 2021"
@@ -49,7 +49,7 @@ class AdapterDrop(Pfeiffer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterDropRobust(Pfeiffer):
-    """`r`: width of the bottleneck."""
+    """The robust form. `r`: width of the bottleneck."""
 
     title: ClassVar[str] = "AdapterDrop (robust)"
     paper: ClassVar[str] = "Rücklé et al. 2021"

@@ -1,12 +1,13 @@
 """AdaptionPrompt, or LLaMA-Adapter (Zhang et al. 2024, ICLR): gated prompts in the attention of the top layers.
 
-    context_h = softmax(q_h K_h^T / sqrt(d_h)) V_h + tanh(g_h) softmax(q_h K'_h^T / sqrt(d_h)) V'_h,    per head h
-    K', V' = the layer's frozen key and value maps, biases included, of P [l, D]
+    context_h = softmax(q_h K_h^T / sqrt(d_h)) V_h + tanh(g_h) softmax(q_h K'_h^T / sqrt(d_h)) V'_h,    for each head h
+    K', V' = key and value maps of the frozen layer, including biases, applied to the trained prompt P [l, D]
 
-Two separate softmaxes, so that g = 0 is exactly the frozen model. P starts at N(0, 1). As in the authors' code the gate is one
-number per head, through tanh (peft has one per layer, without tanh). Their model is a decoder with rotary positions; an
-encoder's keys have none, and neither have the prompts'. There is no dropout on the prompts' attention.
-Trap: while the gate is zero the prompts have no gradient; it moves first.
+The softmax of the prompt is separate from that of the tokens, so that g = 0 is exactly the frozen model. P starts from N(0, 1).
+As in the authors' code, g is one number per head, and tanh is applied to it (peft has one number per layer, without tanh). The
+authors' model is a decoder with rotary positions; an encoder's keys have none, so neither do those of the prompt. Dropout is
+not applied to the attention to the prompt.
+Trap: while g is zero, the prompt's gradient is zero; g changes first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptionPrompt(Method):
-    """`layers`: number of layers, counted from the top; `length`: l."""
+    """`layers`: number of layers with a prompt, counted from the top; `length`: length l of the prompt."""
 
     title: ClassVar[str] = "AdaptionPrompt"
     paper: ClassVar[str] = "Zhang et al. 2024"

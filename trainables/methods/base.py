@@ -1,9 +1,11 @@
-"""What a method is: a formula over one trial's parameters, and the declaration of those parameters.
+"""`Method`, the base class of all methods: the declaration of a method's parameters, and the formula in which they are used.
 
-A method file never imports torch. Its formula is written with operators and tensor methods, so that with parameters of
-shape [K, ...] it is K trials in one batched product; a leading K is added by the engine, never by the method.
+A method file never imports torch. Its formulas use only operators and tensor methods; the engine stacks the parameters of K
+trials along a leading dimension, so that the same formula computes K trials in one batched product. A method declares its
+shapes without K.
 
-Legend: K trials, T tokens of a trial's row, b examples of all rows, D width, l virtual tokens.
+Legend: K trials trained together, T tokens of a trial's packed row, b examples of all rows, D width of the hidden states, l
+virtual tokens.
 """
 
 from __future__ import annotations
@@ -25,47 +27,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Prefix of the names of parameters that all sites share.
+# First part of the names of the parameters that all sites of a trial share.
 SHARED = "shared"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Base of all methods; the fields of a subclass are its settings, checked by `check`."""
+    """Base class of all methods. The dataclass fields of a subclass are the method's settings; `check` validates them."""
 
     title: ClassVar[str]
     paper: ClassVar[str]
     family: ClassVar[MethodFamily]
-    # Every site at which it may act; `parameters` says where it does.
+    # All sites where the method can act. `parameters` is empty at those where it does not act with the current settings.
     sites: ClassVar[tuple[Site, ...]] = ()
-    # Recommended search ranges: its learning rate and its own settings.
+    # Recommended search ranges of the learning rate and of the method's settings.
     search: ClassVar[Mapping[str, Dimension]] = {}
-    # Which parameters of all LayerNorms are trained beside its own.
+    # Which parameters of the backbone's LayerNorms are trained in addition to the method's own parameters.
     norms: ClassVar[Literal["none", "biases", "all"]] = "none"
-    # Settings for a tiny encoder (2 layers, width 32, 4 heads), and a learning rate with which it learns a made-up task there in
-    # six epochs: what the tests of all methods use.
+    # For the tests of all methods: settings that fit a tiny encoder (2 layers, width 32, 4 heads), and a learning rate with which
+    # that encoder learns an artificial task in six epochs.
     example: ClassVar[Mapping[str, Scalar]] = {}
     example_lr: ClassVar[float] = 3e-3
-    # False: trains backbone weights, hence needs an engine with a backbone of its own; see `methods/backbone_weights.py`.
+    # False for methods that train or mask backbone weights: each of their trials needs its own copy of the backbone and is
+    # trained alone; see `methods/backbone_weights.py`.
     shares_backbone: ClassVar[bool] = True
-    # Parts into which the planned epochs are cut. With two, the mask is drawn where the second one begins, and that phase has a
-    # schedule, moments, a best epoch and patience of its own. With one, the mask is drawn before the first step.
+    # Number of phases into which the planned epochs are divided. With one phase, a mask is computed before the first step. With
+    # two, it is computed at the start of the second phase, which has its own schedule, Adam moments, best epoch and patience.
     phases: ClassVar[Literal[1, 2]] = 1
-    # Whether `penalty` adds to its loss.
+    # Whether the training loss includes `penalty`.
     penalised: ClassVar[bool] = False
-    # Parameters that remove the method from a layer when they are zero there; empty if zeros do not do that.
+    # Names of the parameters that have to be set to zero in a layer to remove the method from that layer; empty if setting
+    # parameters to zero does not remove the method.
     # See `trainables/training/layer_ablation.py`.
     removed_at_zero: ClassVar[tuple[str, ...]] = ()
-    # Number of tensors, as large as the parameters, that `after_step` keeps between steps beside Adam's moments.
+    # Number of tensors, each as large as the parameters, that `after_step` keeps between steps in addition to Adam's moments.
     memories: ClassVar[int] = 0
 
-    def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without demands has nothing to check
-        """Raise ValueError for settings that no backbone, or not this one, allows. `shape` None: not known yet."""
+    def check(self, shape: Shape | None) -> None:  # noqa: B027 - a method without restrictions has nothing to check
+        """Raise ValueError if a setting is out of range, or does not fit a backbone of this `shape` (None: not known yet)."""
 
     def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
-        """Raise ValueError for a recipe that leaves a phase without an epoch, or virtual tokens without positions."""
+        """Raise ValueError if the training recipe does not fit the method.
+
+        It needs one epoch per phase, and the virtual tokens and `max_length` together must not exceed the model's positions.
+        """
         if recipe.epochs < self.phases:
-            raise ValueError(f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each of its phases")
+            raise ValueError(
+                f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each phase of the method"
+            )
         if shape and self.virtual_tokens and self.virtual_tokens + recipe.max_length > shape.positions:
             raise ValueError(
                 f"{self.virtual_tokens} virtual tokens and max_length = {recipe.max_length}: "
@@ -74,90 +83,100 @@ class Method(ABC):
 
     @property
     def mask(self) -> Mask | None:
-        """The pruning mask, in force from the first step, or from the second phase, to the end; None without pruning."""
+        """The pruning mask, applied from the first step (with two phases: from the second phase) to the end. None: no pruning."""
         return None
 
     def is_prunable(self, name: str, parameter: Parameter) -> bool:
-        """Whether the method's mask ranks the entries of this parameter. All other parameters stay trainable."""
+        """Whether the mask ranks, and may prune, the entries of this parameter. All other parameters are never pruned."""
         return len(parameter.shape) > 1 and parameter.decayed and not name.startswith("head.")
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        """The parameters at a site of a layer; empty where the method does not act. The embeddings are layer 0."""
+        """The method's parameters at `site` of `layer`, by name. Empty if it does not act there. The embeddings are layer 0."""
         return {}
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:
-        """Parameters that all sites share."""
+        """The parameters, by name, of which a trial has one each for all layers and sites."""
         return {}
 
     def constants(self, shape: Shape) -> dict[str, Parameter]:
-        """Tensors that all trials with these settings share and none trains; [...], without K."""
+        """Frozen tensors, by name, that are the same for all trials with these settings. They reach formulas without K."""
         return {}
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
-        """Initial values of the parameters declared FROZEN, from the frozen weight [in, out] of their site."""
+        """Initial values, by name, of a site's parameters declared FROZEN, computed from its linear map's weight [in, out]."""
         return {}
 
     @property
     def virtual_tokens(self) -> int:
-        """Tokens that the embeddings site adds to each example, after its first."""
+        """Number of virtual tokens that the method inserts after the first token of each example, at the site "embeddings"."""
         return 0
 
     @property
     def prefix_tokens(self) -> int:
-        """Keys and values that `prefix` adds in each layer."""
+        """Number of keys, and of values, that `prefix` adds in each layer."""
         return 0
 
     @property
     def prefix_dropout(self) -> float:
-        """Share of the prefix's numbers that are zero in training, drawn for each example."""
+        """Dropout rate of the prefix's keys and values; the dropped entries are drawn anew for each example."""
         return 0.0
 
     @property
     def head_reads(self) -> HeadReads:
+        """The input of the classification head, see `HeadReads`."""
         return "own"
 
     @property
     def reads_all_tokens(self) -> bool:
-        """Whether the head, or a site behind the last layer's keys and values, reads more than each example's first token.
+        """Whether the method needs the last layer's hidden states of all tokens, not only of each example's first token.
 
-        If no method in a pass does, the last layer computes the rest for first tokens alone; T is then the number of examples.
+        This holds for a head that averages over tokens, and for a formula that does so after the attention keys and values.
+        If it holds for no method in a forward pass, the last layer computes everything except keys and values for the first
+        tokens only; T is then the number of examples in the row.
         """
         return self.head_reads == "mean"
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        """The formula at a site: h [K, T, D] -> [K, T, D]."""
+        """Apply the method to h [K, T, D], the frozen model's tensor at the site `at`. Returns the same shape.
+
+        At the sites "ffn.intermediate" and "ffn.hidden", the last dimension is that of the feed-forward layer.
+        """
         return h
 
     def prompt(self, p: Values) -> Tensor:
-        """The word embeddings of the virtual tokens [K, l, D]."""
+        """Returns the embeddings [K, l, D] that the virtual tokens have in place of word embeddings."""
         raise NotImplementedError
 
     def prefix(self, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
-        """Keys and values [K, l, D], or [b, l, D] where they differ from example to example."""
+        """Returns the additional keys and values of a layer, each [K, l, D], or [b, l, D] if they differ between examples."""
         raise NotImplementedError
 
     def sample_step_inputs(self, shape: Shape, random: np.random.Generator) -> Mapping[str, ArrayLike]:
-        """Random vectors of one training step [n]; the formula finds them among its parameters, as [K, 1, n]."""
+        """Returns random vectors [n], by name, for one training step. Formulas find them among the parameters, as [K, 1, n]."""
         return {}
 
     def eval_inputs(self, shape: Shape) -> Mapping[str, ArrayLike]:
-        """The constants that take their place in evaluation."""
+        """Returns the constant vectors [n], by name, that evaluation uses in place of those of `sample_step_inputs`."""
         return {}
 
     def penalty(self, everything: Mapping[str, Values]) -> Tensor:
-        """[K], added to the training loss but not reported; `everything` holds the parameters by "<layer>.<site>"."""
+        """Returns one term [K] per trial, which is added to the training loss, but not to the reported loss.
+
+        `everything` holds the parameters by "<layer>.<site>".
+        """
         raise NotImplementedError
 
-    def after_step(  # noqa: B027 - most methods leave the values to the optimiser
+    def after_step(  # noqa: B027 - most methods do not change values after the step
         self, everything: Mapping[str, StepValues], step: Tensor, total: Tensor
     ) -> None:
-        """Change values in place after the optimiser's step number `step` [K] of `total` [K], counted from 1.
+        """Change parameter values in place after an optimiser step. Called only if `memories` is above zero.
 
+        `step` [K]: number of the step, from 1; `total` [K]: planned steps. Both are counted within the phase.
         `everything` holds the parameters by "<layer>.<site>.<name>".
         """
 
     def declared_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter of a trial but those of the head, with its name, in the order of declaration.
+        """Yields (name, parameter) for all parameters of a trial except the head's: LayerNorms, then sites, then shared ones.
 
         Names are "norm.<number>.weight", "norm.<number>.bias", "<layer>.<site>.<parameter>" and "shared.<parameter>".
         """
@@ -170,9 +189,10 @@ class Method(ABC):
         yield from ((f"{SHARED}.{name}", p) for name, p in self.shared(shape).items())
 
     def counts(self, shape: Shape) -> tuple[int, int]:
-        """(weights, module): numbers that training moves, in matrices alone and with vectors; LayerNorms and head excluded.
+        """Returns (weights, module): the numbers of trained entries in matrices, and in matrices and vectors together.
 
-        Where a mask prunes before the first step, the entries that stay trainable count as weights.
+        LayerNorms and the head are excluded. If a mask prunes before the first step, only those prunable
+        entries that it keeps are counted, as weights.
         """
         weights, module, pruned = 0, 0, []
         for name, parameter in self.declared_parameters(shape):
@@ -188,8 +208,9 @@ class Method(ABC):
         return weights + num_kept, module + num_kept
 
     def stored(self, shape: Shape) -> float:
-        """How many numbers of 32 bits have to be stored to use the trained module. By default all of `module`."""
+        """How many 32-bit numbers have to be stored to use the trained module. By default all of `module` in `counts`."""
         return self.counts(shape)[1]
 
     def settings(self) -> dict[str, Any]:
+        """The values of the method's settings, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

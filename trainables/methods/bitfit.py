@@ -1,12 +1,13 @@
-"""BitFit (Ben Zaken et al. 2022, ACL): only biases are trained, and the head.
+"""BitFit (Ben Zaken et al. 2022, ACL): only biases and the head are trained.
 
     W x + b  ->  W x + b + delta,    delta = 0 at the start
 
-for the six linear maps of every layer, and the biases of all LayerNorms themselves. `bitfit_small` is the authors' smaller
-selection: query and intermediate biases alone.
-Their code also frees BERT's pooler bias (768 numbers); here the pooler is frozen for every method that shares a backbone.
-Traps: a key's bias adds the same to all scores of a query, so its gradient is zero up to rounding, which Adam turns into steps;
-they change nothing. Snippets that free "bias" by name leave the new head's matrices frozen at random values.
+delta is added to the six linear maps of every layer; the biases of all LayerNorms are trained directly. `bitfit_small` is the
+authors' smaller selection: only the biases of the query and intermediate maps. The authors' code also trains the bias of BERT's
+pooler (768 numbers); here the pooler is frozen for every method that shares a backbone.
+Traps: the bias of a key map adds the same number to all attention scores of a query, so its gradient is zero up to rounding. Adam
+turns these rounding errors into updates, which do not change the output. Code that selects parameters by "bias" in their names
+leaves the matrices of the new head frozen at random values.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Child-Tuning: only a child network's gradients are used (Xu et al. 2021, EMNLP).
+"""Child-Tuning: only the gradients of a subset of the parameters, the child network, are used (Xu et al. 2021, EMNLP).
 
-    F (free of the task):    each step g <- g * B / keep, B ~ Bernoulli(keep) anew for every entry
-    D (driven by the task):  g <- g * M, M fixed: the top `keep` share of the encoder layers' Fisher information
+    F (task-free):      g <- g * B / keep in each step, B ~ Bernoulli(keep) drawn anew for every entry
+    D (task-driven):    g <- g * M, M fixed: 1 for the fraction `keep` of parameters with the largest Fisher information, else 0
 
-Both before Adam's moments; F after clipping, as in the released code. D's information is, as released, the sum over all
-batches of the training part of the squared batch gradient, each tensor clipped first, with dropout on; only encoder layers
-are ranked, embeddings, pooler and head are always trained. Traps: decoupled weight decay would move what D masks, so it is
-masked too; Adam normalises F's 1 / keep away to a large extent; F moves every parameter, it regularises and saves no storage.
+Both masks are applied before Adam's moments are updated; that of F after clipping, as in the released code. As released, D's
+Fisher information is the sum, over all batches of the training split, of the squared batch gradient, with each tensor's
+gradient clipped first and with dropout. Only the encoder layers' parameters are ranked; embeddings, pooler and head are always
+trained.
+Traps: decoupled weight decay would change the parameters that D masks, so it is masked, too. Adam normalises most of F's factor
+1 / keep away. F trains every parameter: it regularises, but does not save storage.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from trainables.methods.validate import require_number
 
 @dataclass(frozen=True, kw_only=True)
 class ChildTuningF(Full):
-    """`keep`: share of the gradients that a step uses."""
+    """The task-free variant. `keep`: fraction of the gradient entries that a step uses."""
 
     title: ClassVar[str] = "Child-Tuning F"
     paper: ClassVar[str] = "Xu et al. 2021"
@@ -41,7 +43,7 @@ class ChildTuningF(Full):
 
 @dataclass(frozen=True, kw_only=True)
 class ChildTuningD(Full):
-    """`keep`: share of the encoder layers' parameters that is trained."""
+    """The task-driven variant. `keep`: fraction of the encoder layers' parameters that is trained."""
 
     title: ClassVar[str] = "Child-Tuning D"
     paper: ClassVar[str] = "Xu et al. 2021"

@@ -1,14 +1,14 @@
 """Compacter: adapters whose matrices are sums of Kronecker products (Karimi Mahabadi et al. 2021, NeurIPS).
 
-    W = sum over i = 1..n of A_i (x) (s_i t_i),    A_i [n, n] one set for all layers, s_i [rows / n, 1], t_i [1, columns / n]
+    W = sum over i = 1..n of A_i (x) (s_i t_i),    A_i [n, n] shared by all layers, s_i [rows / n, 1], t_i [1, columns / n]
     A(h) = h + f(h W_down + b_down) W_up + b_up,   f = GELU
 
-Compacter has one at both of Houlsby's places, Compacter++ at the feed-forward one alone. s and t start Glorot-uniform, A with
-N(0, 1e-4), biases at zero: the bare encoder up to rounding. LayerNorms stay frozen, as in the adapters library (the authors'
-configuration trains them).
-The sources differ twice: GELU here is the exact one, as in the library (the authors use the tanh form), and ++ stands at
-Houlsby's place, as theirs does (the library puts it at Pfeiffer's).
-Trap: it needs about ten times an adapter's learning rate.
+Compacter has an adapter at both places of the Houlsby adapter, Compacter++ only after the feed-forward sub-layer. s and t start
+Glorot-uniform, the A_i from N(0, 1e-4) and biases at zero, so that training starts at the frozen model up to rounding. LayerNorms
+stay frozen, as in the adapters library (the authors' configuration trains them).
+The authors' code and the adapters library differ in two points. GELU is exact here, as in the library (the authors use the tanh
+approximation). Compacter++ is placed as in the authors' code, at Houlsby's place (the library uses Pfeiffer's).
+Trap: it needs about ten times the learning rate of an adapter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacter(Method):
-    """`r`: width of the bottleneck; `n`: terms of a sum, a divisor of both widths."""
+    """`r`: width of the bottleneck; `n`: number of terms of a sum, must divide r and the backbone's width."""
 
     title: ClassVar[str] = "Compacter"
     paper: ClassVar[str] = "Karimi Mahabadi et al. 2021"
@@ -79,7 +79,10 @@ class CompacterPlusPlus(Compacter):
 
 
 def kronecker_sum(a: Tensor, b: Tensor) -> Tensor:
-    """The sum over i of A_i (x) B_i: a [K, n, n, n], b [K, n, rows, columns] -> [K, n rows, n columns]."""
+    """Returns the sum over i of the Kronecker products A_i (x) B_i, [K, n rows, n columns].
+
+    `a` [K, n, n, n] holds the A_i and `b` [K, n, rows, columns] the B_i; dimension 1 of both is i.
+    """
     n, rows, columns = b.shape[1:]
     products = a.flatten(2).transpose(1, 2) @ b.flatten(2)
     return products.view(-1, n, n, rows, columns).transpose(2, 3).reshape(-1, n * rows, n * columns)

@@ -1,17 +1,18 @@
-"""Diff pruning: a difference to the pretrained weights, made sparse by gates that are trained with it (Guo et al. 2021, ACL).
+"""Diff pruning: a trained difference to the pretrained weights, made sparse by gates trained with it (Guo et al. 2021, ACL).
 
     W' = W + z * delta,    z = clamp(3 s - 1.5, 0, 1),    s = sigmoid(alpha + log u - log(1 - u)),    u ~ U(0, 1) per step
 
-    loss + l0 * (sum of sigmoid(alpha)): the expected number of gates that are not zero, the stretch being symmetric
+    loss + l0 * (sum of sigmoid(alpha)): since z is stretched symmetrically, the sum is the expected number of gates above zero
 
-With `structured` the gate of an entry is multiplied by one that its whole tensor shares. delta starts at 0, all alpha at 5
-with a learning rate of 0.1 of their own; evaluation takes the gates without noise. Half of the planned epochs are trained so;
-then the `keep` share of the backbone with the largest |z * delta| stays, everything else is put back to the pretrained value,
-and the other half trains those differences under the fixed mask, moments and schedule fresh. No epoch of the first half can
-be the trial's best. The head is trained without gates. Decay acts on delta, hence pulls towards the pretrained weights.
-Traps: after few steps most gates are open, and only the projection makes the result sparse; the authors' alphas were never
-scheduled or clipped with the rest, here they are; counted are differences and gates, all of which move; training takes
-several copies of the model; `stored` counts the differences that are left, without their indices.
+Here every entry of a weight has a gate. With `structured`, it is multiplied by another gate that its whole tensor shares. delta
+starts at 0 and every alpha at 5, with its own learning rate of 0.1. Evaluation computes the gates without noise. The first half
+of the planned epochs trains delta and alpha. Then the fraction `keep` of the backbone with the largest |z * delta| is kept and
+all other entries are reset to the pretrained values. The second half trains the kept differences under this fixed mask, with
+new Adam moments and schedule. The trial's best epoch is always one of the second half. The head is trained without gates.
+Weight decay is applied to delta, so it pulls weights towards their pretrained values.
+Traps: after few steps most gates are open, and only the selection makes the result sparse. The alphas are scheduled and clipped
+like all other parameters, unlike in the authors' code. Counts include differences and gates, since all are trained. Training
+needs memory for several copies of the model. `stored` counts the kept differences, without their indices.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALPHA_INIT, GATE_LR = 5.0, 0.1
-# A gate with this alpha is 1 for any noise, and has no gradient.
+# A gate with this alpha is 1 whatever the noise, and has a gradient of zero.
 OPEN = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffPruning(WeightMethod):
-    """`keep`: share of the backbone that differs in the end; `l0`: price of an open gate; `structured`: see above."""
+    """Settings of diff pruning.
+
+    `keep`: fraction of the backbone's parameters that may differ from the pretrained values after training; `l0`: penalty per
+    open gate; `structured`: whether each tensor has a shared gate in addition to one gate per entry.
+    """
 
     title: ClassVar[str] = "Diff pruning"
     paper: ClassVar[str] = "Guo et al. 2021"

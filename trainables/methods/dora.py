@@ -1,11 +1,11 @@
-"""DoRA: LoRA on the direction of each weight, and a magnitude of its own for every output (Liu et al. 2024, ICML).
+"""DoRA: LoRA changes the direction of a weight, and each output has a separately trained magnitude (Liu et al. 2024, ICML).
 
-    y = x W' + b,    W' = m * V / ||V||,    V = W + (alpha / r) A B,    m [out] starting at ||W||
+    y = x W' + b,    W' = m * V / ||V||,    V = W + (alpha / r) A B,    m [out] = ||W|| at the start
 
-The norm is each output's, over the inputs, and a constant in the backward pass (section 4.3 of the paper). Starts as the frozen
-model up to rounding.
-||V||^2 = ||W||^2 + 2 s <W, A B> + s^2 ||A B||^2 is computed from the factors: V itself, as large as the weight, is never formed.
-Trap: decay would pull m, and with it the pretrained weight, to zero; as a vector it is not decayed.
+||.|| is the norm over the inputs, one value per output. It is treated as a constant in the backward pass (section 4.3 of the
+paper). Training starts at the frozen model, up to rounding. V is as large as the weight and is never computed; with s = alpha /
+r, its norm is computed from the factors: ||V||^2 = ||W||^2 + 2 s <W, A B> + s^2 ||A B||^2.
+Trap: weight decay would pull m, and with it the pretrained weight, to zero. m is a vector and therefore not decayed here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class DoRA(LoRA):
     title: ClassVar[str] = "DoRA"
     paper: ClassVar[str] = "Liu et al. 2024"
-    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # the magnitude has moved
+    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # even with up = 0 the trained magnitude differs from ||W||
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {**super().beside(inputs, outputs), "magnitude": Parameter(shape=(outputs,), init=FROZEN)}
@@ -39,7 +39,7 @@ class DoRA(LoRA):
         return super().transform(h - bias, p, at) * (p.magnitude / self._norm(p, at)) + bias
 
     def _norm(self, p: Values, at: SiteContext) -> Tensor:
-        """||V|| of each output [K, 1, out]."""
+        """Returns ||V|| of each output as [K, 1, out]."""
         down, up, s = p.down.detach(), p.up.detach(), self.scale
         across = ((down.mT @ at.weight) * up).sum(1, keepdim=True)
         own = ((down.mT @ down @ up) * up).sum(1, keepdim=True)

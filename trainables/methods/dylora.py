@@ -1,11 +1,12 @@
-"""DyLoRA: LoRA that works at every rank up to r after one training (Valipour et al. 2023, EACL).
+"""DyLoRA: LoRA trained such that it can be used at every rank up to r afterwards (Valipour et al. 2023, EACL).
 
     y = x W + b + (alpha / n) x A[:, :n] B[:n],    n drawn uniformly from 1..r for each training step, the same in all layers
 
-Evaluation and the test use all r. `frozen`: only column n of A and row n of B learn in a step (the paper's frozen variant); by
-default all up to n do.
-The released code multiplies each factor by sqrt(r / n) under alpha / r, which is the alpha / n above.
-Trap: what a step does not train has a zero gradient in it, but Adam's moments go on moving it, here as in the released code.
+Evaluation and the test use all r ranks. With `frozen`, only column n of A and row n of B get a gradient in a step (the paper's
+frozen variant); by default all columns and rows up to n do. The released code multiplies each factor by sqrt(r / n) and the
+product by alpha / r, which is equivalent to alpha / n.
+Trap: columns and rows that are not trained in a step have a gradient of zero, but Adam's moments still change them, here as in
+the released code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DyLoRA(LoRA):
-    """`r`: the largest rank."""
+    """`r`: the largest rank; `frozen`: train only the last of the n ranks in a step."""
 
     title: ClassVar[str] = "DyLoRA"
     paper: ClassVar[str] = "Valipour et al. 2023"
@@ -51,12 +52,15 @@ class DyLoRA(LoRA):
         return h.baddbmm(at.map_input @ down * p.scales, up)
 
     def _at_rank(self, n: int) -> dict[str, ArrayLike]:
-        """Factors of the r columns: the scale of those in use, and 1 for the last of these."""
+        """Returns two vectors [r] for rank n: "scales" is alpha / n for the first n ranks and 0 for the others.
+
+        "learns" is 1 for rank n and 0 elsewhere.
+        """
         scales = [self.strength / n if i < n else 0.0 for i in range(self.r)]
         return {"scales": scales, "learns": [float(i == n - 1) for i in range(self.r)]}
 
 
 def _learning(factor: Tensor, share: Tensor) -> Tensor:
-    """The same numbers, with a gradient only where `share` is 1."""
+    """Returns `factor` unchanged, with its gradient multiplied by `share`: 1 where it is trained, 0 elsewhere."""
     fixed = factor.detach()
     return fixed + (factor - fixed) * share

@@ -1,12 +1,14 @@
-"""FISH mask: only the parameters with the largest Fisher information are updated (Sung et al. 2021, NeurIPS).
+"""FISH mask: only the parameters with the largest Fisher information are trained (Sung et al. 2021, NeurIPS).
 
-    F_i = sum over examples of (d log p(y|x) / d theta_i)^2, true labels, one example at a time;    g <- g * M, M the top of F
+    F_i = sum over examples of (d log p(y|x) / d theta_i)^2 with true labels;    g <- g * M, M = 1 for the largest F_i, else 0
 
-The mask is drawn once, before the first step, in evaluation mode with the new head at its initial values, which makes it noisy.
-`keep` is a share of the backbone's parameters, the head is trained beside them: the authors count the head inside, so that on
-RoBERTa 95 % of 0.5 % are its head. 256 examples by default, a quarter of the authors' default: each needs a backward pass of its
-own, since the squared gradient of a batch is another quantity. Traps: decoupled weight decay would move what is
-masked, so it is masked too; Adam's moments stay dense in memory. `stored` counts the values that changed, without their indices.
+The mask is computed once, before the first step, in evaluation mode and with the new head at its random initial values, which
+makes it noisy. `keep` is a fraction of the backbone's parameters, and the head is trained in addition. The authors count the
+head within that fraction, so that on RoBERTa 95 % of a fraction of 0.5 % are the head. The default are 256 examples, a quarter
+of the authors' default. Each example needs its own backward pass, since the squared gradient of a batch is a different
+quantity.
+Traps: decoupled weight decay would change masked parameters, so it is masked, too. Adam's moments still need memory for all
+parameters. `stored` counts the values that were trained, without their indices.
 """
 
 from collections.abc import Mapping
@@ -21,7 +23,7 @@ from trainables.methods.validate import require_int, require_number
 
 @dataclass(frozen=True, kw_only=True)
 class FishMask(WeightMethod):
-    """`keep`: share of the backbone's parameters that is trained; `examples`: number of examples in the Fisher information."""
+    """`keep`: fraction of the backbone's parameters to train; `examples`: number of examples for the Fisher information."""
 
     title: ClassVar[str] = "FISH mask"
     paper: ClassVar[str] = "Sung et al. 2021"

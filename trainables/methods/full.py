@@ -1,9 +1,9 @@
-"""Full fine-tuning: every parameter of the backbone and a new head are updated.
+"""Full fine-tuning: all parameters of the backbone and a new head are trained.
 
-    y = head(backbone(x; theta)), theta starting at the pretrained values.
+    y = head(backbone(x; theta)),    theta starts at the pretrained values
 
-The baseline of every comparison. Trap: learning rates of adapters (5e-4, often 1e-4) make it diverge; such runs are
-results and stay in the record.
+It is the baseline of every comparison. Trap: it diverges at learning rates that suit adapters (5e-4, often 1e-4 already).
+Diverged trials count as results and are not discarded.
 """
 
 from collections.abc import Mapping

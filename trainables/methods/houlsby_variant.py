@@ -1,22 +1,22 @@
-"""Houlsby et al. 2019, section 3.6: variants of their adapter, which they report to be no better. One of them per trial.
+"""Variants of the Houlsby adapter that Houlsby et al. 2019 (section 3.6) report to be no better. A trial uses one of them.
 
-    A(h) = h + f(h W_down + b_down) W_up + b_up,    the Houlsby adapter, with one change:
+    A(h) = h + f(h W_down + b_down) W_up + b_up    is the Houlsby adapter; each variant changes one part of it:
 
-    norm_input       f(LN(h) W_down + b_down)             a LayerNorm of its own; the skip connection passes h
-    norm_bottleneck  f(LN(h W_down + b_down))             the same on the bottleneck
-    batch_norm       f(BN(h W_down))                      over all tokens of the mini-batch, padding left out
-    extra_layers     f(... f(f(h W_down + b_down) W_1 + b_1) ...)    `extra` square layers, starting as the identity
-    tanh, sigmoid, gelu, swish                            another f than ReLU
-    attention_only, ffn_only                              at one of the two places
+    norm_input       f(LN(h) W_down + b_down)             a new LayerNorm; the skip connection adds h without it
+    norm_bottleneck  f(LN(h W_down + b_down))             a new LayerNorm in the bottleneck
+    batch_norm       f(BN(h W_down))                      statistics over all tokens of the mini-batch, without padding
+    extra_layers     f(... f(f(h W_down + b_down) W_1 + b_1) ...)    `extra` square layers, which start as the identity
+    tanh, sigmoid, gelu, swish                            this f instead of ReLU
+    attention_only, ffn_only                              an adapter at only one of the two sites
     parallel         h + f(x W_down + b_down) W_up + b_up       x: the sub-layer's input
     multiplicative   h * (1 + f(x W_down + b_down) W_up + b_up)
 
-The paper gives names and no formulas, and no code was released: these definitions are ours. Everything else (initial values,
-sites, trained LayerNorms) is the Houlsby adapter's, see `adapter.py`.
-Traps: batch norm normalises with its batch in training and with running statistics in evaluation, which are part of the trial's
-state, updated with momentum 0.1; 8 examples are few. A bias before it would cancel, and Adam would amplify the rounding
-errors of its gradient: b_down is counted as in the other variants, but stays zero. Parallel has no scale and both matrices start
-small, unlike `parallel.py`.
+The paper gives names without formulas, and no code was released: these definitions are ours. Everything else (initial values,
+sites, trained LayerNorms) is as in `adapter.py`.
+Traps: batch norm uses the statistics of the batch in training and running statistics in evaluation. The latter are part of the
+trial's state and updated with momentum 0.1; a batch of 8 examples gives noisy statistics. A bias before batch norm would
+cancel, and Adam would amplify the rounding errors of its gradient, so b_down stays zero; it is still counted as in the other
+variants. Unlike `parallel.py`, "parallel" has no scale, and both matrices start small.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ EPS, MOMENTUM = 1e-5, 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class HoulsbyVariant(Adapter):
-    """`variant`: what is changed; `r`: width of the bottleneck; `extra`: square layers of "extra_layers"."""
+    """`variant`: name of the variant; `r`: width of the bottleneck; `extra`: number of square layers in "extra_layers"."""
 
     title: ClassVar[str] = "Houlsby variant"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(32, 64, 128)}
@@ -108,7 +108,7 @@ class HoulsbyVariant(Adapter):
         return shape.layers * len(PLACES.get(self.variant, self.sites))
 
     def _more(self, d: int) -> dict[str, Parameter]:
-        """The parameters of a variant beside those of the Houlsby adapter."""
+        """Returns the parameters, by name, that the variant adds to those of the Houlsby adapter; `d`: width of the backbone."""
         width, declared = d if self.variant == "norm_input" else self.r, {}
         for i in range(self._layers):
             declared[f"extra{i}"] = Parameter(shape=(self.r, self.r), init=IDENTITY)
@@ -130,12 +130,15 @@ class HoulsbyVariant(Adapter):
 
 
 def moments(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each token's numbers."""
+    """Returns mean and variance over the last dimension of z [..., n], each [..., 1]."""
     return z.mean(-1, keepdim=True), z.var(-1, keepdim=True, correction=0)
 
 
 def batch_moments(z: Tensor, p: Values, at: SiteContext) -> tuple[Tensor, Tensor]:
-    """Mean and variance [K, 1, R] over a trial's own tokens; in evaluation the running ones, which training moves."""
+    """Returns mean and variance [K, 1, R] of z [K, T, R] over each trial's tokens, and updates the running statistics.
+
+    In evaluation, returns the running statistics.
+    """
     if not at.training:
         return p.running_mean, p.running_variance
     real = at.real()

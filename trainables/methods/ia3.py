@@ -1,10 +1,11 @@
-"""(IA)^3 (Liu et al. 2022, NeurIPS): three vectors per layer rescale keys, values and the feed-forward layer's hidden state.
+"""(IA)^3 (Liu et al. 2022, NeurIPS): three vectors per layer rescale keys, values and feed-forward activations.
 
-    K' = l_k * K,    V' = l_v * V,    FFN(x) = W_2 (l_ff * f(W_1 x)) + b_2,    all starting at one: the identity
+    K' = l_k * K,    V' = l_v * V,    FFN(x) = W_2 (l_ff * f(W_1 x + b_1)) + b_2
 
-Keys and values are scaled with their biases, as in peft.
-Traps: peft's default modules for BERT also scale the input of the attention's dense layer (64,512 instead of 55,296 on a base
-encoder); weight decay would pull the vectors to zero, so they have none; wants learning rates of 1e-3 to 1e-2.
+All vectors start at one, which is the frozen model. Keys and values are scaled including their biases, as in peft.
+Traps: peft's default modules for BERT also scale the input of the attention's dense map (64,512 instead of 55,296 parameters on
+a base encoder). The vectors are not decayed, because weight decay would pull them to zero. (IA)^3 needs learning rates of 1e-3
+to 1e-2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Initializers of parameters. They are values, so that declarations can be compared and hashed."""
+"""Initializers of parameters. They are plain values instead of functions, so that declarations can be compared and hashed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ InitKind = Literal[
 
 @dataclass(frozen=True)
 class Init:
-    """A kind of initializer with its numbers; see the functions below."""
+    """One initializer: its kind and up to two numbers, `a` and `b`. The functions and constants below explain them."""
 
     kind: InitKind
     a: float = 0.0
@@ -37,7 +37,7 @@ def normal(std: float) -> Init:
 
 
 def truncated(std: float) -> Init:
-    """Normal, truncated at two standard deviations."""
+    """Normal with mean 0 and standard deviation `std`, truncated at two standard deviations."""
     return Init("truncated", std)
 
 
@@ -47,13 +47,14 @@ def uniform(low: float, high: float) -> Init:
 
 ZEROS, ONES = constant(0.0), constant(1.0)
 IDENTITY = Init("identity")
-# Uniform in +- sqrt(6 / rows): Kaiming's for a ReLU that follows.
+# Uniform in +- sqrt(6 / rows): Kaiming initialisation for a map that a ReLU follows.
 RELU_UNIFORM = Init("relu_uniform")
-# Uniform in +- 1 / sqrt(rows): Kaiming's with a = sqrt(5), as torch's Linear and LoRA's A.
+# Uniform in +- 1 / sqrt(rows): Kaiming initialisation with a = sqrt(5), as in torch's Linear and for LoRA's A.
 LINEAR_UNIFORM = Init("linear_uniform")
-# Uniform in +- sqrt(6 / (rows + columns)) of the last two dimensions.
+# Uniform in +- sqrt(6 / (rows + columns)), with rows and columns the last two dimensions.
 GLOROT = Init("glorot")
-# What `Method.from_frozen` computes from the frozen weight at the parameter's site.
+# Taken from the pretrained model: for LayerNorms and backbone weights the pretrained tensor itself, at a site the result of
+# `Method.from_frozen` for the frozen weight there.
 FROZEN = Init("frozen")
-# Vectors of different words, drawn from the frozen word embeddings.
+# The embeddings of randomly drawn, different words of the vocabulary.
 WORDS = Init("words")

@@ -1,8 +1,8 @@
-"""LayerNorm-only tuning, one of Houlsby et al.'s baselines (2019, ICML): the gains and biases of all LayerNorms, and the head.
+"""LayerNorm-only tuning, a baseline of Houlsby et al. (2019, ICML): only all LayerNorms and the head are trained.
 
-    y = g * (x - mean) / deviation + b,    g, b [D], two LayerNorms per layer and the embeddings' one
+    y = g * (x - mean) / deviation + b,    g, b [D];    two LayerNorms per layer and one after the embeddings
 
-They start at the pretrained values and are not decayed. Wants learning rates around 1e-3.
+g and b start at the pretrained values and are not decayed. The method needs learning rates around 1e-3.
 """
 
 from collections.abc import Mapping

@@ -1,14 +1,15 @@
 """Linear probe, or feature-based transfer: only the head is trained, on features of the frozen encoder.
 
-    logits = head(features(x)),    features, by `reads`:
-    own      the model's own head: BERT's pooled first token and one linear map, RoBERTa's first token, dense, tanh, linear
-    first    the first token's last hidden state, one linear map
-    mean     the mean of the last hidden states over the example's tokens, one linear map
+    logits = head(features(x)),    with features and head by the setting `reads`:
+    own      the head of the model family. BERT: pooled first token, linear map; RoBERTa: first token, dense, tanh, linear map
+    first    the last hidden state of the first token, and a linear map
+    mean     the mean of the last hidden states over the example's tokens, and a linear map
 
-Dropout acts in training as for every other method: features are computed in every step. Computing them once would need none.
-Traps: BERT's pooler was trained for another task, so "own" and "first" differ; RoBERTa's first token carries little information
-before it is tuned, and its own head is no linear probe (592,130 parameters at two classes). "mean" is the fairest, and the
-default.
+Dropout is applied in training as for all other methods, so the features are computed anew in every step; computing them only
+once would mean training without dropout.
+Traps: BERT's pooler was trained for another task, so "own" and "first" give different results. RoBERTa's first token contains
+little information before fine-tuning, and with RoBERTa's own head the method is no linear probe (592,130 parameters at two
+classes). The default "mean" is the fairest choice.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from trainables.methods.validate import require_one_of
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Method):
-    """`reads`: the features that the head reads."""
+    """`reads`: the features and the head, see above."""
 
     title: ClassVar[str] = "Linear probe"
     paper: ClassVar[str] = "feature-based transfer"

@@ -1,11 +1,12 @@
-"""LoRA: a trained product of rank r beside frozen linear maps (Hu et al. 2022, ICLR).
+"""LoRA: a trained matrix product of rank r is added to frozen linear maps (Hu et al. 2022, ICLR).
 
-    y = x W + b + (alpha / r) x A B,    A [in, r] uniform in +- 1 / sqrt(in), B [r, out] = 0
+    y = x W + b + (alpha / r) x A B,    A [in, r] uniform in +- 1 / sqrt(in), B [r, out] = 0 at the start
 
-On the query and value maps, or on all six maps of a layer. Only the head is trained with it. Starts as the frozen model.
-The paper draws A from a normal; its code and peft draw it as here. There is no dropout on x of its own.
-Traps: alpha / r couples the learning rate to the rank, so alpha follows as 2 r unless it is set; A's first gradient is zero,
-because B is. The published GLUE scores of MRPC, RTE and STS-B started from a model tuned on MNLI.
+It is added to the query and value maps, or to all six linear maps of a layer. In addition only the head is trained. Because B is
+zero, training starts at the frozen model. The paper draws A from a normal distribution; its code and peft draw it as above. No
+additional dropout is applied to x.
+Traps: the factor alpha / r couples the learning rate to the rank, so alpha defaults to 2 r. A's gradient in the first step is
+zero, because B is zero. The published GLUE scores of MRPC, RTE and STS-B started from a model fine-tuned on MNLI.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank(Method):
-    """Base of the methods that add a branch to linear maps. `targets`: the query and value maps, or all six of a layer."""
+    """Base class of methods that add a branch to linear maps. `targets`: "qv" (query and value) or "all" six of a layer."""
 
     family: ClassVar[MethodFamily] = "low rank"
     sites: ClassVar[tuple[Site, ...]] = ALL
@@ -45,17 +46,17 @@ class LowRank(Method):
         return self.beside(*shape.ends(site)) if site in TARGETS[self.targets] else {}
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        """The parameters of the branch beside a linear map of these widths."""
+        """Returns the parameters, by name, of the branch added to a linear map with these input and output widths."""
         raise NotImplementedError
 
     def ends(self, shape: Shape) -> list[tuple[int, int]]:
-        """(Input width, output width) of every map with a branch."""
+        """Returns (input width, output width) of every linear map that has a branch, over all layers."""
         return shape.layers * [shape.ends(site) for site in TARGETS[self.targets]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(LowRank):
-    """`r`: rank; `alpha`: None for 2 r."""
+    """`r`: rank; `alpha`: numerator of the scale alpha / r, None for 2 r."""
 
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2022"
@@ -74,11 +75,12 @@ class LoRA(LowRank):
 
     @property
     def strength(self) -> float:
-        """alpha, or its default."""
+        """The value of alpha that is used: the setting `alpha`, or its default if that is None."""
         return 2 * self.r if self.alpha is None else self.alpha
 
     @property
     def scale(self) -> float:
+        """The factor of x A B."""
         return self.strength / self.r
 
     def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:

@@ -1,12 +1,14 @@
-"""LT-SFT: a lottery ticket of sparse fine-tuning (Ansell et al. 2022, ACL).
+"""LT-SFT: sparse fine-tuning of the parameters that change most in full fine-tuning (Ansell et al. 2022, ACL).
 
-    train everything;    M = the top of |theta_1 - theta_0| over the whole backbone;    back to theta_0, train with g <- g * M
+    1. train all theta    2. M = 1 for the largest |theta_1 - theta_0|, else 0    3. reset to theta_0, train with g <- g * M
 
-The planned epochs are halved: the first phase is a full fine-tuning of its own length, the second begins with the same initial
-values, head included as in the authors' code, with fresh moments, schedule and warm-up. The result of the first phase is not
-sparse, so no epoch of it can be the trial's best. One round; the authors' optional L1 term |theta - theta_0| is not implemented.
-Traps: all parameters move in the first phase, `counts` says so; `stored` counts the values that the second one changes, without
-their indices.
+The method is named after the lottery ticket hypothesis. theta_0 are the pretrained values of the whole backbone, theta_1 those
+after the first phase. Each phase has half of the planned epochs. The first is full fine-tuning. The second starts at the same
+initial values (including the head's, as in the authors' code) with new Adam moments, schedule and warm-up. The first phase's
+result is not sparse, so the trial's best epoch is always one of the second phase. There is one round of selection; the authors'
+optional L1 penalty |theta - theta_0| is not implemented.
+Traps: `counts` includes all parameters, because all are trained in the first phase. `stored` counts the values that the second
+phase changes, without their indices.
 """
 
 from collections.abc import Mapping
@@ -21,7 +23,7 @@ from trainables.methods.validate import require_number
 
 @dataclass(frozen=True, kw_only=True)
 class LtSft(Full):
-    """`keep`: share of the backbone's parameters that the second phase trains."""
+    """`keep`: fraction of the backbone's parameters that the second phase trains."""
 
     title: ClassVar[str] = "LT-SFT"
     paper: ClassVar[str] = "Ansell et al. 2022"

@@ -1,11 +1,11 @@
-"""MAdapter: a halved bottleneck with square layers inside.
+"""MAdapter: a Houlsby adapter with a bottleneck of half the width and additional square layers inside it.
 
     A(h) = h + f(... f(f(h W_down) W_mid,1) ... W_mid,n) W_up,    W_down [D, R'], W_mid [R', R'], W_up [R', D], f = ReLU
 
-f follows the down-projection and every middle layer, none follows the up-projection; R' = R / 2 of the adapter that it is
-compared with. Placed and trained like the Houlsby adapter.
-Trap: the paper does not say how W_mid is initialised. With sigma = 1e-2 each middle layer scales the branch by about 0.06, and
-three of them make it almost zero for many steps; "identity" starts as the plain adapter of width R' and is the default here.
+f follows the down-projection and every middle layer, but not the up-projection. All layers have biases, omitted here. R' is half
+the width of the adapter that MAdapter is compared with. Sites, trained LayerNorms and other initial values are as in adapter.py.
+Trap: the paper does not say how W_mid is initialised. With sigma = 1e-2, each middle layer scales the branch by about 0.06, and
+three of them make it almost zero for many steps. The default here is "identity", which starts as the plain adapter of width R'.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MAdapter(Adapter):
-    """`r`: the halved width R'; `n_mid`: number of middle layers; `mid_init`: their initialisation."""
+    """`r`: width R' of the bottleneck; `n_mid`: number of middle layers; `mid_init`: initialisation of the middle layers."""
 
     title: ClassVar[str] = "MAdapter"
     paper: ClassVar[str] = "the MAdapter paper"

@@ -1,12 +1,12 @@
-"""MAM adapter (He et al. 2022, ICLR): a short prefix in attention and a scaled parallel adapter on the feed-forward sub-layer.
+"""MAM adapter (He et al. 2022, ICLR): a short prefix in attention, and a scaled parallel adapter at the feed-forward sub-layer.
 
-    attention over [K; P_K], [V; P_V] (prefix.py),    out = FFN(x) + s (f(x W_down + b_down) W_up + b_up),    f = ReLU
+    attention over [K; P_K], [V; P_V] (see prefix.py),    out = FFN(x) + s (f(x W_down + b_down) W_up + b_up),    f = ReLU
 
-x is the sub-layer's input; the branch is added after the sub-layer's dropout, before the residual. W_down starts as torch's
-linear maps do, W_up and the biases at zero. Defaults are those of the authors' GLUE script (l = 16, R = 16, s = 2) but for its
-MLP, which `mlp` = 800 brings back; their text uses l = 30, R = 512. The script freezes the new head at random values; here it
-is trained.
-Trap: initially not the identity, because of the prefix.
+x is the sub-layer's input. The adapter's output is added after the sub-layer's dropout and before the residual. W_down starts
+like torch's Linear, W_up and the biases at zero. The defaults are those of the authors' GLUE script (length 16, width 16, scale
+2), except that its prefix is computed by an MLP, which `mlp` = 800 enables; the paper's text uses length 30 and width 512. The
+script keeps the new head frozen at random values; here it is trained.
+Trap: because of the prefix, training does not start at the pretrained model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MAM(Method):
-    """`length` and `mlp`: of the prefix; `r`: width of the bottleneck; `scale`: s."""
+    """`length` and `mlp`: settings of the prefix (prefix.py); `r`: width of the adapter's bottleneck; `scale`: s."""
 
     title: ClassVar[str] = "MAM adapter"
     paper: ClassVar[str] = "He et al. 2022"

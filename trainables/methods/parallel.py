@@ -1,11 +1,12 @@
-"""Parallel adapter: a bottleneck beside the sub-layer instead of behind it (He et al. 2022, ICLR).
+"""Parallel adapter: a bottleneck module computed from the sub-layer's input instead of its output (He et al. 2022, ICLR).
 
     out = LN(F(x) + s (f(x W_down + b_down) W_up + b_up) + x),    f = ReLU
 
-x is the sub-layer's input, F(x) its output after dense and dropout; there is no skip connection inside. s is a fixed number
-(4 in the adapters library's `par_bn`, 2 in the authors' GLUE script with r = 16) or a number per adapter that is learned
-from 1. W_down starts Kaiming-uniform with a = sqrt 5, W_up and the biases at zero: exactly the bare encoder.
-Traps: W_down and a learned s get no gradient before W_up has moved, which is expected; the library's default r is 384.
+x is the sub-layer's input and F(x) its output after dense map and dropout; the bottleneck has no skip connection. The scale s
+is a fixed number (4 in `par_bn` of the adapters library, 2 in the authors' GLUE script with r = 16), or one number per adapter
+that is trained, starting at 1. W_down starts Kaiming-uniform with a = sqrt(5), W_up and the biases at zero, so that training
+starts exactly at the frozen model.
+Traps: while W_up is still zero, W_down and a trained s have a gradient of zero, as expected. The library's default is r = 384.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BESIDE: dict[str, tuple[Site, ...]] = {"attention": BOTH[:1], "ffn": BOTH[1:], "
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel(Method):
-    """`r`: width of the bottleneck; `beside`: which sub-layers have one; `scale`: s, or "learned"."""
+    """`r`: width of the bottleneck; `beside`: the sub-layers that have an adapter; `scale`: fixed s, or "learned"."""
 
     title: ClassVar[str] = "Parallel adapter"
     paper: ClassVar[str] = "He et al. 2022"

@@ -2,11 +2,12 @@
 
     z = LN(h + x),    A(h) = h + f(z W_down + b_down) W_up + b_up,    layer output LN(A(h) + x),    f = ReLU
 
-h is the sub-layer's output after its dense and dropout, x its input, LN the pretrained LayerNorm that follows: it is applied
-twice. As in the `seq_bn` configuration of the adapters library: both matrices start with N(0, 0.02), biases at zero, all
-LayerNorms stay frozen; its reduction factor 16 is r = 48.
-Traps: a Houlsby adapter without its attention half is not this: what the bottleneck reads is normalised there, and the skip
-connection starts before the add. Equal r gives as many parameters as an attention-only adapter, so compare at equal r.
+h is the sub-layer's output after its dense map and dropout, x the sub-layer's input, and LN the pretrained LayerNorm that
+follows, which is applied twice. As in the configuration `seq_bn` of the adapters library, both matrices start from N(0, 0.02),
+biases start at zero, and all LayerNorms stay frozen. The library's reduction factor 16 corresponds to r = 48.
+Traps: this is not a Houlsby adapter without the attention module: here the bottleneck's input is normalised and includes the
+residual, while its skip connection starts at h. It has as many parameters as a Houlsby adapter at one of the two places, so
+compare at equal r.
 """
 
 from __future__ import annotations
@@ -58,6 +59,6 @@ class Pfeiffer(Method):
         return h + self.branch(h, p, at)
 
     def branch(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
-        """What is added to the sub-layer's output h."""
+        """Returns the bottleneck's output [K, T, D], which is added to the sub-layer's output h."""
         z = at.norm(h + at.residual)
         return (z @ p.down + p.down_bias).relu() @ p.up + p.up_bias

@@ -1,12 +1,12 @@
-"""PiSSA: LoRA that starts from the largest singular triplets of each weight (Meng et al. 2024, NeurIPS).
+"""PiSSA: LoRA that is initialised with the largest singular values and vectors of each weight (Meng et al. 2024, NeurIPS).
 
     y = x (W - s A0 B0) + b + s x A B,    W = U S V^T,    A0 = U_r sqrt(S_r / s), B0 = sqrt(S_r / s) V_r^T,    s = alpha / r
 
-A and B start at A0 and B0, so that both have a gradient at once; the start is the frozen model up to rounding. alpha = r
-unless it is set, hence s = 1.
-The weight itself is never rewritten, because it is shared: A0 and B0 are stored once per backbone, and their
-product is subtracted.
-Trap: weight decay pulls A and B, which carry the pretrained model, to zero; learning rates lie below LoRA's.
+Index r stands for the r largest singular values. A starts at A0 and B at B0, so that both have a gradient in the first step.
+Training starts at the frozen model, up to rounding. alpha defaults to r, which gives s = 1. Trials share W, so W is never
+changed: A0 and B0 are stored once per backbone, and their product is subtracted in the forward pass.
+Trap: A and B contain a part of the pretrained model, and weight decay pulls them to zero. PiSSA needs lower learning rates than
+LoRA.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PiSSA(LoRA):
-    """`alpha`: None for r."""
+    """`alpha`: numerator of the scale s = alpha / r, None for r."""
 
     title: ClassVar[str] = "PiSSA"
     paper: ClassVar[str] = "Meng et al. 2024"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
-    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # zeros remove the largest part of the weight
+    removed_at_zero: ClassVar[tuple[str, ...]] = ()  # zeros would also remove the largest singular values of the weight
 
     @property
     def strength(self) -> float:

@@ -1,13 +1,15 @@
 """Prefix tuning (Li & Liang 2021, ACL) and P-tuning v2 (Liu et al. 2022, ACL): trained keys and values in every layer.
 
-    attention over [K; P_K], [V; P_V],    P_K, P_V [l, D] per layer, in all heads;    queries come from the text alone
+    attention over [K; P_K], [V; P_V],    P_K, P_V [l, D] per layer, divided among the heads;    no queries are added
     with an MLP of width m:    [P_K, P_V] of a layer = tanh(E W + b) W_layer + b_layer,    E [l, D], W [D, m], W_layer [m, 2 D]
 
-Flat (m = 0) starts at N(0, 1); the MLP starts as torch's embeddings and linear maps do. Only the 2 L l D numbers of the flat form
-need to be stored: after training the MLP is not needed. P-tuning v2 is the flat form with dropout on keys and values, drawn
-for each example. Its paper's baseline, prompts under an MLP or LSTM (version 1), is not here.
-Traps: not the identity at the start; flat at N(0, 1) is unstable at large learning rates, the MLP wants smaller ones, version 2
-larger and more than 20 epochs. The positions of the text stay what they are, as in the `adapters` library; peft shifts them by l.
+The flat form (m = 0) trains P_K and P_V directly, starting from N(0, 1). With an MLP, E starts like torch's Embedding and the
+maps like torch's Linear. Only the 2 L l D numbers of P_K and P_V in all L layers have to be stored, because the MLP is not
+needed after training. P-tuning v2 is the flat form with dropout on P_K and P_V, drawn for each example. Its predecessor,
+P-tuning (prompts computed by an MLP or LSTM, the baseline in its paper), is not implemented.
+Traps: training does not start at the pretrained model. The flat form is unstable at large learning rates. The MLP needs smaller
+learning rates, and P-tuning v2 larger ones and more than 20 epochs. The positions of the text are unchanged, as in the adapters
+library; peft shifts them by l.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix(Method):
-    """`length`: l; `mlp`: m, 0 for the flat form."""
+    """`length`: number l of keys and values per layer; `mlp`: width m of the MLP, 0 for the flat form."""
 
     title: ClassVar[str] = "Prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021"
@@ -77,13 +79,13 @@ class Prefix(Method):
         return key, value
 
     def stored(self, shape: Shape) -> float:
-        """The prefix alone is stored, not the MLP that computes it."""
+        """The keys and values of the prefix, without the MLP that computes them."""
         return 2 * shape.layers * self.length * shape.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixMLP(Prefix):
-    """Prefix tuning with an MLP, as first published. It is a method of its own because it needs other learning rates."""
+    """Prefix tuning with an MLP, as first published. It is a separate method because it needs other learning rates."""
 
     title: ClassVar[str] = "Prefix tuning (MLP)"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "length": choice(10, 20, 40)}
@@ -99,7 +101,7 @@ class PrefixMLP(Prefix):
 
 @dataclass(frozen=True, kw_only=True)
 class PTuningV2(Prefix):
-    """`dropout`: share of the keys' and values' numbers that are zero in training."""
+    """P-tuning v2. `dropout`: dropout rate of the added keys and values."""
 
     title: ClassVar[str] = "P-tuning v2"
     paper: ClassVar[str] = "Liu et al. 2022"

@@ -2,11 +2,13 @@
 
     X' = [x_0; P; x_1 ... x_n],    P [l, D]
 
-The vectors are inserted after the first token, so that the head goes on reading [CLS] or <s> (peft puts them before it and reads
-the first vector instead). The encoder treats them as words: positions 1 ... l, the first token's type and the embeddings'
-LayerNorm and dropout apply to them, and the text moves l positions on. `start`: "vocabulary" takes the vectors of l different
-words, drawn with equal probability from all; "normal" is N(0, 1) as in peft, more than ten times the norm of a word vector.
-Traps: weak on encoders of base size, wants learning rates up to 0.1 and many epochs; the text may have l tokens fewer.
+The vectors are inserted after the first token, so that the head still uses the hidden state of [CLS] or <s> (peft inserts them
+before it, and its head uses the first vector). The encoder treats them as words: they have positions 1 ... l and the first
+token's type, pass through the embeddings' LayerNorm and dropout, and shift the positions of the text by l. `start` is their
+initialisation: "vocabulary" uses the embeddings of l different words, drawn with equal probability; "normal" uses N(0, 1) as in
+peft, which has more than ten times the norm of a word embedding.
+Traps: prompt tuning is weak on encoders of base size and needs many epochs and learning rates up to 0.1. The maximum length of
+the text decreases by l.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(Method):
-    """`length`: l; `start`: how the vectors are initialised."""
+    """`length`: number l of vectors; `start`: initialisation of the vectors."""
 
     title: ClassVar[str] = "Prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021"
@@ -42,7 +44,9 @@ class PromptTuning(Method):
     start: Literal["vocabulary", "normal"] = "vocabulary"
 
     def check(self, shape: Shape | None) -> None:
-        require_int("length", self.length, 1, shape.positions - 1 if shape else 511, "the model's positions but one")
+        require_int(
+            "length", self.length, 1, shape.positions - 1 if shape else 511, "one less than the model's positions"
+        )
         require_one_of("start", self.start, ("vocabulary", "normal"))
 
     @property

@@ -1,14 +1,16 @@
-"""ProPETL: one Pfeiffer adapter for all layers, of which each layer uses a part of its own (Zeng et al. 2023, ACL).
+"""ProPETL: all layers share one Pfeiffer adapter, and each layer uses a learned subset of its weights (Zeng et al. 2023, ACL).
 
-    W_l = W * M_l,    M_l = 1 where |s_l| is among the largest of its matrix,    for W_down and W_up
+    W_l = W * M_l,    M_l = 1 for the largest |s_l| of a matrix, else 0,    for W_down and W_up;    l is the layer
 
-All layers share the biases as they are. `share` is the fraction of weights that a layer uses (the code calls it sparsity). The
-gradient of a mask passes straight through to |s_l|. The scores s_l have a learning rate of their own and no decay; after training
-only the masks are needed, one bit each.
-As in the authors' code for RoBERTa: the prototype starts like a Pfeiffer adapter; scores start uniform within 1 / sqrt(columns),
-which is Kaiming's rule for matrices stored the other way round, and floor((1 - share) n) of n are masked.
-Traps: the counts of trained parameters, of stored ones and of the prototype's differ. The masks are made anew in every pass, from
-the k-th smallest score rather than by sorting; scores that tie with it are masked too.
+The biases are shared without a mask. `share` is the fraction of weights that a layer uses (called sparsity in the authors'
+code). The backward pass treats M_l as |s_l| (straight-through estimator). The scores s_l have their own learning rate and no
+weight decay. After training, the scores can be replaced by their masks, one bit per score.
+As in the authors' code for RoBERTa, the shared adapter is initialised like a Pfeiffer adapter, the scores are uniform with
+absolute values up to 1 / sqrt(columns), and floor((1 - share) n) of a matrix's n weights are masked. (This is the
+bound of Kaiming initialisation for the transposed matrix.)
+Traps: three numbers have to be distinguished: trained parameters (the adapter and all scores), stored parameters (the adapter
+and one bit per score), and the adapter's parameters. Masks are computed anew in every forward pass, from the k-th smallest
+|s_l| instead of by sorting, so scores equal to it are masked, too.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProPETL(Method):
-    """`r`: width of the bottleneck; `share`: of the prototype's weights that a layer uses; `mask_lr`: peak rate of the scores."""
+    """`r`: width of the bottleneck; `share`: fraction of weights that a layer uses; `mask_lr`: peak learning rate of scores."""
 
     title: ClassVar[str] = "ProPETL (adapter)"
     paper: ClassVar[str] = "Zeng et al. 2023"
@@ -72,7 +74,7 @@ class ProPETL(Method):
         return self._adapter.transform(h, Values({**p, **masked}), at)
 
     def chosen(self, scores: Tensor) -> Tensor:
-        """[K, ...] of zeros and ones, whose gradient goes to the scores' magnitudes."""
+        """Returns the mask of zeros and ones [K, ...] for `scores`, whose gradient is passed on to the scores' magnitudes."""
         size = scores.abs()
         removed = int((1 - self.share) * scores[0].numel())
         if removed == 0:

@@ -1,8 +1,9 @@
-"""rsLoRA: LoRA whose scale keeps its size when the rank grows (Kalajdzievski 2023).
+"""rsLoRA: LoRA with alpha / sqrt(r) instead of alpha / r, so that its updates do not shrink at large r (Kalajdzievski 2023).
 
     y = x W + b + (alpha / sqrt(r)) x A B
 
-Everything else is LoRA's. Trap: at r = 8 and the same alpha the scale is 2.8 times LoRA's, so learning rates lie lower.
+Everything else is as in LoRA (lora.py). Trap: at r = 8 and equal alpha, the scale is 2.8 times that of LoRA, so rsLoRA needs
+lower learning rates.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
 """SparseAdapter: Houlsby adapters pruned once, before the first step, by a fixed mask (He et al. 2022, EMNLP Findings).
 
-    W~ = M * W,    M in {0, 1},    applied to W_down and W_up of every adapter; biases are never masked
+    W~ = M * W,    M in {0, 1},    for W_down and W_up of every adapter; biases are never masked
 
-A score z per weight decides; the ceil(sparsity * number of weights) lowest are removed, ties by position. `sparsity` is the share
-removed (in the released code the flag of that name is the share kept). Scores over all matrices together, except "er":
+The ceil(sparsity * number of weights) weights with the lowest scores z are removed; of equal scores, the first by position. In
+the released code, the flag named sparsity is the fraction kept, here it is the fraction removed. All matrices are ranked
+together, except with "er", which ranks each matrix separately:
     random      z ~ U(0, 1)
     magnitude   z = |W|
-    er          random, the same share in each matrix of equal shape (Erdos-Renyi; the paper names it, the code lacks it)
+    er          z ~ U(0, 1), the same fraction in each matrix, as all have one size (Erdos-Renyi, in the paper but not its code)
     snip        z = |W * g|,    g = dL/dW summed over 320 training examples
-    grasp       z = W * (H g),  H the Hessian; the largest are kept
-Traps: gradients are taken in evaluation mode, in fp32, on the training part only, with the head at its initial values; the
-mask acts in the forward pass, so neither Adam nor weight decay can revive a weight; memory stays that of the dense adapter.
+    grasp       z = W * (H g),  H the Hessian of L; the largest z are kept
+Traps: gradients are computed in evaluation mode, in fp32, on the training split only, with the head at its initial values.
+Removed weights stay zero: neither Adam nor weight decay changes them. Memory use is that of
+dense adapters.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SCORES = ("random", "magnitude", "er", "snip", "grasp")
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAdapter(Adapter):
-    """`sparsity`: share of the weights removed; `score`: how they are ranked."""
+    """`sparsity`: fraction of the weights that is removed; `score`: the score by which weights are ranked."""
 
     title: ClassVar[str] = "SparseAdapter"
     paper: ClassVar[str] = "He et al. 2022"
@@ -42,7 +44,7 @@ class SparseAdapter(Adapter):
 
     @property
     def mask(self) -> Mask:
-        """The mask sets the removed weights to zero. Gradient scores use 320 examples, as in the released code."""
+        """The mask, which sets removed weights to zero. Gradient scores use 320 examples, as in the released code."""
         each = self.score == "er"
         score = "random" if self.score == "er" else self.score
         return Mask(score=score, density=1 - self.sparsity, each=each, examples=320, zeroed=True)

@@ -1,6 +1,6 @@
-"""The types with which a method declares its sites, parameters and mask, and the shape of the backbone they depend on.
+"""The types with which a method declares its sites, parameters and mask, and the shape of the backbone that these depend on.
 
-Knows no formula and imports no torch.
+This module contains no formulas and does not import torch.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from typing import Literal
 
 from trainables.methods.initializers import ZEROS, Init
 
-# The sites where a method can act, in the order of the forward pass.
+# The sites where a method can act, in the order of the forward pass, each with the tensor that a method changes there.
+# Legend: K trials, T tokens of a packed row, F width of the feed-forward layer.
 Site = Literal[
-    "embeddings",  # word embeddings of the virtual tokens, before positions, token types and the LayerNorm
+    "embeddings",  # embeddings of inserted virtual tokens, before positions, token types and LayerNorm are applied
     "attention.query",  # a linear map's output
     "attention.key",  # a linear map's output
     "attention.value",  # a linear map's output
-    "attention.prefix",  # keys and values before a layer's own: `prefix` instead of `transform`
+    "attention.prefix",  # adds keys and values before those of the tokens, by `prefix` instead of `transform`
     "attention.context",  # output of the attention heads, before the dense layer
     "attention.dense",  # a linear map's output, before dropout
-    "attention.output",  # the same after dropout, before the residual is added
+    "attention.output",  # the output of "attention.dense" after dropout, before the residual is added
     "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
-    "ffn.hidden",  # after the activation [K, T, F]
+    "ffn.hidden",  # output of the activation [K, T, F]
     "ffn.dense",  # a linear map's output, before dropout
-    "ffn.output",  # the same after dropout, before the residual is added
+    "ffn.output",  # the output of "ffn.dense" after dropout, before the residual is added
 ]
 
-# The sites at a linear map's output, and those at a sub-layer's.
+# The sites at the output of a linear map, and those at the output of a sub-layer (attention or feed-forward).
 LINEAR_MAPS: tuple[Site, ...] = (
     "attention.query",
     "attention.key",
@@ -38,8 +39,11 @@ LINEAR_MAPS: tuple[Site, ...] = (
 )
 SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 
-# What the classification head reads: the model's own head on its first token (BERT's pooled, RoBERTa's through a dense layer),
-# or one linear map of the first token's raw state, or of the mean over tokens.
+# The architecture and input of the classification head:
+# own    the head of the pretrained model's family on the first token: BERT's pooler and a linear map, RoBERTa's new dense layer
+#        and a linear map
+# first  one linear map of the first token's last hidden state
+# mean   one linear map of the mean of the last hidden states over the example's tokens
 HeadReads = Literal["own", "first", "mean"]
 
 MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
@@ -47,7 +51,7 @@ MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and b
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneTensor:
-    """One parameter of the pretrained model, by the name that transformers gives it. `layer` is None outside the layers."""
+    """One parameter of the pretrained model. `name` is its name in transformers; `layer` is None outside the encoder layers."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,43 +69,47 @@ class BackboneTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes and tensors of a backbone, as `ModelFamily.shape` reads them from a config."""
+    """The sizes and parameter tensors of a backbone. `ModelFamily.shape` derives them from a model's config."""
 
     layers: int
     width: int
     ffn: int
     heads: int
-    # The most tokens that an example may have.
+    # The largest number of tokens that an example may have.
     positions: int
-    # Whether the classification head reads the pretrained model's pooler; if not, it has a dense layer of its own.
+    # Whether the input of the classification head is the output of the pretrained pooler. If not, the head has its own new,
+    # trained dense layer.
     pooler: bool
-    # All parameters that the classification model uses of the pretrained one, in the order of `named_parameters`.
+    # All pretrained parameters that the classification model uses, in the order of torch's `named_parameters`.
     tensors: tuple[BackboneTensor, ...]
-    # Parameters of the pretrained base model, an unused pooler included: the denominator of percentages.
+    # Number of parameters of the pretrained base model, including an unused pooler: the denominator of percentages.
     total: int
 
     @property
     def layer_norms(self) -> int:
-        """Gains and biases of all LayerNorms: two per layer and the embeddings' one."""
+        """Number of gains and biases in all LayerNorms: two LayerNorms per layer and one after the embeddings."""
         return (2 * self.layers + 1) * 2 * self.width
 
     @property
     def encoder(self) -> int:
-        """All parameters that the classification model uses of the backbone."""
+        """Number of backbone parameters that the classification model uses."""
         return sum(t.size for t in self.tensors)
 
     @property
     def matrices(self) -> int:
-        """Those of `encoder` that are neither biases nor LayerNorms."""
+        """Number of the parameters in `encoder` that belong to matrices, i.e. neither to biases nor to LayerNorms."""
         return sum(t.size for t in self.tensors if t.is_matrix)
 
     def head(self, outputs: int, reads: HeadReads = "own") -> int:
-        """Parameters of the classification head: one linear map, and before it the dense layer of a family without a pooler."""
+        """Number of parameters of the classification head with `outputs` outputs.
+
+        The head is one linear map; with `reads` = "own" and no pretrained pooler, a dense layer precedes it.
+        """
         d = self.width
         return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
-        """(Input width, output width) of a linear map; at other sites both are the width of the hidden states."""
+        """Returns (input width, output width) of the linear map at a site. At other sites both are the width of the tensor."""
         d, f = self.width, self.ffn
         widths: dict[Site, tuple[int, int]] = {
             "ffn.intermediate": (d, f),
@@ -113,14 +121,15 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One declared parameter: its shape without K, and its initializer.
+    """The declaration of one parameter.
 
-    shape: a vector [n] reaches the formula as [K, 1, n]; it is neither decayed nor pruned. A matrix [...] reaches it as
-        [K, ...]; it is decayed and pruned.
+    shape: shape in one trial, without the leading number of trials K. A formula receives a vector [n] as [K, 1, n], and a
+        matrix [...] as [K, ...]. Only matrices are subject to weight decay and pruning.
+    init: the initializer.
     decayed: False exempts a matrix from weight decay and pruning.
-    lr: a peak learning rate of its own; None for the trial's.
-    trained: False for running statistics, which `SiteContext.update_buffer` sets and no count includes.
-    prunable: False exempts the parameter from pruning in methods that ask for this flag.
+    lr: the parameter's own peak learning rate; None for the trial's learning rate.
+    trained: False for running statistics. They are set by `SiteContext.update_buffer` and excluded from all counts.
+    prunable: False exempts the parameter from pruning in methods whose `is_prunable` checks this flag.
     """
 
     shape: tuple[int, ...]
@@ -131,19 +140,19 @@ class Parameter:
     prunable: bool = True
 
 
-# How the entries of a mask are ranked; the formulas are in `trainables/training/pruning.py`.
+# The score by which a mask ranks entries; the formulas are in `trainables/training/pruning.py`.
 MaskScore = Literal["random", "magnitude", "snip", "grasp", "fisher", "batch_fisher", "change"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """A pruning mask over the prunable entries of a trial. Those with the highest scores stay trainable.
+    """The definition of a pruning mask. Of a trial's prunable entries, those with the highest scores stay trainable.
 
-    score: how entries are ranked.
+    score: the score by which entries are ranked.
     density: fraction of entries that stay trainable, 0 to 1.
-    each: rank the entries of every parameter apart, instead of all entries together.
-    examples: number of training examples from which a gradient score is computed; 0 for all of the training split.
-    zeroed: pruned entries are zero from then on; otherwise they stay at their initial values.
+    each: True ranks the entries of every parameter separately; False ranks all entries together.
+    examples: number of training examples from which a gradient score is computed; 0 for the whole training split.
+    zeroed: True sets pruned entries to zero for the rest of training; False freezes them at their initial values.
     """
 
     score: MaskScore
@@ -153,8 +162,8 @@ class Mask:
     zeroed: bool = False
 
     def num_kept(self, number: int) -> int:
-        """How many of `number` entries stay trainable: floor(density * number).
+        """Returns how many of `number` entries stay trainable: floor(density * number).
 
-        Rounded first, since 0.29 * 100 is a little less than 29 in floating point.
+        The product is rounded to 6 decimals first, because 0.29 * 100 is slightly less than 29 in floating point.
         """
         return math.floor(round(self.density * number, 6))

@@ -1,12 +1,13 @@
-"""Threshold mask: the pretrained weights stay as they are, and a learned mask selects which of them are used (Zhao et al. 2020).
+"""Threshold mask: the pretrained weights are frozen, and a learned mask selects which of them are used (Zhao et al. 2020).
 
-    W' = W * 1[m > tau],    m real scores of W's shape, dL/dm = W * dL/dW' (the step function passes gradients straight through)
+    W' = W * 1[m > tau],    m: real scores of W's shape,    dL/dm = W * dL/dW' (straight-through estimator)
 
-Acts on query, key, value, attention output, intermediate and output of the layers from `lowest` on, and on BERT's pooler;
-biases, LayerNorms and embeddings are untouched. tau = 0.01, m ~ U(-0.02, u) with u so that a share `masked` is masked
-initially. The head is trained. Traps: a large share breaks the model before the first step; weight decay would drag scores below
-tau, so there is none; learning rates lie far above full fine-tuning's; one bit per score has to be stored, but training takes
-the memory of all scores.
+It masks the matrices of query, key, value, attention output, intermediate and output in the layers from `lowest` on, and that
+of BERT's pooler. Biases, LayerNorms and embeddings are frozen and unmasked; the head is trained. tau = 0.01, and m ~ U(-0.02,
+u), with u chosen such that the fraction `masked` is masked at the start.
+Traps: a large fraction makes the model useless before the first step. Scores are not decayed, because weight decay would pull
+them below tau. Learning rates are far above those of full fine-tuning. Only one bit per score has to be stored, but training
+needs memory for all scores.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TAU, LOW = 0.01, -0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdMask(WeightMethod):
-    """`masked`: share of the weights that is masked initially; `lowest`: the first layer, from 0, that is masked."""
+    """`masked`: fraction of the weights that is masked at the start; `lowest`: lowest layer, from 0, that has masks."""
 
     title: ClassVar[str] = "Threshold mask"
     paper: ClassVar[str] = "Zhao et al. 2020"
@@ -55,5 +56,5 @@ class ThresholdMask(WeightMethod):
         return weight * (p.score - p.score.detach() + used)
 
     def stored(self, shape: Shape) -> float:
-        """One bit per score."""
+        """One bit per score, as a number of 32-bit numbers."""
         return self.counts(shape)[1] / 32

@@ -1,10 +1,10 @@
-"""Variable fine-tuning: only the k highest layers of the encoder and the head are updated (Houlsby et al. 2019, 3.2).
+"""Variable fine-tuning: only the k highest layers of the encoder and the head are trained (Houlsby et al. 2019, section 3.2).
 
-    y = head(pooler(layer_L(... layer_(L-k+1)(h))));    layers, pooler and head trained, the layers below and the embeddings not
+    y = head(pooler(layer_L(... layer_(L-k+1)(h))));    h, the output of the embeddings and the lower layers, is not trained
 
-All weights, biases and LayerNorms of those layers are trained, and BERT's pooler, which lies above them. k = L still freezes
-the embeddings, so it is not full fine-tuning. Trap: the frozen lower part needs no gradient, but its dropout stays on in
-training, as for every method here.
+All weights, biases and LayerNorms of those layers are trained, and so is BERT's pooler, which follows them. With k = L the
+embeddings are still frozen, so it differs from full fine-tuning. Trap: the frozen lower layers need no gradient, but dropout is
+applied in them in training, as for all other methods here.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from trainables.methods.validate import require_int
 
 @dataclass(frozen=True, kw_only=True)
 class TopLayers(WeightMethod):
-    """`k`: how many layers, from the top."""
+    """`k`: number of trained layers, counted from the top."""
 
     title: ClassVar[str] = "Top layers"
     paper: ClassVar[str] = "Houlsby et al. 2019"

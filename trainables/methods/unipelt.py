@@ -1,15 +1,17 @@
-"""UniPELT (Mao et al. 2022, ACL): prefix, LoRA and adapter in every layer, each behind a gate of its own.
+"""UniPELT (Mao et al. 2022, ACL): prefix tuning, LoRA and an adapter in every layer, each scaled by its own trained gate.
 
-    g = mean over the example's tokens of sigmoid(x w + b),    w [D, 1]: one number per example, layer and part
-    keys, values   [K; g P_K], [V; g P_V] (prefix.py)            x: the layer's input
-    query, value   W x + g (x A) B, a gate for each; g stands in the place of LoRA's alpha / r    x: the layer's input
-    adapter        h + g (f(x W_down + b_down) W_up + b_up), f = ReLU, h the FFN's output after dropout,
-                   x = LN(h + residual) by the frozen LayerNorm, as a Pfeiffer adapter
+    g = mean over the example's tokens of sigmoid(x w + b),    w [D, 1]: one number per example, layer and gate
+    keys, values   [K; g P_K], [V; g P_V] (see prefix.py),    x: the layer's input
+    query, value   W x + g (x A) B with one gate each; g replaces LoRA's alpha / r,    x: the layer's input
+    adapter        h + g (f(x W_down + b_down) W_up + b_up), f = ReLU, h: the feed-forward sub-layer's output after dropout,
+                   x = LN(h + residual) with the frozen LayerNorm, as in a Pfeiffer adapter
 
-The adapter's gate reads that x: the paper's text says the FFN's output, its code and the `adapters` library this.
-Initial values: gates' w and the adapter's matrices at N(0, 0.02), A as torch's linear maps, B and all biases at zero; all gates
-open near one half. (Their code leaves the prefix's gate to torch's default, a little wider.)
-Trap: the authors average the gates over padding too, so their gates depend on the batch; here over the example's own tokens.
+The adapter's gate uses the same x, as in the authors' code and the adapters library; the paper's text says the sub-layer's
+output. The vectors w and the adapter's matrices start from N(0, 0.02), LoRA's A like torch's Linear, B and all biases at zero,
+so that all gates start near 0.5. (In the authors' code, the prefix's gate starts like torch's Linear, which has a slightly
+larger variance.)
+Trap: the authors' gates are averaged over padding, too, and therefore depend on the other examples of the batch. Here only the
+example's own tokens are averaged.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class UniPELT(Method):
-    """`length` and `mlp`: of the prefix; `r`: width of the adapter; `rank`: of LoRA."""
+    """`length` and `mlp`: settings of the prefix (prefix.py); `r`: width of the adapter's bottleneck; `rank`: rank of LoRA."""
 
     title: ClassVar[str] = "UniPELT"
     paper: ClassVar[str] = "Mao et al. 2022"
@@ -68,7 +70,7 @@ class UniPELT(Method):
         return self._prefix.shared(shape)
 
     def stored(self, shape: Shape) -> float:
-        """The prefix alone is stored, not the MLP that computes it."""
+        """As in the base class, but of the prefix only the keys and values are stored, not the MLP that computes them."""
         prefix = self._prefix
         return self.counts(shape)[1] - prefix.counts(shape)[1] + prefix.stored(shape)
 
@@ -87,7 +89,8 @@ class UniPELT(Method):
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         if at.site != "ffn.output":
-            # Read twice: with one view, the gradients would add up in another order, and results move in their last bits.
+            # `at.map_input` is evaluated twice on purpose: with a single view, autograd would add the gradients in another order,
+            # which changes the last bits of results.
             return h + at.to_tokens(_gate(at.map_input, p, at)) * (at.map_input @ p.a @ p.b)
         x = at.norm(h + at.residual)
         return h + at.to_tokens(_gate(x, p, at)) * ((x @ p.down + p.down_bias).relu() @ p.up + p.up_bias)
@@ -98,5 +101,5 @@ class UniPELT(Method):
 
 
 def _gate(x: Tensor, p: Values, at: SiteContext) -> Tensor:
-    """x [K, T, D] -> [b, 1, 1]."""
+    """Returns the gate's value for each example, [b, 1, 1], from its input x [K, T, D]."""
     return at.mean_of_examples((x @ p.gate + p.gate_bias).sigmoid())

@@ -25,6 +25,6 @@ def require_one_of(name: str, value: Scalar, allowed: tuple[str, ...]) -> None:
 
 
 def require_share(name: str, value: Scalar) -> None:
-    """Raise ValueError unless `value` is a share in [0, 1)."""
+    """Raise ValueError unless `value` is a number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} = {value!r}: must be a share in [0, 1)")

@@ -1,10 +1,11 @@
-"""VeRA: one frozen random pair of matrices for all layers, and two trained vectors per linear map (Kopiczko et al. 2024, ICLR).
+"""VeRA: all layers share one frozen random pair of matrices; two vectors per linear map are trained (Kopiczko et al. 2024, ICLR).
 
-    y = x W + b + ((x A * d) B) * e,    A [in, r], B [r, out] frozen, d [r] = 0.1, e [out] = 0
+    y = x W + b + ((x A * d) B) * e,    A [in, r], B [r, out] frozen;    at the start d [r] = 0.1, e [out] = 0
 
-A and B are Kaiming-uniform, from a fixed seed that all trials share, so that only d and e have to be stored; maps of
-different widths take slices of the largest. Starts as the frozen model. There is no alpha.
-Traps: d's first gradient is zero, because e is; learning rates lie an order above LoRA's.
+A and B are Kaiming-uniform and drawn from a fixed seed that all trials share, so that only d and e have to be stored. They have
+the largest input and output width of all maps; narrower maps use slices of them. Training starts at the frozen model. There is no
+alpha.
+Traps: d's gradient in the first step is zero, because e is zero. VeRA needs learning rates about ten times those of LoRA.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VeRA(LowRank):
-    """`r`: rank of the frozen pair; it may exceed the width."""
+    """`r`: rank of the frozen pair of matrices; it may exceed the width of the hidden states."""
 
     title: ClassVar[str] = "VeRA"
     paper: ClassVar[str] = "Kopiczko et al. 2024"
