@@ -1,7 +1,7 @@
-"""Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may read there.
+"""Implements `methods.context.SiteContext`: the tensors that a method's formula may use at its site of a forward pass.
 
-Legend: K trials of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that
-hidden states are of, L longest example.
+The methods and properties without a docstring are described there.
+Legend: n tokens that the site's hidden states belong to, over all segments.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from trainables.training.segments import Segment, SegmentedRows
 
 @dataclass(kw_only=True)
 class PackedSiteContext:
-    """One segment at one site.
+    """The context of one segment (the rows of one stack) at one site.
 
-    tokens: the tokens that hidden states of this site are of.
-    whole_input: what the linear map, or the sub-layer, reads; whole_residual; whole_query: all of all segments [1, n, width].
+    tokens: the tokens that hidden states at this site belong to.
+    whole_input, whole_residual, whole_query: of all segments [1, n, width]: the input of the linear map or sub-layer, what
+        will be added to the site's hidden states, and the layer's queries. Each is None at sites that do not have it.
     """
 
     backbone: Backbone
