@@ -81,7 +81,7 @@ class StackedTrials:
 
     @contextmanager
     def at_best_epoch(self, index: int) -> Iterator[None]:
-        """A context in which trial `index` has the parameters of its best epoch. The current ones are restored after it."""
+        """A context in which trial `index` has the parameters of its best epoch; the current ones are restored after it."""
         values = self.parameters.values[index]
         current = values.clone()
         values.copy_(self.states[index].best)
