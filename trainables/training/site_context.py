@@ -94,15 +94,20 @@ class PackedSiteContext:
             self.segment.parameters.update_buffer(f"{self.layer}.{self.site}.{name}", value)
 
     def _at(self, name: str, h: Tensor | None, sites: tuple[Site, ...]) -> Tensor:
+        """Returns the segment's part of h. Raises AssertionError if the tensor `name` is not defined at this site."""
         assert self.site in sites, f"{name} is not defined at {self.site}: only at {', '.join(sites)}"
         assert h is not None
         return self.segmented.part(self.segment, h, self.tokens)
 
     @property
     def _all_rows(self) -> Rows:
-        assert self.tokens.index is None, "only first tokens are here: the method has to say that it reads_all_tokens"
+        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of first tokens only."""
+        assert self.tokens.index is None, (
+            "the last layer computes first tokens only here: the method has to set reads_all_tokens"
+        )
         return self.segmented.rows
 
     @property
     def _examples(self) -> slice:
+        """The segment's examples among those of all rows."""
         return self.segmented.rows.examples_of(self.segment.start, self.segment.stop)

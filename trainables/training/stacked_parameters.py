@@ -137,7 +137,7 @@ class StackedParameters:
 
         Order: gradients of pruned entries are zeroed; each trial's gradient is clipped by its norm; if the method has a
         `gradient_share` below 1, a random part of it is zeroed; AdamW updates the values; parameters given to
-        `update_buffer` are set; the method's `after_step` is called.
+        `update_buffer` are set; the method's `after_step` is called if it keeps tensors between steps.
         """
         grads = self.leaf.grad
         assert grads is not None
@@ -164,6 +164,7 @@ class StackedParameters:
             self.leaf.grad = None
 
     def _after_step(self, grads: Tensor, hyper: StepHyperparameters) -> None:
+        """Set the parameters given to `update_buffer`, and call the method's `after_step` if it keeps tensors between steps."""
         for name, value in self._updated_buffers.items():
             e = self.layout.by_name[name]
             self.values[:, e.start : e.stop] = value.reshape(len(self.values), -1)
@@ -180,6 +181,7 @@ class StackedParameters:
         self.layout.method.after_step(by_name, hyper.step[:, 0], hyper.total_steps[:, 0])
 
     def _stacked_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
+        """Update the columns of one group for all trials with AdamW. `lr` [K, 1]: each trial's rate in this step."""
         r = self.recipe
         step_size, correction = -lr / (1 - r.beta1**hyper.step), (1 - r.beta2**hyper.step).sqrt()
         decay = 1 - lr * hyper.weight_decay
