@@ -1,10 +1,11 @@
 """Attention over packed rows: the only step that depends on where examples begin and end.
 
-Inside it the examples are spread to [B, H, L, D/H]; every padded place repeats a token of its own example, never of another
-one, so that a trial full of NaN cannot reach another one through a product with zero. Trials whose method adds keys and
-values of its own have them in further columns, which other trials' examples do not attend to.
+Here the examples are padded to [B, H, L, D/H]. A padded place holds a copy of a token of the same example: if it held another
+trial's token, a NaN of that trial would spread through a product with zero. Keys and values that a method adds are placed
+after those of the tokens; a mask hides them from the examples of other trials.
 
-Legend: N tokens of all rows, B examples of all rows, L longest example, l most keys that a method adds, H heads, D width.
+Legend: N tokens of all rows, n of them that have a query, K rows, E most examples of a row, B examples of all rows, L tokens
+of the longest example, l most keys that a method adds, H heads, D width.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from trainables.backbone.packing import Rows
 
 
 class Move(torch.autograd.Function):
-    """Rows `there` of x; the gradient comes back by the opposite map, and is zero for the rows `unread`.
+    """Returns x[there]. Its gradient is computed as grad[back], the inverse map, and set to zero for the rows `unread` of x.
 
-    As a gather in both directions it is several times faster than the scatter that differentiating an index would give.
+    A gather in both directions is several times faster than the scatter that autograd would use for an index.
     """
 
     @staticmethod
@@ -40,7 +41,7 @@ class Move(torch.autograd.Function):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraKeyValues:
-    """Keys and values [B, l, D] beside those of the tokens; `keys_there` [B, l]: False where an example has fewer than l."""
+    """Keys and values [B, l, D] that methods add to those of the tokens. `keys_there` [B, l] is False for padded ones."""
 
     keys: Tensor
     values: Tensor
@@ -59,14 +60,14 @@ def attend(
     extra: ExtraKeyValues | None = None,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """The heads' joined outputs [1, n, D] for queries [1, n, D] on keys and values [1, N, D].
+    """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
-    n is N, or K E if only the first token of each example has a query.
+    Returns the outputs [1, n, D], heads concatenated. n is N, or K E if only the first token of each example has a query.
 
-    products: the context in which matrix products are computed, which sets their precision.
-    explicit: compute scores and probabilities as tensors of their own, for dropout or a second derivative.
+    products: returns a context manager that sets the precision of matrix products.
+    explicit: compute scores and probabilities as tensors, for dropout or a second derivative, instead of a fused kernel.
     extra: keys and values that methods add.
-    factors: dropout factors [B, H, L, L + l] of the probabilities; explicit only.
+    factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
     """
     H, D = heads, key.shape[-1]
     B, L, width = rows.batch, rows.keys.shape[-1], D // heads
@@ -103,16 +104,16 @@ def attend(
 
 
 def _chosen(x: Tensor, places: Tensor) -> Tensor:
-    """x[places]; x itself if all rows have equally many examples."""
+    """Returns x[places]. If the lengths are equal, all rows have E examples, `places` is 0, 1, 2, ..., and x is returned."""
     return x if len(x) == len(places) else x.index_select(0, places)
 
 
 def _heads(x: Tensor, H: int) -> Tensor:
-    """[B, l, D] -> [B H, l, D/H]."""
+    """Split the heads of x: [B, l, D] -> [B H, l, D/H]."""
     return x.unflatten(-1, (H, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _hide(there: Tensor, H: int) -> Tensor:
-    """[B, 1, 1, L] -> [B H, 1, L]: 0 for existing keys, else -inf."""
+    """Returns the attention bias [B H, 1, L + l] of a mask `there` [B, 1, 1, L + l]: 0 for existing keys, -inf for others."""
     hide = torch.zeros(there.shape, device=there.device).masked_fill_(~there, float("-inf"))
     return hide.expand(-1, H, -1, -1).flatten(0, 1)

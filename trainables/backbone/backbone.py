@@ -2,11 +2,12 @@
 
 Transformers loads the modules; their own forward functions are not used. The forward pass is written out here once for all
 families: embeddings, then per layer attention and the feed-forward part, each followed by dropout, residual and LayerNorm. At
-each site it calls the `EncoderPass`, which knows the trials. The modules stay in evaluation mode; dropout is drawn per trial.
+each site it calls an `EncoderPass`, which applies the formulas of the trials' methods to their rows. The modules stay in
+evaluation mode; dropout is drawn per trial and applied by the `EncoderPass`.
 
-Legend: K trials, N tokens of all rows, n of those that a layer computes, E examples of a row, D width, F width of the
-feed-forward layer. LayerNorms and dropout are numbered: 0 after the embeddings, 2 l + 1 and 2 l + 2 after the sub-layers
-of layer l.
+Legend: N tokens of all rows, n of them for which a layer computes queries and all later states, B examples of all rows, L
+longest example, l most keys that a method adds, H heads, D width. LayerNorms and dropout are numbered: 0 after the
+embeddings, 2 i + 1 and 2 i + 2 after the two sub-layers of layer i.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from trainables.backbone.packing import Rows, TokenSelection
 from trainables.methods.spec import Shape, Site
 
 T = TypeVar("T")
-# Maps whose output dropout, residual and LayerNorm follow.
+# The last linear map of each sub-layer. Dropout, residual and LayerNorm follow its output.
 TO_RESIDUAL: tuple[Site, ...] = tuple(maps[-1] for maps in SUBLAYERS.values())
 
 
 class EncoderPass(Protocol):
-    """The operations of one forward pass over packed rows at the sites of the encoder.
+    """What one forward pass over packed rows calls at the sites of the encoder, to apply methods and dropout of the trials.
 
-    All h are [1, n, width], of the tokens that `tokens` selects.
+    Every h is [1, n, width] and holds the hidden states of the tokens that `tokens` selects.
     """
 
     rows: Rows
@@ -45,10 +46,10 @@ class EncoderPass(Protocol):
     explicit: bool
 
     def select_query_positions(self, layer: int) -> TokenSelection:
-        """The tokens whose queries, and all states after them, a layer computes."""
+        """Returns the tokens for which a layer computes queries and all later states. Keys and values are of all tokens."""
 
     def insert_virtual_tokens(self, h: Tensor) -> Tensor:
-        """Word embeddings [1, N, D] with those of the methods' virtual tokens in their positions."""
+        """Returns word embeddings h [1, N, D] in which those of the virtual tokens are replaced by what the methods supply."""
 
     def act(
         self,
@@ -60,22 +61,27 @@ class EncoderPass(Protocol):
         residual: Tensor | None = None,
         query: Tensor | None = None,
     ) -> Tensor:
-        """Apply each method's formula. x: input of the linear map or of the sub-layer. Tensors that a site lacks are None."""
+        """Returns h after each method's formula at this site was applied to the rows of its trials.
+
+        x: input of the linear map or sub-layer whose output is h. residual: what will be added to h. query: the layer's
+        queries. Each is None at sites that do not have it.
+        """
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
-        """Keys and values that methods add in a layer whose query map reads x."""
+        """Returns the keys and values that methods add in a layer, or None. x [1, n, D] is the input of its query map."""
 
     def drop(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor:
-        """Dropout of the embeddings' or a sub-layer's output."""
+        """Returns h after the dropout with this number (see the legend)."""
 
     def probability_factors(self, layer: int) -> Tensor | None:
-        """Dropout factors [B, H, L, L + l] of a layer's attention probabilities."""
+        """Returns the dropout factors [B, H, L, L + l] of a layer's attention probabilities; None without dropout."""
 
-    def norm(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor: ...
+    def norm(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor:
+        """Returns h after the LayerNorm with this number (see the legend)."""
 
 
 class Backbone:
-    """The encoder on one device. `precision`: of matrix products; everything else is fp32."""
+    """The frozen encoder on one device. `precision` is that of matrix products; everything else is computed in fp32."""
 
     def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Precision = "fp32"):
         self.module, self.family, self.shape, self.precision = module.eval(), FAMILIES[family], shape, precision
@@ -92,7 +98,7 @@ class Backbone:
 
     @classmethod
     def load(cls, model: Model, device: torch.device, precision: Precision = "fp32") -> Backbone:
-        """Weights in fp32 from safetensors; a BERT without a pooler in its file gets one from a fixed seed."""
+        """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed."""
         family = FAMILIES[model.family]
         kind: Any = getattr(transformers, family.model)
         transformers.utils.logging.set_verbosity_error()
@@ -111,7 +117,7 @@ class Backbone:
 
     @property
     def config_dropout(self) -> tuple[float, float, float]:
-        """The pretrained model's own rates: of hidden states, attention probabilities, and in the head."""
+        """The dropout rates in the pretrained model's config: of hidden states, of attention probabilities and in the head."""
         return self.family.dropout(self.module.config)
 
     @property
@@ -121,31 +127,31 @@ class Backbone:
         return module
 
     def map_at(self, layer: int, site: Site) -> nn.Linear:
-        """The linear map whose output is this site."""
+        """The linear map at whose output this site is."""
         return self._maps[layer][site]
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The result of `make`, computed once per key in the life of this backbone."""
+        """Returns the result of `make()`, which is called once per key and kept as long as this backbone."""
         if key not in self._cache:
             self._cache[key] = make()
         value: T = self._cache[key]
         return value
 
     def products(self) -> AbstractContextManager[object]:
-        """The context for matrix products without frozen weights, which sets their precision."""
+        """Returns the context manager that sets the precision of matrix products between tensors other than frozen weights."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def states(self, run: EncoderPass) -> Tensor:
-        """Last hidden states [1, n, D] of the tokens that the last layer selects."""
+        """Run the encoder. Returns the last hidden states [1, n, D] of the tokens that `run` selects in the last layer."""
         h = self._embed(run)
         for layer in range(self.shape.layers):
             h = self.layer(run, layer, h)
         return h
 
     def layer(self, run: EncoderPass, layer: int, h: Tensor) -> Tensor:
-        """[1, N, D] -> [1, n, D]"""
+        """Run one layer on h [1, N, D]. Returns the hidden states [1, n, D] of the tokens that `run` selects."""
         tokens = run.select_query_positions(layer)
         return self._feed_forward(run, layer, self._attention(run, layer, h, tokens), tokens)
 
@@ -159,7 +165,7 @@ class Backbone:
         return run.drop(0, h, rows.all_tokens)
 
     def _attention(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
-        """x [1, N, D] -> [1, n, D]: every token has a key and a value, those that `tokens` selects a query."""
+        """Attention sub-layer: x [1, N, D] -> [1, n, D]. Keys and values are of all tokens, queries of those in `tokens`."""
         everything, narrow = run.rows.all_tokens, self._narrow(x)
         key = self._map(run, layer, "attention.key", x, everything, narrow)
         value = self._map(run, layer, "attention.value", x, everything, narrow)
@@ -191,7 +197,7 @@ class Backbone:
     def _join_residual(
         self, run: EncoderPass, layer: int, site: Site, h: Tensor, residual: Tensor, tokens: TokenSelection
     ) -> Tensor:
-        """Dropout, the methods' formulas at a sub-layer's output, residual and LayerNorm."""
+        """Apply to a sub-layer's output h dropout, the methods' formulas, the residual and LayerNorm, in this order."""
         number = 2 * layer + 1 + list(SUBLAYERS).index(site)
         if site in self.family.dropped_outputs:
             h = run.drop(number, h, tokens)
@@ -201,9 +207,10 @@ class Backbone:
     def _map(
         self, run: EncoderPass, layer: int, site: Site, x: Tensor, tokens: TokenSelection, narrow: Tensor
     ) -> Tensor:
-        """The frozen map of x, whose input in the precision of products is `narrow`, and the methods' formulas at its output.
+        """Apply a linear map of the encoder, and the methods' formulas at its output. Returns [1, n, width].
 
-        In bf16 only what goes to the residual stream is widened: other products read their input in bf16 anyway.
+        x: the input in fp32, for the formulas. narrow: the same in the precision of matrix products, for the map. In bf16
+        only outputs that are added to the residual are cast to fp32; the others are inputs of further bf16 products.
         """
         linear = self._maps[layer][site]
         weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
@@ -216,7 +223,7 @@ class Backbone:
         return x if self.precision == "fp32" else x.bfloat16()
 
     def _narrow_weights(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias in bf16: cast once where they are frozen, in every pass where they are being trained."""
+        """Returns weight and bias in bf16. Frozen ones are cast once and cached, those being trained are cast in every pass."""
 
         def cast() -> tuple[Tensor, Tensor | None]:
             return linear.weight.bfloat16(), None if linear.bias is None else linear.bias.bfloat16()

@@ -1,11 +1,12 @@
-"""One dropout stream per trial: the masks of a step depend on the trial's seed and step alone.
+"""Dropout factors of a step. Those of a trial depend only on its own mini-batch, its seed and the number of the step.
 
-One fill per trial and step covers every place: the embeddings and two sub-layers per layer, the head, and the attention
-probabilities. Sixteen random bits decide an element, so a rate is met to 1/65536. The fills happen outside torch on the CPU,
-so that the operators of a step do not grow with the number of trials; a GPU fills its own memory.
+For each trial and step, one draw of random bits serves all dropouts: after the embeddings and the two sub-layers of each
+layer, in the head, of attention probabilities and of prefixes. Each element takes 16 bits, so rates are exact to 1/65536. On
+a CPU NumPy draws the bits, so that the number of torch operators in a step does not grow with the number of trials; on a GPU
+torch draws them there.
 
-Legend: K trials, N tokens of all rows, D width, E examples of a row, B examples of all rows, L longest example, l most keys that
-a method adds, H heads.
+Legend: K trials, N tokens of all rows, D width, E most examples of a row, B examples of all rows, L tokens of the longest
+example, l most keys that a method adds, H heads.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DRAWS_PER_WORD = 4  # 16-bit numbers in one 64-bit draw
 
 
 class DropoutFactors:
-    """The dropout factors of one step: 0 or 1 / (1 - rate)."""
+    """The dropout factors of one step: 0 for dropped elements, 1 / (1 - rate) for all others."""
 
     def __init__(
         self,
@@ -37,13 +38,15 @@ class DropoutFactors:
         prefixes: list[int],
         prefix: list[float],
     ):
-        """One entry per row: (trial seed, step); rates of hidden states, attention probabilities and head; keys that the method
-        adds, and their rate.
+        """Draw the factors. Every list has one entry per row.
+
+        seeds: (trial's seed, number of the step). hidden, attention, head: dropout rates of hidden states, of attention
+        probabilities and in the head. prefixes: number of keys that the method adds. prefix: dropout rate of these.
         """
         device = rows.input_ids.device
         K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
-        # Entries beyond the end of a row are undefined but finite: no real token reads them.
+        # Elements after the end of a row or example stay 0; no token's result depends on them.
         self._hidden = _allocate(device, any(hidden), places, 1, N, d)
         self._head = _allocate(device, any(head), 2, K, max(rows.examples), d)
         self._attention = _allocate(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
@@ -71,24 +74,30 @@ class DropoutFactors:
             b += e
 
     def hidden(self, place: int) -> Tensor | None:
-        """Factors [1, N, D]. `place`: 0 for the embeddings, 2 l + 1 and 2 l + 2 for the sub-layers of layer l."""
+        """Returns the factors [1, N, D] of hidden states, None without dropout.
+
+        `place`: 0 after the embeddings, 2 i + 1 and 2 i + 2 after the two sub-layers of layer i.
+        """
         return None if self._hidden is None else _tensor(self._hidden[place])
 
     def head(self, which: int) -> Tensor | None:
-        """Factors [K, E, D] before (0) and after (1) the head's dense layer; BERT's head has the first only."""
+        """Returns the factors [K, E, D] before (`which` = 0) or after (1) the head's dense layer, None without dropout.
+
+        Heads without such a layer, like BERT's, use only 0.
+        """
         return None if self._head is None else _tensor(self._head[which])
 
     def attention(self, layer: int) -> Tensor | None:
-        """Factors [B, H, L, L + l] of the attention probabilities of a layer."""
+        """Returns the factors [B, H, L, L + l] of a layer's attention probabilities, None without dropout."""
         return None if self._attention is None else _tensor(self._attention[layer])
 
     def prefix(self, layer: int) -> Tensor:
-        """Factors [2, B, l, D] of the keys and values that methods add in a layer."""
+        """Returns the factors [2, B, l, D] of the keys (0) and values (1) that methods add in a layer."""
         return _tensor(self._prefix[layer])
 
 
 def _allocate(device: torch.device, wanted: bool, *shape: int) -> Any:
-    """Memory for factors: an array on the CPU, a tensor elsewhere, None without dropout."""
+    """Returns zeros for factors of this shape: an array for the CPU, else a tensor on the device; None if not `wanted`."""
     if not wanted:
         return None
     return np.zeros(shape, np.float32) if device.type == "cpu" else torch.zeros(shape, device=device)
@@ -104,7 +113,7 @@ def _fill(out: Any, bits: Any, rate: float) -> None:
 
 
 def random_bits(number: int, seed: int, device: torch.device) -> Any:
-    """Random bits of one trial and step, [number]."""
+    """Returns `number` random int16 values, uniform over all 2**16: a NumPy array for the CPU, else a tensor on the device."""
     words = -(-number // DRAWS_PER_WORD)
     if device.type == "cpu":
         return np.random.SFC64(seed).random_raw(words).view(np.int16)[:number]

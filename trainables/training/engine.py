@@ -2,15 +2,16 @@
 
 A step trains every active trial on a mini-batch of its own with one forward and one backward pass through the backbone. The
 sum of the trials' mean losses is differentiated, so each trial gets the gradient that it would get alone. Trials are added
-and removed between steps. A plain Python loop drives it:
+and removed between steps. This loop trains trials to their end:
 
     engine = Engine(backbone)
     engine.add_trial(trial, data)
     while engine.residents:
         for state in engine.step(): ...
 
-Two nouns: a stack (`StackedTrials`) holds trials that one batched formula computes; a state (`TrialState`) belongs to one
-trial. A method that trains backbone weights needs an engine, and a backbone, of its own.
+Residents are the trials that were added and not yet removed; the active ones among them take part in steps. A stack
+(`StackedTrials`) holds trials whose parameters are rows of the same tensors; a state (`TrialState`) belongs to one trial.
+Trials whose method trains backbone weights cannot share an engine or a backbone with other trials.
 
 Legend: K trials of a stack, P parameters of one trial.
 """
@@ -43,21 +44,21 @@ from trainables.training.trial_state import TrialState
 
 
 class Engine:
-    """Trains the resident trials of one backbone. Not thread-safe: nothing runs outside the calls of its methods."""
+    """Trains the trials of one backbone. It starts no threads and has no locks: call its methods from one thread only."""
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self._stacks: list[StackedTrials] = []
-        # Residents that do not take part in steps, each as a stack of its own, by trial id.
+        # The residents that do not take part in steps, by trial id; each is the only trial of its stack.
         self._inactive: dict[str, StackedTrials] = {}
 
     @property
     def residents(self) -> list[str]:
-        """Ids of all trials in this engine, active ones first."""
+        """Ids of all trials that were added and not removed, active ones first."""
         return [state.trial.id for stack in self._stacks for state in stack.states] + list(self._inactive)
 
     def find(self, trial_id: str) -> tuple[StackedTrials, int]:
-        """The stack that holds a resident, and the resident's row in it. Raises KeyError for any other trial."""
+        """Returns the stack that holds the trial, and the trial's row in it. Raises KeyError if the trial is not resident."""
         for stack in self._all_stacks():
             index = stack.index(trial_id)
             if index is not None:
@@ -65,10 +66,10 @@ class Engine:
         raise KeyError(f"trial {trial_id} is not resident")
 
     def add_trial(self, trial: Trial, data: TaskData) -> TrialState:
-        """Make the trial a resident with initial parameters, active in the next step.
+        """Add a trial with its initial parameters and return its state. The trial is active in the next step.
 
-        Raises ValueError for settings that the method refuses on this backbone, or for a method that trains backbone weights
-        in an engine that has other residents.
+        Raises ValueError if the method does not allow these settings on this backbone, or if the engine has active trials
+        and the new trial's method or theirs trains backbone weights.
         """
         method = METHODS[trial.method](**trial.settings)
         method.check(self.backbone.shape)
@@ -91,12 +92,12 @@ class Engine:
         return state
 
     def remove_trial(self, trial_id: str) -> None:
-        """Remove a resident. The other trials' results do not depend on it."""
+        """Remove a resident. This does not change the results of other trials. Raises KeyError if the trial is not resident."""
         if self._inactive.pop(trial_id, None) is None:
             self._take_out(trial_id)
 
     def set_active(self, trial_ids: Sequence[str]) -> None:
-        """Train exactly these residents in the next steps; the others keep their state."""
+        """Make exactly these residents active: the next steps train them and leave all others as they are."""
         for trial_id in self.residents:
             if trial_id in trial_ids and trial_id in self._inactive:
                 self._insert(self._inactive.pop(trial_id))
@@ -107,14 +108,16 @@ class Engine:
                 self._inactive[trial_id] = alone
 
     def zero_grad(self) -> None:
-        """Forget what a failed step left behind, so that the next one starts from the state before it."""
+        """Clear the gradients and pending buffer updates of a step that raised, so that they do not enter the next step."""
         for stack in self._stacks:
             stack.parameters.zero_grad()
 
     def step(self) -> list[TrialState]:
-        """One optimiser step of every active trial. Returns the states whose epoch ended; their last `progress` is new.
+        """Take one optimiser step of every active trial; evaluate those whose epoch ends with it on their validation split.
 
-        If it raises, all parameters are as before: call `zero_grad` and repeat it, with fewer trials if memory was short.
+        Returns the states of the evaluated trials; the last entry of their `progress` is the epoch that ended. If the forward or
+        backward pass raises, no parameter has changed: call `zero_grad` and `step` again, with fewer active trials if memory
+        ran out. If the evaluation raises, the next call evaluates again and trains no further.
         """
         states = [state for stack in self._stacks for state in stack.states]
         assert states, "an engine without active trials has nothing to train"
@@ -126,7 +129,10 @@ class Engine:
         return ended
 
     def test(self, trial_id: str) -> TestResult:
-        """Evaluate the trial's best epoch on the test split. Its current parameters stay as they are."""
+        """Evaluate the trial on the test split with the parameters of its best epoch. Returns metrics, predictions and labels.
+
+        The trial's current parameters are restored afterwards.
+        """
         stack, index = self.find(trial_id)
         split = stack.states[index].data.test
         with stack.at_best_epoch(index):
@@ -139,7 +145,10 @@ class Engine:
         )
 
     def ablate(self, trial_id: str) -> Ablation | None:
-        """See `trainables/training/layer_ablation.py`. The time it takes is added to no trial's epoch."""
+        """Validation scores of the trial without its method in every span of layers; see `trainables/training/layer_ablation.py`.
+
+        Returns None if the method cannot be removed. The seconds that this takes are not counted in any trial's epoch.
+        """
         stack, index = self.find(trial_id)
         found = ablate(self.backbone, stack.states[index], stack.parameters.layout)
         for state in [state for other in self._all_stacks() for state in other.states]:
@@ -147,9 +156,9 @@ class Engine:
         return found
 
     def counts(self, trial_id: str) -> Counts:
-        """Numbers of parameters that the trial trains, counted in memory; with two phases those of the first one.
+        """Numbers of parameters that the trial trains, counted from its tensors. If the method has two phases: in the first one.
 
-        Where a pruning mask ranks vectors together with matrices, the vectors' kept entries count as weights, too.
+        Weights are the entries of matrices. If a pruning mask also covers vectors, their unpruned entries count as weights.
         """
         stack, index = self.find(trial_id)
         layout, mask = stack.parameters.layout, stack.parameters.pruning_mask
@@ -168,10 +177,10 @@ class Engine:
         )
 
     def state(self, trial_id: str) -> tuple[TrialState, dict[str, Tensor]]:
-        """The trial's state and the tensors that a checkpoint needs, on the CPU.
+        """Returns the trial's state and, by name, the tensors that a checkpoint needs, on the CPU.
 
-        values, best [P]; moments [2, P]; keep [P], the pruning mask, where there is one; memory [n, P], where the method
-        has n memories.
+        values, best [P]: parameters now and after the best epoch. moments [2, P]: Adam's. keep [P]: the pruning mask, if
+        there is one. memory [n, P]: the n tensors that the method's `after_step` keeps between steps, if there are any.
         """
         stack, index = self.find(trial_id)
         parameters, state = stack.parameters, stack.states[index]
@@ -185,10 +194,13 @@ class Engine:
     def restore(
         self, trial: Trial, data: TaskData, tensors: dict[str, Tensor], epoch: int, progress: Sequence[Progress]
     ) -> TrialState:
-        """Add a trial with the tensors that `state` returned after `epoch` epochs."""
+        """Add a trial that continues from a checkpoint, and return its state.
+
+        `tensors`: as `state` returned them after `epoch` epochs. `progress`: the reports of these epochs.
+        """
         method = METHODS[trial.method](**trial.settings)
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
-        # Tensors read from a file lie at odd addresses, on which the last bits of matrix products depend.
+        # Tensors read from a file may be unaligned in memory, and the last bits of matrix products depend on the alignment.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         state = TrialState(
             trial=trial, method=method, data=data, best=tensors["best"], epoch=epoch, progress=list(progress)
@@ -206,7 +218,7 @@ class Engine:
         yield from self._inactive.values()
 
     def _insert(self, new: StackedTrials) -> None:
-        """Stack the new trials with those that they fit, or add them as another stack."""
+        """Append the new trials to a stack with equal constants (`can_stack_with`), or add them as another stack."""
         for i, stack in enumerate(self._stacks):
             if stack.can_stack_with(new):
                 self._stacks[i] = stack.with_appended(new)
@@ -214,12 +226,13 @@ class Engine:
         self._stacks.append(new)
 
     def _take_out(self, trial_id: str) -> None:
-        """Remove an active trial from its stack, and the stack with its last trial."""
+        """Remove an active trial from its stack. A stack that has no trial left is removed, too."""
         stack, index = self.find(trial_id)
         i, rest = self._stacks.index(stack), [row for row in range(len(stack)) if row != index]
         self._stacks[i : i + 1] = [stack.select(rest)] if rest else []
 
     def _train(self, states: list[TrialState]) -> None:
+        """Take one optimiser step of all active trials. `states`: theirs, in the order of the stacks."""
         sizes = [len(stack) for stack in self._stacks]
         batches, added = [state.batch() for state in states], [state.method.virtual_tokens for state in states]
         rows = pack(batches, self.backbone.shape.heads, self.backbone.device, sizes, added)
@@ -231,7 +244,10 @@ class Engine:
             state.step += 1
 
     def _backward(self, rows: Rows, states: list[TrialState]) -> list[Tensor]:
-        """Leave every trial's gradient in its stack. Returns the mean losses of each stack's trials [K]."""
+        """Run the forward and the backward pass; every trial's gradient is then in its stack's parameters.
+
+        Returns one tensor [K] per stack: the mean loss of each trial's mini-batch, without penalties.
+        """
         segments, start = [], 0
         for stack in self._stacks:
             segments.append(
@@ -261,7 +277,10 @@ class Engine:
         return [loss.detach() for loss in losses]
 
     def _end_epochs(self, ended: list[TrialState]) -> None:
-        """Evaluate the trials whose epoch is over, record it, and begin the second phase of those that have two."""
+        """Evaluate the trials whose epoch ended on their validation split, and record scores, losses and best parameters.
+
+        A trial whose first of two phases ended with this epoch starts its second phase.
+        """
         found = [self.find(state.trial.id) for state in ended]
         requests = [
             EvalRequest(stack=stack, index=index, split=state.data.validation)
@@ -279,6 +298,7 @@ class Engine:
                 start_second_phase(state, parameters, self.backbone)
 
     def _memory_mib(self) -> float:
+        """Peak memory of this process in MiB: allocated on the GPU, or else the resident set on the CPU."""
         if self.backbone.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

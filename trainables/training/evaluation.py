@@ -1,9 +1,9 @@
 """Evaluation of trials on whole splits, without dropout, many trials in one forward pass.
 
-A row holds examples of one trial only. Which examples share a row depends on the split alone, so a trial's outputs do not
-depend on what else is evaluated.
+A row holds examples for one trial only. Which examples share a row depends on the split alone, so a trial's outputs do not
+depend on the other trials in the pass.
 
-Legend: E examples of a row, C outputs of the head.
+Legend: E most examples of a row, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from trainables.training.forward_pass import ForwardPass
 from trainables.training.segments import Segment
 from trainables.training.stacked_trials import StackedTrials
 
-# Tokens of one row, and of all rows in a pass: enough to fill the matrix products, few enough for a cache.
+# Tokens of one row, and of all rows in a pass: enough for efficient matrix products, few enough for a processor's cache.
 ROW_TOKENS, PASS_TOKENS = 2048, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """Evaluate the current parameters of the stack's trial `index` on a split."""
+    """A request to evaluate the current parameters of trial number `index` of a stack on a split."""
 
     stack: StackedTrials
     index: int
@@ -38,7 +38,7 @@ class EvalRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRow:
-    """Some examples of one request, of similar length."""
+    """Examples of one request that are evaluated as one packed row; their lengths are similar."""
 
     # Position of the request among all requests.
     number: int
@@ -50,7 +50,7 @@ class EvalRow:
 
 @torch.no_grad()
 def evaluate(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[Scores]:
-    """The scores of each request, in order."""
+    """Evaluate all requests. Returns the scores of each, in the same order."""
     outputs = [np.empty((len(r.split), r.stack.parameters.layout.outputs), np.float32) for r in requests]
     for rows in _passes([row for i in _by_stack(requests) for row in _rows(i, requests[i])]):
         for row, logits in zip(rows, row_logits(backbone, rows), strict=True):
@@ -62,7 +62,10 @@ def evaluate(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[Scores
 
 
 def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
-    """The logits [E, C] of each row, padded to the largest E of its stack's rows. Rows of one stack must be adjacent."""
+    """Run one forward pass. Returns the logits [E, C] of each row; logits beyond the row's own examples are meaningless.
+
+    Rows of one stack must be adjacent.
+    """
     segments: list[Segment] = []
     for _, adjacent in groupby(rows, key=lambda row: id(row.request.stack)):
         requests = [row.request for row in adjacent]
@@ -81,13 +84,13 @@ def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
 
 
 def _by_stack(requests: Sequence[EvalRequest]) -> list[int]:
-    """Indices of the requests, those of one stack adjacent, so that they are one segment of a pass."""
+    """Returns the indices of the requests, ordered so that those of one stack are adjacent."""
     stacks = list(dict.fromkeys(id(r.stack) for r in requests))
     return sorted(range(len(requests)), key=lambda i: stacks.index(id(requests[i].stack)))
 
 
 def _rows(number: int, request: EvalRequest) -> Iterator[EvalRow]:
-    """The split as rows of about ROW_TOKENS tokens, examples of similar length together."""
+    """Cut the split of a request, sorted by length, into rows of about ROW_TOKENS tokens. `number` is the request's position."""
     lengths = np.diff(request.split.offsets)
     order = np.argsort(lengths, kind="stable")
     cuts = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // ROW_TOKENS)) + 1
@@ -96,7 +99,7 @@ def _rows(number: int, request: EvalRequest) -> Iterator[EvalRow]:
 
 
 def _passes(rows: Sequence[EvalRow]) -> Iterator[list[EvalRow]]:
-    """The rows in order, as many per pass as have about PASS_TOKENS tokens together."""
+    """Yield the rows of one pass after another, in order: at most PASS_TOKENS tokens, or one longer row."""
     chosen: list[EvalRow] = []
     for row in rows:
         if chosen and sum(r.num_tokens for r in chosen) + row.num_tokens > PASS_TOKENS:

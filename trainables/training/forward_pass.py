@@ -1,7 +1,8 @@
 """One forward pass over the packed rows of several stacks of trials: at each site, the formula of each stack's method.
 
-Legend: K trials, N tokens of all rows, n of those that are computed, B examples of all rows, G rows of a segment, T their width
-and b their examples, D width, E examples of a row, l keys that a method adds, C outputs.
+A segment is the rows of one stack. Legend: N tokens of all rows, n of them that a layer computes, K rows of all segments, G
+rows of one segment, T tokens of such a row, b examples of these rows, E most examples of a row, D width, l most keys that a
+method adds, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from trainables.training.site_context import PackedSiteContext
 
 
 class Affine(torch.autograd.Function):
-    """h * gain + bias with h [G, T, D] and gain, bias [G, 1, D]: one operator forward, four backward."""
+    """h * gain + bias for h [G, T, D] and gain, bias [G, 1, D].
+
+    Written out because it needs one operator forward and four backward, fewer than autograd would run.
+    """
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -37,7 +41,7 @@ class Affine(torch.autograd.Function):
 
 
 class ForwardPass:
-    """A pass in training (with dropout factors) or evaluation (without). Implements `backbone.EncoderPass`."""
+    """One forward pass, in training if dropout factors (`masks`) are given, else in evaluation. Implements `EncoderPass`."""
 
     def __init__(
         self,
@@ -47,15 +51,18 @@ class ForwardPass:
         masks: DropoutFactors | None,
         twice_differentiable: bool = False,
     ):
-        """`twice_differentiable`: compute attention without fused kernels, which have no second derivative."""
+        """`rows`: the packed rows of all segments, in their order.
+
+        `twice_differentiable`: compute attention without fused kernels, because these have no second derivative.
+        """
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
-        # If nothing reads other tokens, the last layer computes queries and everything after them for first tokens alone.
+        # If no method needs other tokens there, the last layer computes queries and all later states of first tokens only.
         self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
 
     def logits(self) -> list[Tensor]:
-        """One [G, E, C] per segment."""
+        """Run the encoder and the heads. Returns one tensor of logits [G, E, C] per segment."""
         segments = self._segmented.segments
         for s in segments:
             s.values  # noqa: B018 - sets computed weights in the encoder before it runs
@@ -110,7 +117,10 @@ class ForwardPass:
         return join(parts)
 
     def extra_key_values(self, layer: int, x: Tensor, tokens: TokenSelection) -> ExtraKeyValues | None:
-        """Keys and values in the number of the longest prefix, masked for examples whose method adds fewer."""
+        """Returns keys and values [B, l, D] of all B examples, None if no method adds any.
+
+        Examples whose method adds fewer than l are padded with zeros and masked.
+        """
         name, longest, segments = f"{layer}.attention.prefix", 0, self._segmented.segments
         for s in segments:
             if s.acts(name):
@@ -129,7 +139,7 @@ class ForwardPass:
         return self._masks.attention(layer) if self._masks else None
 
     def norm(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor:
-        """LayerNorm of h [1, n, D], with a trial's own gain and bias where it trains them."""
+        """LayerNorm number `number` of h [1, n, D]. Trials that train its gain or bias use their own."""
         frozen, name, segments = self.backbone.norms[number], f"norm.{number}", self._segmented.segments
         shape, eps = frozen.normalized_shape, frozen.eps
         if not any(s.acts(name) for s in segments):
@@ -163,7 +173,10 @@ class ForwardPass:
     def _prefix(
         self, s: Segment, layer: int, name: str, longest: int, x: Tensor, tokens: TokenSelection
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A segment's keys and values [b, l, D], and a mask [b, l] of those that exist."""
+        """Returns the keys and values [b, l, D] that a segment's method adds, padded to l = `longest`, and a mask [b, l].
+
+        The mask is False for padded ones; without such a method all are.
+        """
         examples = self.rows.examples_of(s.start, s.stop)
         b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
         there = torch.zeros(b, longest, dtype=torch.bool, device=device)
@@ -190,14 +203,14 @@ class ForwardPass:
         return Affine.apply(h, own.weight, own.bias)
 
     def _means(self, s: Segment, hidden: Tensor) -> Tensor:
-        """Means over each example's tokens: hidden [1, N, D] -> [G, E, D]."""
+        """Mean of the hidden states [1, N, D] over the tokens of each of the segment's examples: [G, E, D]."""
         everything, examples = self.rows.all_tokens, self.rows.examples_of(s.start, s.stop)
         at = self._context(s, 0, "ffn.output", everything)
         each = self.rows.example[s.of(self.rows.first)] - examples.start
         return at.mean_of_examples(self._segmented.part(s, hidden, everything))[each, 0]
 
     def _head(self, s: Segment, h: Tensor) -> Tensor:
-        """h [G, E, D] -> [G, E, C]"""
+        """Logits [G, E, C] of a segment from the inputs h [G, E, D] of its heads."""
 
         def drop(h: Tensor, which: int) -> Tensor:
             factors = self._masks.head(which) if self._masks else None

@@ -1,7 +1,6 @@
-"""The classification head of a pass: what it reads of the last hidden states, and a trial's own layers on it.
+"""The classification head of a forward pass: its input, computed from the last hidden states, and the trials' own layers.
 
-Legend: K slots, N tokens of all rows, n of those that the last layer computed, G rows of a segment, E examples of a row, D width,
-C outputs.
+Legend: K rows of all trials, G rows of one segment (one stack of trials), E most examples of a row, D width, C outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh,
 
 
 def pooled(backbone: Backbone, first: Tensor) -> Tensor:
-    """The input [K, E, D] of the family's own head, from last hidden states of first tokens [K, E, D]."""
+    """Returns the input [K, E, D] of the family's own head: the pretrained pooler's output, or `first` if there is no pooler.
+
+    first: last hidden states [K, E, D] of the first token of each example.
+    """
     head = backbone.family.head
     if head.pooler is None:
         return first
@@ -30,11 +32,11 @@ def pooled(backbone: Backbone, first: Tensor) -> Tensor:
 
 
 def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """h [G, E, D] -> [G, E, C].
+    """Returns the logits [G, E, C] of the trials' heads for the inputs h [G, E, D]. `p`: the parameters of these heads.
 
-    A trial has a dense layer of its own if its method reads the family's own head and that has no pretrained one.
+    A trial trains a dense layer if its method uses the family's own head and the family has no pretrained pooler.
 
-    drop: dropout of a tensor before (0) or after (1) that dense layer; without one, 0 is before the last map.
+    drop(tensor, i): dropout before (i = 0) or after (i = 1) that dense layer; without it, i = 0 is before the last linear map.
     """
     if "dense" not in p:
         return drop(h, 0) @ p.out + p.out_bias

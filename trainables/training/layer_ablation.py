@@ -1,7 +1,8 @@
 """Ablation: a trained method removed from spans of layers without re-training (Houlsby et al. 2019, section 3.6, figure 6).
 
-A method is removed from a layer by zeroing there, in a copy of the trial's best parameters, the ones that it names in
-`Method.removed_at_zero`. Trained LayerNorms and the head stay. Every span is evaluated as if it were a trial.
+A method is removed from a layer by zeroing its parameters named in `Method.removed_at_zero` in that layer, in a copy of the
+trial's best parameters. Trained LayerNorms and the head stay. A span is a range of consecutive layers; for each span one such
+copy is evaluated as if it were a trial.
 
 Legend: L layers, P parameters of one trial.
 """
@@ -22,15 +23,15 @@ from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials
 from trainables.training.trial_state import TrialState
 
-# Spans in memory at a time, each a copy of the trial's parameters: as many as fill a pass of the evaluation.
+# Spans evaluated together, each a copy of the trial's parameters in memory; one pass of the evaluation has four full rows.
 SPANS_PER_PASS = 4
 Span = tuple[int, int]  # first and last layer removed, from 0
 
 
 def ablate(backbone: Backbone, state: TrialState, layout: ParameterLayout) -> Ablation | None:
-    """Validation scores of the trial's best epoch without the method in every span of layers.
+    """Validation scores (percent points) of the trial's best parameters with the method removed from each span of layers.
 
-    None for a method that cannot be removed by zeroing parameters.
+    Returns None for a method that cannot be removed by zeroing parameters.
     """
     if not layout.method.removed_at_zero:
         return None
@@ -44,12 +45,12 @@ def ablate(backbone: Backbone, state: TrialState, layout: ParameterLayout) -> Ab
 
 
 def spans_of(layers: int) -> list[Span]:
-    """All L (L + 1) / 2 spans of consecutive layers."""
+    """Returns all L (L + 1) / 2 spans of consecutive layers, as (first, last)."""
     return [(first, last) for first in range(layers) for last in range(first, layers)]
 
 
 def without(values: Tensor, layout: ParameterLayout, span: Span | None) -> Tensor:
-    """A copy of a trial's values [P] with the method removed from the layers of `span`; unchanged for None."""
+    """Returns a copy of a trial's values [P] with the method removed from the layers of `span`; None removes nothing."""
     values = values.clone()
     first, last = span or (0, -1)
     for e in layout.entries:
@@ -63,6 +64,7 @@ def without(values: Tensor, layout: ParameterLayout, span: Span | None) -> Tenso
 def _scores(
     backbone: Backbone, state: TrialState, layout: ParameterLayout, spans: Sequence[Span | None]
 ) -> Iterator[tuple[Span | None, float]]:
+    """Yield each span with the validation score when the method is removed from it."""
     for start in range(0, len(spans), SPANS_PER_PASS):
         some = spans[start : start + SPANS_PER_PASS]
         values = torch.stack([without(state.best, layout, span) for span in some])

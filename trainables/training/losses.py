@@ -1,6 +1,6 @@
 """The training loss of packed rows.
 
-Legend: K slots, G rows of a segment, E examples of a row, C outputs.
+Legend: G rows of a segment (one stack of trials), E most examples of a row, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ from trainables.training.segments import Segment
 
 
 def losses_of(logits: Tensor, rows: Rows, segment: Segment, form: Form) -> Tensor:
-    """Mean loss [G] of each row's examples, from logits [G, E, C], as the task's form defines it."""
+    """Returns the mean loss [G] over the examples of each row, for logits [G, E, C] and the loss function of the task's form."""
     labels, weights = segment.of(rows.labels), segment.of(rows.weights)
     return (form.losses(logits, labels) * weights).sum(1)

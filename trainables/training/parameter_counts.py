@@ -1,4 +1,4 @@
-"""Builds a method from its settings, and counts its trainable parameters on a backbone; never imports torch."""
+"""Builds a method from its settings and counts its trainable parameters on a backbone. This module never imports torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from trainables.methods.spec import Shape
 
 
 def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None) -> Method:
-    """The method with these settings, checked. Raises ValueError naming the setting that is unknown or not allowed."""
+    """Returns the method `name` with these settings. Raises ValueError naming a setting that is unknown or not allowed.
+
+    `shape`: of the backbone, None if it is not known yet.
+    """
     kind = METHODS[name]
     known = list(kind().settings())
     unknown = sorted(set(settings) - set(known))
@@ -26,12 +29,12 @@ def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None)
 
 
 def count(method: Method, shape: Shape, outputs: int) -> Counts:
-    """The numbers of trainable parameters. `outputs`: classes of the task, 1 for regression."""
+    """Returns the numbers of trainable parameters. `outputs`: of the head, the task's classes or 1 for regression."""
     weights, module = method.counts(shape)
     head = shape.head(outputs, method.head_reads)
     return Counts(weights=weights, module=module, trained=module + norms(method, shape) + head, total=shape.total)
 
 
 def norms(method: Method, shape: Shape) -> int:
-    """The number of LayerNorm parameters that are trained beside the method."""
+    """Returns the number of LayerNorm parameters that are trained in addition to the method's own parameters."""
     return {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]

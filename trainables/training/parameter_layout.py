@@ -1,7 +1,7 @@
-"""Which tensors a trial has, where each lies in its flat row of P numbers, and its initial value.
+"""The tensors of a trial: their names, their columns in the trial's flat row of P numbers, and their initial values.
 
-Names: "<layer>.<site>.<parameter>", "shared.<parameter>", "norm.<number>.weight|bias", "head.<name>", "backbone.<tensor>" for a
-tensor of the encoder that is itself trained, "backbone.<tensor>.<parameter>" for what its weight is computed from.
+Names: "<layer>.<site>.<parameter>", "shared.<parameter>", "norm.<number>.weight|bias", "head.<name>", "backbone.<tensor>" for
+a tensor of the encoder that is trained itself, "backbone.<tensor>.<part>" for a part from which such a tensor is computed.
 
 Legend: K stacked trials, P parameters of one trial.
 """
@@ -27,7 +27,7 @@ HEAD_INIT = truncated(0.02)
 
 @dataclass(frozen=True)
 class ParameterSlice:
-    """One tensor of a trial: its name, its declaration, and its columns [start, stop) of the row."""
+    """One tensor of a trial: its name, its declaration, and its columns start to stop - 1 in the trial's row."""
 
     name: str
     parameter: Parameter
@@ -51,13 +51,16 @@ class ParameterSlice:
         return self.is_matrix and self.parameter.decayed
 
     def stacked(self, K: int) -> tuple[int, ...]:
-        """Shape for K stacked trials: [K, ...] for matrices, [K, 1, N] for vectors."""
+        """Returns the shape of this tensor for K stacked trials: [K, ...] for a matrix, [K, 1, N] for a vector of length N."""
         return (K, *self.shape) if self.is_matrix else (K, 1, *self.shape)
 
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Adjacent columns [start, stop) of the flat buffers with the same weight decay and learning rate."""
+    """Adjacent columns start to stop - 1 of the flat buffers that have the same weight decay and learning rate.
+
+    `lr`: a peak learning rate of their own; None for the trial's.
+    """
 
     start: int
     stop: int
@@ -66,10 +69,10 @@ class ParamGroup:
 
 
 class ParameterLayout:
-    """The row of a trial of one method on one backbone.
+    """The order of all tensors in the flat row of a trial, for one method on one backbone.
 
-    entries: the tensors in the order of the row. names: the names under each prefix. param_groups: the trained columns, in
-    groups as of a torch optimiser.
+    entries: the tensors in the order of the row. size: P. by_name: the entries by their full name. names: the last parts of
+    the names by prefix, such as "<layer>.<site>". param_groups: the trained columns, grouped as in a torch optimiser.
     """
 
     def __init__(self, method: Method, backbone: Backbone, outputs: int):
@@ -107,7 +110,10 @@ class ParameterLayout:
         return groups
 
     def initial_values(self, seed: int, backbone: Backbone) -> Tensor:
-        """A trial's row [P] before its first step: pretrained values where there are any, else drawn from its seed."""
+        """Returns a trial's row [P] before its first step, on the CPU.
+
+        Parameters declared FROZEN start at pretrained values; all others are drawn from the trial's seed.
+        """
         row = torch.zeros(self.size)
         for e in self.entries:
             own_seed = derive(seed, "init", e.name)
@@ -121,7 +127,7 @@ class ParameterLayout:
         return row
 
     def frozen_initial_value(self, e: ParameterSlice, backbone: Backbone) -> Tensor:
-        """The initial value of an entry declared FROZEN: a pretrained tensor, or what the method computes from one."""
+        """Returns the initial value of an entry declared FROZEN: a pretrained tensor, or what the method computes from it."""
         prefix, _, name = e.name.rpartition(".")
         if prefix.startswith("norm."):
             return getattr(backbone.norms[int(prefix.removeprefix("norm."))], name)
@@ -131,7 +137,7 @@ class ParameterLayout:
         return frozen_initial_values(self.method, backbone, int(layer), site)[name]  # type: ignore[arg-type]
 
     def constants(self, backbone: Backbone) -> Values:
-        """The method's tensors that no trial trains, drawn once per backbone from a fixed seed."""
+        """Returns the tensors of `Method.constants`, which no trial trains, drawn once per backbone from a fixed seed."""
 
         def make() -> Values:
             declared = self.method.constants(backbone.shape).items()
@@ -141,12 +147,13 @@ class ParameterLayout:
 
 
 def frozen_initial_values(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
-    """`Method.from_frozen` of a site's linear map, computed once per backbone."""
+    """Returns `Method.from_frozen` of the weight of a site's linear map; computed once per backbone and cached."""
     weight = backbone.map_at(layer, site).weight
     return backbone.cached((method, layer, site), lambda: method.from_frozen(weight.detach().T))
 
 
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:
+    """Returns the names and declarations of the head's parameters: a linear map, and a dense layer where there is no pooler."""
     d, dense = shape.width, []
     if reads == "own" and not shape.pooler:
         dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT)), ("head.dense_bias", Parameter(shape=(d,)))]
@@ -158,7 +165,7 @@ def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[
 
 
 def draw(parameter: Parameter, seed: int) -> Tensor:
-    """The initial value of one tensor, from a generator of its own: independent of all other tensors and trials."""
+    """Returns the initial value of one tensor, from a generator of its own, so that it does not depend on other tensors."""
     generator = torch.Generator().manual_seed(seed)
     value, init = torch.zeros(parameter.shape), parameter.init
     if init.kind == "constant":
@@ -174,7 +181,7 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
 
 
 def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
-    """[number, D]: vectors of words drawn with equal probability, one word at most once."""
+    """Returns the word embeddings [number, D] of random vocabulary entries, drawn uniformly without replacement."""
     vocabulary = backbone.words.weight.detach()
     return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
 
@@ -192,5 +199,5 @@ def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _order(parameter: Parameter) -> tuple[bool, bool, float]:
-    """Sort key: matrices first, then what is not decayed, equal learning rates side by side; last what is not trained."""
+    """Sort key: decayed matrices first, then other trained parameters, each group by learning rate; untrained ones last."""
     return not parameter.trained, not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0

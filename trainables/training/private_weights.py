@@ -1,6 +1,7 @@
-"""The weights of a backbone that belongs to one trial: views of the trial's row, or computed from it for each pass.
+"""Backbone weights that one trial trains. They are views of the trial's flat parameters, or computed from these in each pass.
 
-Legend: P parameters of the trial.
+Such a backbone belongs to a single trial. A computed weight is one that the method combines from several parts, for example
+a pretrained tensor and a trained mask. Legend: P parameters of the trial.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from trainables.methods.context import Values
 from trainables.seeds import derive
 from trainables.training.parameter_layout import ParameterLayout
 
-# Gradient entries masked at a time.
+# Gradient entries that `mask_gradients` masks at a time.
 CHUNK = 1 << 22
 
 
 class PrivateWeights:
     """Makes the backbone's parameters use `values` [1, P] and `leaf.grad` [1, P] as their storage.
 
-    A weight that a method computes (a masked weight, say) has no storage there: its parts have, and `compute` makes it.
+    A computed weight has no storage there, only its parts have; `compute` assigns it to the backbone in each pass.
     """
 
     def __init__(self, layout: ParameterLayout, backbone: Backbone, values: Tensor, leaf: Tensor):
@@ -31,9 +32,9 @@ class PrivateWeights:
         leaf.grad = torch.zeros_like(values)
         self._method, self._leaf = layout.method, leaf
         self._head: dict[str, Tensor] = {}
-        # Computed weights by name: the backbone's parameter, its pretrained value, and the names of its parts.
+        # Computed weights by the name of the backbone's parameter: this parameter, its pretrained value, the names of the parts.
         self._computed: dict[str, tuple[nn.Parameter, Tensor, list[str]]] = {}
-        # Computed weights of the current pass: the backbone's parameter, and the tensor with its graph.
+        # Computed weights of the current pass: the backbone's parameter, and the weight with its autograd graph.
         self._with_graph: list[tuple[nn.Parameter, Tensor]] = []
         parameters = dict(backbone.module.named_parameters())
         self._entries = layout.entries
@@ -56,8 +57,9 @@ class PrivateWeights:
                 self._computed[name][2].append(part)
 
     def compute(self, noise_seed: int | None) -> dict[str, Tensor]:
-        """Compute the computed weights for one pass. Returns the tensors of their parts and of the head by name.
+        """Compute the weights that the method combines from parts, and assign them to the backbone for one pass.
 
+        Returns the tensors of their parts and of the head by name; without computed weights, those of the head alone.
         `noise_seed`: seed of this step's random numbers, None in evaluation.
         """
         self._with_graph = []
@@ -73,7 +75,7 @@ class PrivateWeights:
         return {**parts, **self._head}
 
     def backward(self) -> None:
-        """Propagate the gradients of the computed weights to their parts. Call it after the backward pass."""
+        """Propagate the gradients of the computed weights to their parts in `leaf.grad`. Call it after each backward pass."""
         if self._with_graph:
             torch.autograd.backward([weight for _, weight in self._with_graph], [p.grad for p, _ in self._with_graph])
             for parameter, _ in self._with_graph:
@@ -81,6 +83,7 @@ class PrivateWeights:
             self._with_graph = []
 
     def zero_grad(self) -> None:
+        """Clear all gradients and the computed weights of an unfinished pass."""
         assert self._leaf.grad is not None
         self._leaf.grad.zero_()
         for parameter, _, _ in self._computed.values():
@@ -88,7 +91,7 @@ class PrivateWeights:
         self._with_graph = []
 
     def mask_gradients(self, grads: Tensor, noise_seed: int) -> None:
-        """Keep a random fraction of the gradients [1, P], divided by that fraction (`gradient_share`), and zero the rest."""
+        """Zero the gradients [1, P] in place except for a random fraction `gradient_share`, which is divided by that fraction."""
         share = self._method.gradient_share
         if share == 1:
             return
@@ -99,7 +102,7 @@ class PrivateWeights:
 
     @torch.no_grad()
     def finalize_phase_one(self) -> None:
-        """Set the parts of computed weights to the values that the method gives them after its first phase."""
+        """Set the parts of computed weights to the values that `WeightMethod.settled` returns at the end of the first phase."""
         parts = self._parts()
         for name, (_, _, names) in self._computed.items():
             values = Values({part: parts[f"{BACKBONE}.{name}.{part}"] for part in names})
@@ -107,11 +110,15 @@ class PrivateWeights:
                 values[part].copy_(value)
 
     def _parts(self) -> dict[str, Tensor]:
+        """Returns views of `leaf` for all tensors of the trial by name, in their shapes with a leading 1."""
         split = self._leaf.split([e.size for e in self._entries], dim=1)
         return {e.name: part.view(e.stacked(1)) for e, part in zip(self._entries, split, strict=True)}
 
     def _noise(self, values: Values, seed: int, name: str) -> Values:
-        """Uniform noise for the parts that use it: multiples of 2**-16 shifted by half of that, so never 0 nor 1."""
+        """Uniform noise for the parts of a computed weight that the method names in `noisy`, each of the part's shape.
+
+        The numbers are (k + 0.5) / 2**16 for k from 0 to 2**16 - 1, so that they are never 0 or 1.
+        """
 
         def uniform(part: str) -> Tensor:
             like = values[part]

@@ -1,4 +1,6 @@
-"""Masks drawn before the first step, or between two phases: a score per entry, then an exact cut.
+"""Pruning masks, made before the first step or between two phases: each entry gets a score z, the highest scores stay trainable.
+
+W is an entry's value, L the training loss:
 
     random        z ~ U(0, 1)
     magnitude     z = |W|
@@ -8,9 +10,9 @@
     batch_fisher  z = sum over batches of (dL/dW)^2, each parameter's gradient clipped first, with dropout
     change        z = |W - W before training|
 
-Passes run in fp32 on the trial's own training part, examples and dropout drawn from its seed; gradients are cleared before
-training begins. Source: He et al. 2022 and their released code; Sung et al. 2021 for "fisher", Xu et al. 2021's released code
-for "batch_fisher".
+The gradients are of the trial's training split; examples and dropout are drawn from its seed, and gradients are cleared before
+training begins. Sources: He et al. 2022 and their released code; Sung et al. 2021 for "fisher"; the released code of Xu et al.
+2021 for "batch_fisher". Legend: P parameters of the trial.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ from trainables.training.trial_state import TrialState
 
 
 def mask_for(state: TrialState, parameters: StackedParameters, backbone: Backbone) -> Tensor:
-    """The pruning mask [1, P] of a trial that is alone in its stack: False for pruned entries, True for all others."""
+    """Returns the pruning mask [1, P] of a trial: False for pruned entries, True for all others.
+
+    `parameters` must hold this trial only.
+    """
     mask = state.method.mask
     assert mask is not None
     entries = prunable_parameters(parameters.layout)
@@ -51,7 +56,10 @@ def mask_for(state: TrialState, parameters: StackedParameters, backbone: Backbon
 
 @torch.no_grad()
 def start_second_phase(state: TrialState, parameters: StackedParameters, backbone: Backbone) -> None:
-    """Draw the mask, reset pruned entries (with `rewinds` all entries) to their initial values, and set the moments to zero."""
+    """Begin the second of a trial's two phases: make its pruning mask, reset values and set Adam's moments to zero.
+
+    Pruned entries are reset to their initial values; all entries are, if the method's `rewinds` is True.
+    """
     assert parameters.private_weights
     assert isinstance(state.method, WeightMethod)
     parameters.private_weights.finalize_phase_one()
@@ -65,12 +73,12 @@ def start_second_phase(state: TrialState, parameters: StackedParameters, backbon
 
 
 def prunable_parameters(layout: ParameterLayout) -> list[ParameterSlice]:
-    """The parameters whose entries the method's mask ranks."""
+    """Returns the parameters whose entries the method's mask ranks (`Method.is_prunable`)."""
     return [e for e in layout.entries if layout.method.is_prunable(e.name, e.parameter)]
 
 
 def _highest(scores: Tensor, number: int) -> Tensor:
-    """True for the `number` highest scores; of equal scores the later is taken first."""
+    """Returns a mask that is True for exactly the `number` highest scores; of equal scores those at later positions win."""
     removed = len(scores) - number
     if not removed:
         return torch.ones_like(scores, dtype=torch.bool)
@@ -84,7 +92,7 @@ def _highest(scores: Tensor, number: int) -> Tensor:
 def _scores(
     kind: MaskScore, state: TrialState, parameters: StackedParameters, backbone: Backbone, entries: list[ParameterSlice]
 ) -> Tensor:
-    """The scores of all entries of the prunable parameters, concatenated, on the CPU."""
+    """Returns the scores of all entries of these parameters, concatenated, on the CPU."""
     weights = _columns(parameters.values, entries).cpu()
     if kind == "random":
         generator = torch.Generator().manual_seed(derive(state.trial.seed, "mask"))
@@ -103,7 +111,7 @@ def _scores(
 def _fisher(
     state: TrialState, parameters: StackedParameters, backbone: Backbone, entries: list[ParameterSlice], single: bool
 ) -> Tensor:
-    """Sum of squared gradients: of single examples, or of batches as in training."""
+    """Returns the sum of squared gradients: of single examples, or else of batches, with clipping and dropout as in training."""
     assert parameters.private_weights, "only private weights are ranked by Fisher information"
     total = torch.zeros_like(parameters.values)
     for loss in _losses(state, parameters, backbone, 1 if single else state.trial.batch_size, dropout=not single):
@@ -123,7 +131,7 @@ def _fisher(
 def _gradient(
     state: TrialState, parameters: StackedParameters, backbone: Backbone, entries: list[ParameterSlice]
 ) -> Tensor:
-    """Sum over batches of the gradient of the mean training loss."""
+    """Returns the gradient g: the sum over batches of the gradient of the batch's mean loss, on the CPU."""
     total = torch.zeros(sum(e.size for e in entries), dtype=parameters.values.dtype)
     for loss in _losses(state, parameters, backbone, state.trial.batch_size):
         total += _columns(torch.autograd.grad(loss, parameters.leaf)[0], entries).cpu()
@@ -133,7 +141,11 @@ def _gradient(
 def _hessian_gradient(
     state: TrialState, parameters: StackedParameters, backbone: Backbone, entries: list[ParameterSlice]
 ) -> Tensor:
-    """H g: the gradient first, then the derivative of its product with itself held fixed, in half batches as released."""
+    """Returns H g, the product of the Hessian H with the gradient g.
+
+    g is computed first. H g is then the sum over batches of the derivative of (gradient of the batch) . g with g constant. As
+    in the released code, these batches have half the trial's batch size.
+    """
     size = max(1, state.trial.batch_size // 2)
     gradient = _gradient(state, parameters, backbone, entries).to(backbone.device)
     total = torch.zeros(len(gradient), dtype=gradient.dtype)
@@ -151,19 +163,22 @@ def _losses(
     twice: bool = False,
     dropout: bool = False,
 ) -> Iterator[Tensor]:
-    """The mean loss of each batch of the examples from which the score is computed."""
+    """Yield the mean loss of each batch of `size` examples, among those from which the score is computed (`Mask.examples`).
+
+    `twice`: the loss can be differentiated twice.
+    """
     split = state.data.train
     assert state.method.mask is not None
     chosen = permutation(len(split), state.trial.seed, "scoring")[: state.method.mask.examples or None]
     for number, start in enumerate(range(0, len(chosen), size)):
         rows = pack([(split, chosen[start : start + size])], backbone.shape.heads, backbone.device)
         segment = Segment(parameters, 0, 1)
-        # Steps below zero, so that no training step has the same stream.
+        # Negative step numbers, so that training steps use other random numbers.
         masks = dropout_of([state], [-1 - number], rows, backbone) if dropout else None
         logits = ForwardPass(backbone, [segment], rows, masks, twice_differentiable=twice).logits()[0]
         yield losses_of(logits, rows, segment, state.data.task.form).sum()
 
 
 def _columns(rows: Tensor, entries: list[ParameterSlice]) -> Tensor:
-    """The columns of these parameters from the single row of [1, P], concatenated."""
+    """Returns the columns of these parameters from `rows` [1, P], concatenated to one vector."""
     return torch.cat([rows[0, e.start : e.stop] for e in entries])

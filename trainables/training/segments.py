@@ -1,9 +1,9 @@
-"""Which rows of a pass belong to which stacked trials.
+"""Divides the rows of a forward pass into segments, one per stack of trials.
 
-Rows of one stack stand side by side and have one width, so a site gives each stack a rectangle of the hidden states; there is no
-loop over trials.
+Rows of one stack are adjacent and have the same width. So each stack's part of the hidden states is one tensor [G, T, width],
+to which its method's formula is applied without a loop over trials.
 
-Legend: K trials, N tokens of all rows, n of those that hidden states are of, G rows of a stack, T their width.
+Legend: n tokens that hidden states belong to, K rows of all segments, G rows of one segment, T tokens of such a row.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from trainables.training.stacked_parameters import StackedParameters
 
 @dataclass
 class Segment:
-    """Rows [start, stop) of a pass, and the stacked parameters that act on them.
+    """Rows start to stop - 1 of a forward pass, and the stacked parameters of the trials that they belong to.
 
-    rows: indices of those rows in the stack.
-    step_inputs: what the method sampled for this step, or its constants in evaluation.
-    noise_seed: seed of the random numbers that private weights use in this step; None in evaluation.
+    rows: for each of these rows, the trial's row in `parameters`; by default all in order.
+    step_inputs: by name, the random inputs that the method sampled for this step; in evaluation the constants instead of them.
+    noise_seed: seed of the random numbers of `PrivateWeights` in this step; None in evaluation.
     """
 
     parameters: StackedParameters
@@ -39,48 +39,53 @@ class Segment:
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """The tensors of these rows by name, as leaves or views for this pass."""
+        """The parameters of these rows by name, as leaves or views for this pass (`StackedParameters.named_tensors`)."""
         return self.parameters.named_tensors(self.rows, self.noise_seed)
 
     @cached_property
     def common(self) -> dict[str, Tensor]:
-        """Tensors that the formulas of all sites find beside their own parameters."""
+        """By name, the tensors that formulas of all sites may use: constants, step inputs, and the method's shared parameters."""
         shared = {name: self.values[f"{SHARED}.{name}"] for name in self.parameters.layout.names.get(SHARED, ())}
         return {**self.parameters.constants, **self.step_inputs, **shared}
 
     def acts(self, prefix: str) -> bool:
+        """Whether the method has parameters under `prefix`, such as "<layer>.<site>"."""
         return prefix in self.parameters.layout.names
 
     def under(self, prefix: str) -> Values:
+        """Returns what a formula at `prefix` may use: the parameters there and the tensors in `common`."""
         own = {name: self.values[f"{prefix}.{name}"] for name in self.parameters.layout.names[prefix]}
         return Values({**self.common, **own})
 
     def everything(self) -> dict[str, Values]:
-        """The parameters by prefix, for a penalty."""
+        """Returns all parameters of the trials by prefix, such as "<layer>.<site>", for `Method.penalty`."""
         return {prefix: self.under(prefix) for prefix in self.parameters.layout.names}
 
     def of(self, h: Tensor) -> Tensor:
-        """The segment's rows of h [K, ...]."""
+        """Returns the segment's rows [G, ...] of h [K, ...]."""
         return h if self.stop - self.start == len(h) else h[self.start : self.stop]
 
 
 class SegmentedRows:
-    """The rows of one pass, cut into segments."""
+    """The packed rows of one forward pass and the segments that they are divided into."""
 
     def __init__(self, rows: Rows, segments: list[Segment]):
         self.rows, self.segments = rows, segments
         self._number = {id(s): i for i, s in enumerate(segments)}
-        # The last tensors that were split: several formulas of a site read the same one.
+        # The last two tensors that were split, with their parts, because several formulas of a site use the same tensor.
         self._splits: list[tuple[Tensor, tuple[Tensor, ...]]] = []
 
     def part(self, s: Segment, h: Tensor, tokens: TokenSelection) -> Tensor:
-        """The segment's part [G, T, width] of h [1, n, width]."""
+        """Returns the segment's part [G, T, width] of h [1, n, width], which holds the hidden states of `tokens`."""
         start, stop = tokens.starts[s.start], tokens.starts[s.stop]
         part = h if stop - start == h.shape[1] else self._split(h, tokens)[self._number[id(s)]]
         return part.view(s.stop - s.start, -1, h.shape[-1])
 
     def _split(self, h: Tensor, tokens: TokenSelection) -> tuple[Tensor, ...]:
-        """Every segment's part of h. Their gradients come back as one tensor; those of slices are each of h's size."""
+        """Returns every segment's part of h [1, n, width].
+
+        `split` makes one gradient for h from those of all parts; slices would each make a gradient of the size of h.
+        """
         for known, parts in self._splits:
             if known is h:
                 return parts
@@ -90,6 +95,6 @@ class SegmentedRows:
 
 
 def join(parts: list[Tensor]) -> Tensor:
-    """The segments' parts [G, T, width] -> [1, n, width]."""
+    """Concatenate the parts [G, T, width] of all segments, in order. Returns [1, n, width]."""
     rows = [part.reshape(1, -1, part.shape[-1]) for part in parts]
     return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)

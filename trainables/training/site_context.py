@@ -1,7 +1,7 @@
-"""Implements `methods.context.SiteContext`: the site in a forward pass where a formula acts, and what it may read there.
+"""Implements `methods.context.SiteContext`: the tensors that a method's formula may use at its site of a forward pass.
 
-Legend: K trials of the segment, T tokens of their rows, b their examples, N tokens and B examples of all rows, n tokens that
-hidden states are of, L longest example.
+The methods and properties without a docstring are described there.
+Legend: n tokens that the site's hidden states belong to, over all segments.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from trainables.training.segments import Segment, SegmentedRows
 
 @dataclass(kw_only=True)
 class PackedSiteContext:
-    """One segment at one site.
+    """The context of one segment (the rows of one stack) at one site.
 
-    tokens: the tokens that hidden states of this site are of.
-    whole_input: what the linear map, or the sub-layer, reads; whole_residual; whole_query: all of all segments [1, n, width].
+    tokens: the tokens that hidden states at this site belong to.
+    whole_input, whole_residual, whole_query: of all segments [1, n, width]: the input of the linear map or sub-layer, what
+        will be added to the site's hidden states, and the layer's queries. Each is None at sites that do not have it.
     """
 
     backbone: Backbone
@@ -93,15 +94,20 @@ class PackedSiteContext:
             self.segment.parameters.update_buffer(f"{self.layer}.{self.site}.{name}", value)
 
     def _at(self, name: str, h: Tensor | None, sites: tuple[Site, ...]) -> Tensor:
+        """Returns the segment's part of h. Raises AssertionError if the tensor `name` is not defined at this site."""
         assert self.site in sites, f"{name} is not defined at {self.site}: only at {', '.join(sites)}"
         assert h is not None
         return self.segmented.part(self.segment, h, self.tokens)
 
     @property
     def _all_rows(self) -> Rows:
-        assert self.tokens.index is None, "only first tokens are here: the method has to say that it reads_all_tokens"
+        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of first tokens only."""
+        assert self.tokens.index is None, (
+            "the last layer computes first tokens only here: the method has to set reads_all_tokens"
+        )
         return self.segmented.rows
 
     @property
     def _examples(self) -> slice:
+        """The segment's examples among those of all rows."""
         return self.segmented.rows.examples_of(self.segment.start, self.segment.stop)

@@ -1,9 +1,9 @@
 """The parameters, gradients and AdamW state of trials that share a layout, stacked and updated together.
 
 Every trial owns one row of flat buffers [K, P]. The tensors that a method's formulas use are views of these buffers, made
-for each pass, so that autograd returns one gradient [K, P]. Knows no data, schedule or score.
+for each pass, so that autograd returns one gradient [K, P]. Data, schedules and scores are kept in `TrialState`.
 
-Legend: K trials, P parameters of one trial, n memories of a method, N length of a vector.
+Legend: K trials, P parameters of one trial, n tensors that a method's `after_step` keeps between steps, N length of a vector.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from trainables.methods.context import StepValues
 from trainables.training.parameter_layout import ParameterLayout, ParamGroup
 from trainables.training.private_weights import PrivateWeights
 
-# Columns of the flat buffers updated at a time: the dozen passes of Adam then run in the processor's cache.
+# Columns of the flat buffers that Adam updates at a time, few enough for the dozen operators to work in the processor's cache.
 CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepHyperparameters:
-    """Per-trial inputs of one optimiser step; every tensor is [K, 1]."""
+    """What one optimiser step needs beside parameters and gradients; every tensor is [K, 1], one entry per trial."""
 
     # Learning rate of this step.
     lr: Tensor
-    # The same as a fraction of the peak learning rate.
+    # Learning rate of this step as a fraction of the peak learning rate.
     lr_scale: Tensor
     # Number of this step in the phase, from 1.
     step: Tensor
@@ -40,18 +40,18 @@ class StepHyperparameters:
     weight_decay: Tensor
     # Upper bound of each trial's gradient norm.
     max_grad_norm: Tensor
-    # Seed of the random numbers that private weights draw in this step.
+    # Seed of the random numbers of `PrivateWeights` in this step.
     noise_seed: int
 
 
 class StackedParameters:
-    """Flat buffers of K trials with one layout. Row i of every buffer belongs to the same trial.
+    """Flat buffers of K trials with the same `ParameterLayout`. Row i of every buffer belongs to the same trial.
 
     values        [K, P]      parameter values
     leaf          [K, P]      the same storage as an autograd leaf; `leaf.grad` receives the gradients
     moments       [2, K, P]   Adam's first and second moments
     memory        [n, K, P]   tensors that a method's `after_step` keeps between steps
-    pruning_mask  [K, P]      False for entries that never change; None without a mask
+    pruning_mask  [K, P]      False for pruned entries, which never change; None without a mask
     losses        [K]         sum of the losses of each trial's current epoch
     """
 
@@ -65,7 +65,10 @@ class StackedParameters:
         pruning_mask: Tensor | None = None,
         memory: Tensor | None = None,
     ):
-        """Take over `values` [K, P]; `moments` and `memory` are zeros if None. Everything moves to the backbone's device."""
+        """Use `values` [K, P] as storage, without a copy if they are on the backbone's device; the other tensors likewise.
+
+        `moments` and `memory` are zeros if None.
+        """
         device = backbone.device
         self.layout, self.recipe, self._backbone = layout, recipe, backbone
         self.values = values.to(device)
@@ -82,7 +85,10 @@ class StackedParameters:
 
     @classmethod
     def concatenate(cls, parts: list[StackedParameters], rows: Sequence[Sequence[int]]) -> StackedParameters:
-        """A copy of the given rows of several stacks of one layout: values, optimiser state, masks and losses."""
+        """Returns copies of the given rows of each part, concatenated: values, optimiser state, masks and losses.
+
+        All parts must have the same layout.
+        """
         lead = parts[0]
         pairs = list(zip(parts, map(list, rows), strict=True))
         masks = [p.pruning_mask[i] for p, i in pairs if p.pruning_mask is not None]
@@ -105,9 +111,10 @@ class StackedParameters:
             self.values.copy_(torch.where(mask, self.values, pruned_values))
 
     def named_tensors(self, rows: slice | Sequence[int], noise_seed: int | None = None) -> dict[str, Tensor]:
-        """The parameters of some rows by name, for one pass: [K, ...] for matrices and [K, 1, N] for vectors.
+        """Returns the parameters of these rows by name, for one pass. Gradients of the tensors reach `leaf.grad`.
 
-        `noise_seed`: as in `StepHyperparameters`; None in evaluation.
+        Shapes, with K the number of rows: [K, ...] for matrices, [K, 1, N] for vectors. `noise_seed`: as in
+        `StepHyperparameters`; None in evaluation.
         """
         if self.private_weights:
             return self.private_weights.compute(noise_seed)
@@ -117,16 +124,21 @@ class StackedParameters:
         return {e.name: part.view(e.stacked(len(leaf))) for e, part in zip(entries, parts, strict=True)}
 
     def finish_backward(self) -> None:
-        """Propagate the gradients of computed weights to `leaf.grad`. Call it after the backward pass."""
+        """Propagate the gradients of weights that a method computes to `leaf.grad`. Call it after each backward pass."""
         if self.private_weights:
             self.private_weights.backward()
 
     def update_buffer(self, name: str, value: Tensor) -> None:
-        """Set a parameter without gradient to `value` [K, ...] at the end of this step."""
+        """Set a parameter that gets no gradient (running statistics) to `value` [K, ...] at the end of this step."""
         self._updated_buffers[name] = value.detach()
 
     def step(self, hyper: StepHyperparameters) -> None:
-        """One AdamW step of every trial: gradient mask, clipping per trial, decoupled weight decay. Clears the gradients."""
+        """Take one AdamW step of every trial with the gradients in `leaf.grad`, then clear them.
+
+        Order: gradients of pruned entries are zeroed; each trial's gradient is clipped by its norm; if the method has a
+        `gradient_share` below 1, a random part of it is zeroed; AdamW updates the values; parameters given to
+        `update_buffer` are set; the method's `after_step` is called if it keeps tensors between steps.
+        """
         grads = self.leaf.grad
         assert grads is not None
         if self.pruning_mask is not None:
@@ -144,7 +156,7 @@ class StackedParameters:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Forget gradients and buffer updates of an unfinished step."""
+        """Clear the gradients and the pending buffer updates."""
         self._updated_buffers.clear()
         if self.private_weights:
             self.private_weights.zero_grad()
@@ -152,6 +164,7 @@ class StackedParameters:
             self.leaf.grad = None
 
     def _after_step(self, grads: Tensor, hyper: StepHyperparameters) -> None:
+        """Set the parameters given to `update_buffer`, and call the method's `after_step` if it keeps tensors between steps."""
         for name, value in self._updated_buffers.items():
             e = self.layout.by_name[name]
             self.values[:, e.start : e.stop] = value.reshape(len(self.values), -1)
@@ -168,6 +181,7 @@ class StackedParameters:
         self.layout.method.after_step(by_name, hyper.step[:, 0], hyper.total_steps[:, 0])
 
     def _stacked_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
+        """Update the columns of one group for all trials with AdamW. `lr` [K, 1]: each trial's rate in this step."""
         r = self.recipe
         step_size, correction = -lr / (1 - r.beta1**hyper.step), (1 - r.beta2**hyper.step).sqrt()
         decay = 1 - lr * hyper.weight_decay
@@ -181,12 +195,12 @@ class StackedParameters:
             value.addcdiv_(first * step_size, (second.sqrt() / correction).add_(r.eps))
 
     def _fused_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
-        """The same for one trial through torch's fused kernel, several times faster for a whole backbone's parameters."""
+        """The same update of a single trial with torch's fused kernel, several times faster for all weights of a backbone."""
         part, r = slice(group.start, group.stop), self.recipe
         value = self.values[0, part].detach()
         value.grad = grads[0, part]
         decay = float(hyper.weight_decay) if group.decayed else 0.0
-        if decay and self.pruning_mask is not None:  # the kernel would decay the masked entries, too
+        if decay and self.pruning_mask is not None:  # the kernel would decay pruned entries, too
             value.addcmul_(value, self.pruning_mask[0, part], value=-float(lr) * decay)
             decay = 0.0
         adam = torch.optim.AdamW([value], float(lr), (r.beta1, r.beta2), r.eps, decay, fused=True)

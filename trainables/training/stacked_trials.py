@@ -1,10 +1,10 @@
 """Trials that one batched computation trains: their states, and their parameters stacked as rows of the same tensors.
 
-Who may change a stack: which trials it holds never changes, the engine replaces the stack when a trial comes or goes.
-Parameter values change in `update`, in `start_second_phase` (`trainables/training/pruning.py`) and, for the duration of an
-evaluation, in `at_best_epoch`; the trials' states change in the engine. Everything else reads.
+The trials of a stack never change: the engine makes a new stack when a trial is added or removed. Parameter values change
+only in `update`, in `start_second_phase` (`trainables/training/pruning.py`) and, for the duration of an evaluation, in
+`at_best_epoch`. The trials' states change only in the engine.
 
-Legend: K trials of the stack, P parameters of one trial, n length of a step input.
+Legend: K trials of the stack, n length of a step input.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ class StackedTrials:
         return len(self.states)
 
     def index(self, trial_id: str) -> int | None:
-        """The trial's row; None if it is not in this stack."""
+        """Returns the trial's row in this stack, None if the trial is not in it."""
         return next((i for i, state in enumerate(self.states) if state.trial.id == trial_id), None)
 
     def can_stack_with(self, other: StackedTrials) -> bool:
-        """True if both stacks have the same method, settings, outputs, loss and optimiser constants."""
+        """Whether both stacks have the same method, settings, outputs, loss and optimiser constants (beta1, beta2, eps)."""
         return self._constants == other._constants
 
     def select(self, rows: Sequence[int]) -> StackedTrials:
-        """A new stack of copies of these rows."""
+        """Returns a new stack with copies of these rows' parameters and with the same states."""
         parameters = StackedParameters.concatenate([self.parameters], [rows])
         return StackedTrials(parameters, [self.states[i] for i in rows])
 
     def with_appended(self, other: StackedTrials) -> StackedTrials:
-        """A new stack of this one's trials followed by the other's, which must satisfy `can_stack_with`."""
+        """Returns a new stack with these trials followed by those of `other`, for which `can_stack_with` must be true."""
         rows = [range(len(self)), range(len(other))]
         parameters = StackedParameters.concatenate([self.parameters, other.parameters], rows)
         return StackedTrials(parameters, [*self.states, *other.states])
 
     def update(self) -> None:
-        """One AdamW step of every trial with the gradients that the backward pass left. Counts no step."""
+        """Take one AdamW step of every trial with the gradients of the last backward pass. Leaves `TrialState.step` unchanged."""
         per_trial = [
             [state.trial.lr * state.lr_scale() for state in self.states],
             [state.lr_scale() for state in self.states],
@@ -65,7 +65,7 @@ class StackedTrials:
             [state.trial.recipe.weight_decay for state in self.states],
             [state.trial.recipe.clip for state in self.states],
         ]
-        # One asynchronous copy: a tensor made on the device number by number stops the host until the device is idle.
+        # One asynchronous copy: a tensor made from numbers on the device would block the host until the device is idle.
         lr, scale, step, total, decay, clip = sent(torch.tensor(per_trial), self.parameters.values.device)[..., None]
         self.parameters.step(
             StepHyperparameters(
@@ -81,7 +81,7 @@ class StackedTrials:
 
     @contextmanager
     def at_best_epoch(self, index: int) -> Iterator[None]:
-        """Give one trial the parameters of its best epoch for the duration of the context."""
+        """A context in which trial `index` has the parameters of its best epoch; the current ones are restored after it."""
         values = self.parameters.values[index]
         current = values.clone()
         values.copy_(self.states[index].best)
@@ -91,17 +91,17 @@ class StackedTrials:
             values.copy_(current)
 
     def sample_step_inputs(self, backbone: Backbone) -> dict[str, Tensor]:
-        """The random inputs of the next step, which the method samples for each trial: [K, 1, n] by name."""
+        """Returns the random inputs that the method samples for each trial in the next step: [K, 1, n] by name."""
         inputs = [state.method.sample_step_inputs(backbone.shape, state.random("draws")) for state in self.states]
         return _stacked(inputs, backbone)
 
     def eval_inputs(self, backbone: Backbone, num_rows: int) -> dict[str, Tensor]:
-        """The constants that evaluation uses in place of them: [num_rows, 1, n] by name."""
+        """Returns the constants that evaluation uses instead of the random step inputs: [num_rows, 1, n] by name."""
         return _stacked([self.states[0].method.eval_inputs(backbone.shape)] * num_rows, backbone)
 
     @property
     def noise_seed(self) -> int:
-        """The seed of the next step's noise on private weights. A trial with private weights is alone in its stack."""
+        """The seed of the next step's random numbers for `PrivateWeights`; such a trial is the only one of its stack."""
         return self.states[0].seed("noise")
 
     @property
@@ -112,7 +112,10 @@ class StackedTrials:
 
 
 def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, backbone: Backbone) -> DropoutFactors:
-    """The dropout factors of each trial's row in `steps`, from the trials' own random streams."""
+    """Returns the dropout factors of one step. Row i belongs to `states[i]` and uses its random numbers of step `steps[i]`.
+
+    Rates come from the trial's recipe or, where that is negative, from the pretrained model's config.
+    """
     hidden, attention, head = backbone.config_dropout
     rates = [state.trial.recipe.dropout for state in states]
     return DropoutFactors(

@@ -1,6 +1,6 @@
-"""The training state of one trial beside its tensors: data order, learning-rate schedule, best epoch, early stopping.
+"""The training state of one trial apart from its tensors: data order, learning-rate schedule, best epoch, early stopping.
 
-Trials share none of it. All random numbers come from the trial's own seed.
+Each trial has its own state, and all its random numbers come from its own seed.
 
 Legend: P parameters of the trial.
 """
@@ -22,12 +22,13 @@ from trainables.tasks.task_data import Split, TaskData
 
 @dataclass(kw_only=True)
 class TrialState:
-    """Mutable; only the engine changes it, between and after steps."""
+    """State of one trial that is being trained. Only the engine changes it, after a step or at the end of an epoch."""
 
     trial: Trial
     method: Method
     data: TaskData
-    # Parameter values [P] after the best epoch of the last phase; the initial values until that phase has an epoch.
+    # Parameter values [P] after the best epoch of the last phase. Before the first epoch of that phase: the values at its start;
+    # during the first of two phases, the trial's initial values.
     best: Tensor
     # Completed epochs.
     epoch: int = 0
@@ -37,7 +38,7 @@ class TrialState:
     progress: list[Progress] = field(default_factory=list)
     # When the current epoch began, seconds of `time.monotonic`.
     started: float = field(default_factory=time.monotonic)
-    # (epoch, its order of examples). Drawn once per epoch: for large data sets the permutation takes longer than a step.
+    # (epoch, order of its examples). Kept for the epoch, because for large data sets drawing it takes longer than a step.
     _order: tuple[int, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -46,23 +47,26 @@ class TrialState:
 
     @property
     def phase_boundary_epoch(self) -> int:
-        """The last epoch of the first of two phases: half of the planned epochs, at least one. 0 for one phase."""
+        """Number of the last epoch of the first phase: half of the planned epochs, at least 1. It is 0 if there is one phase."""
         return max(1, self.trial.recipe.epochs // 2) if self.method.phases == 2 else 0
 
     @property
     def phase(self) -> range:
-        """The steps of the phase that the next step belongs to."""
+        """The numbers, from 0, of the steps in the next step's phase."""
         boundary, end = (self.steps_per_epoch * e for e in (self.phase_boundary_epoch, self.trial.recipe.epochs))
         return range(boundary) if self.step < boundary else range(boundary, end)
 
     @property
     def epoch_is_over(self) -> bool:
-        """All steps of the current epoch are done, and it has not been evaluated yet."""
+        """Whether all steps of the current epoch are done and the epoch has not been evaluated yet."""
         return self.step == (self.epoch + 1) * self.steps_per_epoch
 
     @property
     def done(self) -> bool:
-        """Training has ended: all epochs ran, `patience` epochs brought no better score, or the loss is not finite."""
+        """Whether training has ended: all epochs ran, the last `patience` epochs had no better score, or the loss is not finite.
+
+        Patience does not end a trial in the first of two phases.
+        """
         if not self.progress:
             return False
         last = self.progress[-1]
@@ -75,12 +79,16 @@ class TrialState:
 
     @property
     def end_reason(self) -> str:
+        """Why training ended: "diverged", "epochs" or "patience". Only meaningful if `done` is true."""
         if self.progress and self.progress[-1].diverged:
             return "diverged"
         return "epochs" if self.epoch >= self.trial.recipe.epochs else "patience"
 
     def batch(self) -> tuple[Split, np.ndarray]:
-        """(split, example indices) of the next mini-batch. Each epoch has its own order; its last batch may be smaller."""
+        """Returns the training split and the example indices of the next mini-batch.
+
+        Each epoch has its own random order of examples; its last mini-batch may be smaller.
+        """
         if self._order is None or self._order[0] != self.epoch:
             self._order = self.epoch, permutation(len(self.data.train), self.trial.seed, "order", self.epoch)
         order = self._order[1]
@@ -88,9 +96,9 @@ class TrialState:
         return self.data.train, order[start : start + self.trial.batch_size]
 
     def lr_scale(self) -> float:
-        """Learning rate of the next step as a fraction of the peak: linear warm-up, then linear decay towards 0.
+        """Returns the learning rate of the next step as a fraction of the peak: linear warm-up, then linear decay to 0.
 
-        Each phase has a schedule of its own.
+        The schedule starts anew with each phase.
         """
         total, step = len(self.phase), self.step - self.phase.start
         warm = math.ceil(self.trial.recipe.warmup * total)
@@ -99,22 +107,22 @@ class TrialState:
         return (total - step) / max(1, total - warm)
 
     def seed(self, use: str) -> int:
-        """The seed of the random stream `use` in the next step."""
+        """Returns the seed of the next step's random numbers for the purpose `use`, such as "noise"."""
         return derive(self.trial.seed, use, self.step)
 
     def random(self, use: str) -> np.random.Generator:
-        """A generator for the random stream `use` in the next step."""
+        """Returns a generator with that seed."""
         return np.random.default_rng(self.seed(use))
 
     def record(self, score: float, loss: float | None, memory_mib: float) -> Progress:
-        """Append the progress of the epoch that just ended, and return it.
+        """Append the progress of the epoch that just ended, and return it. The next epoch's time starts here.
 
-        `loss`: mean training loss, None if it was not finite. `score`: on the validation split. Of equal scores the
-        earlier epoch is the best one; each phase has a best epoch of its own.
+        `score`: on the validation split, in percent points. `loss`: mean training loss, None if it is not finite.
+        `memory_mib`: peak memory. The best epoch is the earliest with the highest score in the current phase.
         """
         diverged = loss is None
         best_epoch, best_score = 0, 0.0
-        # A trial that diverges in its first phase keeps no epoch: only the second phase's parameters are a result.
+        # A trial that diverges in the first of two phases has no best epoch: only parameters of the second phase are a result.
         first = self.epoch in (1, self.phase_boundary_epoch + 1)
         if not first and not (diverged and self.epoch <= self.phase_boundary_epoch):
             best_epoch, best_score = self.progress[-1].best_epoch, self.progress[-1].best_score

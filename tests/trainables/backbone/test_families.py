@@ -29,7 +29,7 @@ def test_the_declared_tensors_are_the_models_in_its_order(name, tiny_model):
 
 
 def test_a_model_type_without_a_family_is_refused_with_the_list_of_those_that_have_one():
-    with pytest.raises(ValueError, match=f"'gpt2' has no site map; supported: {', '.join(FAMILIES)}$"):
+    with pytest.raises(ValueError, match=f"'gpt2' is not supported; supported: {', '.join(FAMILIES)}$"):
         shape_of({"model_type": "gpt2"})
 
 

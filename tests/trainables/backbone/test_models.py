@@ -134,8 +134,8 @@ def test_a_name_that_the_hub_would_not_allow_is_refused(hub, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, r"family 'gpt2' has no site map; supported: bert, roberta"),
-        ({"model_type": None}, r"family None has no site map"),
+        ({"model_type": "gpt2"}, r"family 'gpt2' is not supported; supported: bert, roberta"),
+        ({"model_type": None}, r"family None is not supported"),
         ({"hidden_size": "32"}, r"hidden_size = '32': must be a whole number"),
         ({"num_hidden_layers": 0}, r"num_hidden_layers = 0: must be a whole number of at least 1"),
         ({"num_attention_heads": 5}, r"hidden_size = 32 is no multiple of num_attention_heads = 5"),

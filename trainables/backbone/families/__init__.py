@@ -1,4 +1,4 @@
-"""The model types whose modules, shapes and heads are known: one file each, and one line here."""
+"""The supported model families: each has one file with its modules, shapes and head, and one entry in FAMILIES."""
 
 from trainables.backbone.families.bert import BERT
 from trainables.backbone.families.distilbert import DISTILBERT
@@ -6,7 +6,7 @@ from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-# By `model_type` of config.json.
+# Families by the `model_type` in config.json.
 FAMILIES: dict[str, ModelFamily] = {
     "bert": BERT,
     "roberta": ROBERTA,

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019): post-norm encoder, token types, and a pretrained pooler that the classification head reads."""
+"""BERT (Devlin et al. 2019): post-norm encoder with token types; its pretrained pooler is a part of the classification head."""
 
 from trainables.backbone.families.family import ClassificationHead, ModelFamily
 from trainables.methods.spec import Site

@@ -1,6 +1,7 @@
-"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler, with config entries and modules of other names.
+"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler. Its config entries and modules have other names.
 
-Traps: the output of attention is not dropped out; the head's dense layer has ReLU, dropout after it only, and a rate of its own.
+Traps: there is no dropout after the attention sub-layer; the head's dense layer is followed by ReLU and by dropout, with a
+rate of its own in the config, and has no dropout before it.
 """
 
 from trainables.backbone.families.family import ClassificationHead, ConfigKeys, EmbeddingModules, ModelFamily

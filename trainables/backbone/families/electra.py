@@ -1,6 +1,6 @@
-"""ELECTRA (Clark et al. 2020), the discriminator: BERT's layers, no pooler, and a new dense layer with GELU in the head.
+"""ELECTRA (Clark et al. 2020), the discriminator: BERT's layers without pooler; the head trains a dense layer with GELU.
 
-Trap: the small model projects its 128 wide embeddings to 256 wide layers; such a model is refused.
+Trap: the small model has embeddings of width 128 and projects them to layers of width 256. Such models are not supported.
 """
 
 from dataclasses import replace

@@ -1,9 +1,7 @@
 """A model family: the description of one `model_type` of transformers as data.
 
-Everything else asks the family for config entries, shapes, module paths and the classification head. Imports neither torch nor
-transformers, because a plan needs shapes before either is loaded.
-
-Legend: L layers, D width of hidden states, F width of the feed-forward layer.
+All other code gets the names of config entries, shapes, module paths and the classification head from the family. This module
+imports neither torch nor transformers, because a plan needs shapes before these are loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import Any, Literal
 from trainables.methods.spec import BackboneTensor, Shape, Site
 
 Activation = Literal["tanh", "gelu", "relu"]
-# Sub-layers, by the site of their output, in the order in which a layer computes them; and the linear maps of each.
+# The sub-layers of a layer, named by the site of their output, in order of computation, each with the sites of its linear maps.
 SUBLAYERS: dict[Site, tuple[Site, ...]] = {
     "attention.output": ("attention.query", "attention.key", "attention.value", "attention.dense"),
     "ffn.output": ("ffn.intermediate", "ffn.dense"),
@@ -24,7 +22,7 @@ SUBLAYERS: dict[Site, tuple[Site, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigKeys:
-    """Names of the entries of config.json."""
+    """Names of the entries of config.json that give the sizes, the activation and the dropout rates of a model."""
 
     layers: str = "num_hidden_layers"
     width: str = "hidden_size"
@@ -34,7 +32,7 @@ class ConfigKeys:
     positions: str = "max_position_embeddings"
     # None: the family has no token types.
     token_types: str | None = "type_vocab_size"
-    # The width of the embeddings, where it is an entry of its own.
+    # The width of the embeddings; None: the family has no such entry, and it equals `width`.
     embedding_width: str | None = None
     activation: str = "hidden_act"
     hidden_dropout: str = "hidden_dropout_prob"
@@ -43,14 +41,14 @@ class ConfigKeys:
 
     @property
     def sizes(self) -> list[str]:
-        """Entries that must be whole numbers of at least 1."""
+        """Names of the entries that must be whole numbers of at least 1."""
         names = [self.width, self.layers, self.heads, self.ffn, self.vocabulary, self.positions]
         return names + [name for name in (self.token_types, self.embedding_width) if name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingModules:
-    """Paths of the modules of the embedding block, which ends with a LayerNorm."""
+    """Paths of the modules that compute the embeddings. A LayerNorm follows their sum."""
 
     words: str = "embeddings.word_embeddings"
     positions: str = "embeddings.position_embeddings"
@@ -63,25 +61,25 @@ class EmbeddingModules:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationHead:
-    """The family's own head: dense layer, activation, dropout and a linear map of the first token's last hidden state."""
+    """The family's own head on the first token's last hidden state: a dense layer, activation, dropout and a linear map."""
 
     activation: Activation
-    # Path of the pretrained dense layer (the pooler). None: the dense layer is new, and part of the trial's head.
+    # Path of the dense layer (the pooler) if it is pretrained. None: each trial trains a dense layer of its own.
     pooler: str | None = None
-    # Whether dropout acts before a new dense layer, too.
+    # Whether dropout is also applied before the dense layer, if this is not pretrained.
     drops_input: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
-    """Config entries, modules, norm order and head of one model type. Paths are those of transformers' base model."""
+    """Config entries, modules, norm order and head of one model type. Paths are those in transformers' base model."""
 
-    # The class of transformers' base model, and how tensors begin in the file of a model with a head.
+    # Class name of transformers' base model, and the prefix that its tensors' names have in files of models with a head.
     model: str
     prefix: str
     keys: ConfigKeys = field(default_factory=ConfigKeys)
     embeddings: EmbeddingModules = field(default_factory=EmbeddingModules)
-    # Path of a layer, `{}` its number; linear maps by their output's site, LayerNorms by their sub-layer, relative to the layer.
+    # Path of a layer, with {} for its number. Below it: linear maps by the site of their output, LayerNorms by sub-layer.
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
@@ -89,15 +87,15 @@ class ModelFamily:
     norm_order: Literal["post", "pre"] = "post"
     # Sub-layers whose output is dropped out before the residual is added.
     dropped_outputs: tuple[Site, ...] = tuple(SUBLAYERS)
-    # Number of the first position: RoBERTa counts from its padding index + 1.
+    # Index of the first token's position embedding; in RoBERTa it is the padding index + 1.
     first_position: int = 0
     head: ClassificationHead
-    # Path of the dense layer that the pretrained base model has after its encoder, whether or not the head uses it. It counts in
-    # the size of the pretrained model.
+    # Path of the dense layer that the pretrained base model has after its encoder, whether or not the head uses it. Its
+    # parameters are included in `Shape.total`.
     pretrained_pooler: str | None = None
 
     def shape(self, config: Mapping[str, Any]) -> Shape:
-        """The shape that a config describes. Raises ValueError for one that this family or this project does not support."""
+        """Returns the backbone's shape from the content of config.json. Raises ValueError if the model is not supported."""
         self._check(config)
         keys, width = self.keys, config[self.keys.width]
         tensors = (*self._embeddings(config), *self._layers(config), *_linear(self.head.pooler, width, width, "pooler"))
@@ -114,7 +112,7 @@ class ModelFamily:
         )
 
     def dropout(self, config: Any) -> tuple[float, float, float]:
-        """The pretrained model's own rates, of hidden states, attention probabilities and the head's input, from its config."""
+        """Returns the dropout rates in a pretrained model's config: of hidden states, attention probabilities and the head."""
         keys = self.keys
         hidden, attention, head = (
             getattr(config, key) for key in (keys.hidden_dropout, keys.attention_dropout, keys.head_dropout)
@@ -122,15 +120,16 @@ class ModelFamily:
         return hidden, attention, head
 
     def map_path(self, layer: int, site: Site) -> str:
-        """Path of the linear map whose output the site is."""
+        """Returns the module path of the linear map at whose output the site is."""
         return self.layer.format(layer) + self.maps[site]
 
     def norm_paths(self, layers: int) -> list[str]:
-        """Paths of all LayerNorms: the embeddings' one, then two per layer."""
+        """Returns the module paths of all LayerNorms: first that of the embeddings, then two per layer."""
         of_layers = [self.layer.format(i) + self.norms[site] for i in range(layers) for site in SUBLAYERS]
         return [self.embeddings.norm, *of_layers]
 
     def _check(self, config: Mapping[str, Any]) -> None:
+        """Raise ValueError if a size is missing or invalid, or the model has a feature that the forward pass lacks."""
         for key in self.keys.sizes:
             size = config.get(key)
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:

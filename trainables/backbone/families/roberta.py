@@ -1,5 +1,6 @@
-"""RoBERTa (Liu et al. 2019): BERT's layers, positions counted from 2, and a new dense layer with tanh in the head.
+"""RoBERTa (Liu et al. 2019): BERT's layers, with positions counted from 2.
 
+The head trains a dense layer with tanh of its own; the base model's pooler is not used.
 XLM-R and CamemBERT are RoBERTa with other vocabularies.
 """
 
