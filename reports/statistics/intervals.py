@@ -42,12 +42,10 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-SEED_VARIANCE_FLOOR = (
-    0.5  # s^2 is at least this share of the variance over examples that one seed does not share with others
-)
-DF_WEIGHT = (
-    2.0  # a variance over seeds with d degrees of freedom is weighted by 1 + DF_WEIGHT / d in Satterthwaite's formula
-)
+# s^2 is at least this share of the variance over examples that seeds do not share.
+SEED_VARIANCE_FLOOR = 0.5
+# A variance over seeds with d degrees of freedom is multiplied by 1 + DF_WEIGHT / d in Satterthwaite's formula.
+DF_WEIGHT = 2.0
 
 Array = np.ndarray
 
@@ -92,7 +90,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of the hypothesis that the true value is 0; 1 if the standard error is 0, where no test is possible."""
+        """Two-sided p-value of the hypothesis that the true value is 0; 1 if the standard error is 0, as no test is possible."""
         return float(2 * stats.t.sf(abs(self.value) / self.std_error, self.df)) if self.std_error > 0 else 1.0
 
     def significance_threshold(self, comparisons: int) -> float:
