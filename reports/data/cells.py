@@ -39,6 +39,7 @@ class CellCounts:
 class CellResult:
     """The results of one cell.
 
+    progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is.
     scores: test scores of the finals that have one, in percent points, ordered by seed.
     runs, trials: MLflow run ids and trial ids of the same finals, in the same order.
     planned, running, failed: numbers of finals; failed ones ended without a score.

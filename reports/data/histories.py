@@ -38,7 +38,10 @@ def epochs(tracking_uri: str, client: Any, runs: list[Any], sweep: str) -> pd.Da
 
 
 def _from_database(tracking_uri: str, sweep: str) -> pd.DataFrame:
-    """Return one row per recorded value (run_id, metric, epoch, value), in the order of recording within an epoch."""
+    """Return one row per recorded value (run_id, metric, epoch, value), in the order of recording within an epoch.
+
+    Raises StoreError if the database cannot be read.
+    """
     one, tag = _METRICS.c, _TAGS.c
     of_sweep = select(tag.run_uuid).where(tag.key == keys.SWEEP, tag.value == sweep)
     query = (

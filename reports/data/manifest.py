@@ -18,8 +18,8 @@ Record = TypeVar("Record", Budget, Recipe)
 class ModelFacts:
     """A backbone of the sweep.
 
-    weights: hash of its weight files. total: number of its parameters, of which shares in the report are percentages. source:
-    the name or path that it was loaded from.
+    weights: hash of its weight files. source: the name or path that it was loaded from.
+    total: number of parameters of the pretrained model; the report's shares of parameters are relative to it.
     """
 
     title: str
@@ -58,7 +58,8 @@ class MethodFacts:
 
     name: the method's name in `trainables/methods`. kind: the method's title, which several rows may share.
     title: the row's title in tables, unique within the sweep. family: group of methods ("adapter", "low rank", ...).
-    ablated: after training, finals are evaluated with the method removed from spans of layers. removable: that is possible.
+    ablated: whether finals are to be evaluated again with the method removed from spans of layers. removable: whether the method
+        supports this.
     """
 
     name: str
@@ -124,7 +125,7 @@ class Manifest:
 
 
 def parse(record: Any) -> Manifest:
-    """Convert the JSON of `sweep.json`; raises ValueError with the name of a missing field or the type error of a wrong one."""
+    """Convert the JSON of `sweep.json`; raises ValueError that tells which field is missing or what type is wrong."""
     if not isinstance(record, Mapping):
         raise ValueError("sweep.json: must hold an object")
     try:

@@ -58,7 +58,7 @@ class StoredSweep:
     predictions: by MLflow run id of the final; finals without stored predictions are missing.
     ablations: validation scores with the method removed from spans of layers, by run id of the final, where stored.
     run_id: id of the sweep's own MLflow run.
-    command: the command line that repeats the sweep. It and `tracking_uri` have their credentials removed.
+    command: the command line that continues or repeats the sweep. It and `tracking_uri` have their credentials removed.
     curtailed: the time budget that ended the searches early ("40h"), "" if none did; `manifest.reductions` lists it, too.
     """
 

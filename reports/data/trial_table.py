@@ -5,7 +5,8 @@ run_id: id of the MLflow run. trial: trial id. cell: "model/task/label". model, 
 phase: "search", "final", or "replaced" for a final of a former winner. state, reason: how the trial ended, and why.
 cached: the result was taken from another sweep. collapsed, diverged (the loss was not finite): True or False.
 best_score: best validation score over epochs, percent points. best_epoch: its epoch. epochs: number of epochs trained.
-seconds: training time, summed over epochs. memory_mib: peak memory. saved_bytes: size of the file with the best epoch.
+seconds: training time, summed over epochs. memory_mib: peak memory, MiB.
+saved_bytes: size of the file with the parameters of the best epoch, in bytes.
 weights, module, trained, total: parameter counts (`search_spaces.records.Counts`). stored: count of numbers in that file.
 param.*: hyperparameters, as the texts that MLflow stores. test.*: scores on the test split, percent points, finals only.
 """

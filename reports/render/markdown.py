@@ -25,7 +25,7 @@ class Markup(str):
 
 
 def escape(text: object) -> Markup:
-    """Escape text so that Markdown shows it literally on one line, without HTML and links; `Markup` is returned unchanged."""
+    """Escape and shorten text (`plain_text`), so that Markdown shows it literally on one line; `Markup` is returned unchanged."""
     if isinstance(text, Markup):
         return text
     plain = plain_text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -17,7 +17,7 @@ Edge = Literal["", "lowest", "highest"]
 
 
 def edge(dimension: Dimension, value: object) -> Edge:
-    """Return whether the value is at the lowest or highest end of the dimension; "" for neither and for values without order."""
+    """Return at which end of the searched range or list the value is; "" if at neither, or if the values are not numbers."""
     number = as_number(value)
     if number is None:
         return ""

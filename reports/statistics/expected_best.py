@@ -76,7 +76,7 @@ class LeadStability:
 
 
 def lead_stability(curves: Mapping[str, Sequence[float]]) -> LeadStability | None:
-    """Compute the stability from the curves E[best of k] of the methods of one model and task, by label.
+    """Compute how stable the lead is, from the curves E[best of k] of the methods of one model and task, by label.
 
     None with fewer than two methods, or if any method has fewer than two configurations.
     """

@@ -1,7 +1,7 @@
 """Confidence intervals of means over seeds, tests of differences corrected for multiple comparisons, detectable differences.
 
-Seeds *and* test examples are treated as random: a difference is significant if a method would still be ahead with other seeds and
-other examples. Seeds are few (2 to 5), and each method is trained on its own; examples are many, and all methods and seeds are
+Seeds *and* test examples are treated as random: the question is whether a method would still be ahead with other seeds and other
+examples. Seeds are few (2 to 5), and each method is trained on its own; examples are many, and all methods and seeds are
 scored on the same ones. This is the design of a multi-reader multi-case study in radiology, with seeds as readers nested
 within methods and examples as cases, and its estimator is used here:
 
@@ -11,10 +11,11 @@ within methods and examples as cases, and its estimator is used here:
 s^2 is the sample variance of the scores of the S seeds. c is the covariance, over the choice of examples, of the scores of two
 *different* seeds of one method; c_ab is that of a seed of a and a seed of b. Both are means of entries (c: off-diagonal ones) of
 the covariance matrix of all runs' scores, estimated by a paired bootstrap of the metric over examples
-(`reports/statistics/resampling.py`). The variance over examples that seeds do not share is a part of s^2 already, so adding the
-whole bootstrap variance of a seed would count it twice. Half of this part is the lower bound of s^2, because the scores of three
-seeds may agree by chance although they err on different examples. Seeds of two methods are treated as independent, although
-they have the same numbers: a positive correlation would make the true variance smaller.
+(`reports/statistics/resampling.py`). The part of a seed's variance over examples that it does not share with other seeds is
+contained in s^2 already, so adding the whole bootstrap variance would count this part twice. s^2 is set to at least half of this
+part, because the scores of three seeds may agree by chance although they err on different examples. The seeds of two methods are
+treated as independent, although both use the same seed numbers: a positive correlation would make the true variance of the
+difference smaller than estimated.
 
 Quantiles are those of Student's t. With Satterthwaite's degrees of freedom, (A + c)^2 / (A^2 / (S - 1)) for A = s^2 / S,
 intervals are too narrow when s^2 is small by chance: those of 3 seeds contain the true value in 92 to 95 % of cases, depending on

@@ -25,7 +25,7 @@ Array = np.ndarray
 def draw_resamples(num_examples: int, generator: np.random.Generator, num_draws: int = DRAWS) -> Array:
     """Return how often each example was drawn in each resample, [B, n]; every row sums to n.
 
-    B is `num_draws`, or less if B * n would exceed `MAX_COUNTS`, but at least `MIN_DRAWS`.
+    B is `num_draws`, reduced (to `MIN_DRAWS` at the least) if B * n would exceed `MAX_COUNTS`.
     """
     num_draws = min(num_draws, max(MIN_DRAWS, MAX_COUNTS // num_examples))
     chosen = generator.integers(0, num_examples, (num_draws, num_examples))
