@@ -1,5 +1,6 @@
-"""Command line: `python -m reports` writes the report of a sweep from its tracking store alone, `python -m reports compare A B`
-shows two sweeps side by side.
+"""Command line: `python -m reports` writes the report of a sweep, `python -m reports compare A B` compares two sweeps.
+
+All data are read from the MLflow tracking store; the sweep's folder is not needed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ OK, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 2, 4, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not installed; 130:
-    interrupted.
+    0: the report was written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not
+    installed, or the report cannot be written; 130: interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     comparing = words[:1] == [COMPARE]
@@ -38,19 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(options: argparse.Namespace) -> Path:
-    from reports.build import build  # --help needs neither pandas nor matplotlib
+    """Write the report and return the path of its summary."""
+    from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
 
     return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
 
 
 def _compare(options: argparse.Namespace) -> Path:
+    """Write the comparison of two sweeps and return the path of compare.md."""
     from reports import compare
     from reports.data.store import find, read
     from reports.statistics.analysis import AnalyzedSweep, analyze
 
     def sweep(name: str) -> AnalyzedSweep:
-        """`name`: a sweep of the store, the address of a store (its newest sweep), or ADDRESS#sweep."""
+        """Read a sweep by its id in the store, by the address of a store (its newest sweep is taken), or by ADDRESS#id."""
         uri, _, known = name.partition("#") if "://" in name else (options.tracking_uri, "", name)
         return analyze(read(uri, find(uri, sweep=known)))
 
@@ -61,9 +64,9 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m reports {COMPARE}", description="Show two sweeps side by side.")
     for letter in ("a", "b"):
         parser.add_argument(
-            letter, metavar=letter.upper(), help="a sweep's id, or the address of another store, or ADDRESS#id"
+            letter, metavar=letter.upper(), help="id of a sweep, address of a store (its newest sweep), or ADDRESS#id"
         )
-    parser.add_argument("--tracking-uri", default="", help="where sweeps given by id are (default: runs/mlflow.db)")
+    parser.add_argument("--tracking-uri", default="", help="store of sweeps given by id (default: runs/mlflow.db)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
     return parser
 
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(error: object, code: int) -> int:
+    """Print the error on one line to stderr, without credentials, and return the exit code."""
     message = " ".join(redact(str(error)).split())
     print(f"reports: {message}", file=sys.stderr)
     return code

@@ -1,4 +1,7 @@
-"""Builds the report of one sweep: summary.md, summary.html, figures, tables as CSV and LaTeX, new as a whole or not at all."""
+"""Builds the report of one sweep: summary.md, summary.html, figures, and tables as CSV and LaTeX.
+
+All files are made in a temporary folder and moved to their place at the end, so that an error leaves an older report unchanged.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ PAGE = "summary.html"
 
 
 def build(tracking_uri: str, sweep: str, out: Path) -> Path:
-    """Write the report of that sweep into the folder `out` and return the path of its summary.
+    """Write the report of the sweep with this id into the folder `out` and return the path of its summary.md.
 
-    Raises ValueError for an unknown sweep, StoreError when the store cannot be read. Until everything is drawn,
-    files of an older report stay as they are; other files in `out` are never touched.
+    Raises ValueError for an unknown sweep and for results that were selected on the split that they report, StoreError if the
+    store cannot be read. Files in `out` that do not belong to the report are not changed.
     """
     found = analyze(read(tracking_uri, sweep))
     out = Path(out).resolve()
@@ -52,7 +55,10 @@ def render(sweep: AnalyzedSweep, folder: Path) -> None:
 
 
 def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
-    """Write one section's CSV and LaTeX; raises ValueError for results selected on the split that they report."""
+    """Write the CSV and LaTeX files of one section.
+
+    Raises ValueError if the section shows results that were selected on the split that they report.
+    """
     if section.provenance is not None:
         section.provenance(sweep).check(name)
     rows = section.rows(sweep) if section.rows is not None else None
@@ -64,7 +70,7 @@ def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Pat
 
 
 def _replace(scratch: Path, out: Path) -> None:
-    """Move the finished files over the old ones, file by file: `out` may hold other things. The summary goes last."""
+    """Move the new files to `out` one by one, summary.md last. The folder is not replaced, as it may contain other files."""
     files = sorted(path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file())
     for file in sorted(files, key=lambda file: file.name == SUMMARY):
         (out / file).parent.mkdir(parents=True, exist_ok=True)

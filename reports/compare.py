@@ -1,7 +1,7 @@
-"""Compares two sweeps: differences in their setup, and in the scores of the cells that both have.
+"""Compares two sweeps, A and B: the differences of their settings, and of the scores of the cells that both have.
 
-Scores are compared only on the same test data (by fingerprint), paired over its examples; the seeds of the two sweeps are
-independent.
+Scores of a cell are compared only if data, split (by their hash), metric and backbone are the same. Test examples are treated as
+paired, the seeds of the two sweeps as independent.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class CellComparison:
-    """One cell in both sweeps.
+    """The comparison of one cell of two sweeps.
 
-    difference: B minus A, percent points; None if the scores cannot be compared, for the reason `why`. p_value: corrected for
-    the number of cells.
+    a, b: the cell's results in each sweep; None if the sweep does not have the cell.
+    difference: mean score of B minus that of A, percent points; None if the scores cannot be compared.
+    p_value: p-value of the difference, corrected for the number of cells compared; None if `difference` is None.
+    why: the reason if `difference` is None, else "".
     """
 
     cell: Cell
@@ -56,6 +58,7 @@ class CellComparison:
 
     @property
     def verdict(self) -> str:
+        """Either "tied" (p >= 0.05), "A is better" or "B is better"; the reason `why` if the scores cannot be compared."""
         if self.difference is None or self.p_value is None:
             return self.why
         if self.p_value >= 1 - LEVEL:
@@ -64,7 +67,7 @@ class CellComparison:
 
 
 def write(a: AnalyzedSweep, b: AnalyzedSweep, out: Path) -> Path:
-    """Write compare.md, compare.csv and compare.tex into the folder `out`; returns the path of the first."""
+    """Write compare.md, compare.csv and compare.tex into the folder `out` and return the path of compare.md."""
     out.mkdir(parents=True, exist_ok=True)
     shown = table(a, b)
     write_csv(rows(a, b), out / f"{NAME}.csv")
@@ -74,6 +77,7 @@ def write(a: AnalyzedSweep, b: AnalyzedSweep, out: Path) -> Path:
 
 
 def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
+    """Return the content of compare.md; `shown` is the table of scores."""
     changed = setup_differences(a.manifest, b.manifest)
     setup = Table(
         header=("Setting", "A", "B"),
@@ -85,18 +89,20 @@ def text(a: AnalyzedSweep, b: AnalyzedSweep, shown: Table) -> str:
         f"# {escape(a.manifest.sweep)} (A) against {escape(b.manifest.sweep)} (B)",
         *(_head(letter, sweep) for letter, sweep in (("A", a), ("B", b))),
         "## Differences in the setup",
-        setup.markdown() if changed else "Nothing that is recorded.",
+        setup.markdown() if changed else "No recorded setting differs.",
         "## Scores",
         f"A: {results_provenance(a).caption}",
         f"B: {results_provenance(b).caption}",
-        "Mean ± sample standard deviation of the finals on the test split, percent points. Differences (95 % "
-        "intervals, each of one comparison) cover other seeds and, where predictions of both are in the store, "
-        "other test examples; *p* is corrected for the cells compared (Holm). *Tied*: p >= 0.05.",
+        "Mean ± sample standard deviation of the finals on the test split, percent points. The 95 % intervals of "
+        "differences cover variation over seeds and, where predictions of both are in the store, over test examples; they are "
+        "not corrected for the number of comparisons. *p* is corrected for the number of cells compared (Holm). "
+        "*Tied*: p >= 0.05.",
         shown.markdown(),
     )
 
 
 def table(a: AnalyzedSweep, b: AnalyzedSweep) -> Table:
+    """Return the table of scores, one row per cell of either sweep."""
     lines = [
         (
             *_titles(a, b, pair.cell),
@@ -112,7 +118,7 @@ def table(a: AnalyzedSweep, b: AnalyzedSweep) -> Table:
 
 
 def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell of either sweep; scores in percent points."""
+    """Return the content of compare.csv: one row per cell of either sweep, scores in percent points."""
     return pd.DataFrame(
         {
             **vars(pair.cell),
@@ -129,7 +135,7 @@ def rows(a: AnalyzedSweep, b: AnalyzedSweep) -> pd.DataFrame:
 
 
 def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[CellComparison]:
-    """Every cell of either sweep, A's order first, judged together."""
+    """Compare all cells of either sweep, first those of A in its order; p-values are corrected over all cells compared."""
     cells = dict.fromkeys([*a.manifest.cells, *b.manifest.cells])
     judged = {cell: _difference(a, b, cell) for cell in cells}
     known = {cell: found for cell, found in judged.items() if isinstance(found, Estimate)}
@@ -148,7 +154,7 @@ def pairs(a: AnalyzedSweep, b: AnalyzedSweep) -> list[CellComparison]:
 
 
 def setup_differences(a: Manifest, b: Manifest) -> dict[str, tuple[str, str]]:
-    """What is recorded of both and differs, by name; "–" where one lacks it."""
+    """Return (value in A, value in B) of every recorded setting that differs, by name; "–" if a sweep does not have it."""
     one, other = _facts(a), _facts(b)
     names = dict.fromkeys([*one, *other])
     found = {name: (one.get(name, MISSING), other.get(name, MISSING)) for name in names}
@@ -156,7 +162,7 @@ def setup_differences(a: Manifest, b: Manifest) -> dict[str, tuple[str, str]]:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    """Everything that is recorded, flat."""
+    """Return the settings of a sweep that are compared, as texts by name."""
     facts: dict[str, object] = {
         "space": manifest.space,
         "seed": manifest.seed,
@@ -175,6 +181,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _settings(fixed: Mapping[str, object], searched: Mapping[str, Dimension]) -> list[tuple[str, object]]:
+    """Return (name, value) of a method's settings; the value of a searched one is its range as text."""
     return [*fixed.items(), *((name, f"searched: {_range(dimension)}") for name, dimension in searched.items())]
 
 
@@ -185,7 +192,7 @@ def _range(dimension: Dimension) -> str:
 
 
 def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | str:
-    """B minus A, or why that cannot be judged."""
+    """Return the difference of the cell's mean scores, B minus A, or the reason why they cannot be compared."""
     one, other = a.results.get(cell), b.results.get(cell)
     if one is None or other is None:
         return "only in B" if one is None else "only in A"
@@ -204,6 +211,7 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
 
 
 def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
+    """Return what must be equal for scores to be comparable: hash of data and split, metric, hash of the backbone's weights."""
     task = manifest.tasks[cell.task]
     return task.split, task.score, manifest.models[cell.model].weights
 
@@ -239,6 +247,7 @@ def _shown(difference: Estimate | None) -> str:
 
 
 def _configurations(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> str:
+    """Return the hyperparameters in which the two winners differ, as "name: A / B"; "–" unless both sweeps have a winner."""
     winners = [winner_row(sweep, cell) for sweep in (a, b)]
     one, other = (None if winner is None else hyperparameters(winner) for winner in winners)
     if one is None or other is None:
@@ -248,6 +257,7 @@ def _configurations(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> str:
 
 
 def _hours(sweep: AnalyzedSweep, cell: Cell) -> str:
+    """Return the hours of training of the cell, search and finals together, as text; "–" if the sweep does not have the cell."""
     spent = sweep.spending.set_index(["model", "task", "method"])
     key = (cell.model, cell.task, cell.method)
     if key not in spent.index:

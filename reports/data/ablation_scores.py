@@ -1,6 +1,6 @@
-"""Scores of each cell's finals after their method was removed from a span of layers, collected for the table and the figure.
+"""Collects the validation scores of finals after the trained method was removed from spans of consecutive layers.
 
-Legend: S finals, L layers.
+Shapes: S finals of one cell, L layers of the backbone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from search_spaces.records import Ablation
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AblationScores:
-    """Scores of one cell's finals on the validation split, percent points.
+    """Validation scores of one cell's finals with and without their method, percent points.
 
-    full: [S], nothing removed.
-    ablated: [S, L, L] by first and last removed layer, NaN where last lies before first.
-    seconds: [S], the time that each final's ablation took.
+    full: [S], scores with the complete method.
+    ablated: [S, L, L], scores by first and last layer without the method; NaN where the last is before the first.
+    seconds: [S], how long the evaluation of all spans took.
     """
 
     cell: Cell
@@ -32,22 +32,26 @@ class AblationScores:
 
     @property
     def changes(self) -> np.ndarray:
-        """Score minus the score with nothing removed, [S, L, L]."""
+        """Changes of the score by removal, [S, L, L], percent points: `ablated` minus `full`."""
         return self.ablated - self.full[:, None, None]
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean change [L, L]."""
+        """Mean of `changes` over finals, [L, L], percent points."""
         mean: np.ndarray = self.changes.mean(axis=0)
         return mean
 
     @property
     def layers(self) -> int:
+        """Number of layers, L."""
         return self.ablated.shape[-1]
 
 
 def collect_ablations(sweep: StoredSweep) -> Mapping[Cell, AblationScores | None]:
-    """Every cell whose method was to be ablated, in table order; None while no final has an ablation."""
+    """Return the scores of every cell whose method was to be removed from layers, in table order.
+
+    A cell is None while none of its finals has stored such scores.
+    """
     requested = {label for label, facts in sweep.manifest.methods.items() if facts.ablated}
     cells = by_cell(sweep.manifest, sweep.trials).items()
     return {
@@ -58,7 +62,7 @@ def collect_ablations(sweep: StoredSweep) -> Mapping[Cell, AblationScores | None
 
 
 def _scores(cell: Cell, found: list[Ablation]) -> AblationScores | None:
-    # A store may hold finals of encoders with other numbers of layers under one name.
+    # Under one model name, a store may contain finals of backbones with different numbers of layers.
     found = [one for one in found if len(one.spans) == len(found[0].spans)]
     if not found:
         return None
@@ -71,7 +75,7 @@ def _scores(cell: Cell, found: list[Ablation]) -> AblationScores | None:
 
 
 def _square(ablation: Ablation) -> np.ndarray:
-    """[L, L] by first and last layer."""
+    """Return the scores of all spans as a matrix [L, L] by first and last removed layer, NaN where last is before first."""
     layers = len(ablation.spans)
     square = np.full((layers, layers), np.nan)
     for first, scores in enumerate(ablation.spans):

@@ -1,6 +1,6 @@
-"""Collects the results of each cell from its finals: test scores, parameter counts, warnings, progress.
+"""Collects the results of each cell from its finals: test scores, parameter counts, failures and progress.
 
-The one place where test scores are taken out of the trials; it refuses every row that is not a final.
+No other module reads test scores from the table of trials. `test_scores` raises ValueError for rows that are not finals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ Progress = Literal["complete", "finals running", "searching", "no winner", "not 
 
 @dataclass(frozen=True, kw_only=True)
 class CellCounts:
-    """Trainable parameters of the cell's winner; the three ways of counting of `search_spaces.records.Counts`."""
+    """Trainable parameters of the cell's winner, counted in the three ways of `search_spaces.records.Counts`.
+
+    weights: the method's matrices without pruned entries. module: the same with biases. trained: all that the optimizer updates,
+    head and LayerNorms included.
+    """
 
     weights: int
     module: int
@@ -35,11 +39,14 @@ class CellCounts:
 class CellResult:
     """The results of one cell.
 
-    scores: test scores of the finals that have one, percent points, in the order of seeds.
-    runs, trials: their ids in MLflow and in the ledger.
+    progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is.
+    scores: test scores of the finals that have one, in percent points, ordered by seed.
+    runs, trials: MLflow run ids and trial ids of the same finals, in the same order.
     planned, running, failed: numbers of finals; failed ones ended without a score.
-    collapsed, diverged: numbers of such finals; those with a score are in `scores`, too.
-    mixed: whether the finals differ in configuration.
+    collapsed: number of finals whose test predictions are all equal. diverged: number of finals whose loss was not finite.
+        Both are in `scores` as well if they have a score.
+    mixed: whether the finals differ in their hyperparameters, because the winner changed during the sweep.
+    counts: None while neither a final nor the winner has parameter counts.
     """
 
     cell: Cell
@@ -57,35 +64,37 @@ class CellResult:
 
     @property
     def mean(self) -> float | None:
+        """Mean of `scores`, percent points; None without a score."""
         return fmean(self.scores) if self.scores else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None with fewer than two scores."""
+        """Sample standard deviation of `scores` (divisor n - 1), percent points; None with fewer than two scores."""
         return stdev(self.scores) if len(self.scores) > 1 else None
 
     @property
     def ended(self) -> bool:
+        """Whether no trial of the cell is missing: all finals ended, or the search ended without a winner."""
         return self.progress in ("complete", "no winner")
 
 
 def collect_results(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
-    """The result of every cell that the manifest promises, those without any run included.
+    """Return the result of every cell of the manifest, including cells without any run.
 
-    Raises ValueError when a search trial has a score on the test split: what was selected may then have been selected there.
+    Raises ValueError if a search trial has a score on the test split, because winners may then have been selected by it.
     """
     check_selection(sweep.trials)
     return {cell: _result(sweep, cell, rows) for cell, rows in by_cell(sweep.manifest, sweep.trials).items()}
 
 
 def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
-    """Parameter counts of this method's winners on this model, one entry per task with a winner."""
+    """Return the parameter counts of a method row's winners on one model, one entry per task for which they are known."""
     cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
     return [counts for cell in cells if (counts := results[cell].counts) is not None]
 
 
 def check_selection(trials: pd.DataFrame) -> None:
-    """Raise ValueError when the search of any cell has seen the split that its finals report."""
+    """Raise ValueError if any search trial has a score on the test split, which only finals may have."""
     scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]
     seen = trials[~trials["phase"].isin(("final", "replaced")) & trials[scored].notna().any(axis=1)]
     if len(seen):
@@ -96,14 +105,14 @@ def check_selection(trials: pd.DataFrame) -> None:
 
 
 def test_scores(finals: pd.DataFrame, metric: str) -> pd.Series:
-    """Test scores (percent points) of these trials, NaN where there is none.
+    """Return the test scores (percent points) of these rows of the table of trials, NaN where there is none.
 
-    Raises ValueError unless every row is a final: numbers that took part in a selection are no results.
+    Raises ValueError unless every row is a final: scores by which a configuration was selected are biased upwards.
     """
     wrong = finals[finals["phase"] != "final"]
     if len(wrong):
         raise ValueError(
-            f"{len(wrong)} of {len(finals)} rows are no finals (trial {wrong['trial'].iloc[0]}, phase "
+            f"{len(wrong)} of {len(finals)} rows are not finals (trial {wrong['trial'].iloc[0]}, phase "
             f"{wrong['phase'].iloc[0]!r}): a results table shows test scores of finals only"
         )
     name = keys.TEST + metric
@@ -114,11 +123,12 @@ test_scores.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
 
 
 def final_values(finals: pd.DataFrame, metric: str) -> tuple[float, ...]:
-    """The finals' values of one test metric in the order of their seeds; those without a value left out."""
+    """Return the finals' values of one test metric (percent points), ordered by seed, without finals that have none."""
     return tuple(float(value) for value in _by_seed(finals, metric))
 
 
 def _by_seed(finals: pd.DataFrame, metric: str) -> pd.Series:
+    """Return the finite test scores of finals in the state DONE, ordered by seed; the index is that of the rows."""
     values = test_scores(finals, metric)[finals["state"] == "DONE"]
     values = values[values.map(math.isfinite)]
     if PARAM + "seed" not in finals:
@@ -128,14 +138,14 @@ def _by_seed(finals: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def winner_row(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
-    """The search trial that won the cell; None while there is no winner or its run is not in the store."""
+    """Return the row of the cell's winner in the table of trials; None if there is no winner or its run is not stored."""
     trials = sweep.trials
     rows = trials[(trials["cell"] == str(cell)) & (trials["trial"] == sweep.winners.get(str(cell), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
 def hyperparameters(row: pd.Series) -> dict[str, str]:
-    """Hyperparameters of a trial as the texts that MLflow keeps, without the seed."""
+    """Return the hyperparameters of a row of the table of trials by name, without the seed; MLflow stores the values as text."""
     names = [name for name in row.index if str(name).startswith(PARAM) and name != PARAM + "seed"]
     return {str(name).removeprefix(PARAM): str(row[name]) for name in names if not pd.isna(row[name])}
 
@@ -162,6 +172,7 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
 
 
 def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, finals: pd.DataFrame) -> Progress:
+    """Return how far the cell is. "no winner": its search ended, or was ended by a time budget, and no trial is DONE."""
     ended = rows["state"].isin(END_STATES)
     if ended[finals.index].sum() >= sweep.manifest.budget.final_seeds:
         return "complete"
@@ -174,7 +185,7 @@ def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, finals: pd.Dat
 
 
 def _counts(finals: pd.DataFrame, winner: pd.Series | None) -> CellCounts | None:
-    """Counts of the first final that has them, else the winner's."""
+    """Return the parameter counts of the first final that has them, else those of the winner; None if both lack them."""
     known = finals.dropna(subset=["weights", "module", "trained"])
     row: Mapping[str, float] | pd.Series | None = known.iloc[0] if len(known) else winner
     if row is None or any(pd.isna(row[name]) for name in ("weights", "module", "trained")):

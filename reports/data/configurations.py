@@ -1,4 +1,4 @@
-"""The configurations that a search has tried: one row for all seeds of a configuration, with the mean of their scores."""
+"""Groups the trials of each search by configuration: one row per configuration, with its scores averaged over seeds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from reports.data.store import StoredSweep
 from reports.data.trial_table import PARAM
 from search_spaces.records import BUDGET, END_STATES
 
-# A configuration's state is the first of these that one of its trials has.
+# A configuration has the first of these states that any of its trials has.
 _STATE_ORDER = ("RUNNING", "INVALID", "FAILED", "STOPPED", "DONE")
 
 
 def configurations(sweep: StoredSweep) -> pd.DataFrame:
-    """One row per configuration of each cell's search; columns of `reports/data/trial_table.py`, and `seeds`, the trials' ids.
+    """Return one row per configuration of each cell's search.
 
-    `trial` and `run_id` are those of its first seed that can win. `best_score` (percent points, validation split), `best_epoch`
-    and `epochs` are means over its seeds, NaN when one of them has no score. `state` is RUNNING until all its trials have ended.
+    The columns are those of `reports/data/trial_table.py` and `seeds`, the ids of the configuration's trials by seed.
+    `best_score` (percent points, validation split), `best_epoch` and `epochs` are means over seeds, NaN if any seed lacks the
+    value. `state` is RUNNING until all its trials have ended. All other columns, `trial` and `run_id` included, are those of the
+    first seed that can win (`can_win`), or of the first seed if none can.
     """
     trials = sweep.trials
     search = trials[trials["phase"] == "search"]
@@ -31,17 +33,21 @@ def configurations(sweep: StoredSweep) -> pd.DataFrame:
 
 
 def can_win(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row can win its cell: it ran to its end, or a time budget stopped it."""
+    """Return for each row whether it can be its cell's winner: its state is DONE, or a time budget stopped it."""
     return (rows["state"] == "DONE") | (rows["reason"] == BUDGET)
 
 
 def winning_trials(configurations: pd.DataFrame, winners: Mapping[str, str]) -> set[str]:
-    """Ids of all trials of the configurations that won; `winners` maps a cell to the id of its winning trial."""
+    """Return the ids of all trials, one per seed, of the winning configurations.
+
+    `configurations` is the table of the function of that name; `winners` maps a cell to the id of its winning trial.
+    """
     won = configurations[configurations["trial"].isin(set(winners.values()))]
     return {trial for seeds in won["seeds"] for trial in seeds}
 
 
 def _row(planned: int, seeds: pd.DataFrame) -> dict[str, object]:
+    """Return the row of one configuration from the rows of its trials; `planned` is the number of seeds it will be trained on."""
     numbers = pd.to_numeric(seeds[PARAM + "seed"], errors="coerce") if PARAM + "seed" in seeds else seeds["trial"]
     seeds = seeds.loc[numbers.sort_values(kind="stable").index]
     done = seeds[can_win(seeds)]

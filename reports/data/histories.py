@@ -1,7 +1,7 @@
-"""Reads what each run recorded epoch by epoch. A search for runs returns only the last value of a metric.
+"""Reads the metrics that each run recorded after every epoch; MLflow's search for runs returns only their last values.
 
-From a database in one query: MLflow's client would ask once per run and metric, ten seconds for 2,000 trials. From a
-server through that client.
+A database is read directly with one SQL query, because MLflow's client sends one query per run and metric, which takes ten
+seconds for 2,000 trials. A tracking server is read through MLflow's client.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _TAGS = table("tags", *map(column, ("run_uuid", "key", "value")))
 
 
 def epochs(tracking_uri: str, client: Any, runs: list[Any], sweep: str) -> pd.DataFrame:
-    """One row per run and epoch: run_id, epoch (from 1), score (percent points, validation), seconds of that epoch.
+    """Return one row per run and epoch: run_id, epoch (from 1), score (percent points, validation split), seconds of that epoch.
 
-    An epoch that was sent twice counts once, with its last value; a value that is missing or not a number is NaN.
+    If a value was recorded twice for an epoch, the later one is kept; missing values are NaN. Raises StoreError if the database
+    cannot be read.
     """
     served = tracking_uri.startswith(("http://", "https://"))
     found = _from_server(client, runs) if served else _from_database(tracking_uri, sweep)
@@ -37,6 +38,10 @@ def epochs(tracking_uri: str, client: Any, runs: list[Any], sweep: str) -> pd.Da
 
 
 def _from_database(tracking_uri: str, sweep: str) -> pd.DataFrame:
+    """Return one row per recorded value (run_id, metric, epoch, value), in the order of recording within an epoch.
+
+    Raises StoreError if the database cannot be read.
+    """
     one, tag = _METRICS.c, _TAGS.c
     of_sweep = select(tag.run_uuid).where(tag.key == keys.SWEEP, tag.value == sweep)
     query = (
@@ -54,6 +59,8 @@ def _from_database(tracking_uri: str, sweep: str) -> pd.DataFrame:
 
 
 def _from_server(client: Any, runs: list[Any]) -> pd.DataFrame:
+    """Return the same columns as `_from_database`, with two requests per run."""
+
     def one(run_id: str, name: str) -> list[tuple[str, str, int, float]]:
         return [(run_id, name, point.step, point.value) for point in client.get_metric_history(run_id, name)]
 

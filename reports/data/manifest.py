@@ -1,7 +1,6 @@
-"""The manifest of a sweep, as read back from its artifact: what was compared, on which data, with which budget.
+"""The manifest of a sweep (`sweep.json`) as typed records: its models, tasks, methods, budget and software versions.
 
-Knows the shape of `sweep.json` and nothing of MLflow. Read from a store that others may have written: every field is
-checked before it is used.
+`parse` checks and converts every field, because a tracking store may contain files that other programs wrote.
 """
 
 from __future__ import annotations
@@ -17,7 +16,11 @@ Record = TypeVar("Record", Budget, Recipe)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """A backbone: `weights` is its fingerprint, `total` the parameters of the pretrained model (100 %)."""
+    """A backbone of the sweep.
+
+    weights: hash of its weight files. source: the name or path that it was loaded from.
+    total: number of parameters of the pretrained model; the report's shares of parameters are relative to it.
+    """
 
     title: str
     weights: str
@@ -27,8 +30,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """A task: sizes in examples; `split` is the fingerprint of texts, labels and split; `majority` is the score of a constant
-    prediction on the test split, percent points; `notes` what a reader must know about the data.
+    """A task of the sweep.
+
+    score: name of the metric by which trials are selected and compared. metrics: all metrics, that one included.
+    split: hash of the texts, the labels and the split.
+    train, validation, test: numbers of examples. test_source: where the test split was taken from.
+    majority: test score of always predicting the training split's most frequent class (in regression: its mean label), percent
+        points; None if unknown.
+    notes: remarks on the data, for readers of the report.
     """
 
     title: str
@@ -45,10 +54,12 @@ class TaskFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """A row of the tables: a method with its fixed settings and the dimensions that were searched for it.
+    """One method row: a method with its fixed settings and its searched hyperparameters.
 
-    `title` tells rows of one method apart by itself, `kind` is that of the method. `ablated`: the method was to be removed from
-    spans of layers; `removable`: it can be.
+    name: the method's name in `trainables/methods`. kind: the method's title, which several rows may share.
+    title: the row's title in tables, unique within the sweep. family: group of methods ("adapter", "low rank", ...).
+    ablated: whether finals are to be evaluated again with the method removed from spans of layers. removable: whether the method
+        supports this.
     """
 
     name: str
@@ -64,7 +75,12 @@ class MethodFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All of `sweep.json`. `reductions` lists how the run was smaller than its space; empty for a full run."""
+    """The content of `sweep.json`; `models`, `tasks` and `methods` are by name or label, in the order of the space.
+
+    reductions: options and events that made the sweep smaller than its space ("--epochs 2"); empty for a full run.
+    command: the command line that started the sweep. commit, dirty: the project's git commit, and whether it had uncommitted
+    changes. earlier_code: (commit, dirty) of the code that ran before the sweep was continued with other code.
+    """
 
     sweep: str
     space: str
@@ -86,7 +102,7 @@ class Manifest:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every cell that the sweep promises, in table order."""
+        """All cells of the sweep, ordered by model, task and method as in the tables."""
         return [
             Cell(model=model, task=task, method=method)
             for model in self.models
@@ -95,7 +111,7 @@ class Manifest:
         ]
 
     def planned_tries(self, label: str) -> int:
-        """Configurations that each cell of this method may try: its budget, or the whole grid when that is smaller."""
+        """Number of configurations that each cell of this method row may try: the budget, or the grid's size if smaller."""
         return int(min(self.budget.trials, grid_size(self.methods[label].searched)))
 
     @property
@@ -104,12 +120,12 @@ class Manifest:
         return any(self.planned_tries(label) > 1 for label in self.methods)
 
     def planned_trials(self, label: str) -> int:
-        """Trials of the search of each cell of this method: every configuration on every search seed."""
+        """Number of search trials in each cell of this method row: configurations times search seeds."""
         return self.planned_tries(label) * self.budget.search_seeds
 
 
 def parse(record: Any) -> Manifest:
-    """Check and convert the JSON of `sweep.json`; raises ValueError naming the field that is missing or wrong."""
+    """Convert the JSON of `sweep.json`; raises ValueError that tells which field is missing or what type is wrong."""
     if not isinstance(record, Mapping):
         raise ValueError("sweep.json: must hold an object")
     try:
@@ -143,7 +159,10 @@ def _manifest(record: Mapping[str, Any]) -> Manifest:
 
 
 def _in_order(record: Mapping[str, Any], part: str, key: str) -> list[tuple[Any, Any]]:
-    """Names and facts in the order of the space, which its resolved form has: a store may have sorted the names."""
+    """Return the (name, facts) pairs of one part of the manifest, in the order of the space.
+
+    The order is taken from the lists under `resolved`, because a store may have sorted the keys of JSON objects.
+    """
     resolved = record.get("resolved", {}).get(part, ())
     order = [each[key] if isinstance(each, Mapping) else each for each in resolved]
     found = list(record[part].items())
@@ -199,6 +218,6 @@ def _dimension(key: str, value: Mapping[str, Any]) -> Dimension:
 
 
 def _known(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """The record from its known fields; another version of the program may have written others."""
+    """Build the record and ignore fields that it does not have: another version of the project may have written those."""
     names = {field.name for field in fields(record)}
     return record(**{key: value for key, value in values.items() if key in names})

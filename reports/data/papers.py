@@ -1,5 +1,6 @@
-"""Published tables of papers, to be shown beside the numbers of a sweep. They are in `paper_tables.json`; a paper is added
-there, without code.
+"""Reads published tables of papers from `paper_tables.json`; the report shows them beside the results of a sweep.
+
+To add a paper, add an entry to that file; no code has to change.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from reports.data.manifest import Manifest, MethodFacts
 from search_spaces.language import Scalar
 
 FILE = Path(__file__).parent / "paper_tables.json"
-EVERY = "*"  # a column's task: the mean over all tasks of the sweep
-SECONDS = "seconds_per_epoch"  # a column's metric beside those of the tasks
+EVERY = "*"  # as the task of a column: the mean over all tasks of the sweep
+SECONDS = "seconds_per_epoch"  # as the metric of a column: training time per epoch instead of a score
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperColumn:
-    """A column of a published table. `task` and `metric`: the scores of a sweep that belong to it; none if `task` is empty."""
+    """A column of a published table. `task` and `metric` name the sweep's scores that are shown in it; none if `task` is ""."""
 
     title: str
     task: str = ""
@@ -30,7 +31,10 @@ class PaperColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperScore:
-    """A published number in the unit of its column, or words in its place; None and "" for an empty cell."""
+    """One entry of a published table: mean and standard deviation in the unit of the column, or text in their place.
+
+    An empty entry has None for both numbers and "" for the text.
+    """
 
     mean: float | None = None
     std: float | None = None
@@ -41,8 +45,9 @@ class PaperScore:
 class PaperRow:
     """A row of a published table.
 
-    method, settings: the method of this project; None for a setting that is searched. percent: share of trained
-    parameters as published. told: the settings in words.
+    method, settings: name and settings of the corresponding method of this project; a setting is None if the paper searched it.
+    percent: published share of trained parameters, in percent; None if the paper prints none.
+    told: the settings as text for the report ("r = 64"). scores: one per column of the table.
     """
 
     title: str
@@ -55,7 +60,11 @@ class PaperRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """A published table. `model`: its name in the paper. `encoder`: its name in a space. `average`: add a column of means."""
+    """A published table.
+
+    model, encoder: the name of its backbone in the paper and in a space.
+    average: whether the report adds a column with the mean over the columns.
+    """
 
     name: str
     title: str
@@ -67,12 +76,15 @@ class PaperTable:
 
     @property
     def has_shares(self) -> bool:
-        """Whether the table has shares of trained parameters."""
+        """Whether any row of the table has a share of trained parameters."""
         return any(row.percent is not None for row in self.rows)
 
     def has(self, row: PaperRow, facts: MethodFacts) -> bool:
-        """Whether a method of a sweep is the one of this row: equal name, and equal settings as far as these are fixed or differ
-        between the table's rows of one method."""
+        """Whether a method row of a sweep corresponds to `row`: the method has the same name and the same settings.
+
+        A setting that the sweep does not fix is ignored if all rows of this method in the table have the same value for it;
+        otherwise the paper must have searched it, too.
+        """
         alike = [other.settings for other in self.rows if other.method == row.method]
         return facts.name == row.method and all(
             facts.fixed.get(key, value if all(other.get(key) == value for other in alike) else None) == value
@@ -82,10 +94,10 @@ class PaperTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """The tables of a paper.
+    """The tables of one paper.
 
-    source: citation. caution: why the numbers may differ from a sweep's even with the same encoder. shares: a remark on
-    its shares of parameters.
+    source: citation for the report. caution: why its numbers may differ from those of a sweep with the same backbone.
+    shares: a remark on its shares of trained parameters; may be "".
     """
 
     source: str
@@ -95,11 +107,13 @@ class Paper:
 
     @property
     def encoders(self) -> dict[str, str]:
-        """The names of the models in the paper by their names in spaces."""
+        """The backbones' names in the paper by their names in a space."""
         return {table.encoder: table.model for table in self.tables}
 
     def models_beside(self, printed: PaperTable, manifest: Manifest) -> list[str]:
-        """The sweep's models that are shown in this table: the table's encoder, else those that no table of the paper has."""
+        """Return the sweep's models to show in this table: the table's own backbone if the sweep has it, else all models of the
+        sweep that do not occur in any table of the paper.
+        """
         if printed.encoder in manifest.models:
             return [printed.encoder]
         return [name for name in manifest.models if name not in self.encoders]
@@ -107,7 +121,7 @@ class Paper:
 
 @cache
 def papers() -> dict[str, Paper]:
-    """Every known paper by the name that a space gives as its `paper`, before the slash."""
+    """Return all papers of `paper_tables.json` by name. A space names its paper as "name" or "name/tables"."""
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: Paper(
@@ -121,12 +135,15 @@ def papers() -> dict[str, Paper]:
 
 
 def paper_of(manifest: Manifest) -> Paper | None:
-    """The paper whose experiment the sweep repeats; None if it repeats none that is known."""
+    """Return the paper whose experiment the sweep repeats; None if the sweep names none or one that is not in the file."""
     return find(manifest.paper)
 
 
 def find(named: str) -> Paper | None:
-    """A paper by the `paper` of a space: its name and, after a slash, the tables to use ("madapter/1,2")."""
+    """Return the paper that a space names in its field `paper`, with only the tables listed after a slash ("madapter/1,2").
+
+    None if there is no paper of that name.
+    """
     name, _, tables = named.partition("/")
     paper = papers().get(name)
     if paper is None or not tables:
@@ -135,7 +152,10 @@ def find(named: str) -> Paper | None:
 
 
 def nominal_percent(manifest: Manifest, label: str) -> str:
-    """The paper's #P of this method with the paper's settings; "" if the sweep repeats no known paper."""
+    """Return the paper's share of trained parameters ("#P") for a method row as text: "2.0 % at r = 64".
+
+    "" if the sweep does not repeat a paper of the file, or the paper has no share for this method.
+    """
     paper = find(manifest.paper.partition("/")[0])
     for printed in paper.tables if paper else ():
         for row in printed.rows:

@@ -1,4 +1,4 @@
-"""What each cell of a sweep has spent: numbers of trials by state, epochs and hours, search and finals apart."""
+"""Counts the trials by state, the epochs and the hours of training of each cell, separately for search and finals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from search_spaces.language import Cell
 
 
 def spending(sweep: StoredSweep) -> pd.DataFrame:
-    """One row per cell of the manifest; the columns are those of tables/budget.csv."""
+    """Return one row per cell of the manifest, with the columns of the report's `tables/budget.csv`."""
     groups = by_cell(sweep.manifest, sweep.trials)
     return pd.DataFrame([_spent(sweep, cell, trials) for cell, trials in groups.items()])
 
 
 def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, object]:
+    """Return the row of one cell. Epochs and hours leave out trials whose results were taken from another sweep.
+
+    "final_hours" includes the finals of former winners, which "finals" does not count.
+    """
     search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
     retrained = trials[trials["phase"] != "search"]
     states = search["state"].value_counts()
@@ -41,5 +45,5 @@ def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, ob
 
 
 def _not_cached(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials that were trained by this sweep, not taken from an earlier one."""
+    """Return the trials that this sweep trained itself instead of taking their results from another sweep."""
     return trials[~trials["cached"].astype(bool)]

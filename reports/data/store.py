@@ -1,6 +1,6 @@
-"""Reads one sweep out of MLflow completely. The only file of this package that imports mlflow.
+"""Reads one sweep from its MLflow tracking store into a `StoredSweep`. No other module of this package imports mlflow.
 
-Never writes. Names of tags and metrics are those of `search_spaces/keys.py`.
+Nothing is written to the store. The names of tags, metrics and artifacts are defined in `search_spaces/keys.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 PAGE = 1000
-_QUIET = {  # a missing server is an answer within seconds, and reading sends no telemetry
+_QUIET = {  # few retries, so that a missing server is an error within seconds; no telemetry and no progress bars
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,7 +42,7 @@ _QUIET = {  # a missing server is an answer within seconds, and reading sends no
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions of one final on the test split, and the labels: class indices or values, [n] each."""
+    """Predictions of one final and the true labels of the n test examples, [n] each: class indices, or values in regression."""
 
     predicted: np.ndarray
     labels: np.ndarray
@@ -50,13 +50,16 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared and cached by identity
 class StoredSweep:
-    """One sweep, read completely.
+    """All that the tracking store holds about one sweep.
 
-    `trials` has one row per trial of a cell in the manifest, columns as in `reports/data/trial_table.py`; `epochs` one row per
-    run and epoch, as in `reports/data/histories.py`. `winners` maps a cell ("model/task/label") to a trial id. `predictions`
-    maps the run id of a final to its predictions, `ablations` to its scores without spans of layers, where these were stored.
-    `tracking_uri` and `command` carry no credentials. `curtailed` is the time budget that ended the searches ("40h"), empty when
-    none did; `manifest.reductions` says so, too.
+    trials: one row per trial of a cell in the manifest; `reports/data/trial_table.py` lists the columns.
+    epochs: one row per MLflow run and epoch; `reports.data.histories.epochs` lists the columns.
+    winners: trial id of the winner by cell ("model/task/label"); cells without a winner are missing.
+    predictions: by MLflow run id of the final; finals without stored predictions are missing.
+    ablations: validation scores with the method removed from spans of layers, by run id of the final, where stored.
+    run_id: id of the sweep's own MLflow run.
+    command: the command line that continues or repeats the sweep. It and `tracking_uri` have their credentials removed.
+    curtailed: the time budget that ended the searches early ("40h"), "" if none did; `manifest.reductions` lists it, too.
     """
 
     manifest: Manifest
@@ -72,9 +75,10 @@ class StoredSweep:
 
 
 def find(tracking_uri: str, space: str = "", sweep: str = "") -> str:
-    """Id of the sweep that is meant: the named one, else the newest of the space, else the newest of all.
+    """Return the id of the sweep to report: `sweep` if given, else the newest sweep of `space`, else the newest of the store.
 
-    Raises ValueError naming the nearest known names, StoreError when the store cannot be read or holds no sweep.
+    Raises ValueError for an unknown space or sweep, with the most similar known names, and StoreError when the store cannot be
+    read or contains no sweep.
     """
     with _client(tracking_uri) as client:
         runs = _sweep_runs(client)
@@ -91,7 +95,7 @@ def find(tracking_uri: str, space: str = "", sweep: str = "") -> str:
 
 
 def read(tracking_uri: str, sweep: str) -> StoredSweep:
-    """Read a sweep; raises ValueError when there is none of that id, StoreError when it cannot be read."""
+    """Read the sweep with this id. Raises ValueError if the store has no such sweep, StoreError if it cannot be read."""
     with _client(tracking_uri) as client:
         runs = _sweep_runs(client)
         found = [run for run, _ in runs if run.data.tags.get(keys.SWEEP) == sweep]
@@ -99,7 +103,7 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
             raise ValueError(
                 f"sweep {sweep!r} is not in this store: {nearest(sweep, {_sweep_id(run) for run, _ in runs})}"
             )
-        # A retried request can leave a second run of the same sweep behind; the newest one is kept up to date.
+        # A request that MLflow's client retried can have created two runs of one sweep; the sweep writes to the newest.
         run = found[0]
         manifest = _with_events(_manifest(client, run), run)
         experiments = [run.info.experiment_id]
@@ -126,10 +130,10 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
 
 @contextmanager
 def _client(tracking_uri: str) -> Iterator[Any]:
-    """An MLflow client for an address that was checked; errors of MLflow become a StoreError."""
+    """Check the address and yield an MLflow client for it; errors of MLflow inside the block are raised as StoreError."""
     store_address.check(tracking_uri)
     with changed(unless_set(_QUIET)):
-        # Takes two seconds, and --help should not.
+        # These imports take two seconds, so they are not at the top of the file: --help does not need them.
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
         from sqlalchemy.exc import SQLAlchemyError
@@ -143,7 +147,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
             SQLAlchemyError,
             OSError,
             ImportError,
-        ) as error:  # ImportError: no driver of that database
+        ) as error:  # ImportError: the driver of the database is not installed
             raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
 
 
@@ -152,7 +156,7 @@ def _sweep_id(run: Any) -> str:
 
 
 def _sweep_runs(client: Any) -> list[tuple[Any, str]]:
-    """Every sweep's run with the name of its experiment (= space), newest first."""
+    """Return (MLflow run, space) of every sweep in the store, newest first. The space is the name of the MLflow experiment."""
     names: dict[str, str] = {}
     token = None
     while token != "":
@@ -165,7 +169,10 @@ def _sweep_runs(client: Any) -> list[tuple[Any, str]]:
 
 
 def _search(client: Any, experiments: list[str], tag: str, value: str, sweep: str = "") -> list[Any]:
-    """All runs with that tag, page by page, oldest first."""
+    """Return all runs whose `tag` has this value, oldest first, only those of `sweep` if given.
+
+    Raises ValueError for a sweep id with a quotation mark, which would end the string in MLflow's filter.
+    """
     if "'" in sweep:
         raise ValueError(f"sweep {sweep!r}: an id holds no quotation marks")
     query = f"tags.`{tag}` = '{value}'" + (f" and tags.`{keys.SWEEP}` = '{sweep}'" if sweep else "")
@@ -181,6 +188,7 @@ def _search(client: Any, experiments: list[str], tag: str, value: str, sweep: st
 
 
 def _manifest(client: Any, run: Any) -> Manifest:
+    """Download and parse the manifest of the sweep that has this run; raises StoreError if it is not valid."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = client.download_artifacts(run.info.run_id, keys.SWEEP_FILE, folder)
@@ -190,7 +198,9 @@ def _manifest(client: Any, run: Any) -> Manifest:
 
 
 def _with_events(manifest: Manifest, run: Any) -> Manifest:
-    """The manifest whose `reductions` also name what happened while the sweep ran."""
+    """Return the manifest with two events of the sweep added to `reductions`: a time budget that ended the searches, and
+    searches that were resumed after it.
+    """
     tags, reductions = run.data.tags, list(manifest.reductions)
     if tags.get(keys.CURTAILED):
         reductions.append(f"--budget {tags[keys.CURTAILED]} ended the searches early")
@@ -202,24 +212,28 @@ def _with_events(manifest: Manifest, run: Any) -> Manifest:
 
 
 def _seconds(runs: list[Any], epochs: pd.DataFrame) -> dict[str, tuple[float, int]]:
-    """Training seconds and number of epochs of each run."""
+    """Return (training time in seconds, number of epochs with a recorded time) by run id."""
     timed = epochs.dropna(subset="seconds").groupby("run_id")["seconds"].agg(["sum", "size"])
     spent = {str(run): (float(total), int(number)) for run, total, number in timed.itertuples()}
     return {run.info.run_id: spent.get(run.info.run_id, (0.0, 0)) for run in runs}
 
 
 def _finals(runs: list[Any]) -> list[Any]:
-    """The finals that are done."""
+    """Return the runs of finals that ended with the state DONE."""
     return [run for run in runs if (run.data.tags.get(keys.PHASE), run.data.tags.get(keys.STATE)) == ("final", "DONE")]
 
 
 def _is_ablated(manifest: Manifest, run: Any) -> bool:
+    """Whether the run's method was to be removed from spans of layers after training, and can be."""
     facts = manifest.methods.get(run.data.tags.get(keys.METHOD, ""))
     return facts is not None and facts.ablated and facts.removable
 
 
 def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answer]) -> dict[str, Answer]:
-    """An artifact of each run by the run's id; one that is missing or damaged is left out, and the report says so."""
+    """Download the artifact `name` of each run and return what `parse` makes of its text, by run id.
+
+    Missing and damaged artifacts are left out; the report mentions them.
+    """
     from mlflow.exceptions import MlflowException
 
     def one(run: Any) -> Answer | None:
@@ -237,7 +251,7 @@ def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answe
 
 
 def parse_predictions(text: str) -> Predictions:
-    """Check and convert the JSON of a final's predictions; raises ValueError for anything else."""
+    """Convert the JSON of a final's predictions; raises ValueError unless it has equally many finite predictions and labels."""
     try:
         record = json.loads(text)
         predicted, labels = (np.asarray(record[name], dtype=float) for name in ("predictions", "labels"))
@@ -249,7 +263,7 @@ def parse_predictions(text: str) -> Predictions:
 
 
 def parse_ablation(text: str) -> Ablation:
-    """Check and convert the JSON of a final's ablation; raises ValueError for anything else."""
+    """Convert the JSON of a final's ablation; raises ValueError unless every span of layers has a finite score."""
     try:
         found = Ablation.from_json(json.loads(text))
     except (KeyError, TypeError, AttributeError) as error:
@@ -266,6 +280,7 @@ def parse_ablation(text: str) -> Ablation:
 
 
 def _winners(cells: list[Any]) -> dict[str, str]:
+    """Return the winner's trial id by cell, from the runs of the cells; cells without a winner are left out."""
     return {
         run.data.tags.get(keys.CELL, ""): run.data.tags[keys.WINNER] for run in cells if run.data.tags.get(keys.WINNER)
     }

@@ -1,6 +1,6 @@
-"""Checks that there is a readable tracking store at an address, before MLflow opens it.
+"""Checks that a readable tracking store exists at an address, before MLflow opens it.
 
-MLflow creates an empty database where it finds none; a report only reads, so a missing file is an error here.
+MLflow would create an empty database if the file does not exist; a report must not create one, so this is an error here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class StoreError(Exception):
 
 
 def check(uri: str) -> None:
-    """Raise ValueError for an address that no tracking store has, StoreError when nothing answers there."""
+    """Raise ValueError for an address that is not valid for a tracking store, StoreError if no store can be read there."""
     scheme = check_uri(uri).partition("://")[0].lower()
     if scheme == "sqlite":
         _check_file(sqlite_path(uri))
@@ -28,6 +28,7 @@ def check(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
+    """Raise StoreError unless the file is an SQLite database with MLflow's table of experiments."""
     if not path.is_file():
         raise StoreError(f"there is no tracking store at {path}: no such file")
     try:
@@ -40,7 +41,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_server(uri: str) -> None:
-    """One short attempt of our own: MLflow's client would repeat its attempts for minutes."""
+    """Raise StoreError unless a connection opens within 5 seconds; MLflow's client would try again for minutes."""
     parts = urlsplit(uri)
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -1,10 +1,14 @@
-"""The one tidy table of a sweep: a row per trial, from MLflow's runs, without knowing MLflow.
+"""Makes the table of trials of a sweep, one row per trial, from MLflow's run objects (this module does not import mlflow).
 
-Columns: run_id, cell ("model/task/label"), model, task, method (label), trial, phase, state, reason; cached, collapsed,
-diverged (truth values); best_score (percent points, validation split), best_epoch, epochs, seconds (summed over epochs),
-memory_mib (peak), saved_bytes (of what a final keeps); weights, module, trained, total, stored (parameters); hyperparameters as
-`param.*` (texts, as MLflow keeps them); scores on the test split as `test.*` (percent points, finals only). What is missing is
-NaN.
+Columns (missing numbers are NaN):
+run_id: id of the MLflow run. trial: trial id. cell: "model/task/label". model, task, method: its parts; method is the label.
+phase: "search", "final", or "replaced" for a final of a former winner. state, reason: how the trial ended, and why.
+cached: the result was taken from another sweep. collapsed, diverged (the loss was not finite): True or False.
+best_score: best validation score over epochs, percent points. best_epoch: its epoch. epochs: number of epochs trained.
+seconds: training time, summed over epochs. memory_mib: peak memory, MiB.
+saved_bytes: size of the file with the parameters of the best epoch, in bytes.
+weights, module, trained, total: parameter counts (`search_spaces.records.Counts`). stored: count of numbers in that file.
+param.*: hyperparameters, as the texts that MLflow stores. test.*: scores on the test split, percent points, finals only.
 """
 
 from __future__ import annotations
@@ -41,7 +45,11 @@ _BASE = (
 
 
 def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple[float, int]]) -> pd.DataFrame:
-    """The table of these runs in the manifest's order; `seconds` maps a run's id to its training time and epochs."""
+    """Return the table of the trials that have these runs, ordered by cell as in the manifest, search before finals.
+
+    `seconds` maps a run id to (training time in seconds, number of epochs). Runs of cells that the manifest does not have are
+    left out with a warning.
+    """
     order = {str(cell): position for position, cell in enumerate(manifest.cells)}
     rows = [_row(run, *seconds[run.info.run_id]) for run in runs]
     table = pd.DataFrame(rows, columns=_columns(manifest, rows))
@@ -49,7 +57,7 @@ def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple
     if unknown.any():
         logging.getLogger(__name__).warning("%d trials of cells outside the manifest are left out", unknown.sum())
     table = table[~unknown]
-    # Of two runs of one trial (a retried request, a run orphaned by a crash) the one that ended counts, else the newest.
+    # A trial has two runs after a retried request or a crash: the one that ended is kept, else the newest.
     table = table.assign(ended=table["state"].isin(END_STATES), order=table["cell"].map(order))
     table = table.sort_values(["ended", "started"], kind="stable").drop_duplicates(["cell", "trial"], keep="last")
     table = table.sort_values(["order", "phase", "started", "trial"], ascending=[True, False, True, True])
@@ -57,13 +65,13 @@ def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple
 
 
 def by_cell(manifest: Manifest, trials: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
-    """The rows of every cell of the manifest, in table order; no rows for a cell without trials."""
+    """Split the table of trials by cell, in the order of the manifest; a cell without trials gets an empty table."""
     groups = {str(cell): rows for cell, rows in trials.groupby("cell", sort=False)}
     return {cell: groups.get(str(cell), trials.iloc[:0]) for cell in manifest.cells}
 
 
 def _columns(manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
-    """Column names in a fixed order, those of an empty table too."""
+    """Return the column names in a fixed order; an empty table has the same ones, apart from hyperparameters."""
     metrics = {keys.TEST + metric for task in manifest.tasks.values() for metric in (task.score, *task.metrics)}
     found = {name for row in rows for name in row}
     params = sorted(name for name in found if name.startswith(PARAM))
@@ -72,9 +80,9 @@ def _columns(manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
-    """One trial's run as one row; numbers that are missing are NaN."""
+    """Return the row of one trial from its MLflow run; missing numbers are NaN."""
     tags, metrics = run.data.tags, run.data.metrics
-    # From the end: a model may be a path.
+    # Split from the end, because a model may be a path that contains slashes.
     model, task, method = ["", "", *tags.get(keys.CELL, "").rsplit("/", 2)][-3:]
     row = {
         "run_id": run.info.run_id,

@@ -1,6 +1,6 @@
-"""Turns the Markdown of the report into HTML: tables that can be sorted, figures in place, no link that leaves the page.
+"""Converts the report's Markdown to HTML with sortable tables and embedded figures, by editing the tokens of markdown-it.
 
-Knows the Markdown of this package and markdown-it's tokens. Raw HTML in the Markdown is shown as text.
+Links are replaced by their text, so that no link leaves the page. HTML in the Markdown is shown as text.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from reports.page import vector
 
 _NUMBER = re.compile(r"(?:[<>] )?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.-])")
 _FIGURE = re.compile(r"figures/([^/]+)\.png")
-_SHORT = 24  # characters of a name that is not broken over lines
+_SHORT = 24  # table entries up to this many characters are not broken over lines
 _SIDES = {"text-align:right": "right", "text-align:left": "left"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """`headings`: (id, HTML of the text) of the sections."""
+    """The content of the page. `headings` has (id of the element, HTML of the heading's text) for each section."""
 
     html: str
     headings: tuple[tuple[str, str], ...]
 
 
 def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
-    """Render the report's Markdown; `figures` as in `reports.page.document.page`."""
+    """Convert the report's Markdown to HTML. `figures` maps the name of a figure, without folder and suffix, to its SVG text."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = _with_figures(reader.parse(markdown), figures)
     _prepare_tables(tokens)
@@ -39,13 +39,18 @@ def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
 
 
 def number_in(text: str) -> float | None:
-    """The number at the beginning of a cell, the key for sorting: 1,020,000 of "1,020,000 (2.1 %)", 86.5 of "86.50 ± 0.50 ≈"."""
+    """Return the number at the start of a table entry, by which the column is sorted: 1020000 for "1,020,000 (2.1 %)".
+
+    A leading "<" or ">" is ignored. None if the entry does not start with a number.
+    """
     found = _NUMBER.match(text)
     return float(found[1].replace(",", "").replace("−", "-")) if found else None
 
 
 def _with_figures(tokens: Sequence[Token], figures: Mapping[str, str]) -> list[Token]:
-    """Replace paragraphs of figures by the figures themselves, and other pictures and links by their text."""
+    """Replace paragraphs with images by figures with embedded SVG, other images by their alternative text, and links by their
+    text.
+    """
     found: list[Token] = []
     for token in tokens:
         if token.type != "inline":
@@ -62,6 +67,7 @@ def _with_figures(tokens: Sequence[Token], figures: Mapping[str, str]) -> list[T
 
 
 def _without_ends_of_figures(tokens: Sequence[Token]) -> list[Token]:
+    """Remove the closing tags of paragraphs that `_with_figures` replaced by figures."""
     pairs = zip([None, *tokens], tokens, strict=False)
     return [
         token
@@ -71,7 +77,7 @@ def _without_ends_of_figures(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _figure(image: Token, figures: Mapping[str, str]) -> str:
-    """The figure's SVG with its caption; the caption alone for an unknown figure."""
+    """Return the HTML of a figure with its caption; the caption alone if `figures` does not have the image."""
     named = _FIGURE.fullmatch(str(image.attrs.get("src", "")))
     caption = escape(image.content)
     if named is None or named[1] not in figures:
@@ -89,7 +95,11 @@ def _raw(html: str) -> Token:
 
 
 def _prepare_tables(tokens: list[Token]) -> None:
-    """Rewrite a table: classes instead of styles, header buttons and numbers for sorting, a box in which wide tables scroll."""
+    """Edit the tokens of all tables in place.
+
+    Alignment is set by classes instead of styles, header cells get buttons for sorting, entries get the number to sort by as an
+    attribute, and each table is put into a box in which it scrolls if it is too wide.
+    """
     for position, token in enumerate(tokens):
         if token.type in ("th_open", "td_open"):
             token.attrs = {"class": _SIDES.get(str(token.attrs.get("style", "")), "left")}
@@ -111,6 +121,7 @@ def _prepare_tables(tokens: list[Token]) -> None:
 
 
 def _make_button(inline: Token, header: Token) -> None:
+    """Put the text of a header cell into a button, which the page's script uses for sorting."""
     header.attrs |= {"scope": "col", "aria-sort": "none"}
     start, end = Token("html_inline", "", 0, content='<button type="button">'), Token("html_inline", "", 0)
     end.content = "</button>"
@@ -118,7 +129,7 @@ def _make_button(inline: Token, header: Token) -> None:
 
 
 def _set_feet(tokens: list[Token]) -> None:
-    """Move last rows with an emphasised first cell (a sum, a baseline) into the table's foot, which sorting leaves in place."""
+    """Move the last rows whose first entry is italic (a sum, a baseline) to the table's footer, which is not sorted."""
     for position in reversed([i for i, token in enumerate(tokens) if token.type == "tbody_close"]):
         start = position
         while (row := _row_start(tokens, start)) is not None and _emphasised(tokens[row + 2]):
@@ -129,19 +140,20 @@ def _set_feet(tokens: list[Token]) -> None:
 
 
 def _row_start(tokens: Sequence[Token], end: int) -> int | None:
-    """Position of the row that ends before `end`; None when there is none."""
+    """Return the index of the token that opens the row that ends right before `end`; None if no row ends there."""
     if tokens[end - 1].type != "tr_close":
         return None
     return next(i for i in range(end - 1, -1, -1) if tokens[i].type == "tr_open")
 
 
 def _emphasised(cell: Token) -> bool:
+    """Whether the whole text of the cell is italic."""
     children = [child for child in cell.children or () if child.content or child.type != "text"]
     return len(children) > 2 and children[0].type == "em_open" and children[-1].type == "em_close"
 
 
 def _number_headings(tokens: Sequence[Token], reader: MarkdownIt) -> tuple[tuple[str, str], ...]:
-    """Give the sections ids, and return (id, heading) for the table of contents."""
+    """Give each heading of level 2 an id, and return (id, HTML of the heading's text) for the table of contents."""
     found: list[tuple[str, str]] = []
     for position, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
@@ -152,4 +164,5 @@ def _number_headings(tokens: Sequence[Token], reader: MarkdownIt) -> tuple[tuple
 
 
 def _plain(inline: Token) -> str:
+    """Return the text of a cell without markup."""
     return "".join(child.content for child in inline.children or () if child.type in ("text", "code_inline")).strip()

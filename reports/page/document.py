@@ -1,7 +1,7 @@
-"""Builds summary.html: the Markdown of summary.md and the figures as one file without references to others.
+"""Builds summary.html: the content of summary.md and the figures in one file that refers to no other file.
 
-The page loads nothing and runs nothing but its own script and style sheet, which its content policy knows by their hashes.
-No element carries a style of its own: the policy would refuse it.
+The page's Content-Security-Policy allows only its own script and style sheet, by their hashes. Elements therefore have no style
+attributes, which browsers would ignore under this policy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def page(title: str, markdown: str, figures: Mapping[str, str]) -> str:
-    """The whole page. `figures` maps the name of a figure's file, without folder and ending, to the text of its SVG."""
+    """Return the HTML of the page. `figures` maps the name of a figure's file, without folder and suffix, to its SVG text."""
     style = (HERE / "page.css").read_text(encoding="utf-8") + vector.dark_rules()
     script = (HERE / "page.js").read_text(encoding="utf-8")
     body = body_of(markdown, figures)
@@ -45,6 +45,7 @@ def page(title: str, markdown: str, figures: Mapping[str, str]) -> str:
 
 
 def _policy(style: str, script: str) -> str:
+    """Return the Content-Security-Policy that allows this style sheet and this script, and nothing else."""
     rules = ("default-src 'none'", f"style-src '{_hash(style)}'", f"script-src '{_hash(script)}'")
     return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
 
@@ -54,5 +55,6 @@ def _hash(text: str) -> str:
 
 
 def _contents(body: Body) -> str:
+    """Return the table of contents as HTML, with links to the sections; "" without sections."""
     links = "\n".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in body.headings)
     return f'<nav aria-label="Contents"><ul>\n{links}\n</ul></nav>' if links else ""

@@ -1,4 +1,4 @@
-"""The commands that repeat one cell, derived from the command of its sweep."""
+"""Derives from the command line of a sweep the command lines that repeat one of its cells."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ NARROWED = ("--models", "--tasks", "--methods", "--report", "--budget")
 
 
 def cell_command(command: str, cell: Cell) -> str:
-    """The sweep's command for this cell alone, "" when it is not known or no shell could read it.
+    """Return the command line that runs the sweep for this cell alone; "" if the sweep's command is unknown or not valid.
 
-    Its report goes to a folder of its own.
-    Without the sweep's time budget, which would end another search at another moment.
-    A cell is searched in the same way whatever stands beside it, and a trial found under the same --out is not trained again.
+    The search is the same as in the sweep, because it does not depend on other cells. Trials whose results are found in the
+    folder --out are not trained again. The sweep's time budget is left out, because it would end the search at another point.
+    The report goes to a separate folder.
     """
     words = _words(command)
     if not words:
@@ -26,7 +26,7 @@ def cell_command(command: str, cell: Cell) -> str:
 
 
 def finals_command(command: str, sweep: str, cell: Cell) -> str:
-    """The command that trains the finals of this cell once more; "" if the sweep's command is not known."""
+    """Return the command line that trains the finals of this cell again; "" if the sweep's command is unknown or not valid."""
     words = _words(command)
     if not words:
         return ""
@@ -35,13 +35,15 @@ def finals_command(command: str, sweep: str, cell: Cell) -> str:
 
 
 def _words(command: str) -> list[str]:
+    """Split the command line into words; an empty list if its quotation marks are not balanced."""
     try:
         return shlex.split(command)
-    except ValueError:  # a store may hold any text
+    except ValueError:  # the text comes from a store to which other programs may write
         return []
 
 
 def _value(words: Sequence[str], option: str) -> str:
+    """Return the value of the option ("--out X" or "--out=X"); "" if it is not given."""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word == option:
             return after
@@ -51,6 +53,7 @@ def _value(words: Sequence[str], option: str) -> str:
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the words without these options and their values."""
     kept, skip = [], False
     for word in words:
         if skip:

@@ -1,4 +1,4 @@
-"""Writes CSV files without texts that a spreadsheet program would run as formulas."""
+"""Writes CSV files in which no text can be run as a formula by a spreadsheet program."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 
 # A cell that starts with one of these is a formula, or can become one, in spreadsheet programs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# Counts, which pandas turns into decimal numbers as soon as one is missing.
+# Columns with integers, which pandas converts to floats if a value is missing.
 _WHOLE = ("weights", "module", "trained", "total", "stored", "bytes", "saved_bytes", "epochs", "best_epoch", "ties")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write the table as UTF-8 CSV; texts that could be formulas get an apostrophe in front, numbers stay numbers."""
+    """Write the table as a UTF-8 CSV file; texts and column names that could be formulas are prefixed with an apostrophe."""
     safe = table.rename(columns=escape_formula)
     safe = safe.astype({name: "Int64" for name in _WHOLE if name in safe})
     for position in range(safe.shape[1]):
         column = safe.iloc[:, position]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
             safe.isetitem(position, column.map(escape_formula))
-    # A carriage return inside a text is not among the signs that make pandas quote it, and would end the line.
+    # All texts are quoted: pandas would not quote one because of a carriage return, which would then end the line.
     safe.to_csv(path, index=False, lineterminator="\n", encoding="utf-8", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def escape_formula(value: object) -> object:
-    """Return the value, with an apostrophe in front of a text that a spreadsheet would run as a formula."""
+    """Return the value, prefixed with an apostrophe if it is a text that a spreadsheet program could run as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,8 +1,7 @@
-"""A table that is defined once and rendered as Markdown for the summary and as LaTeX for a paper.
+"""A table that is defined once and rendered both as Markdown for the summary and as LaTeX for a paper.
 
-Cells are foreign text, which is escaped, or `Markup` of our own: text escaped for Markdown with `**bold**` and `*italic*`
-around whole pieces. LaTeX is made from the same cells; tables need the packages booktabs and textcomp, and compile with any
-engine.
+An entry of a table is `Markup` (escaped text, parts of which may be `**bold**` or `*italic*`), or any other value, whose text is
+escaped. The LaTeX needs the packages booktabs, textcomp and amssymb and compiles with any engine.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`align` has one letter per column, l or r. Cells that are not Markup are escaped. The caption is printed in LaTeX only."""
+    """A table; `align` has one letter per column, l (left) or r (right). The caption appears in LaTeX only."""
 
     header: Sequence[object]
     rows: Sequence[Sequence[object]]
@@ -57,11 +56,12 @@ class Table:
         assert all(len(row) == len(self.header) == len(self.align) for row in self.rows), "as many cells as columns"
 
     def markdown(self) -> str:
+        """Return the table as Markdown with pipes, without the caption."""
         rules = [{"l": ":---", "r": "---:"}[letter] for letter in self.align]
         return "\n".join([_line(self.header), "| " + " | ".join(rules) + " |", *map(_line, self.rows)])
 
     def latex(self, label: str) -> str:
-        """A table environment of its own, to be included with \\input."""
+        """Return the table as a LaTeX table environment with the label "tab:LABEL", to be included with \\input."""
         lines = [
             "% Needs the packages booktabs, textcomp and amssymb.",
             r"\begin{table}",
@@ -88,7 +88,7 @@ def _row(cells: Sequence[object]) -> str:
 
 
 def _tex(markup: Markup) -> str:
-    """Markup in LaTeX: bold and italic pieces kept, everything else as the text that Markdown would show."""
+    """Convert Markup to LaTeX: keep bold and italic parts, and escape the text that Markdown would show."""
     parts, end = [], 0
     for found in _STYLED.finditer(markup):
         if found.start() and markup[found.start() - 1] == "\\":
@@ -100,5 +100,6 @@ def _tex(markup: Markup) -> str:
 
 
 def _plain(text: str) -> str:
+    """Undo the escaping for Markdown and HTML, and escape the text for LaTeX instead."""
     shown = html.unescape(_ESCAPED.sub(r"\1", text))
     return "".join(_SPECIAL.get(sign) or _SIGNS.get(sign) or sign for sign in shown)

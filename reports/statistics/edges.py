@@ -1,6 +1,6 @@
-"""Finds winning values at the end of a searched range or list of choices; the best value may then be outside.
+"""Tells whether a winner's hyperparameter is at the edge of its searched range or list of choices.
 
-Pure functions of a dimension and a value.
+If it is, the best value may lie outside of what was searched.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Literal
 
 from search_spaces.language import Choice, Dimension, Range
 
-MARGIN = 0.05  # of a range's width (of its logarithm, where it is searched in logarithms)
-MIN_CHOICES = 3  # of two choices one is always at the edge
+MARGIN = 0.05  # values closer to an end than this share of the range are at its edge (log scale for log ranges)
+MIN_CHOICES = 3  # lists with fewer choices have no inner value, so that every value would be at the edge
 
 Edge = Literal["", "lowest", "highest"]
 
 
 def edge(dimension: Dimension, value: object) -> Edge:
-    """The end of the dimension that the value is at; "" for neither and for values that have no order."""
+    """Return at which end of the searched range or list the value is; "" if at neither, or if the values are not numbers."""
     number = as_number(value)
     if number is None:
         return ""
@@ -25,7 +25,7 @@ def edge(dimension: Dimension, value: object) -> Edge:
 
 
 def as_number(value: object) -> float | None:
-    """The value as a number, from MLflow's text as well; None for words, booleans and infinite or missing numbers."""
+    """Convert a number or its text to float; None for other text, booleans, NaN and infinite numbers."""
     if isinstance(value, bool):
         return None
     try:

@@ -1,11 +1,11 @@
-"""Estimates the best score that a search of k configurations is expected to find, from the scores of all N that were tried.
+"""Estimates the best score that a search of k configurations is expected to find, from the scores v of all N that were tried.
 
     E[best of k] = sum_j v_(j) C(j - 1, k - 1) / C(N, k)        v_(1) <= ... <= v_(N)
 
-The mean over all subsets of k of the N configurations. After Dodge et al. 2019 ("Show Your Work"), who draw with replacement,
-which understates the end of the curve (Tang et al. 2020, "Showing Your Work Doesn't Always Work"); exact where a grid was
-enumerated.
-Configurations are treated as interchangeable, although TPE proposes later ones from earlier ones.
+This is the mean of the best score over all subsets of k of the N configurations. Dodge et al. 2019 ("Show Your Work") introduced
+the curve; they draw with replacement, which underestimates its end (Tang et al. 2020, "Showing Your Work Doesn't Always Work").
+Where all points of a grid were tried, the value is exact. Configurations are treated as exchangeable, although TPE proposes later
+ones from the results of earlier ones.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import pandas as pd
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 
-TOLERANCE = 1e-9  # percent points; a lead must exceed a gain by more than rounding
+TOLERANCE = 1e-9  # percent points; a lead must exceed a gain by more than this, so that rounding errors do not decide
 
 
 def curves(configurations: pd.DataFrame) -> Mapping[Cell, list[float]]:
-    """E[best of k] of every cell in which a configuration has ended with a score, percent points of the validation split.
+    """Return E[best of k], k = 1 ... N, of every cell in which a configuration ended with a score (validation, percent points).
 
-    `configurations`: as in `reports.data.configurations`. One that ASHA or a time budget stopped counts with its best epoch, one
-    without a score with the lowest score of its model and task.
+    `configurations` is the table of `reports.data.configurations.configurations`. A configuration that ASHA or a time budget
+    stopped counts with its best score up to then; one without a score counts with the lowest score of its model and task.
     """
     search = configurations[configurations["state"].isin(END_STATES)]
     lowest = search.groupby(["model", "task"])["best_score"].min()
     found = {}
     for name, tries in search.groupby("cell", sort=False):
-        model, task, method = str(name).rsplit("/", 2)  # a model may be a path
+        model, task, method = str(name).rsplit("/", 2)  # from the end: a model may be a path with slashes
         if tries["best_score"].notna().any():
             scores = tries["best_score"].fillna(lowest[model, task])
             found[Cell(model=model, task=task, method=method)] = expected_best([float(score) for score in scores])
@@ -41,7 +41,7 @@ def curves(configurations: pd.DataFrame) -> Mapping[Cell, list[float]]:
 
 
 def expected_best(scores: Sequence[float]) -> list[float]:
-    """E[best of k] for k = 1 ... N, in the unit of the scores; the last one is the best of all."""
+    """Return E[best of k] for k = 1 ... N, where N is the number of scores; the last value is the highest score."""
     ranked = np.sort(np.asarray(scores, dtype=float))
     ranks = np.arange(1, len(ranked) + 1)
     probabilities = np.full(len(ranked), 1 / max(len(ranked), 1))
@@ -55,12 +55,12 @@ def expected_best(scores: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class LeadStability:
-    """The leading method of a column by validation score, and whether more search could replace it.
+    """How far one method leads on one model and task by validation score, and how much the others still gained from search.
 
-    lead: the first method's distance to the second, percent points.
-    largest_gain: the most that any other method gained from the second half of its configurations, percent points.
+    lead: best score of the first method minus that of the second, percent points.
+    largest_gain: largest increase of another method's expected best score from half to all of its configurations, percent points.
     order_after_half: the methods by expected best score after half of their configurations, best first.
-    order_after_all: the same after all of them.
+    order_after_all: the methods by best score after all of their configurations, best first.
     """
 
     lead: float
@@ -70,13 +70,16 @@ class LeadStability:
 
     @property
     def stable(self) -> bool:
-        """Whether no other method would overtake the leader by gaining once more what it gained from the second half."""
+        """Whether the same method leads after half and after all configurations, by more than the largest gain of another one."""
         same_leader = self.order_after_half[0] == self.order_after_all[0]
         return self.largest_gain < self.lead - TOLERANCE and same_leader
 
 
 def lead_stability(curves: Mapping[str, Sequence[float]]) -> LeadStability | None:
-    """Of a column's curves E[best of k] by method; None with fewer than two methods or two configurations of each."""
+    """Compute how stable the lead is, from the curves E[best of k] of the methods of one model and task, by label.
+
+    None with fewer than two methods, or if any method has fewer than two configurations.
+    """
     if len(curves) < 2 or min(map(len, curves.values())) < 2:
         return None
     half = {name: curve[ceil(len(curve) / 2) - 1] for name, curve in curves.items()}

@@ -1,10 +1,12 @@
-"""Scores under resampled test examples: the metric itself is computed anew for every draw, as is right for correlations.
+"""Paired bootstrap over test examples: computes the scores of all finals of a task for every resample of the examples.
 
-A draw is a vector of how often each example occurs. The same draws serve every method and seed of a task, which keeps the
-comparison paired. All formulas are sums over examples, so that all draws are a few matrix products.
+A resample is a vector with the number of times that each example was drawn. All methods and seeds of a task use the same
+resamples, so that their scores are paired. The metric is computed from scratch for every resample, because correlations and F1
+are not means over examples. Its formulas are sums over examples, so that a few matrix products compute all resamples at once.
 
-Formulas are those of `trainables/tasks/metrics.py` (a test holds them together), in percent points, 0 where a correlation is not
-defined. Legend: K runs (a method with a seed), n examples, B draws, C classes.
+The metrics are those of `trainables/tasks/metrics.py`; a test compares the two. They are 0 where they are not defined. The
+private functions take predictions p [K, n], labels t [n] and counts w [B, n], and return scores [B, K] as fractions of 1.
+Shapes: K runs (finals of all methods of a task), n examples, B resamples.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-DRAWS = 2000  # the standard error of a variance estimated from these is 3 %
-MAX_COUNTS = 20_000_000  # B * n, 160 MB; large test splits get fewer draws
+DRAWS = 2000  # a variance estimated from this many resamples has a standard error of 3 %
+MAX_COUNTS = 20_000_000  # largest B * n, 160 MB; large test splits get fewer resamples
 MIN_DRAWS = 200
 
 Array = np.ndarray
 
 
 def draw_resamples(num_examples: int, generator: np.random.Generator, num_draws: int = DRAWS) -> Array:
-    """How often each example occurs in each resample: [B, n], rows sum to n."""
+    """Return how often each example was drawn in each resample, [B, n]; every row sums to n.
+
+    B is `num_draws`, reduced (to `MIN_DRAWS` at the least) if B * n would exceed `MAX_COUNTS`.
+    """
     num_draws = min(num_draws, max(MIN_DRAWS, MAX_COUNTS // num_examples))
     chosen = generator.integers(0, num_examples, (num_draws, num_examples))
     rows = np.arange(num_draws)[:, None] * num_examples
@@ -30,9 +35,10 @@ def draw_resamples(num_examples: int, generator: np.random.Generator, num_draws:
 
 
 def resampled_scores(metric: str, predictions: Array, labels: Array, weights: Array) -> Array:
-    """Scores [B, K] in percent points of predictions [K, n] against labels [n], under weights [B, n].
+    """Return the scores [B, K], in percent points, of predictions [K, n] against labels [n] with the examples weighted by
+    `weights` [B, n].
 
-    Raises ValueError for a metric without a formula here.
+    Raises ValueError for a metric that `_FORMULAS` does not have.
     """
     if metric not in _FORMULAS:
         raise ValueError(f"metric {metric!r} has no formula; known: {', '.join(sorted(_FORMULAS))}")
@@ -40,9 +46,10 @@ def resampled_scores(metric: str, predictions: Array, labels: Array, weights: Ar
 
 
 def covariances(metric: str, predictions: Array, labels: Array, weights: Array) -> Array:
-    """Covariance [K, K] of the runs' scores over the choice of test examples, in squared percent points.
+    """Return the covariance [K, K] of the runs' scores over the choice of test examples, in squared percent points.
 
-    The bootstrap's variance is that of n examples drawn out of n, smaller than the population's by (n - 1) / n.
+    `weights` [B, n] are those of `draw_resamples`. The bootstrap underestimates variances by the factor (n - 1) / n, because it
+    draws from the n examples instead of the population; the result is corrected for this.
     """
     n = len(labels)
     scores = resampled_scores(metric, predictions, labels, weights)
@@ -54,16 +61,17 @@ def _accuracy(p: Array, t: Array, w: Array) -> Array:
 
 
 def _mean(values: Array, w: Array) -> Array:
-    """Weighted means [B, K] of values [K, n]."""
+    """Return the weighted means [B, K] over examples of values [K, n]."""
     return (w @ values.T.astype(float)) / w.sum(1, keepdims=True)
 
 
 def _quotient(part: Array, whole: Array) -> Array:
-    """0 where it is not defined; what is smaller than rounding counts as zero."""
+    """Return part / whole, and 0 where `whole` is 0 up to rounding errors."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 1e-12)
 
 
 def _f1_of(c: float, p: Array, t: Array, w: Array) -> Array:
+    """Return the F1 score of class `c` against all others."""
     hits, chosen, real = _mean((p == c) & (t == c), w), _mean(p == c, w), _mean((t == c)[None], w)
     return _quotient(2 * hits, chosen + real)
 
@@ -82,7 +90,7 @@ def _recall(p: Array, t: Array, w: Array) -> Array:
 
 
 def _macro_f1(p: Array, t: Array, w: Array) -> Array:
-    """Mean over the classes that occur among the predictions or the labels of the draw."""
+    """Return the mean F1 score over the classes that occur among a run's predictions or the labels in the resample."""
     total, occurring = np.zeros((len(w), len(p))), np.zeros((len(w), len(p)))
     for c in np.union1d(p, t):
         total += _f1_of(c, p, t, w)
@@ -91,7 +99,7 @@ def _macro_f1(p: Array, t: Array, w: Array) -> Array:
 
 
 def _matthews(p: Array, t: Array, w: Array) -> Array:
-    """Any number of classes (Gorodkin 2004): covariances of class indicators, summed over classes."""
+    """Return the Matthews correlation for any number of classes (Gorodkin 2004), from covariances of class indicators."""
     shared = _mean(p == t, w)
     both, chosen, real = np.zeros_like(shared), np.zeros_like(shared), np.zeros((len(w), 1))
     for c in np.union1d(p, t):
@@ -103,7 +111,7 @@ def _matthews(p: Array, t: Array, w: Array) -> Array:
 
 
 def _pearson(p: Array, t: Array, w: Array) -> Array:
-    # Centred first: sums of squares of large values would cancel.
+    # Values are centred first, because differences of large sums of squares would lose precision.
     p, t = p - p.mean(1, keepdims=True), (t - t.mean())[None]
     means, truth = _mean(p, w), _mean(t, w)
     covariance = _mean(p * t, w) - means * truth
@@ -118,7 +126,7 @@ def _spearman(p: Array, t: Array, w: Array) -> Array:
 
 
 def _ranks(values: Array, w: Array) -> Array:
-    """Ranks [B, n] of the examples within each draw; equal values share the mean of theirs."""
+    """Return the ranks [B, n] of values [n] within each resample; equal values get the mean of their ranks."""
     order = np.argsort(values, kind="stable")
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     starts = np.searchsorted(values[order], values[first])
@@ -127,7 +135,7 @@ def _ranks(values: Array, w: Array) -> Array:
 
 
 def _row_correlation(a: Array, b: Array, w: Array) -> Array:
-    """Pearson correlation of each row of a [B, n] with the same row of b, weighted: [B]."""
+    """Return the weighted Pearson correlations [B] of each row of a [B, n] with the same row of b [B, n]."""
     total = w.sum(1, keepdims=True)
     a, b = a - (w * a).sum(1, keepdims=True) / total, b - (w * b).sum(1, keepdims=True) / total
     return _quotient((w * a * b).sum(1), np.sqrt((w * a * a).sum(1) * (w * b * b).sum(1)))

@@ -1,4 +1,6 @@
-"""Scores rounded as the report prints them, so that "best" in a table never contradicts the digits beside it."""
+"""Rounds scores as the report prints them. The best method is chosen by rounded scores, so that equal printed scores are
+all marked as best.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +8,5 @@ PRINTED_DIGITS = 2  # decimals of a score in percent points
 
 
 def round_as_printed(score: float) -> float:
-    """The score with the decimals that the tables print; equals `float(f"{score:.2f}")`, ties included."""
-    return round(float(score), PRINTED_DIGITS)  # of a Python float: numpy's own rounding differs at ties
+    """Return the score, in percent points, rounded to two decimals like the printed `f"{score:.2f}"`, ties included."""
+    return round(float(score), PRINTED_DIGITS)  # converted to a Python float first: numpy rounds ties differently

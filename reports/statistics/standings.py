@@ -1,7 +1,7 @@
-"""Compares the methods of a column: each method's interval, its distance from the best, and whether that is significant.
+"""Compares the methods of a column: each method's interval, its difference from the best one, and whether that is significant.
 
-A column is one model and task, or a model's average over tasks; only methods of one column are compared. The statistics are
-those of `reports/statistics/intervals.py`, applied to the finals' scores and predictions.
+A column (of the table of results) is one model and task, or one model with the mean over tasks; methods are compared within a
+column only. The statistics, which use the finals' scores and predictions, are described in `reports/statistics/intervals.py`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from reports.statistics.resampling import covariances, draw_resamples, resampled
 from reports.statistics.rounding import round_as_printed
 from search_spaces.language import Cell
 
-# Predictions that do not reproduce the logged score to this many percent points are not used (MLflow keeps rounded scores).
+# If predictions give a score that differs from the logged one by more percent points than this, they are not used. The two may
+# differ a little, because logged scores are rounded.
 SCORE_TOLERANCE = 0.01
 Columns = Mapping[tuple[str, str], "ColumnEstimates"]  # by model and task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One method within its column; scores and differences in percent points.
+    """One method compared with the best one of its column; scores and differences are in percent points.
 
-    value: mean over the finals.
-    best: the value, rounded as printed, is the highest of the column.
-    mean: the value with its standard error; None with a single seed.
-    gap: the best method's mean minus this one; None for the best itself and where one of both has a single seed.
-    p_value: of the gap being zero, corrected for all `comparisons` of the column.
-    with_examples: the intervals cover another choice of test examples too, not only other seeds.
+    value: mean score over the finals.
+    best: whether the value, rounded as printed, is the highest of the column.
+    mean: the value with its variance; None with a single seed.
+    gap: the best method's mean minus this one; None for the best methods and if this or the best method has a single seed.
+    p_value: p-value of the hypothesis that the true gap is 0, corrected for all comparisons of the column; None without a gap.
+    comparisons: number of pairs of methods in the column that can be compared.
+    with_examples: whether the intervals cover the choice of test examples, too, and not only that of seeds.
     """
 
     value: float
@@ -49,12 +51,12 @@ class Standing:
 
     @property
     def tied(self) -> bool:
-        """The method is not the best and not significantly different from it."""
+        """Whether the method is not the best, but not significantly different from the best either."""
         return self.p_value is not None and self.p_value >= 1 - LEVEL
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean, cut to the range of scores."""
+        """95 % interval of the mean, limited to the range of scores (-100 to 100); None with a single seed."""
         if self.mean is None:
             return None
         low, high = self.mean.interval
@@ -62,23 +64,23 @@ class Standing:
 
     @property
     def gap_interval(self) -> tuple[float, float] | None:
-        """95 % interval of the gap, not corrected for the other comparisons."""
+        """95 % interval of the gap, not corrected for multiple comparisons; None without a gap."""
         return None if self.gap is None else self.gap.interval
 
     @property
     def smallest_significant_gap(self) -> float | None:
-        """The smallest gap that would have been significant with this spread."""
+        """The smallest gap that would be significant at the gap's standard error; None without a gap."""
         return None if self.gap is None else self.gap.significance_threshold(self.comparisons)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnEstimates:
-    """Estimates for the methods of one column.
+    """Estimates for the methods of one column, by label; scores are in percent points.
 
-    values: mean score of each method that has one.
-    means: the same with standard errors; None with a single seed.
-    differences: per pair of methods the first's mean minus the second's.
-    with_examples: the estimates include the variance over test examples.
+    values: mean score of each method that has a score.
+    means: the same means with their variances; None for a method with a single seed.
+    differences: by pair of labels, the mean of the first method minus that of the second.
+    with_examples: whether the estimates include the variance over the choice of test examples.
     """
 
     values: Mapping[str, float]
@@ -88,25 +90,25 @@ class ColumnEstimates:
 
     @cached_property
     def corrected(self) -> dict[tuple[str, str], float]:
-        """p-value of every pair, corrected for all of them."""
+        """p-value of the difference of each pair, corrected for the number of pairs (Holm)."""
         p_values = holm([difference.p_value for difference in self.differences.values()])
         return dict(zip(self.differences, p_values, strict=True))
 
     @property
     def significant_pairs(self) -> set[tuple[str, str]]:
-        """Pairs of methods, the better one first, whose difference is significant after correction."""
+        """Pairs of labels, that of the better method first, whose difference is significant at 5 % after correction."""
         significant = [pair for pair, p_value in self.corrected.items() if p_value < 1 - LEVEL]
         return {(a, b) if self.differences[a, b].value > 0 else (b, a) for a, b in significant}
 
 
 def estimate_columns(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> Columns:
-    """The estimates of every model and task of the sweep."""
+    """Return the estimates of all models and tasks of the sweep from the results of its cells."""
     manifest = sweep.manifest
     return {(model, task): _column(sweep, results, model, task) for model in manifest.models for task in manifest.tasks}
 
 
 def task_standings(columns: Columns) -> dict[Cell, Standing]:
-    """Every cell that has a score, compared within its column."""
+    """Compare every cell that has a score with the best one of its model and task."""
     return {
         Cell(model=model, task=task, method=method): standing
         for (model, task), column in columns.items()
@@ -115,7 +117,7 @@ def task_standings(columns: Columns) -> dict[Cell, Standing]:
 
 
 def average_standings(manifest: Manifest, columns: Columns, model: str) -> dict[str, Standing]:
-    """The methods that have a score on every task, compared by their unweighted mean over tasks."""
+    """Compare the methods that have a score on every task by their unweighted mean over tasks, for one model; by label."""
     tasks = [columns[model, task] for task in manifest.tasks]
     labels = [label for label in manifest.methods if all(label in task.values for task in tasks)]
     means = {label: [task.means[label] for task in tasks] for label in labels}
@@ -135,7 +137,7 @@ def average_standings(manifest: Manifest, columns: Columns, model: str) -> dict[
 
 
 def interval_coverage(standings: Iterable[Standing]) -> str:
-    """The source of variation that the intervals of these means cover, as text for captions."""
+    """Return for captions whether the intervals of these means cover seeds only, or test examples, too."""
     known = {standing.with_examples for standing in standings if standing.mean}
     examples = (
         " and test examples" if known == {True} else ", in some tasks over test examples too" if True in known else ""
@@ -144,6 +146,7 @@ def interval_coverage(standings: Iterable[Standing]) -> str:
 
 
 def _column(sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, task: str) -> ColumnEstimates:
+    """Return the estimates of one model and task, for the method rows that have a score."""
     cells = {label: results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods}
     cells = {label: result for label, result in cells.items() if result.scores}
     labels = list(cells)
@@ -161,6 +164,7 @@ def _column(sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, 
 
 
 def _compare(column: ColumnEstimates) -> dict[str, Standing]:
+    """Compare every method of the column with the best one; of several best, with the first."""
     values = column.values
     top = max(map(round_as_printed, values.values()), default=0.0)
     best = [label for label, value in values.items() if round_as_printed(value) == top]
@@ -185,9 +189,10 @@ def _compare(column: ColumnEstimates) -> dict[str, Standing]:
 def covariance_of(
     metric: str, scores: Sequence[float], predictions: Sequence[Predictions | None], generator: np.random.Generator
 ) -> np.ndarray | None:
-    """Covariance [K, K] of K finals' scores over the choice of test examples, in squared percent points.
+    """Return the covariance [K, K] of the scores of K finals over the choice of test examples, in squared percent points.
 
-    None unless all of them have predictions, for the same examples, that reproduce their logged scores.
+    None if a final has no predictions, if finals have different labels, or if a logged score (one of `scores`) cannot be
+    reproduced from the predictions.
     """
     known = [each for each in predictions if each is not None]
     if len(known) < len(predictions) or not _same_examples(known):
@@ -200,7 +205,9 @@ def covariance_of(
 
 
 def generator_of(sweep: StoredSweep, task: str) -> np.random.Generator:
-    """A generator seeded by sweep and task: all builds, and all methods of a task, use the same resamples."""
+    """Return a random generator seeded by the sweep's seed and the task, so that every build of the report draws the same
+    resamples of the task's test examples.
+    """
     return np.random.default_rng([sweep.manifest.seed, zlib.crc32(task.encode())])
 
 

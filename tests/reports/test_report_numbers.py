@@ -52,7 +52,7 @@ def test_every_cell_says_how_far_it_is(sweep):
 def test_scores_of_search_trials_are_refused(sweep):
     finals = sweep.trials[sweep.trials["phase"] == "final"]
     assert len(test_scores(finals, "accuracy")) == len(finals)
-    with pytest.raises(ValueError, match=r"no finals \(trial minilm/mrpc/full-0, phase 'search'\)"):
+    with pytest.raises(ValueError, match=r"not finals \(trial minilm/mrpc/full-0, phase 'search'\)"):
         test_scores(sweep.trials, "accuracy")
 
 
