@@ -65,7 +65,7 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
 
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
-    """Return the trial's last checkpoint. Return None if there is none or, with a warning, if it is damaged or another trial's."""
+    """Return the trial's last checkpoint, or None if there is none or, with a warning, if it is damaged or another trial's."""
     # If the process was killed between the two renames in `write`, only the folder ".old" exists, and it is complete.
     for candidate in (folder, folder.with_name(folder.name + ".old")):
         if not candidate.exists():

@@ -60,7 +60,7 @@ class DeviceWorker:
     """The resident trials of one device, trained together step by step."""
 
     def __init__(self, device: torch.device, epochs_ahead: int = 0, memory: MemoryEstimator | None = None):
-        """`epochs_ahead`: number of epochs that a trial may train before they are requested. `memory`: None admits every trial."""
+        """`epochs_ahead`: number of epochs that a trial may train before their request. `memory`: None admits every trial."""
         self._device, self._epochs_ahead, self._memory = device, epochs_ahead, memory
         self.residents: dict[str, TrialRunner] = {}
         # By trial id, until `remove_trial`: the exception because of which a trial was removed.
@@ -173,7 +173,7 @@ class InProcessTrial:
         worker.add_trial(self._job)
 
     def next_report(self) -> dict[str, Any]:
-        """Train until the next epoch has ended, and return its report with the trial's id. Raises the error that ends the trial."""
+        """Train to the end of the next epoch and return its report with the trial's id. Raises the error that ended the trial."""
         worker, trial_id = self._worker, self._job.trial.id
         worker.request_epoch(trial_id)
         while not worker.residents[trial_id].has_report:
@@ -190,7 +190,7 @@ def open_device_worker(gpu: bool, epochs_ahead: int = 0) -> DeviceWorker:
     """Return a device worker on the first visible GPU if `gpu` is true and there is one, else on one CPU core."""
     gpu = gpu and torch.cuda.is_available()
     if not gpu:
-        torch.set_num_threads(1)  # each worker has one core; with more threads, workers would compete for cores, and sums would round differently
+        torch.set_num_threads(1)  # one core per worker; more threads would compete, and round sums differently
     return DeviceWorker(
         torch.device("cuda" if gpu else "cpu"), epochs_ahead, MemoryEstimator(CudaMemory()) if gpu else None
     )

@@ -16,7 +16,7 @@ Verdicts = dict[str, bool]
 
 
 class Mailbox:
-    """Exchanges messages between workers and driver. All methods run in one event loop; the driver calls `take`, workers the others."""
+    """Exchanges messages in one event loop, in which all methods run. The driver calls `take`, workers call the others."""
 
     def __init__(self) -> None:
         self._requests: list[str] = []
@@ -38,7 +38,7 @@ class Mailbox:
         return await future
 
     async def report(self, reports: Sequence[dict[str, Any]]) -> Verdicts:
-        """Send reports, each {"id", "progress", "outcome", "test"}. Returns the driver's decisions once the reports are recorded."""
+        """Send reports, each {"id", "progress", "outcome", "test"}. Returns the driver's decisions when all are recorded."""
         self._reports += reports
         future: asyncio.Future[Verdicts] = asyncio.get_running_loop().create_future()
         self._untaken.append(([report["id"] for report in reports], future))
@@ -50,8 +50,8 @@ class Mailbox:
     ) -> tuple[list[str], list[dict[str, Any]]]:
         """Answer earlier messages, then wait for new ones and return (names of slots that request a trial, reports).
 
-        `jobs`: for slots that requested a trial in any earlier call, the job of a trial, or None if there is no trial. `verdicts`:
-        the decisions about all reports that the last call returned. Both lists are empty if nothing arrives within `seconds`.
+        `jobs`: for slots that requested a trial in any earlier call, a job, or None if no trial is left. `verdicts`: the
+        decisions about all reports that the last call returned. Both lists are empty if nothing arrives within `seconds`.
         """
         self._answer(jobs, verdicts)
         self._news = asyncio.Event()

@@ -55,7 +55,7 @@ class MemoryEstimator:
 
     @contextmanager
     def observe_step(self, num_tokens: float) -> Iterator[None]:
-        """Context for a step of `num_tokens` tokens, which measures the step's peak. If the step raises, the estimate is unchanged."""
+        """Context that measures the peak of a step of `num_tokens` tokens. If the step raises, the estimate is unchanged."""
         before = self._memory.used()
         self._memory.reset_peak()
         yield

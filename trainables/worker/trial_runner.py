@@ -56,7 +56,7 @@ class TrialRunner:
         self.num_tokens = num_tokens
 
     def may_train(self, epochs_ahead: int) -> bool:
-        """Return whether an epoch remains to be trained that is requested, or at most `epochs_ahead` beyond the requested ones."""
+        """Return whether the trial has fewer than `num_requested` + `epochs_ahead` epochs so far, and is not done."""
         return not self._state.done and len(self._state.progress) < self.num_requested + epochs_ahead
 
     @property
@@ -65,7 +65,7 @@ class TrialRunner:
         return self._num_reported < min(self.num_requested, len(self._state.progress))
 
     def finish_epoch(self) -> None:
-        """Write a checkpoint if the last step ended an epoch. If it was a final's last one, first test it, and ablate it if asked for."""
+        """Write a checkpoint if the last step ended an epoch; before that, test and ablate a final whose training has ended."""
         if self._num_saved < len(self._state.progress):
             if self._state.done and self.trial.phase == "final":
                 self._test = self.engine.test(self.trial.id)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TrialTrainable(tune.Trainable):
-    """A worker slot. `config`: "slot", its name; "registry", the name of the registry's actor; "shared", if trials share devices."""
+    """A worker slot. `config`: "slot": its name; "registry": name of the registry's actor; "shared": do trials share devices?"""
 
     _worker: DeviceWorker | None = None
 
