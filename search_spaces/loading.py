@@ -59,6 +59,7 @@ def docstring(name: str) -> str:
 
 
 def _execute(path: Path, methods: tuple[str, ...]) -> Space:
+    """Run a space file and return its space. Raises ValueError naming file and line for any error of the file."""
     try:
         found = runpy.run_path(str(path)).get("space")
         if callable(found):
@@ -75,6 +76,7 @@ def _execute(path: Path, methods: tuple[str, ...]) -> Space:
 
 
 def _explained(error: BaseException) -> str:
+    """Return an error's message; for a misspelt field of a class of the language, one with the most similar fields."""
     if type(error) is ValueError:
         return str(error)
     unexpected = _UNEXPECTED.search(str(error))

@@ -102,6 +102,7 @@ def _tsv(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
 
 
 def _separated(path: Path, columns: tuple[str, ...], lines: Iterator[list[str]]) -> Iterator[Cells]:
+    """Yield the values of `columns` in each line after the header. Raises ValueError for a wrong header or number of fields."""
     header = next(lines, [])
     if not header:
         raise ValueError(f"{path}: the file has no header; its first line must name the columns")
@@ -113,6 +114,7 @@ def _separated(path: Path, columns: tuple[str, ...], lines: Iterator[list[str]])
 
 
 def _place(path: Path, header: list[str], name: str) -> int:
+    """Return the index of a column in the header. Raises ValueError unless the column occurs exactly once."""
     if header.count(name) != 1:
         problem = "stands twice in" if name in header else "is not in"
         raise ValueError(f"{path}: column {name!r} {problem} the header: {', '.join(map(repr, header))[:300]}")
@@ -151,6 +153,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
 
 
 def _check_texts(table: FileTable) -> None:
+    """Raise ValueError for a text that is missing, blank, not a string, or not encodable as UTF-8."""
     for place, name in enumerate(table.columns[:-1]):
         for number, row in enumerate(table.rows, start=1):
             text = row[place]

@@ -49,6 +49,7 @@ def read(grammar: Grammar, train: int = TRAIN, test: int = TEST, seed: int = SEE
 
 
 def _part(grammar: Grammar, number: int, source: random.Random, seen: set[Example]) -> Texts:
+    """Draw `number` examples that are not in `seen`, and add them to it."""
     labels = [i % 2 for i in range(number)]
     source.shuffle(labels)
     examples = []

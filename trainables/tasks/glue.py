@@ -168,6 +168,7 @@ def _check_header(row: GlueTask, path: Path, found: list[str]) -> None:
 
 
 def _label(row: GlueTask, where: str, text: str) -> float:
+    """Return the class index or score of a label's text. Raises ValueError, starting with `where`, if it is not valid."""
     if row.words:
         if text.strip() not in row.words:
             raise ValueError(f"{where}: label {text[:40]!r}, should be {' or '.join(row.words)}")
@@ -182,6 +183,7 @@ def _label(row: GlueTask, where: str, text: str) -> float:
 
 
 def _read_hub(row: GlueTask, repo: str) -> tuple[Texts, Texts]:
+    """Return (train, dev) from the Hub or its local cache. Raises MissingData if the data are in neither."""
     import datasets
 
     name = row.task.name

@@ -56,12 +56,14 @@ def split(
 
 
 def _tenth(number: int) -> int:
+    """Return a tenth of `number`, rounded. Raises ValueError if `number` is below 20."""
     if number < 20:
         raise ValueError(f"{number} examples are too few to set a tenth of them aside: at least 20 are needed")
     return round(SHARE * number)
 
 
 def _cut(indices: np.ndarray, number: int, strata: np.ndarray) -> np.ndarray:
+    """Return `number` of the indices, drawn by strata, or all if `number` is 0 or not smaller than their number."""
     if not 0 < number < len(indices):
         return indices
     return _divide(indices, number, strata)[1]

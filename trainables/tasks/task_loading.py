@@ -73,6 +73,7 @@ def load(
 
 
 def _describe_files(task: FileTask) -> Task:
+    """Return the Task of a FileTask. Raises ValueError if its name is taken or its metric does not fit its form."""
     if task.name in TASKS:
         raise ValueError(f"task {task.name!r} is a built-in task's name; give your own data another one")
     form = REGRESSION if task.regression else CLASSIFICATION
@@ -132,6 +133,7 @@ def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> 
 
 
 def _majority(task: Task, train: Texts, test: Texts) -> float:
+    """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
     import numpy as np
 
     from trainables.tasks.metrics import compute_metrics

@@ -90,6 +90,7 @@ def _damaged(path: Path, reason: str) -> str:
 
 
 def _tokenizer_folder(name: str, revision: str | None) -> Path:
+    """Return the local folder of a tokenizer, downloaded if needed. Raises MissingData if it is not available."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -107,6 +108,7 @@ def _tokenizer_folder(name: str, revision: str | None) -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
+    """Return a hash of the tokenizer's files in this folder."""
     digest = hashlib.sha256()
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():

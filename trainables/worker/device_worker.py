@@ -147,11 +147,13 @@ class DeviceWorker:
         self._evict(active[0], error)
 
     def _evict(self, resident: TrialRunner, error: Exception) -> None:
+        """Remove a resident and enter `error` in `failures`. Its engine may try steps with more trials again."""
         self.remove_trial(resident.trial.id)
         self._max_active.pop(resident.engine, None)
         self.failures[resident.trial.id] = error
 
     def _engine(self, job: Job, model: Model) -> Engine:
+        """Return the shared engine of a trial's model and precision, or a new engine if its method cannot share a backbone."""
         precision = job.trial.recipe.precision
         if not METHODS[job.trial.method].shares_backbone:
             return Engine(Backbone.load(model, self._device, precision))
@@ -203,4 +205,5 @@ def _model(source: str) -> Model:
 
 @lru_cache(maxsize=8)
 def read_data(path: Path) -> TaskData:
+    """Return the content of a tokens file; the last eight files stay in memory."""
     return read(path)

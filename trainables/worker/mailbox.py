@@ -66,6 +66,7 @@ class Mailbox:
         return requests, reports
 
     def _answer(self, jobs: Mapping[str, dict[str, Any] | None], verdicts: Verdicts) -> None:
+        """Resolve the futures of the requests with `jobs`, and those of the reports that the last `take` returned."""
         for slot, job in jobs.items():
             future = self._waiting_slots.pop(slot)
             if not future.done():
@@ -76,5 +77,6 @@ class Mailbox:
         self._taken = []
 
     def _wake(self) -> None:
+        """Let a waiting `take` return, because a message arrived."""
         if self._news:
             self._news.set()

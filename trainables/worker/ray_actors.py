@@ -113,11 +113,13 @@ class DeviceWorkerActor:
                 worker.request_epoch(trial_id)
 
     async def _in_thread(self, call: Callable[[Any], Any]) -> Any:
+        """Run `call(worker)` in the training thread between two steps; return its result or raise its exception."""
         future, resolve = _future()
         self._calls.put((call, resolve))
         return await future
 
     def _train(self) -> None:
+        """The training thread: run queued calls, train one step, queue reports, forever."""
         try:
             worker = self.open_worker(self._gpu, EPOCHS_AHEAD)
             while True:

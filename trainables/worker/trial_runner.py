@@ -83,6 +83,7 @@ class TrialRunner:
         return Report(progress=progress, outcome=self._outcome(), test=self._test)
 
     def _add_to_engine(self, data: TaskData) -> TrialState:
+        """Add the trial to the engine, from its checkpoint if there is one, and return its state."""
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
             return self.engine.add_trial(self.trial, data)
@@ -108,6 +109,7 @@ class TrialRunner:
         checkpoint.write(self._folder, self.trial, saved)
 
     def _outcome(self) -> Outcome:
+        """Return the outcome of a trial whose training has ended."""
         last, diverged = self._state.progress[-1], self._state.progress[-1].diverged
         final = self.trial.phase == "final"
         return Outcome(

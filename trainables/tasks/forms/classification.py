@@ -21,6 +21,8 @@ IMBALANCE = 0.9
 
 
 class Classification(Form):
+    """Labels, loss, predictions and metrics of classification tasks; `Form` describes the attributes and methods."""
+
     name = "classification"
     metrics = ("accuracy", "f1", "matthews", "macro_f1", "precision", "recall")
     # With unbalanced classes, always predicting the largest one gives a high accuracy but a low macro F1.

@@ -17,6 +17,8 @@ BINS = 5
 
 
 class Regression(Form):
+    """Labels, loss, predictions and metrics of regression tasks; `Form` describes the attributes and methods."""
+
     name = "regression"
     metrics = ("pearson", "spearman")
     always_reported = ("pearson", "spearman")
