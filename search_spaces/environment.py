@@ -1,4 +1,4 @@
-"""Changes of this process's environment variables that are put back."""
+"""Temporary changes of this process's environment variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def changed(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set variables, or remove those whose value is None; afterwards each of them is what it was before."""
+    """Context in which these variables are set, or removed if the value is None. On leaving, the former values are restored."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -19,7 +19,7 @@ def changed(values: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def unless_set(values: Mapping[str, str]) -> dict[str, str]:
-    """Those of the values whose variables the user has not set."""
+    """Return the entries of `values` whose variables are not set in the environment."""
     return {name: value for name, value in values.items() if name not in os.environ}
 
 

@@ -1,7 +1,8 @@
-"""The events of a sweep's ledger, one class each, and how they are written as JSON.
+"""The events of a sweep's ledger, one class each, and their form in JSON.
 
-The names in `EVENTS` and the fields of the classes are those on disk, so that they never change; a field that is added needs
-a default, which ledgers from before it get. Knows no file and no clock: a record's number and time are the ledger's.
+The names in `EVENTS` and the fields of the classes are those in the file and must never change. An added field needs a default,
+which is used for ledgers that lack the field. Files are read and written, and records numbered and timed, in
+`orchestrator/ledger.py`.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ Decision = Literal["continue", "stop"]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOpened:
-    """A driver begins to work on a sweep, new or continued."""
+    """A driver began to work on a sweep, a new one or a continued one."""
 
     manifest: Mapping[str, Any]
-    format: int = 0  # version of the ledger format; 0 for ledgers without a number
+    format: int = 0  # version of the ledger's format; 0 for the first format, which had no number
 
 
 @dataclass(frozen=True, kw_only=True)
 class DevicesShared:
-    """The cluster is up."""
+    """The Ray cluster has started, and its devices are divided among trials."""
 
-    slots: int  # number of trials that run at once
+    slots: int  # number of trials that the cluster trains at once
     per_device: int  # number of them on one device
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialAsked:
-    """A study proposed a trial, or a winner got another final."""
+    """The study of a cell proposed a trial, or a final of a winner was added."""
 
     id: str
     trial: Trial
-    number: int = 0  # in the search of its cell, or among its finals
+    number: int = 0  # index of the trial in the search of its cell or, for a final, among the cell's finals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class EpochReported:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded:
-    """A trial is over. `cached`: its result is that of the same trial in another sweep."""
+    """A trial ended. `cached`: its result was taken from another sweep that had trained the same trial."""
 
     id: str
     outcome: Outcome
@@ -68,16 +69,16 @@ class TrialEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMeasured:
-    """The checkpoint of a trial that ran to its end."""
+    """The size of the checkpoint of a trial that is DONE."""
 
     id: str
     bytes: int
-    stored: int  # numbers in the file
+    stored: int  # total number of elements of the tensors in the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerChosen:
-    """The search of a cell is over, and this trial's configuration was the best."""
+    """The search of a cell ended, and the configuration of this trial was the best."""
 
     cell: Cell
     id: str
@@ -85,12 +86,12 @@ class WinnerChosen:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchesEndedEarly:
-    """The time budget ended the searches of all cells. `budget` is the option as given; the others are seconds."""
+    """The time budget ended the searches of all cells. `budget` is the option's text ("40h"); the other fields are in seconds."""
 
     budget: str
     allowed: float  # the budget in seconds
     spent: float
-    needed: float  # for the finals
+    needed: float  # estimate for the finals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class SweepInterrupted:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFinished:
-    """Every cell has its result."""
+    """The search and the finals of every cell have ended."""
 
 
 Event = (
@@ -146,7 +147,7 @@ NAMES: Mapping[type[Event], str] = {event: name for name, event in EVENTS.items(
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRecord:
-    """An event with its number and time, as a line of the ledger."""
+    """One line of the ledger: an event with its number and time."""
 
     seq: int  # 1, 2, 3, ... without gaps
     time: float  # seconds since 1970 at which the event was written to disk
@@ -154,13 +155,13 @@ class LedgerRecord:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """Return the event as it is written, its name under "event"."""
+    """Return the event as JSON values: its fields, and its name under the key "event"."""
     written = {name: write(getattr(event, name)) for name, (_, write, _) in _WIRE[type(event)].items()}
     return {"event": NAMES[type(event)], **written}
 
 
 def event_from_json(record: Mapping[str, Any]) -> Event:
-    """Return the event that was written. Raise ValueError for an unknown event, or a field that is wrong or missing."""
+    """Return the event of which `event_to_json` returned `record`. Raises ValueError if the event or a field is not valid."""
     name = record.get("event")
     if not isinstance(name, str) or name not in EVENTS:
         raise ValueError(f"holds an unknown event, {str(name)[:80]!r}")
@@ -185,7 +186,7 @@ def _read(event: str, field: str, read: Callable[[Any], Any], value: object) -> 
 
 
 def _a(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
-    """Return a function that checks a value's type and returns the value. A bool is not a number."""
+    """Return a function that returns its argument, or raises TypeError if it has another type; a bool is not an int here."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -233,7 +234,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-# How a field of each type is read and written.
+# For each type of a field: the function that reads its JSON value, and the one that writes it.
 _WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "str": (_a(str), _same),
     "int": (_a(int), _same),
@@ -249,7 +250,7 @@ _WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-# For each field of each event: how it is read, how it is written, whether it is required.
+# For each field of each event: the function that reads it, the one that writes it, and whether the field is required.
 _WIRE: Mapping[type, Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any], bool]]] = {
     event: {field.name: (*_WIRES[str(field.type)], field.default is MISSING) for field in fields(event)}
     for event in NAMES

@@ -1,7 +1,7 @@
-"""The state of a sweep according to its ledger: trials with their progress, current winners, time spent.
+"""The state of a sweep, computed from the records of its ledger: trials with their progress, current winners, time spent.
 
-A fold over the records in order, without files, threads or clocks. Questions about a ledger are answered here.
-(`orchestrator/search/sweep.py` alone goes through the events itself, since a study has to be told of them one by one.)
+It depends on the records alone, not on files, threads or clocks. Other modules get what they need of a ledger from here; only
+`orchestrator/search/sweep.py` replays the events itself, because the Optuna studies must be told of every trial in order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from search_spaces.records import BUDGET, Outcome, Progress, Trial
 
 @dataclass(kw_only=True)
 class TrialHistory:
-    """A trial, its reports, and its outcome, None while it has not ended."""
+    """A trial, its progress reports (one per epoch, in `curve`), and its outcome, which is None until the trial ends."""
 
     trial: Trial
     curve: list[Progress] = field(default_factory=list)
@@ -38,7 +38,7 @@ class TrialHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedEpoch:
-    """An epoch that this sweep has trained, on a device of this name that `per_device` trials shared."""
+    """Duration of one epoch that this sweep trained itself. `device`: the device's name; `per_device` trials shared it."""
 
     trial: Trial
     device: str
@@ -47,13 +47,13 @@ class TimedEpoch:
 
 
 class SweepHistory:
-    """The state of a sweep after some records. Only `apply` changes its attributes."""
+    """The state of a sweep after the records that were applied. Its attributes change in `apply` only."""
 
     def __init__(self, records: Iterable[LedgerRecord] = ()):
         self.openings: list[SweepOpened] = []
-        # By trial id, in the order in which they were asked for.
+        # By trial id, in the order of the TrialAsked events.
         self.trials: dict[str, TrialHistory] = {}
-        # Trial ids of the current winners. A resumed search has none until it ends again.
+        # Trial ids of the current winners. A cell whose search was resumed has none until the search ends again.
         self.winners: dict[Cell, str] = {}
         # The time budget that has ended the searches, unless they were resumed since.
         self.ended_early: SearchesEndedEarly | None = None
@@ -70,16 +70,16 @@ class SweepHistory:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest of the driver that worked on the sweep last."""
+        """The manifest that the sweep's last driver recorded."""
         return self.openings[-1].manifest
 
     @property
     def seconds_spent(self) -> float:
-        """Seconds that drivers have worked on the sweep, each from its first record to its last."""
+        """Total seconds for which drivers worked on the sweep; each driver counts from its first to its last record."""
         return self._earlier_seconds + self._last - self._opened
 
     def apply(self, record: LedgerRecord) -> None:
-        """Apply the next record. Raise ValueError for a trial that the ledger has not asked for before."""
+        """Apply the next record. Raises ValueError if it is about a trial without an earlier TrialAsked event."""
         if isinstance(record.event, SweepOpened) or not self._last:
             self._earlier_seconds, self._opened = self.seconds_spent, record.time
         self._last = record.time
@@ -88,7 +88,7 @@ class SweepHistory:
             apply(self, record.event)
 
     def trial(self, trial_id: str) -> TrialHistory:
-        """Return a trial that was asked for. Raise ValueError when it was not."""
+        """Return the history of a trial. Raises ValueError if no TrialAsked event has this id."""
         if trial_id not in self.trials:
             raise ValueError(f"is about trial {trial_id[:80]!r}, which no earlier record asks for")
         return self.trials[trial_id]
@@ -100,7 +100,7 @@ class SweepHistory:
         self._per_device = event.per_device
 
     def _ask(self, event: TrialAsked) -> None:
-        # A final is asked for a second time if its winner was replaced and won again. It starts anew.
+        # If a winner is replaced and later wins again, the same final is asked for again and its history starts anew.
         self.trials[event.id] = TrialHistory(trial=event.trial)
 
     def _start(self, event: TrialStarted) -> None:
@@ -114,7 +114,7 @@ class SweepHistory:
         found.curve.append(event.progress)
         cell = found.trial.cell
         self.slowest_epoch[cell] = max(self.slowest_epoch.get(cell, 0.0), seconds)
-        # An epoch of a trial that was not started here was trained by another sweep.
+        # If the trial was not started here, its epochs are cached ones that another sweep trained.
         if event.id in self._started:
             device, per_device = self._started[event.id]
             epoch = TimedEpoch(trial=found.trial, device=device, per_device=per_device, seconds=seconds)

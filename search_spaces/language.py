@@ -1,7 +1,7 @@
-"""The language in which an experiment is written: models, tasks, methods, what is searched, the budget.
+"""The classes and functions with which a space file describes an experiment: models, tasks, methods, search, budget.
 
-Knows the words of the project and nothing else: standard library only, so that `--plan`, `--list` and the
-reports never load torch or ray. Whether a method or a task of that name exists is checked by the planner.
+Imports the standard library only, so that `--plan`, `--list` and the reports load neither torch nor ray. Whether methods and
+tasks of the given names exist is checked in `orchestrator/planning`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name`; raise ValueError when it could not be used as a file name or a table cell."""
+    """Return `name`. Raises ValueError if it cannot serve as a file name and in a table; `kind` is for the message."""
     if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
         raise ValueError(
             f"{kind} name {name!r} is not usable: up to 80 letters, digits, '.', '_' or '-', starting with a letter or digit"
@@ -36,7 +36,7 @@ def check_name(kind: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the listed values."""
+    """A searched hyperparameter that takes one of the listed values."""
 
     values: tuple[Scalar, ...]
 
@@ -54,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A real number between `low` and `high`, drawn uniformly or, with `log`, uniformly in its logarithm."""
+    """A searched real number in [low, high], drawn uniformly or, if `log` is true, uniformly in its logarithm."""
 
     low: float
     high: float
@@ -71,27 +71,27 @@ Dimension = Choice | Range
 
 
 def choice(*values: Scalar) -> Choice:
-    """Search one of these values."""
+    """Return a dimension that searches these values."""
     return Choice(values)
 
 
 def uniform(low: float, high: float) -> Range:
-    """Search a real number in [low, high]."""
+    """Return a dimension that searches a real number in [low, high]."""
     return Range(low, high)
 
 
 def log_uniform(low: float, high: float) -> Range:
-    """Search a real number in [low, high], uniformly in its logarithm."""
+    """Return a dimension that searches a real number in [low, high], uniformly in its logarithm."""
     return Range(low, high, log=True)
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method as one experiment uses it: its settings, each fixed or searched.
+    """One row of a space: a method with its settings, each a fixed value or a dimension to search.
 
-    `label` is the row's name in tables; two entries of one method (r = 64 and r = 32, say) need different labels.
-    `own_search`: settings that are not given here are searched in the ranges that the method itself declares, its learning
-    rate among them; the planner fills them in. `ablated`: see the function of that name.
+    `label` is the row's name in tables; two rows of one method (r = 64 and r = 32, say) need different labels. `own_search`:
+    hyperparameters that are not in `settings`, the learning rate included, are searched in the ranges that the method's file
+    declares; the planner adds these ranges. `ablated`: see the function `ablated`.
     """
 
     name: str
@@ -110,23 +110,23 @@ class MethodEntry:
 
 
 def method(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
-    """A method of `trainables/methods`, with settings that are fixed values or dimensions to search.
+    """Return a row: a method of `trainables/methods` with its settings, each a fixed value or a dimension to search.
 
-    `lr`, `batch_size` and `epochs` given here replace the space's own for this method.
+    `lr`, `batch_size` and `epochs` given here override those in the space's `search` for this row.
     """
     check_name("method", name)
     return MethodEntry(name, check_name("method label", label or name), settings)
 
 
 def own_search(name: str, *, label: str | None = None, **settings: Scalar | Dimension) -> MethodEntry:
-    """A method with the ranges that its own file recommends for everything not given here, learning rate included."""
+    """Return a row that searches all settings not given here, learning rate included, in the ranges of the method's file."""
     return replace(method(name, label=label, **settings), own_search=True)
 
 
 def ablated(entry: MethodEntry) -> MethodEntry:
-    """The same row; its finals are scored on the validation split with the method removed from every span of layers, too.
+    """Return the row with ablation: its finals are also scored with the method removed from each span of adjacent layers.
 
-    Nothing is re-trained. A method that cannot be removed gives no scores, and the report says so.
+    These are scores on the validation split, without re-training. For methods that cannot be removed the report says so.
     """
     return replace(entry, ablated=True)
 
@@ -135,8 +135,9 @@ def ablated(entry: MethodEntry) -> MethodEntry:
 class FileTask:
     """A classification or regression task in the user's own CSV, TSV, JSONL or Parquet files.
 
-    `text` and `text_pair` name the columns with the sentences, `label` the one with the answer. Without a `test`
-    file a tenth of `train` becomes the test split. Relative paths start at the folder of the space file.
+    `text`, `text_pair` and `label` are names of columns; the label is a class or, with `regression`, a number. Without a `test`
+    file a tenth of `train` becomes the test split. Relative paths start at the folder of the space file. `metric` is the score
+    to be maximised; if it is empty, accuracy or Pearson's correlation.
     """
 
     name: str
@@ -155,12 +156,12 @@ class FileTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one trial is trained; everything here is part of a trial's identity.
+    """How every trial of a space is trained; all of it enters the hash that is a trial's id.
 
-    Defaults follow `docs/decisions.md`: AdamW, linear warm-up over a tenth of all steps and linear decay to zero,
-    evaluation after every epoch; the result are the parameters of the best epoch. `train_examples` and
-    `test_examples` limit the data (0: all of it). `dropout` below zero: the rates of the backbone's own configuration.
-    `precision` is that of matrix products; parameters, optimiser and everything else are fp32.
+    AdamW with linear warm-up over the fraction `warmup` of all steps and linear decay to zero, gradients clipped to the norm
+    `clip`, evaluation after every epoch; the best epoch's parameters count. A trial ends after `patience` epochs without a better
+    score. `train_examples` and `test_examples` limit the data (0: all). `dropout` < 0: the rates of the backbone's configuration.
+    `precision` is that of matrix products; all else is fp32. The reasons for the defaults are in `docs/decisions.md`.
     """
 
     epochs: int = 20
@@ -201,12 +202,11 @@ class Recipe:
 class Budget:
     """The budget of every cell of a space.
 
-    `trials` counts configurations tried, stopped ones included, and `search_seeds` how many seeds each of them is trained
-    on: the winner is chosen by the mean. `final_seeds` re-train the winner. `in_flight` is how
-    many trials of one cell run at once: trial i is proposed and judged by what trials 0..i-in_flight did, whatever the
-    clock says, so the result of a sweep depends neither on timing nor on the number of GPUs. `grace` and `reduction`
-    (epochs, factor) place ASHA's rungs, none when `grace` is not below the epochs; no trial is stopped at a rung that
-    holds fewer than `min_values` scores.
+    `trials`: number of configurations, stopped ones included. `search_seeds`: number of seeds of each; the winner is chosen by
+    the mean score. `final_seeds`: number of finals. `in_flight`: number of trials of a cell that run at once; trial i is
+    proposed, and stopped or not, from the results of trials 0..i-in_flight alone. So the result of a sweep depends neither on
+    timing nor on the number of GPUs. ASHA's rungs are at `grace`, `grace` * `reduction`, ... epochs, below a trial's number of
+    epochs; no trial is stopped at a rung that has fewer than `min_values` scores.
     """
 
     trials: int = 8
@@ -245,9 +245,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """One experiment. `search` holds the hyperparameters of all methods, searched or fixed; `lr` and `batch_size` must be in it.
+    """One experiment. `search` holds the hyperparameters of all rows, searched or fixed; each row needs `lr` and `batch_size`.
 
-    `epochs` may be in it as well, up to the recipe's: a trial then has a schedule of that many.
+    `search` may hold `epochs`, at most the recipe's number: the trial's schedule then has that length. `paper` names published
+    results for the report. `folder` is the folder of the space file.
     """
 
     name: str = ""
@@ -263,7 +264,7 @@ class Space:
     folder: Path = field(default=Path("."), compare=False)
 
     def __post_init__(self) -> None:
-        # Lists are as good as tuples to write, but would compare and hash differently.
+        # Lists are accepted too, but become tuples, because lists cannot be hashed.
         for part in ("models", "tasks", "methods"):
             object.__setattr__(self, part, _listed(part, getattr(self, part)))
         _check_types("space", self)
@@ -294,11 +295,11 @@ class Space:
         ]
 
     def values_of(self, entry: MethodEntry) -> dict[str, Scalar | Dimension]:
-        """All that decides a trial of this method: the space's dimensions, replaced and completed by the entry's."""
+        """All hyperparameters of a row, fixed or searched: those in `search`, overridden and completed by the row's settings."""
         return {**self.search, **entry.settings}
 
     def dimensions_of(self, entry: MethodEntry) -> dict[str, Dimension]:
-        """What the study of this method searches, in a fixed order."""
+        """The searched hyperparameters of a row, by name, in a fixed order."""
         return {key: value for key, value in self.values_of(entry).items() if isinstance(value, Dimension)}
 
     def entry(self, label: str) -> MethodEntry:
@@ -310,12 +311,12 @@ def task_name(task: str | FileTask) -> str:
 
 
 def grid_size(dimensions: Mapping[str, Dimension]) -> float:
-    """Number of different configurations; infinite as soon as one dimension is a range."""
+    """Number of different configurations of these dimensions; infinite if one of them is a range."""
     return math.prod(len(d.values) if isinstance(d, Choice) else math.inf for d in dimensions.values())
 
 
 def grid(dimensions: Mapping[str, Dimension]) -> list[dict[str, Scalar]]:
-    """Every configuration of a finite space, the last dimension running fastest."""
+    """All configurations of these dimensions, which must be choices; the last dimension varies fastest."""
     names = list(dimensions)
     values = [d.values for d in dimensions.values() if isinstance(d, Choice)]
     assert len(values) == len(names), "a range has no grid"
@@ -335,7 +336,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
 
 
-# Annotations in the records above; fields of other types are checked by hand.
+# For each type annotation of the dataclasses above: its check, and words for the message. Other types: see `_check_parts`.
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "int": (_is_whole, "a whole number"),
     "float": (_is_number, "a finite number"),

@@ -1,4 +1,4 @@
-"""Finds spaces: by name among the files of `search_spaces/spaces`, or by the path of a user's own file."""
+"""Loads a space, by its name among the files of `search_spaces/spaces` or by the path of a user's own file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known names, then all of them."""
+    """Return the end of an error message about an unknown `word`: the most similar known names, then all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
@@ -33,13 +33,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def load(name: str, methods: Iterable[str] = ()) -> Space:
-    """Return the space of that name, or the one in the Python file at that path.
+    """Return the shipped space called `name` or, if `name` ends in ".py", the space in the file at that path.
 
-    The file assigns the space to the name `space`, or defines a function `space` that returns it. A function with a parameter
-    receives `methods`, the names of all methods.
+    The file assigns the space to the name `space`, or defines a function `space` that returns it. If the function has a
+    parameter, it is called with `methods`, the names of all methods.
 
-    Raises ValueError naming the file and line when there is none, when it does not parse, or when it says something
-    that a space cannot mean.
+    Raises ValueError if there is no such space or file and, naming file and line, if the file does not parse, raises an
+    exception, or describes an invalid space.
     """
     if name.endswith(".py"):
         path = Path(name)
@@ -53,12 +53,13 @@ def load(name: str, methods: Iterable[str] = ()) -> Space:
 
 
 def docstring(name: str) -> str:
-    """First line of the docstring of a shipped space, read without executing the file."""
+    """Return the first line of the docstring of a shipped space without executing its file."""
     text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
     return (text or "").split("\n")[0]
 
 
 def _execute(path: Path, methods: tuple[str, ...]) -> Space:
+    """Run a space file and return its space. Raises ValueError naming file and line for any error of the file."""
     try:
         found = runpy.run_path(str(path)).get("space")
         if callable(found):
@@ -75,6 +76,7 @@ def _execute(path: Path, methods: tuple[str, ...]) -> Space:
 
 
 def _explained(error: BaseException) -> str:
+    """Return an error's message; for a misspelt field of a class of the language, one with the most similar fields."""
     if type(error) is ValueError:
         return str(error)
     unexpected = _UNEXPECTED.search(str(error))

@@ -1,6 +1,7 @@
-"""The records that travel between the packages: a trial, its progress after each epoch, and how it ended.
+"""Records that the packages exchange: a trial, its progress after each epoch, and its outcome.
 
-All are plain values that survive a trip through JSON unchanged; the ledger, Ray and MLflow carry nothing else.
+`to_json` gives plain JSON values from which `from_json` makes an equal record. The ledger stores these values, and the
+processes of a sweep exchange them.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any, Literal
 
 from search_spaces.language import Cell, Precision, Recipe, Scalar
 
-# Raise it for a precision whenever the same trial would train differently in it: cached results of the old semantics are then
-# not used.
+# Version of the training code by precision. Increase it when a change of the code alters the results of trials in that
+# precision: results of trials with an older version are then not reused.
 TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
-# CACHED is how a trial was obtained, not how it ended: it is recorded beside one of these.
+# CACHED is not an end state: it says that the result was taken from another sweep, and is recorded in addition to one of these.
 END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
-# The reason of trials that a time budget STOPPED.
+# `Outcome.reason` of trials that were STOPPED because the time budget was used up.
 BUDGET = "budget"
 
 
@@ -29,10 +30,10 @@ BUDGET = "budget"
 class Trial:
     """One configuration with one seed in one cell.
 
-    `settings` is what the method is built with, fixed and searched together, without lr and batch size. `split` is
-    the fingerprint of the task's texts, labels and split; `weights` the one of the backbone. `semantics`: the version of the
-    training code that decides the result, by default the current one of the recipe's precision. `ablated`: a final whose method
-    is removed from every span of layers once it is trained.
+    `method` is the method's name, `cell.method` the label of its row. `settings` are the arguments of the method, fixed and
+    searched ones, without lr and batch size. `split` is a fingerprint (hash) of the task's texts, labels and split, `weights` one
+    of the backbone's files. `semantics` is the version of the training code, by default the current entry of
+    TRAINING_SEMANTICS. `ablated`: True for a final that is also scored with its method removed from spans of layers.
     """
 
     cell: Cell
@@ -54,7 +55,7 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """Hash of everything that the result depends on, and of the row of the tables that the trial belongs to."""
+        """16 hex digits: hash of all fields, that is, of everything that the result depends on, and of the cell."""
         text = json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -64,7 +65,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         record = {**asdict(self), "settings": dict(sorted(self.settings.items()))}
-        # Trials without an ablation keep the ids that they had before there was one.
+        # Left out where it is False, so that such trials keep the ids that they had before this field existed.
         return record if self.ablated else {key: value for key, value in record.items() if key != "ablated"}
 
     @classmethod
@@ -74,12 +75,12 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What a trial reports at the end of an epoch.
+    """What a trial reports at the end of an epoch. Epochs count from 1.
 
-    `score` is the task's score on the validation split in percent points, `best_score` and `best_epoch` the best so
-    far (first best on ties; a method of two phases starts anew with the second), `loss` the mean training loss of the
-    epoch, `seconds` of this epoch, `memory_mib` the peak so far. `diverged`: a loss of this epoch was not finite (`loss`
-    is None then).
+    `score` is the score on the validation split in percent points; `best_score` and `best_epoch` are the best so far (the
+    earlier epoch on ties; for a method with two training phases, only epochs of the second phase once it has begun). `loss` is
+    the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far. `diverged`: a loss
+    of this epoch was not finite; `loss` is then None.
     """
 
     epoch: int
@@ -92,7 +93,7 @@ class Progress:
     diverged: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))  # flat; one of these per report, and `asdict` copies deeply
+        return dict(vars(self))  # the fields are plain values; `asdict`, which copies deeply, would be slow
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Progress:
@@ -101,10 +102,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Trainable parameters of one method on one backbone, counted in the three ways that papers use.
+    """Numbers of trainable parameters of a method on a backbone, counted in the three ways that papers use.
 
-    `weights`: matrices of the method alone, pruned entries not counted. `module`: with their biases. `trained`:
-    everything the optimiser moves, LayerNorms and head included. `total`: the pretrained backbone, the denominator.
+    `weights`: matrices of the method, without pruned entries. `module`: these and the method's vectors, such as biases.
+    `trained`: all parameters that the optimiser changes, LayerNorms and the head included. `total`: parameters of the pretrained
+    backbone; reports divide by it.
     """
 
     weights: int
@@ -117,8 +119,8 @@ class Counts:
 class TestResult:
     """A final's scores on the test split, computed once, with the parameters of its best validation epoch.
 
-    `metrics` are in percent points; `predictions` and `labels` hold one entry per test example. `collapsed`: every
-    prediction is the same.
+    `metrics` are in percent points; `predictions` and `labels` (class indices or values) hold one entry per test example.
+    `collapsed`: all predictions are equal.
     """
 
     metrics: Mapping[str, float]
@@ -148,10 +150,10 @@ class TestResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """Validation scores of a final's best epoch with its method removed from spans of layers, without re-training.
+    """Validation scores of a final, at its best epoch, with the method removed from spans of layers, without re-training.
 
-    Percent points. `whole`: nothing removed. `spans[i][k]`: layers i to i + k removed, counted from 0. `seconds`: what all of
-    it took, in no epoch's seconds.
+    Scores are in percent points. `whole`: score of the whole model. `spans[i][k]`: score without the method in layers i to
+    i + k (inclusive, counted from 0). `seconds`: duration of all these evaluations, which no epoch's `seconds` contains.
     """
 
     whole: float
@@ -169,11 +171,14 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended. `reason` says why for STOPPED (asha, budget), DONE (epochs, patience), FAILED and INVALID.
+    """How a trial ended.
 
-    A DONE or STOPPED trial has its best epoch and score; a final that is DONE has `metrics` (test split, percent
-    points) and the file with its predictions. `diverged` marks a final whose loss stopped being finite. `ablation`: of a final
-    for which it was asked, and whose method can be removed.
+    `reason`: "asha" or "budget" (STOPPED), "epochs" or "patience" (DONE), "diverged" (FAILED, or DONE if it is a final), or a
+    message (FAILED, INVALID).
+
+    `epochs`: number of trained epochs. A DONE or STOPPED trial has its best epoch and validation score; a final that is DONE has
+    `metrics` (test split, percent points), and `predictions` names the file with its predictions. `diverged`: the training loss
+    was not finite. `ablation`: None except for a final of an ablated row whose method can be removed.
     """
 
     state: State

@@ -1,7 +1,7 @@
-"""Addresses of MLflow tracking stores: checked before MLflow sees them, and shown without what must stay secret.
+"""Checks addresses of MLflow tracking stores, and removes passwords and tokens from texts that are shown.
 
-`check_uri` knows which addresses MLflow can serve; `check_recorded_uri` also refuses credentials, for addresses that are logged
-and recorded. Standard library only; opens nothing.
+`check_uri` refuses addresses that MLflow cannot use; `check_recorded_uri`, for addresses that will be logged or stored, also
+refuses credentials. Both look at the address only and open no connection or file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _TOKEN = re.compile(r"\b(?:hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+")
 
 
 def redact(text: str) -> str:
-    """Return the text without user names, passwords and queries of addresses, and without well-known kinds of tokens."""
+    """Return the text without the user names, passwords and queries of its addresses; common access tokens become "***"."""
     return _TOKEN.sub("***", _QUERY.sub(r"\1", _USERINFO.sub("", text)))
 
 
 def check_uri(uri: str) -> str:
-    """Return the address; raise ValueError, which never shows a password, for one that MLflow cannot serve."""
+    """Return the address. Raises ValueError, whose message contains no password, if MLflow cannot use the address."""
     found = _SCHEME.match(uri)
     scheme = found[1].lower() if found else ""
     if scheme in ("", "file"):
@@ -43,7 +43,7 @@ def check_uri(uri: str) -> str:
 
 
 def check_recorded_uri(uri: str) -> str:
-    """Return the address, which will be logged and recorded; raise ValueError as `check_uri` does, and for credentials."""
+    """Return an address that will be logged or stored. Raises ValueError as `check_uri` does, and if it holds credentials."""
     scheme = uri.partition("://")[0].lower()
     if scheme in SERVERS:
         _refuse_server_credentials(uri)
@@ -54,7 +54,7 @@ def check_recorded_uri(uri: str) -> str:
 
 
 def sqlite_path(uri: str) -> Path:
-    """Return the file of sqlite:///relative or sqlite:////absolute; raise ValueError for any other form."""
+    """Return the path in an address sqlite:///relative or sqlite:////absolute. Raises ValueError for any other address."""
     path = uri[len("sqlite://") :].partition("?")[0]
     if not path.startswith("/") or path.rstrip("/") in ("", "/:memory:"):
         raise ValueError(f"{_shown(uri)}: write sqlite:///relative/path.db or sqlite:////absolute/path.db")

@@ -1,4 +1,4 @@
-"""Every method of the field on four GLUE tasks with an equal budget per cell, over the ranges that each recommends."""
+"""Every method of the project on four GLUE tasks with an equal budget per cell, each searched in its recommended ranges."""
 
 from search_spaces.language import Budget, MethodEntry, Recipe, Space, choice, own_search
 
@@ -6,14 +6,14 @@ VARIANTS = ("norm_input", "batch_norm", "tanh", "attention_only", "parallel", "m
 
 
 def rows(name: str) -> list[MethodEntry]:
-    """A row for a method, or one for each of its variants."""
+    """The rows of one method: one per variant for `houlsby_variant`, a single one for every other method."""
     if name == "houlsby_variant":
         return [own_search(name, label=f"houlsby_{variant}", variant=variant) for variant in VARIANTS]
     return [own_search(name)]
 
 
 def space(methods: tuple[str, ...]) -> Space:
-    """`methods`: the names of all methods, in the order of `trainables.methods.METHODS`."""
+    """Return the space. `methods`: the names of all methods, in the order of `trainables.methods.METHODS`."""
     return Space(
         title="Every method on GLUE",
         models=("bert-base-uncased",),

@@ -1,4 +1,4 @@
-"""LoRA and its relatives on four GLUE tasks, at rank 8 and with the rank searched, beside full fine-tuning and the adapter."""
+"""LoRA and its variants on four GLUE tasks, most at rank 8, compared with full fine-tuning and the adapter."""
 
 from search_spaces.language import Budget, Recipe, Space, choice, own_search
 

@@ -1,4 +1,4 @@
-"""Methods that train less than a thousandth of the encoder, on four GLUE tasks, beside full fine-tuning."""
+"""Methods that train less than 0.1 % of the encoder's parameters, compared with full fine-tuning on four GLUE tasks."""
 
 from search_spaces.language import Budget, Recipe, Space, choice, own_search
 

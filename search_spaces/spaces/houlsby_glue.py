@@ -1,8 +1,8 @@
 """GLUE as in Houlsby et al. 2019: adapters of size 8, 64 or 256 against full fine-tuning of BERT-large.
 
-The paper keeps the best of five reruns on the validation split; here the winner is trained on five fresh seeds, and their mean is
-reported. Learning rate and epochs are searched. `adapter` chooses its size per task, `adapter_r64` has one size for all. Four
-tasks of GLUE's nine.
+The paper trains on five seeds and keeps the best on the validation split; here the winner is trained on five fresh seeds, and
+their mean is reported. Learning rate and epochs are searched. The row `adapter` searches the size for each task, `adapter_r64`
+has size 64 for all. The space has four of GLUE's nine tasks.
 """
 
 from search_spaces.language import Budget, Recipe, Space, choice, method
@@ -17,9 +17,9 @@ space = Space(
         method("adapter", label="adapter_r64", r=64),
     ),
     search={"lr": choice(3e-5, 3e-4, 3e-3), "batch_size": 32, "epochs": choice(3, 20)},
-    # Without early stopping; the best epoch is kept all the same.
+    # No early stopping; the parameters of the best epoch are still the ones that are tested.
     recipe=Recipe(epochs=20, patience=20, weight_decay=0.01, eps=1e-6),
-    # The whole grid of each row: 6 points, or 18 where the size is searched.
+    # The whole grid of each row: 6 configurations, or 18 for the row whose size is searched.
     budget=Budget(trials=18, final_seeds=5, in_flight=18, grace=20),
     paper="houlsby_glue",
 )

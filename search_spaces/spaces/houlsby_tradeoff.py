@@ -1,6 +1,6 @@
-"""Score against parameters as in Houlsby et al. 2019: adapters of many sizes, the top k layers, LayerNorms alone, on BERT-base.
+"""Score against parameters as in Houlsby et al. 2019: adapters of many sizes, top k layers, LayerNorms only, on BERT-base.
 
-Learning rates and epochs are those of the paper's GLUE runs, for every row alike: six configurations each.
+Every row searches the learning rates and numbers of epochs of the paper's GLUE experiments: six configurations per row.
 """
 
 from search_spaces.language import Budget, Recipe, Space, choice, method

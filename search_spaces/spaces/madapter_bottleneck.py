@@ -1,7 +1,7 @@
-"""Figure 2 of the MAdapter paper: bottlenecks of 32 to 256 on MRPC with RoBERTa, MAdapter at half of the width.
+"""Figure 2 of the MAdapter paper: bottleneck widths of 32 to 256 on MRPC with RoBERTa; MAdapter has half of each width.
 
-The paper fixes one setting and does not say which: here the highest learning rate of its grid, and its larger batch. With one
-point to try, the search of a cell is a single trial.
+The paper does not state the learning rate and batch size of this figure. This space uses the highest learning rate and the
+larger batch size of the paper's grid, so the search of a cell is a single trial.
 """
 
 from search_spaces.language import Budget, Recipe, Space, method

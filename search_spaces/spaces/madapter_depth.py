@@ -1,4 +1,4 @@
-"""Table 3 of the MAdapter paper: one, two and three middle layers on RoBERTa, with the grid and the seeds of its other tables."""
+"""Table 3 of the MAdapter paper: one, two and three middle layers on RoBERTa, with grid and seeds of `madapter_tables`."""
 
 from search_spaces.language import Budget, Recipe, Space, choice, method
 

@@ -1,8 +1,8 @@
-"""Tables 1 and 2 of the MAdapter paper: the whole grid on three seeds each, and the plain adapter of MAdapter's size.
+"""Tables 1 and 2 of the MAdapter paper: its whole grid on three seeds, and a plain adapter of MAdapter's size.
 
-Published: full, Adapter r = 64, SparseAdapter r = 64 with 40 % removed by SNIP, MAdapter r' = 32 with one middle layer, on four
-GLUE tasks. Ours: the winners are trained again on three fresh seeds, and `adapter_r32`, which has MAdapter's number of
-parameters without its middle layer, and was not run by the paper.
+The paper has full fine-tuning, Adapter with r = 64, SparseAdapter with r = 64 of which SNIP removes 40 %, and MAdapter with
+r' = 32 and one middle layer, on four GLUE tasks. Two things are added: winners are trained again on three fresh seeds, and the
+row `adapter_r32` is an adapter of MAdapter's width without the middle layer.
 """
 
 from search_spaces.language import Budget, Recipe, Space, choice, method
@@ -20,7 +20,7 @@ space = Space(
     ),
     search={"lr": choice(1e-5, 5e-5, 1e-4, 5e-4), "batch_size": choice(8, 16)},
     recipe=Recipe(epochs=20, patience=5),
-    # No trial is stopped early and a grid does not depend on results, so all trials of a cell may run at once.
+    # All 24 trials of a cell run at once: none is stopped early, and the next point of a grid does not depend on results.
     budget=Budget(trials=8, search_seeds=3, final_seeds=3, in_flight=24, grace=20),
     paper="madapter/1,2",
 )

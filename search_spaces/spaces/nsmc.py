@@ -1,8 +1,9 @@
-"""Korean film reviews with a multilingual encoder: full, adapter and LoRA with 50, 100 and 150 thousand reviews.
+"""NSMC, Korean film reviews, with a multilingual encoder: full, adapter and LoRA with 50, 100 and 150 thousand reviews.
 
-Published with lr 2e-5 for every method, which is low for adapters and LoRA: `lora_r64_lr4e-4` is the same LoRA at the rate of
-its own authors. The published adapter was trained on Korean text before; `adapter` has its size (r = 384) and starts fresh. What
-the paper leaves open: batch 32, 128 tokens, linear decay without warm-up. Needs --data-dir with nsmc/ratings_*.txt.
+The published results use the learning rate 2e-5 for every method, which is low for adapters and LoRA; the row
+`lora_r64_lr4e-4` has the rate that LoRA's authors use. The published adapter had been trained on Korean text beforehand; the row
+`adapter` has its size (r = 384) but starts from a random initialisation. The paper does not state batch size, length and
+schedule; this space uses 32, 128 tokens, and linear decay without warm-up. Needs --data-dir with nsmc/ratings_*.txt.
 """
 
 from search_spaces.language import Budget, Recipe, Space, method

@@ -1,7 +1,7 @@
-"""Many classification tasks in your own CSV files: adapters, variable and full fine-tuning as in Houlsby et al. 2019, 17 tasks.
+"""Classification tasks in your own CSV files, with adapters, top layers and full fine-tuning as in Houlsby et al. 2019.
 
-Without anything else it reads ./tasks: every NAME.csv is a task with the columns `text` and `label`, NAME.test.csv its test
-split where there is one. For other columns, files or encoders, a space of your own:
+Every file ./tasks/NAME.csv is a task with the columns `text` and `label`; ./tasks/NAME.test.csv is its test split, if it
+exists. For other columns, files or encoders, write a space of your own:
 
     from search_spaces.language import FileTask
     from search_spaces.spaces.text_classification import protocol
@@ -21,10 +21,10 @@ TEST = ".test"
 def protocol(
     tasks: Sequence[str | FileTask], models: Sequence[str] = ("bert-base-uncased",), layers: int = 12
 ) -> Space:
-    """The protocol on these tasks, for encoders with `layers` layers.
+    """Return the space that applies the paper's protocol to these tasks, for encoders with `layers` layers.
 
-    Twelve configurations per cell: all points of full fine-tuning, and 12 of the 72 and 96 points of the other methods, where
-    the paper tries them all. The best epoch is evaluated; no trial is stopped early.
+    Twelve configurations per cell are searched: the whole grid of full fine-tuning, and 12 of the 72 or 96 points of the other
+    methods' grids, which the paper searches completely. The best epoch is tested; no trial is stopped early.
     """
     tops = [k for k in (1, 2, 3, 5, 7, 9, 11, 12) if k <= layers]
     return Space(
@@ -44,7 +44,7 @@ def protocol(
 
 
 def tables(folder: Path, text: str = "text", label: str = "label") -> list[FileTask]:
-    """A task for every CSV file of the folder, named by it. Raises ValueError when there is none."""
+    """Return a task for every NAME.csv in the folder, named NAME, with its NAME.test.csv. Raises ValueError if there is none."""
     trains = [path for path in sorted(folder.glob("*.csv")) if not path.stem.endswith(TEST)]
     if not trains:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""The tasks: a row of `glue.py`, a size of `nsmc.py`, or a grammar with a file and one line of its own."""
+"""All built-in tasks by name: GLUE (`glue.py`), three sizes of NSMC (`nsmc_reviews.py`) and generated ones.
+
+A new GLUE task is a row in `glue.ROWS`; a new generated task is a file with its grammar and a line in `generated.GRAMMARS`.
+"""
 
 from trainables.tasks import nsmc_reviews
 from trainables.tasks.generated import GRAMMARS

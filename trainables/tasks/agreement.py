@@ -1,8 +1,9 @@
-"""Acceptable English sentences, and ones whose agreement is broken in one place.
+"""Grammar of the task `agreement`: acceptable English sentences, and sentences with one error of agreement in number.
 
-What agrees: a determiner with its noun, a verb with the head of its subject, a reflexive with the same. In some patterns
-the two stand side by side; in others a phrase with a noun of either number stands between them, so that the
-nearest noun misleads. Singular and plural subjects, and both forms of every verb, are equally frequent in both classes.
+A determiner must agree with its noun, a verb with the head of its subject, a reflexive pronoun with the head of the subject. In
+some patterns the two words are adjacent; in others a phrase with another noun, singular or plural, stands between them, so
+that the nearest noun is no reliable cue. Singular and plural subjects, and both forms of every verb, are equally frequent in
+both classes. Each pattern is a function (random source, acceptable) -> text without capital and full stop.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ THINGS = (
     ("tool", "tools"),
     ("window", "windows"),
 )
-# Verb phrases: (with a singular subject, with a plural one, what follows). Few verbs, so that little data shows them all.
+# (form for a singular subject, form for a plural subject). Few verbs, so that a small training set contains them all.
 VERBS = (("is", "are"), ("was", "were"), ("has", "have"))
 HUMAN_ENDS = (
     ("tired", "late", "very kind", "hungry", "at home", "asleep", "ready", "in the garden"),
@@ -56,7 +57,7 @@ THING_ENDS = (
     ("old", "missing", "expensive", "broken", "heavy", "for sale", "too small", "very dirty"),
     ("a new owner", "no name", "a red handle", "a small scratch", "to go", "a number"),
 )
-# What stands before a noun, and its number.
+# Determiners of singular and of plural nouns.
 SINGULAR = ("this", "that", "each", "every", "one", "the", "my")
 PLURAL = ("these", "those", "many", "several", "both", "two", "the", "my")
 PRONOUNS = (("he", "they"), ("she", "they"), ("he", "we"), ("she", "we"))
@@ -81,14 +82,14 @@ GENDERED = (
 
 
 def draw(source: random.Random, acceptable: bool) -> tuple[str, None]:
-    """One sentence of the grammar, broken in one place unless `acceptable`."""
+    """Return (sentence, None): a random sentence, with one error of agreement unless `acceptable`."""
     pattern = source.choices(PATTERNS, WEIGHTS)[0]
     words = pattern(source, acceptable)
     return words[0].upper() + words[1:] + ".", None
 
 
 def _pronoun(source: random.Random, good: bool) -> str:
-    """They are still late."""
+    """Return a sentence such as "They are still late"; an error is in the verb."""
     plural = _coin(source)
     subject = source.choice(PRONOUNS)[plural]
     adverb = source.choice(ADVERBS)
@@ -96,7 +97,7 @@ def _pronoun(source: random.Random, good: bool) -> str:
 
 
 def _determiner(source: random.Random, good: bool) -> str:
-    """These lamps are old: the noun may contradict what stands before it, the verb goes with the noun."""
+    """Return a sentence such as "These lamps are old"; an error is in the determiner, while the verb agrees with the noun."""
     plural, people = _coin(source), _coin(source)
     before = source.choice([word for word in (PLURAL if plural == good else SINGULAR) if word not in ("the", "my")])
     noun = source.choice(PEOPLE if people else THINGS)[plural]
@@ -104,20 +105,20 @@ def _determiner(source: random.Random, good: bool) -> str:
 
 
 def _simple(source: random.Random, good: bool) -> str:
-    """My painters are hungry."""
+    """Return a sentence such as "My painters are hungry"; an error is in the verb."""
     plural, people = _coin(source), _coin(source)
     return f"{_subject(source, people, plural)} {_predicate(source, people, plural == good)}"
 
 
 def _phrase(source: random.Random, good: bool) -> str:
-    """Each key next to the cabinets is old."""
+    """Return a sentence such as "Each lamp next to the tables is old"; an error is in the verb."""
     plural, people = _coin(source), _coin(source)
     near = f"{source.choice(LINKS)} {_subject(source, people, _coin(source))}"
     return f"{_subject(source, people, plural)} {near} {_predicate(source, people, plural == good)}"
 
 
 def _reflexive(source: random.Random, good: bool) -> str:
-    """Those women near the pilot described themselves."""
+    """Return a sentence such as "Those women near the pilot described themselves"; an error is in the reflexive."""
     plural = _coin(source)
     singular, several, reflexive = source.choice(GENDERED)
     if plural == good:

@@ -1,9 +1,9 @@
-"""Pairs of a premise and a hypothesis that follows from it, or does not.
+"""Grammar of the task `entailment`: pairs of a premise and a hypothesis, which follows from the premise or does not.
 
-Each pattern draws one situation and can write hypotheses of both kinds: roles swapped or put into the passive, a
-quantifier weakened or strengthened, a conjunct dropped or an alternative chosen, a noun made more general or more
-special, a comparison turned round, a negation kept or lost, an intention taken for a deed. Some patterns ask what words
-mean, some how they are put together. "All" is read as in everyday speech: there are some.
+Each pattern is a function (random source, follows) -> (premise, hypothesis), without capitals and full stops. The patterns test
+roles in active and passive sentences, quantifiers, conjunctions, general and special nouns, comparisons, negations, and
+intentions as opposed to actions: some depend on the meaning of words, some on syntax. "All" implies "some", as in everyday
+language.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAMES = (
 )
 # Verbs whose past and participle are the same.
 ACTS = ("called", "followed", "greeted", "helped", "invited", "paid", "pushed", "taught", "thanked", "visited")
-# What one does alone: past, base.
+# Actions without another person: (past tense, base form).
 DEEDS = (
     ("danced", "dance"),
     ("sang", "sing"),
@@ -31,7 +31,7 @@ DEEDS = (
     ("cleaned the kitchen", "clean the kitchen"),
     ("played the piano", "play the piano"),
 )
-# Kinds with their special cases.
+# General nouns with more special ones.
 KINDS = {
     "an animal": ("a cat", "a dog", "a horse", "a rabbit", "a sheep"),
     "a flower": ("a rose", "a tulip", "a lily", "a daisy"),
@@ -55,13 +55,13 @@ QUANTIFIERS = ("all the", "most of the", "some of the")
 
 
 def draw(source: random.Random, follows: bool) -> tuple[str, str]:
-    """A premise and a hypothesis; `follows` says whether the second follows from the first."""
+    """Return a random (premise, hypothesis); the hypothesis follows from the premise if and only if `follows` is true."""
     premise, hypothesis = source.choices(PATTERNS, WEIGHTS)[0](source, follows)
     return _sentence(premise), _sentence(hypothesis)
 
 
 def _roles(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna called Tom -> Tom was called by Anna."""
+    """Pattern: "Anna called Tom" entails "Tom was called by Anna", but not "Tom called Anna"."""
     a, b = source.sample(NAMES, 2)
     act = source.choice(ACTS)
     done_by_a = (f"{a} {act} {b}", f"{b} was {act} by {a}")
@@ -71,7 +71,7 @@ def _roles(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _quantifier(source: random.Random, follows: bool) -> tuple[str, str]:
-    """All the guests on the boat were wet -> some of the guests on the boat were wet."""
+    """Pattern: "All the guests on the boat were wet" entails "Some of the guests on the boat were wet", but not conversely."""
     strong, weak = sorted(source.sample(range(len(QUANTIFIERS)), 2))
     whose, state = f"{source.choice(GROUPS)} {source.choice(PLACES)}", source.choice(STATES)
     stronger, weaker = (f"{QUANTIFIERS[i]} {whose} were {state}" for i in (strong, weak))
@@ -79,7 +79,7 @@ def _quantifier(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _conjunction(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna and Tom slept -> Tom slept; Anna or Tom slept does not say so."""
+    """Pattern: "Anna and Tom slept" entails "Tom slept"; "Anna or Tom slept" does not."""
     a, b = source.sample(NAMES, 2)
     deed = source.choice(DEEDS)[0]
     word = "and" if follows else "or"
@@ -88,7 +88,7 @@ def _conjunction(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _two_facts(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna slept and Tom danced -> Tom danced."""
+    """Pattern: "Anna slept and Tom danced" entails "Tom danced", but not "Anna danced"."""
     a, b = source.sample(NAMES, 2)
     one, two = (deed[0] for deed in source.sample(DEEDS, 2))
     true, false = source.choice((((a, one), (a, two)), ((b, two), (b, one))))
@@ -97,7 +97,7 @@ def _two_facts(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _kind(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna bought a rose -> Anna bought a flower; under a negation the other way round."""
+    """Pattern: "Anna bought a rose" entails "Anna bought a flower", but not conversely; a negation reverses the direction."""
     general = source.choice(tuple(KINDS))
     special = source.choice(KINDS[general])
     past, base = source.choice(GETTING)
@@ -110,7 +110,7 @@ def _kind(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _comparison(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna is taller than Tom -> Tom is shorter than Anna."""
+    """Pattern: "Anna is taller than Tom" entails "Tom is shorter than Anna", but not "Tom is taller than Anna"."""
     a, b = source.sample(NAMES, 2)
     one, other = source.sample(source.choice(OPPOSITES), 2)
     hypothesis = (
@@ -120,14 +120,14 @@ def _comparison(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _category(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna bought a rose -> Anna bought a flower; she did not buy a tool."""
+    """Pattern: "Anna bought a rose" entails "Anna bought a flower", but not "Anna bought a tool"."""
     right, wrong = source.sample(tuple(KINDS), 2)
     who = f"{source.choice(NAMES)} {source.choice(GETTING)[0]}"
     return f"{who} {source.choice(KINDS[right])}", f"{who} {right if follows else wrong}"
 
 
 def _colour(source: random.Random, follows: bool) -> tuple[str, str]:
-    """The red hat is near the blue chair -> the hat is red."""
+    """Pattern: "The red hat is near the blue chair" entails "The hat is red", but not "The hat is blue"."""
     true, false = source.sample(COLOURS, 2)
     thing, other = source.sample(THINGS, 2)
     colour = true if follows else false
@@ -135,7 +135,7 @@ def _colour(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _negation(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna never sang -> Anna did not sing."""
+    """Pattern: "Anna never sang" entails "Anna did not sing", but not "Anna sang"."""
     name = source.choice(NAMES)
     past, base = source.choice(DEEDS)
     yes = (f"{name} {past}", f"{name} {past} again", f"{name} always {past}", f"{name} really {past}")
@@ -146,7 +146,7 @@ def _negation(source: random.Random, follows: bool) -> tuple[str, str]:
 
 
 def _intention(source: random.Random, follows: bool) -> tuple[str, str]:
-    """Anna managed to open the door -> Anna opened the door; Anna tried to does not say so."""
+    """Pattern: "Anna managed to open the door" entails "Anna opened the door"; "Anna failed to open the door" does not."""
     name = source.choice(NAMES)
     past, base = source.choice(DEEDS)
     return f"{name} {source.choice(DONE if follows else NOT_DONE)} {base}", f"{name} {past}"

@@ -1,7 +1,8 @@
-"""The user's own tables as a task: CSV, TSV, JSON lines, Parquet; what must hold of them, and what to say when it does not.
+"""Reads and checks the user's own data files (CSV, TSV, JSON lines or Parquet) for a `FileTask`.
 
-CSV, TSV and JSON lines are read with the standard library, so that they are checked in full before anything heavy starts,
-and so that "NA" and "null" stay texts. TSV is read with quoting off, as GLUE's is. Row numbers count examples from 1.
+CSV, TSV and JSON lines are read with the standard library, so that they can be checked completely before large libraries are
+imported, and so that "NA" and "null" remain texts. In TSV files quote marks are text, as in GLUE's. Row numbers in messages
+count examples from 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Cells = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class FileTable:
-    """The named columns of one file: one tuple (text, [text_pair], label) per example."""
+    """The task's columns of one file. `rows` has one tuple per example: (text, label), or (text, text_pair, label)."""
 
     path: Path
     columns: tuple[str, ...]
@@ -36,9 +37,9 @@ class FileTable:
 
 
 def check(task: FileTask, form: Form, folder: Path) -> int | None:
-    """Find what is wrong with the files, early, and return the number of outputs.
+    """Check the files before a sweep starts, and return the number of outputs of the head. Raises ValueError as `read` does.
 
-    None where a file is Parquet: opening it takes heavy imports, only its first bytes are looked at. Raises as `read`.
+    If a file is Parquet, which takes large libraries to open, only its first bytes are checked, and None is returned.
     """
     paths = _paths(task, folder)
     packed = [path for path in paths if path.suffix.lower() == ".parquet"]
@@ -50,7 +51,7 @@ def check(task: FileTask, form: Form, folder: Path) -> int | None:
 
 
 def read(task: FileTask, form: Form, folder: Path) -> tuple[Texts, Texts | None, int]:
-    """(train, test or None, number of outputs). Raises ValueError naming file, column and row."""
+    """Return (train, test or None, number of outputs of the head). Raises ValueError naming file, column and row of a fault."""
     tables = [_table(path, _columns(task)) for path in _paths(task, folder)]
     for table in tables:
         _check_texts(table)
@@ -101,6 +102,7 @@ def _tsv(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
 
 
 def _separated(path: Path, columns: tuple[str, ...], lines: Iterator[list[str]]) -> Iterator[Cells]:
+    """Yield the values of `columns` in each line after the header. Raises ValueError for a wrong header or number of fields."""
     header = next(lines, [])
     if not header:
         raise ValueError(f"{path}: the file has no header; its first line must name the columns")
@@ -112,6 +114,7 @@ def _separated(path: Path, columns: tuple[str, ...], lines: Iterator[list[str]])
 
 
 def _place(path: Path, header: list[str], name: str) -> int:
+    """Return the index of a column in the header. Raises ValueError unless the column occurs exactly once."""
     if header.count(name) != 1:
         problem = "stands twice in" if name in header else "is not in"
         raise ValueError(f"{path}: column {name!r} {problem} the header: {', '.join(map(repr, header))[:300]}")
@@ -150,6 +153,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
 
 
 def _check_texts(table: FileTable) -> None:
+    """Raise ValueError for a text that is missing, blank, not a string, or not encodable as UTF-8."""
     for place, name in enumerate(table.columns[:-1]):
         for number, row in enumerate(table.rows, start=1):
             text = row[place]

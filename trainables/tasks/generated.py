@@ -1,6 +1,6 @@
-"""Generated tasks: a grammar draws labelled sentences from a seed, so that a sweep runs without network and downloads.
+"""Generated tasks: a grammar draws labelled sentences at random from a fixed seed, so that no data need be downloaded.
 
-Standard library only. Train and test are drawn by one generator and share no text.
+Train and test come from one random generator and share no text. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Example = tuple[str, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Grammar:
-    """A generated task. `draw(random, label)` writes one (first, second) whose label it is; second None: one sentence."""
+    """A generated task. `draw(random, label)` returns (first text, second text or None) of a random example with that label."""
 
     task: Task
     draw: Callable[[random.Random, bool], Example]
@@ -41,7 +41,7 @@ def grammar(name: str) -> Grammar:
 
 
 def read(grammar: Grammar, train: int = TRAIN, test: int = TEST, seed: int = SEED) -> tuple[Texts, Texts]:
-    """(train, test): as many examples of each label, give or take one, in random order, no text twice."""
+    """Return (train, test) with `train` and `test` examples in random order: both labels equally often (± 1), no text twice."""
     source = random.Random(f"{grammar.task.name}/{seed}")
     seen: set[Example] = set()
     parts = [_part(grammar, number, source, seen) for number in (train, test)]
@@ -49,6 +49,7 @@ def read(grammar: Grammar, train: int = TRAIN, test: int = TEST, seed: int = SEE
 
 
 def _part(grammar: Grammar, number: int, source: random.Random, seen: set[Example]) -> Texts:
+    """Draw `number` examples that are not in `seen`, and add them to it."""
     labels = [i % 2 for i in range(number)]
     source.shuffle(labels)
     examples = []

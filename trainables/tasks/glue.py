@@ -1,8 +1,8 @@
-"""GLUE: where each task's files and columns are, in the official TSV layout and on the Hub. One row per task.
+"""GLUE: reads its tasks from the official TSV files or from the Hugging Face Hub. One entry of `ROWS` per task.
 
-Traps of the files: quote marks are text, "NA" is text, MRPC begins with a byte order mark, CoLA has no header, and RTE's
-labels are words. They are read by splitting lines at tabs, which keeps all of that as it is. The Hub calls the dev split
-"validation"; it is the test split here, because GLUE's own test labels are not public.
+Traps of the files: quote marks and "NA" are text, MRPC begins with a byte order mark, CoLA has no header, and RTE's labels are
+words. Lines are split at tabs only, so that quote marks and "NA" are kept. GLUE's dev split, called "validation" on the Hub, is
+the test split here, because the labels of GLUE's own test split are not public.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ DEV = "GLUE dev"
 
 @dataclass(frozen=True, kw_only=True)
 class GlueTask:
-    """One task. Columns are numbers in the TSV files and names on the Hub.
+    """Where the files of one task are, and which of their columns hold what.
 
-    `header` holds what the first line must contain at these columns; empty for a file without a header. `words` maps
-    labels that are words to class indices, in the Hub's order; it is empty where labels are scores from 0 to 5.
+    `folder`: name of the task's folder. `width`: number of columns of its TSV files. `columns` and `label`: numbers, from 0, of
+    the text columns and of the label column. `header`: names of these columns in the first line; empty if the files have no
+    header. `words`: the labels as the files write them, in the order of their class indices on the Hub; empty if labels are
+    scores from 0 to 5. `hub_columns`: names of the text columns on the Hub.
     """
 
     task: Task
@@ -94,7 +96,10 @@ def row(name: str) -> GlueTask:
 
 
 def check(row: GlueTask, data_dir: Path | None) -> None:
-    """Cheap look at the local files: MissingData when one is absent, ValueError when it is not the official one."""
+    """Check the first lines of the local files. Raises MissingData if a file is missing, ValueError if its layout is wrong.
+
+    Without `data_dir` nothing is checked.
+    """
     if data_dir is None:
         return
     for part in ("train", "dev"):
@@ -104,9 +109,9 @@ def check(row: GlueTask, data_dir: Path | None) -> None:
 
 
 def read(row: GlueTask, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts]:
-    """(train, dev) of a GLUE task, from local files or, without a folder, from the Hub or its cache.
+    """Return (train, dev) of a GLUE task, from files in `data_dir` or, if that is None, from the Hub or its local cache.
 
-    Raises MissingData when they cannot be had, ValueError naming file and line when one is not the official one.
+    Raises MissingData if the data are not available, ValueError naming file and line if a file has not the official layout.
     """
     if data_dir is None:
         return _read_hub(row, repo)
@@ -126,7 +131,7 @@ def _path(row: GlueTask, data_dir: Path, part: str) -> Path:
 
 
 def text_of(path: Path) -> str:
-    """The file's text; ValueError when it is not UTF-8."""
+    """Return the file's text. Raises ValueError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,7 +139,7 @@ def text_of(path: Path) -> str:
 
 
 def parse(row: GlueTask, path: Path, text: str) -> Texts:
-    """The examples of a tab-separated file; ValueError names file and line."""
+    """Return the examples of a tab-separated file with this text. Raises ValueError naming `path` and the line of a fault."""
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside a sentence.
     lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
     if row.header:
@@ -163,6 +168,7 @@ def _check_header(row: GlueTask, path: Path, found: list[str]) -> None:
 
 
 def _label(row: GlueTask, where: str, text: str) -> float:
+    """Return the class index or score of a label's text. Raises ValueError, starting with `where`, if it is not valid."""
     if row.words:
         if text.strip() not in row.words:
             raise ValueError(f"{where}: label {text[:40]!r}, should be {' or '.join(row.words)}")
@@ -177,15 +183,16 @@ def _label(row: GlueTask, where: str, text: str) -> float:
 
 
 def _read_hub(row: GlueTask, repo: str) -> tuple[Texts, Texts]:
+    """Return (train, dev) from the Hub or its local cache. Raises MissingData if the data are in neither."""
     import datasets
 
     name = row.task.name
     if not datasets.config.HF_HUB_OFFLINE and not Path(repo).is_dir() and not _reachable(datasets.config.HF_ENDPOINT):
-        # Goes straight to the cache: the library itself would retry for half a minute first.
+        # Without this setting the library would retry for half a minute before it uses its cache.
         datasets.config.HF_HUB_OFFLINE = True
     try:
         parts = datasets.load_dataset(repo, name)
-    except Exception as error:  # of whichever http library the Hub's client stands on
+    except Exception as error:  # its type depends on the HTTP library that the Hub's client uses
         cache = os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))
         raise MissingData(
             f"task {name!r}: {repo} is neither reachable nor in the cache {cache} ({type(error).__name__}: {str(error)[:200]}); "
@@ -196,7 +203,7 @@ def _read_hub(row: GlueTask, repo: str) -> tuple[Texts, Texts]:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether anything answers there, through the proxy where one is set."""
+    """Return whether a server answers at this address within 5 seconds, through the configured proxy if there is one."""
     import ssl
     import urllib.error
     import urllib.request
@@ -206,7 +213,7 @@ def _reachable(endpoint: str) -> bool:
     except urllib.error.HTTPError:
         return True
     except OSError as error:
-        # A certificate that only the Hub's own client trusts is for that client to judge.
+        # A server with a certificate that is not trusted here did answer; the Hub's client may trust the certificate.
         return isinstance(getattr(error, "reason", error), ssl.SSLError)
     return True
 

@@ -1,7 +1,8 @@
-"""From outputs and labels to the numbers of a task, in percent points, always to be maximised.
+"""Computes a task's metrics from outputs and labels. All are in percent points and are to be maximised.
 
-Written out in numpy because every device worker loads this file and scores every epoch; the tests hold the formulas against
-scikit-learn and scipy. A constant prediction has no correlation and scores 0, so that collapsed trials enter means.
+They are written in numpy because every device worker imports this module and uses it after every epoch; the tests compare the
+formulas with scikit-learn and scipy. A correlation that is undefined because all predictions are equal counts as 0, so that
+collapsed trials can enter means.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import numpy as np
 from trainables.tasks.forms.form import Metric
 from trainables.tasks.task_data import Task
 
-# Regression outputs closer to each other than this share of their size are one value, apart from rounding in float32.
+# Predictions count as equal if their range is at most this fraction of the largest one (or of 1): float32 rounding.
 CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """`metrics` in percent points, the score first; `predictions` are class indices or values, one per example."""
+    """`metrics`: in percent points, the score first. `predictions`: a class index or a value per example."""
 
     metrics: dict[Metric, float]
     predictions: list[float]
@@ -32,9 +33,9 @@ class Scores:
 
 
 def compute_metrics(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scores:
-    """Score outputs [n, C] (logits; C = 1: values) against labels [n].
+    """Return metrics and predictions for outputs [n, C] of the head and labels [n] (n examples, C outputs).
 
-    Outputs that are not all finite come from a model that has diverged: they count as the constant 0, class or value.
+    Outputs are logits of C classes, or values if C = 1. If any of them is not finite, the model has diverged, and all count as 0.
     """
     assert outputs.ndim == 2, outputs.shape
     assert len(outputs) == len(labels) > 0, (outputs.shape, labels.shape)
@@ -66,18 +67,18 @@ def _f1(predictions: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _precision(predictions: np.ndarray, truth: np.ndarray) -> float:
-    """Share of class 1 among what was called class 1; 0 when nothing was."""
+    """Precision of class 1; 0 if class 1 is never predicted."""
     chosen = predictions == 1
     return float((truth[chosen] == 1).mean()) if chosen.any() else 0.0
 
 
 def _recall(predictions: np.ndarray, truth: np.ndarray) -> float:
-    """Share of class 1 that was called so; 0 when there is none."""
+    """Recall of class 1; 0 if no label is class 1."""
     return _precision(truth, predictions)
 
 
 def _macro_f1(predictions: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F1 of the classes that occur among the predictions or the labels."""
+    """Mean of the F1 of all classes that occur among the predictions or the labels."""
     return float(np.mean([_f1_of(c, predictions, truth) for c in np.union1d(predictions, truth)]))
 
 
@@ -87,7 +88,7 @@ def _f1_of(c: float, predictions: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _matthews(predictions: np.ndarray, truth: np.ndarray) -> float:
-    """Matthews correlation for any number of classes (Gorodkin 2004, the R_K statistic); 0 where it is not defined."""
+    """Matthews correlation for any number of classes (Gorodkin 2004, the statistic R_K); 0 if it is not defined."""
     classes = np.union1d(predictions, truth)
     p, t = ((values[:, None] == classes).astype(np.float64) for values in (predictions, truth))
 
@@ -109,7 +110,7 @@ def _spearman(predictions: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Return the rank of each value, counted from 1; equal values get the mean of their ranks."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return (last - (count - 1) / 2)[place]

@@ -1,8 +1,8 @@
-"""NSMC: Korean film reviews, positive or negative (github.com/e9t/nsmc, CC0), with 50, 100 or 150 thousand to train on.
+"""NSMC: Korean film reviews, positive or negative (github.com/e9t/nsmc, CC0), as tasks with 50, 100 or 150 thousand of them.
 
-The files are in random order, so that a smaller task is the beginning of the larger one's train file. A tenth of it becomes the
-validation split, as for every task. A few reviews are empty and stay so. Read from `--data-dir`: the Hub's copy is a script,
-which the library no longer runs.
+The files are in random order, so the smaller tasks take the first reviews of the train file. A tenth of them becomes the
+validation split, as for every task. A few reviews are empty; they are kept. The files must be in `--data-dir`, because the
+Hub's copy is a loading script, which the library `datasets` no longer executes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,20 @@ LAYOUT = glue.GlueTask(task=TASKS[-1], folder=FOLDER, width=3, columns=(1,), lab
 
 
 def check(task: Task, data_dir: Path | None) -> None:
-    """Cheap look at the files: MissingData when one is absent, ValueError when its header is not the official one."""
+    """Check the first two lines of both files. Raises MissingData if a file is missing, ValueError if its layout is wrong.
+
+    Without `data_dir` nothing is checked.
+    """
     for path in _paths(task, data_dir) if data_dir else ():
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             glue.parse(_layout(task), path, file.readline() + file.readline())
 
 
 def read(task: Task, data_dir: Path | None) -> tuple[Texts, Texts]:
-    """(the first so many thousand of train, test). Raises as `check`, and ValueError naming file and line."""
+    """Return (train, test), train cut to the task's size.
+
+    Raises MissingData if a file is missing or `data_dir` is None, ValueError naming file and line if its layout is wrong.
+    """
     train, test = (glue.parse(_layout(task), path, glue.text_of(path)) for path in _paths(task, data_dir))
     number = 1000 * THOUSANDS[TASKS.index(task)]
     if len(train) < number:
@@ -53,7 +59,7 @@ def _layout(task: Task) -> glue.GlueTask:
 
 
 def _paths(task: Task, data_dir: Path | None) -> list[Path]:
-    """The two files, in a folder of the data set's name or in the given one itself."""
+    """Return the paths of train and test, in data_dir/nsmc or, if there is no such folder, in data_dir. Raises MissingData."""
     if data_dir is None:
         raise MissingData(
             f"task {task.name!r}: give --data-dir with {FOLDER}/{FILES[0]} and {FOLDER}/{FILES[1]} of e9t/nsmc"

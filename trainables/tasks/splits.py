@@ -1,8 +1,8 @@
-"""Which examples are train, validation and test.
+"""Chooses the examples of the train, validation and test splits.
 
-The validation split is a tenth of train, stratified as the task's form says (by class, or by bins of the targets). It is
-the same for every method and seed: its own seed is a constant. Cuts to fewer examples are drawn after the split, with the
-same constant.
+The validation split is a tenth of the train file, stratified by class or by bins of the targets (see `Form.strata`). It is drawn
+with a constant seed, so that it is the same for every method and trial seed. If a recipe limits the number of examples, the
+subsets are drawn after the split, with the same seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SEED = 20_000
 SHARE = 0.1
-# A cut validation split keeps at least this many examples: fewer cannot tell configurations apart.
+# Smallest validation split after a cut: the scores of fewer examples are too noisy to compare configurations.
 MIN_VALIDATION = 50
 
 
@@ -29,10 +29,10 @@ def split(
     train_examples: int,
     test_examples: int,
 ) -> SplitIndices:
-    """Split `labels` of the train source into train and validation; 0 examples means all of them.
+    """Return the row numbers of the three splits. `labels` and `test_labels`: labels of the train file and of the test file.
 
-    Without `test_labels` a tenth of the train source becomes the test split first. Raises ValueError when there are
-    too few examples to split.
+    Without `test_labels`, a tenth of the train file becomes the test split. `train_examples` and `test_examples` limit the splits
+    (0: no limit); the validation split shrinks with train. Raises ValueError if there are fewer than 20 examples to split.
     """
     import numpy as np
 
@@ -56,19 +56,21 @@ def split(
 
 
 def _tenth(number: int) -> int:
+    """Return a tenth of `number`, rounded. Raises ValueError if `number` is below 20."""
     if number < 20:
         raise ValueError(f"{number} examples are too few to set a tenth of them aside: at least 20 are needed")
     return round(SHARE * number)
 
 
 def _cut(indices: np.ndarray, number: int, strata: np.ndarray) -> np.ndarray:
+    """Return `number` of the indices, drawn by strata, or all if `number` is 0 or not smaller than their number."""
     if not 0 < number < len(indices):
         return indices
     return _divide(indices, number, strata)[1]
 
 
 def _divide(indices: np.ndarray, number: int, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the others, `number` of them), both ascending; stratified where every class can be on both sides."""
+    """Draw `number` of the indices. Return (the others, the drawn), both sorted; stratified if both can have every stratum."""
     import numpy as np
     from sklearn.model_selection import train_test_split
 

@@ -1,6 +1,6 @@
-"""What a task is, and the forms its data takes: raw texts, then packed token arrays.
+"""Records that describe a task and its data: raw texts, split texts, tokenised examples.
 
-Standard library only at import: a plan reads the tasks without loading numpy.
+Imports the standard library only, so that `--plan` can describe tasks without loading numpy.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ Source = Literal["glue", "nsmc", "generated", "files"]
 
 
 class MissingData(Exception):
-    """The environment cannot provide a task's data: exit code 4."""
+    """Raised if the data or the tokenizer of a task are not available; the command then ends with exit code 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is known of a task without reading its data.
+    """The properties of a task that are known before its data are read.
 
-    The first of `metrics` is the score. `outputs`: number of classes, 1 for regression, 0 while it has to be found in
-    the data. `test_source` says in a report where the test split comes from.
+    `title`: the task's name in reports. `metrics`: the first one is the score. `outputs`: number of outputs of the head, that is,
+    of classes, or 1 for regression; 0 if the data must be read to find it. `test_source`: the origin of the test split, for the
+    report.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Task:
     test_source: str
 
     def to_record(self) -> dict[str, Any]:
-        """The task as JSON values; the form by its name."""
+        """Return the task as JSON values, the form as its name."""
         return {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
 
     @staticmethod
@@ -49,7 +50,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Raw examples of one split, in order. `second` is None for single sentences; labels are class indices or targets."""
+    """Examples as raw texts. `second`: second texts, or None if each example is one text; `labels`: class indices or targets."""
 
     first: list[str]
     second: list[str] | None
@@ -68,9 +69,9 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitIndices:
-    """Which examples each split took: rows of the train source, and for `test` of the test source.
+    """The examples of each split, as row numbers (from 0) of the train file and, for `test`, of the test file.
 
-    Where a task has no test source, the test indices are rows of the train source too.
+    If a task has no test file, the test indices are row numbers of the train file, too.
     """
 
     train: tuple[int, ...]
@@ -80,11 +81,11 @@ class SplitIndices:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A task with its examples, split and cut.
+    """A task with the texts of its splits, cut to the numbers of examples that the recipe allows.
 
-    `task` has its outputs filled in. `fingerprint` (16 hex digits) changes with any text, label or the split. `majority`:
-    score on the test split of always answering train's commonest class (its mean), percent points. `notes`: sentences for
-    the report about examples shared by splits and about imbalance.
+    `task.outputs` is known here. `fingerprint`: hash (16 hex digits) of texts, labels and split. `majority`: score on the test
+    split, in percent points, of predicting train's most frequent class (its mean target) for every example. `notes`: sentences
+    for the report about examples that several splits share, and about unbalanced classes.
     """
 
     task: Task
@@ -99,10 +100,10 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Tokenised examples, end to end, special tokens included.
+    """The tokenised examples of one split, concatenated without padding, special tokens included.
 
-    ids int32 [tokens], token_types int8 [tokens]; example i is ids[offsets[i]:offsets[i + 1]], offsets int64 [n + 1];
-    labels float32 [n], class indices or targets.
+    `ids` int32 [T] and `token_types` int8 [T] hold all T tokens; `offsets` int64 [n + 1]: example i of n is
+    ids[offsets[i]:offsets[i + 1]]. `labels` float32 [n] are class indices or targets.
     """
 
     ids: np.ndarray
@@ -116,7 +117,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """Everything a trial needs of a task. `fingerprint` is the one of the texts and the split."""
+    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`."""
 
     task: Task
     train: Split

@@ -1,4 +1,4 @@
-"""From a task's name, or the user's own files, to split and fingerprinted texts."""
+"""Loads a task, given by its name or by a `FileTask`: its texts, its splits, and a fingerprint (hash) of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainables.tasks.task_data import Loaded, SplitIndices, Task, Texts
 
 
 def describe(task: str | FileTask) -> Task:
-    """What is known of a task without reading its data. Raises ValueError for an unknown name or an unfit metric."""
+    """Return the task without reading its data. Raises ValueError for an unknown name, or a metric that does not fit the form."""
     if isinstance(task, FileTask):
         return _describe_files(task)
     if task not in TASKS:
@@ -28,9 +28,9 @@ def describe(task: str | FileTask) -> Task:
 
 
 def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> None:
-    """Cheap look at a task's files, without heavy imports.
+    """Check a task's files without importing large libraries. `folder`: where relative paths of a file task start.
 
-    Raises ValueError for bad content and for a user's file that is not there, MissingData for an absent GLUE file.
+    Raises ValueError for wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
     """
     known = describe(task)
     if isinstance(task, FileTask):
@@ -46,7 +46,10 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> No
 def load(
     task: str | FileTask, *, data_dir: Path | None, folder: Path, train_examples: int, test_examples: int
 ) -> Loaded:
-    """Read, split and cut a task. `folder`: where relative paths of a file task start. Raises as `check_files` does."""
+    """Read and split a task and cut its splits to these numbers of examples (0: all).
+
+    `folder`: where relative paths of a file task start. Raises as `check_files` does, and ValueError for too few examples.
+    """
     known = describe(task)
     source, test_source, outputs = read(task, data_dir, folder)
     known = replace(known, outputs=outputs)
@@ -70,6 +73,7 @@ def load(
 
 
 def _describe_files(task: FileTask) -> Task:
+    """Return the Task of a FileTask. Raises ValueError if its name is taken or its metric does not fit its form."""
     if task.name in TASKS:
         raise ValueError(f"task {task.name!r} is a built-in task's name; give your own data another one")
     form = REGRESSION if task.regression else CLASSIFICATION
@@ -97,7 +101,7 @@ def _chosen_metric(task: FileTask, form: Form) -> Metric:
 
 
 def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
-    """(train source, test source, outputs), neither split nor cut. Raises as `check_files` does."""
+    """Return (train file, test file or None, number of outputs of the head), not yet split. Raises as `check_files` does."""
     known = describe(task)
     if isinstance(task, FileTask):
         train, test, outputs = files.read(task, known.form, folder)
@@ -118,7 +122,7 @@ def _check_outputs(known: Task, outputs: int) -> None:
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
-    """16 hex digits over what is trained on and scored by: texts, labels as float32, the split, metric and outputs."""
+    """Return a hash (16 hex digits) of all that affects training and score: texts, labels as float32, split, metric, outputs."""
     import numpy as np
 
     digest = hashlib.sha256(json.dumps([task.metrics[0], task.form.fingerprint_key, task.outputs]).encode())
@@ -129,6 +133,7 @@ def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> 
 
 
 def _majority(task: Task, train: Texts, test: Texts) -> float:
+    """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
     import numpy as np
 
     from trainables.tasks.metrics import compute_metrics
@@ -138,7 +143,7 @@ def _majority(task: Task, train: Texts, test: Texts) -> float:
 
 
 def _notes(task: Task, train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
-    """What a reader of the results should know about the data."""
+    """Return sentences for the report: about examples that splits share with train, and about the labels."""
     notes = []
     known = set(_pairs(train))
     for part, name in ((validation, "validation"), (test, "test")):

@@ -1,6 +1,7 @@
-"""Tokenised data on disk: made once per (texts, tokenizer, length), then only read, by every device worker.
+"""Writes and reads tokens files. Each is written once per (texts and split, tokenizer, length); device workers read it.
 
-One safetensors file holds the arrays, the task and a digest; its name is the hash of all that decides its content.
+A tokens file is a safetensors file with the arrays, the task and a checksum. Its name contains a hash of all that determines
+its content.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskDat
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Raise it when the same texts would be written differently.
+# Version of the file format. Increase it when a change of the code writes another file for the same texts.
 FORMAT = 1
 PARTS = ("train", "validation", "test")
 ARRAYS = {"ids": np.int32, "token_types": np.int8, "offsets": np.int64, "labels": np.float32}
@@ -40,10 +41,10 @@ TOKENIZER_FILES = (
 def prepare(
     loaded: Loaded, tokenizer_dir_or_id: str, max_length: int, cache: Path, revision: str | None = None
 ) -> Path:
-    """Tokenise the task's splits below `cache`, unless that has been done; returns the file's path.
+    """Return the path of the task's tokens file in the folder `cache`, which is written unless it exists.
 
-    `max_length`: tokens per example, special ones included; the longer text of a pair is cut first. Raises MissingData
-    when the tokenizer cannot be had, ValueError when it is not usable or allows fewer tokens.
+    `max_length`: largest number of tokens of an example, special ones included; of a pair, the longer text is cut first. Raises
+    MissingData if the tokenizer is not available, ValueError if it cannot be loaded or allows fewer tokens.
     """
     folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
     path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
@@ -60,14 +61,14 @@ def prepare(
 
 
 def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
-    """Where below `cache` the task with these texts and this split is kept, for the tokenizer in that folder."""
+    """Return the path of a tokens file. `fingerprint`: that of texts and split; `tokenizer`: the tokenizer's folder."""
     decides = [FORMAT, fingerprint, _fingerprint(tokenizer), max_length, task.to_record()]
     name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     return cache / f"{task.name}-{name}.safetensors"
 
 
 def read(path: Path) -> TaskData:
-    """The tokenised task in that file. Raises ValueError when the file is damaged or of another format."""
+    """Return the content of a tokens file. Raises ValueError if the file is damaged or has another format."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -89,6 +90,7 @@ def _damaged(path: Path, reason: str) -> str:
 
 
 def _tokenizer_folder(name: str, revision: str | None) -> Path:
+    """Return the local folder of a tokenizer, downloaded if needed. Raises MissingData if it is not available."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -106,6 +108,7 @@ def _tokenizer_folder(name: str, revision: str | None) -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
+    """Return a hash of the tokenizer's files in this folder."""
     digest = hashlib.sha256()
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
@@ -128,7 +131,7 @@ def _tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
 
 
 def _token_types(folder: Path) -> int:
-    """How many token types the model knows: RoBERTa has one, and the second text of a pair must not ask for another."""
+    """Return the number of the model's token types. RoBERTa has one, so the second text of a pair must have type 0, too."""
     path = folder / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("type_vocab_size", 2) if path.is_file() else 2
 
@@ -178,7 +181,7 @@ def _digest(arrays: dict[str, np.ndarray], header: dict[str, str]) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Only one process at a time makes the file; the lock ends with the process that holds it."""
+    """Context that one process at a time can enter. The operating system releases the lock when its process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
-"""A trial's state on disk, written after every epoch: one folder per trial, which each write replaces atomically.
+"""Checkpoints of trials, written after every epoch: one folder per trial, which each write replaces atomically.
 
-Tensors are in a safetensors file, everything else in a JSON file with the checksum of the tensors. Reading executes no code.
-Files are renamed into place but not synced: a killed process loses nothing, a power cut at worst the trial's epochs, which
-the checksum finds.
+Tensors are in a safetensors file, everything else in a JSON file with the tensors' checksum. Reading executes no code. Files
+are renamed into place but not synced with fsync: if the process is killed, nothing is lost; after a power cut the checkpoint
+may be damaged, which the checksum detects, and the trial starts again.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What is stored of one trial after an epoch."""
+    """The content of a checkpoint: the state of one trial after an epoch."""
 
     # Completed epochs.
     epoch: int
     done: bool
     # One entry per completed epoch.
     progress: Sequence[Progress]
-    # As `Engine.state` returns them; of a finished trial only "best" and "keep".
+    # The tensors that `Engine.state` returns; if `done`, only "best" (parameters of the best epoch) and "keep" (pruning mask).
     tensors: dict[str, Tensor]
     # Result of a finished final on the test split.
     test: TestResult | None = None
-    # Beside it, if the space asks for ablations.
+    # Ablation of a finished final of an ablated row.
     ablation: Ablation | None = None
 
 
 def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
-    """Replace the trial's checkpoint in `folder`; a kill leaves the old one or the new one."""
+    """Replace the trial's checkpoint in `folder`. If the process is killed meanwhile, the old or the new one is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -65,8 +65,8 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
 
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
-    """The trial's last checkpoint; None, with a warning, when it is damaged or another trial's."""
-    # If the process was killed between the two renames, only ".old" exists, and it is complete.
+    """Return the trial's last checkpoint, or None if there is none or, with a warning, if it is damaged or another trial's."""
+    # If the process was killed between the two renames in `write`, only the folder ".old" exists, and it is complete.
     for candidate in (folder, folder.with_name(folder.name + ".old")):
         if not candidate.exists():
             continue

@@ -5,7 +5,7 @@
     worker.request_epoch(trial_id)
     while not worker.residents[trial_id].has_report: worker.step()
 
-Knows neither Ray nor threads; `trainables/worker/ray_actors.py` adds both.
+It uses neither Ray nor threads; `trainables/worker/ray_actors.py` adds both. A resident is a trial that is on the device now.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A trial, and where this node finds its model and data."""
+    """A trial with the paths of its model, data and checkpoints on this node."""
 
     trial: Trial
     # Model directory or Hub id.
     source: str
-    # File of the tokenised task.
+    # The tokens file of the task.
     data: Path
     # The trial's checkpoint folder.
     folder: Path
@@ -53,28 +53,28 @@ class Job:
 
 
 class OutOfDeviceMemory(Exception):
-    """Raised when the device has no memory for one more trial beside its residents."""
+    """Raised if the device has not enough memory for one more trial in addition to its residents."""
 
 
 class DeviceWorker:
     """The resident trials of one device, trained together step by step."""
 
     def __init__(self, device: torch.device, epochs_ahead: int = 0, memory: MemoryEstimator | None = None):
-        """`epochs_ahead`: epochs that a trial may train before they are requested. `memory`: None to admit every trial."""
+        """`epochs_ahead`: number of epochs that a trial may train before their request. `memory`: None admits every trial."""
         self._device, self._epochs_ahead, self._memory = device, epochs_ahead, memory
         self.residents: dict[str, TrialRunner] = {}
-        # The exception that ended a resident, by trial id, until `remove_trial`.
+        # By trial id, until `remove_trial`: the exception because of which a trial was removed.
         self.failures: dict[str, Exception] = {}
-        # By model and precision.
+        # Engines with a shared backbone, by model and precision.
         self._shared: dict[tuple[str, Precision], Engine] = {}
-        # Largest number of trials per step, for engines of which a larger step has failed.
+        # Largest number of trials per step, for engines in which a step with more trials has failed.
         self._max_active: dict[Engine, int] = {}
         self._num_steps = 0
 
     def add_trial(self, job: Job) -> None:
-        """Make a trial a resident, from its checkpoint if there is one. Replaces a resident with the same id.
+        """Add a trial to the residents, from its checkpoint if there is one. It replaces a resident with the same id.
 
-        Raises ValueError for settings that the method refuses or a model that is not the sweep's, and OutOfDeviceMemory if
+        Raises ValueError if the method refuses the settings or the model's files differ from the sweep's, OutOfDeviceMemory if
         the estimated memory of a step with one more trial exceeds the device's.
         """
         self.remove_trial(job.trial.id)
@@ -93,7 +93,7 @@ class DeviceWorker:
         self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens)
 
     def remove_trial(self, trial_id: str) -> None:
-        """Remove a resident. Does nothing if there is none with this id."""
+        """Remove a resident and its failure. Does nothing if there is no trial with this id."""
         self.failures.pop(trial_id, None)
         resident = self.residents.pop(trial_id, None)
         if resident:
@@ -105,11 +105,14 @@ class DeviceWorker:
 
     @property
     def has_work(self) -> bool:
-        """True if `step` would train a trial."""
+        """True if any resident has an epoch to train, so that `step` would do something."""
         return any(r.may_train(self._epochs_ahead) for r in self.residents.values())
 
     def step(self) -> None:
-        """One step of the next engine that has trials to train. An error ends the trial that caused it, and no other."""
+        """Do one training step of the next engine, in turn, that has trials to train.
+
+        An error ends only the trial that caused it, which is removed; the exception is then in `failures`.
+        """
         waiting: dict[Engine, list[TrialRunner]] = {}
         for resident in self.residents.values():
             if resident.may_train(self._epochs_ahead):
@@ -123,7 +126,7 @@ class DeviceWorker:
             engine.set_active([r.trial.id for r in active])
             with self._memory.observe_step(sum(r.num_tokens for r in active)) if self._memory else nullcontext():
                 engine.step()
-        except Exception as error:  # of any kind: the trial that caused it has to be found
+        except Exception as error:  # of any type: `_shrink` finds the trial that caused it
             self._shrink(engine, active, error)
         for resident in active:
             try:
@@ -132,7 +135,10 @@ class DeviceWorker:
                 self._evict(resident, error)
 
     def _shrink(self, engine: Engine, active: list[TrialRunner], error: Exception) -> None:
-        """Repeat the failed step with half of its trials: to save memory, or to find the trial that cannot be trained."""
+        """After a failed step, halve the number of trials per step: it saves memory, and finally isolates the failing trial.
+
+        If the step had a single trial, remove that trial.
+        """
         engine.zero_grad()
         if len(active) > 1:
             self._max_active[engine] = len(active) // 2
@@ -141,17 +147,19 @@ class DeviceWorker:
         self._evict(active[0], error)
 
     def _evict(self, resident: TrialRunner, error: Exception) -> None:
+        """Remove a resident and enter `error` in `failures`. Its engine may try steps with more trials again."""
         self.remove_trial(resident.trial.id)
         self._max_active.pop(resident.engine, None)
         self.failures[resident.trial.id] = error
 
     def _engine(self, job: Job, model: Model) -> Engine:
+        """Return the shared engine of a trial's model and precision, or a new engine if its method cannot share a backbone."""
         precision = job.trial.recipe.precision
         if not METHODS[job.trial.method].shares_backbone:
             return Engine(Backbone.load(model, self._device, precision))
         key = (job.source, precision)
         if key not in self._shared:
-            # Without trials only one backbone stays loaded, for a later trial.
+            # Engines without residents are deleted, so that at most one unused backbone stays in memory.
             for other, engine in list(self._shared.items()):
                 if not engine.residents:
                     del self._shared[other]
@@ -160,14 +168,14 @@ class DeviceWorker:
 
 
 class InProcessTrial:
-    """A trial that is alone on a device worker of this process and trains when its next epoch is requested."""
+    """A trial that trains in this process, alone on its device worker, one epoch per call of `next_report`."""
 
     def __init__(self, worker: DeviceWorker, job: dict[str, Any]):
         self._worker, self._job = worker, Job.from_json(job)
         worker.add_trial(self._job)
 
     def next_report(self) -> dict[str, Any]:
-        """Train until the next epoch has ended; its report with the trial's id. Raises what made the trial fail."""
+        """Train to the end of the next epoch and return its report with the trial's id. Raises the error that ended the trial."""
         worker, trial_id = self._worker, self._job.trial.id
         worker.request_epoch(trial_id)
         while not worker.residents[trial_id].has_report:
@@ -181,10 +189,10 @@ class InProcessTrial:
 
 
 def open_device_worker(gpu: bool, epochs_ahead: int = 0) -> DeviceWorker:
-    """The device worker of this process, on the first visible GPU if `gpu` is true and there is one, else on a CPU core."""
+    """Return a device worker on the first visible GPU if `gpu` is true and there is one, else on one CPU core."""
     gpu = gpu and torch.cuda.is_available()
     if not gpu:
-        torch.set_num_threads(1)  # one core per worker; more threads would compete, and change the last bits
+        torch.set_num_threads(1)  # one core per worker; more threads would compete, and round sums differently
     return DeviceWorker(
         torch.device("cuda" if gpu else "cpu"), epochs_ahead, MemoryEstimator(CudaMemory()) if gpu else None
     )
@@ -197,4 +205,5 @@ def _model(source: str) -> Model:
 
 @lru_cache(maxsize=8)
 def read_data(path: Path) -> TaskData:
+    """Return the content of a tokens file; the last eight files stay in memory."""
     return read(path)

@@ -1,8 +1,8 @@
-"""The queue between workers and driver: Tune's worker slots request trials, device workers send reports, the driver takes both.
+"""The mailbox: worker slots request trials, device workers send reports, and the driver takes both and answers them.
 
-Each side has one request under way at a time and batches what accumulates meanwhile: a device worker the reports of all its
-trials, the driver all its decisions. So the number of messages grows with the number of workers, not of trials. Runs in an
-actor, knows nothing of Ray.
+The driver and each device worker wait for the answer to a message before they send the next one, and collect meanwhile: a
+device worker the reports of all its trials, the driver all its decisions. So the number of messages grows with the number of
+workers, not of trials. The class runs in a Ray actor but does not import Ray.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# By trial id: True if the trial continues after its report.
+# By trial id: True if the trial shall continue after its report.
 Verdicts = dict[str, bool]
 
 
 class Mailbox:
-    """All methods run in one event loop. The driver calls `take`, workers call the others."""
+    """Exchanges messages in one event loop, in which all methods run. The driver calls `take`, workers call the others."""
 
     def __init__(self) -> None:
         self._requests: list[str] = []
@@ -28,14 +28,17 @@ class Mailbox:
         self._news: asyncio.Event | None = None
 
     async def job(self, slot: str) -> dict[str, Any] | None:
-        """Wait for the next trial of a worker slot; None if there will be none. A new request replaces an unanswered one."""
+        """Wait for the next trial of a worker slot and return its job (see `Job`), or None if no trial is left for the slot.
+
+        A slot's new request replaces its unanswered one.
+        """
         self._requests.append(slot)
         future = self._waiting_slots[slot] = asyncio.get_running_loop().create_future()
         self._wake()
         return await future
 
     async def report(self, reports: Sequence[dict[str, Any]]) -> Verdicts:
-        """Send the reports of one device worker, each {"id", "progress", "outcome", "test"}; returns when they are recorded."""
+        """Send reports, each {"id", "progress", "outcome", "test"}. Returns the driver's decisions when all are recorded."""
         self._reports += reports
         future: asyncio.Future[Verdicts] = asyncio.get_running_loop().create_future()
         self._untaken.append(([report["id"] for report in reports], future))
@@ -45,10 +48,10 @@ class Mailbox:
     async def take(
         self, jobs: Mapping[str, dict[str, Any] | None], verdicts: Verdicts, seconds: float
     ) -> tuple[list[str], list[dict[str, Any]]]:
-        """Answer what the last call took, then wait for and return new (requesting worker slots, reports).
+        """Answer earlier messages, then wait for new ones and return (names of slots that request a trial, reports).
 
-        `jobs`: trials for worker slots that requested one in any earlier call. `verdicts`: a decision for every report that
-        the last call returned. Both lists are empty if nothing arrives within `seconds`.
+        `jobs`: for slots that requested a trial in any earlier call, a job, or None if no trial is left. `verdicts`: the
+        decisions about all reports that the last call returned. Both lists are empty if nothing arrives within `seconds`.
         """
         self._answer(jobs, verdicts)
         self._news = asyncio.Event()
@@ -63,6 +66,7 @@ class Mailbox:
         return requests, reports
 
     def _answer(self, jobs: Mapping[str, dict[str, Any] | None], verdicts: Verdicts) -> None:
+        """Resolve the futures of the requests with `jobs`, and those of the reports that the last `take` returned."""
         for slot, job in jobs.items():
             future = self._waiting_slots.pop(slot)
             if not future.done():
@@ -73,5 +77,6 @@ class Mailbox:
         self._taken = []
 
     def _wake(self) -> None:
+        """Let a waiting `take` return, because a message arrived."""
         if self._news:
             self._news.set()

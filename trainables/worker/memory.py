@@ -1,4 +1,4 @@
-"""Estimates from the peaks of earlier steps if a step fits into device memory. Knows no trials, only numbers of tokens."""
+"""Estimates whether a training step fits into device memory, from its number of tokens and the peaks of earlier steps."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Protocol
 
 import torch
 
-# Fraction added to every estimate: rows differ in length, and allocators fragment.
+# Fraction added to every estimate, because batches differ in length and allocators lose memory to fragmentation.
 SAFETY_MARGIN = 0.15
 
 
 class Memory(Protocol):
-    """The memory of a device, in bytes."""
+    """Measures the memory of a device. All values are in bytes."""
 
     def used(self) -> int:
-        """Allocated now."""
+        """Return the memory that is allocated now."""
 
     def total(self) -> int:
-        """Available to this process, allocated memory included."""
+        """Return the memory that this process can use, allocated memory included."""
 
     def reset_peak(self) -> None:
-        """Let `peak` forget all earlier steps."""
+        """Start a new measurement of the peak."""
 
     def peak(self) -> int:
-        """Most that was allocated since `reset_peak`."""
+        """Return the largest memory that was allocated at one time since `reset_peak`."""
 
 
 class CudaMemory:
-    """The memory of the current CUDA device that this process may use."""
+    """The memory of the current CUDA device, as PyTorch's allocator and the driver report it."""
 
     def used(self) -> int:
         return torch.cuda.memory_allocated()
@@ -46,22 +46,22 @@ class CudaMemory:
 
 
 class MemoryEstimator:
-    """Predicts a step's memory from its tokens: those of its trials' mean batches, added up."""
+    """Predicts the memory of a step from its number of tokens: the sum, over its trials, of the tokens of a mean mini-batch."""
 
     def __init__(self, memory: Memory):
         self._memory = memory
-        # Peak bytes per token observed so far.
+        # Largest peak of a step so far, beyond what was allocated before it, in bytes per token.
         self.bytes_per_token = 0.0
 
     @contextmanager
     def observe_step(self, num_tokens: float) -> Iterator[None]:
-        """Context around a step of `num_tokens`: measures its peak. A step that raises changes no estimate."""
+        """Context that measures the peak of a step of `num_tokens` tokens. If the step raises, the estimate is unchanged."""
         before = self._memory.used()
         self._memory.reset_peak()
         yield
         self.bytes_per_token = max(self.bytes_per_token, (self._memory.peak() - before) / num_tokens)
 
     def fits(self, num_tokens: float) -> bool:
-        """True if a step of `num_tokens` is expected to fit. Before the first measured step always true."""
+        """Return whether a step of `num_tokens` tokens is expected to fit; True as long as no step has been measured."""
         need = self.bytes_per_token * num_tokens * (1 + SAFETY_MARGIN)
         return need <= self._memory.total() - self._memory.used()

@@ -1,10 +1,10 @@
-"""Device workers as Ray actors, the registry that starts them, and the calls that a Tune trial makes.
+"""Device workers as Ray actors, the registry that starts them, and the client that a Tune trial uses.
 
-One actor per device trains all trials of that device. The registry is the sweep's mailbox, too. It belongs to the driver, so
-the actors end with the driver, however it ends. A worker's actor holds no logical resource of Ray: the Tune trials that use
-it do. When an actor dies, each of its trials requests a new one from the registry and continues from its last checkpoint; Tune
-does not notice. A trial that was resident at two deaths gets an actor of its own, so that a trial that crashes its process
-crashes no other trial's again.
+One actor per device trains all trials of that device. The registry, which is also the sweep's mailbox, is owned by the driver,
+so that all actors end when the driver ends or is killed. A device worker's actor reserves no Ray resources, because the Tune
+trials that use it reserve them. If an actor dies, each of its trials requests a new one from the registry and continues from
+its last checkpoint, without Tune's retries. A trial that was resident when two actors died gets an actor of its own, so that a
+trial that crashes its process cannot crash other trials again.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from trainables.worker.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
-# Resolves a future of the event loop, from any thread, with a value or an exception.
+# Sets the result or the exception of a future of the event loop; callable from any thread.
 Resolve = Callable[[Any, Exception | None], None]
 
 NAMESPACE = "device_workers"
-# Epochs that trials train before they are requested, so that the round trip to the driver costs no time.
+# Epochs that trials train before they are requested, so that they need not wait for the driver's answer.
 EPOCHS_AHEAD = 1
-# Deaths of a worker with the trial resident, before the trial gets a worker of its own, and before it fails.
+# Number of deaths of a trial's workers after which it gets a worker of its own, and after which it fails.
 DEATHS_SHARED, DEATHS = 2, 4
-# Pause before a trial that found no device memory tries again.
+# Pause before a trial that did not fit into device memory is submitted again.
 RETRY_SECONDS = 5.0
 
 
 class DeviceWorkerActor:
-    """A device worker in its own process: a thread trains, the actor's event loop takes calls and sends reports to the mailbox.
+    """A device worker in its own process: a thread trains; the actor's event loop receives calls and sends reports.
 
-    One message carries all reports that are ready; the next message waits for its answer.
+    One message to the mailbox holds all reports that are ready. The next message is sent when it has been answered.
     """
 
     def __init__(self, gpu: bool, mailbox: Any):
@@ -57,17 +57,20 @@ class DeviceWorkerActor:
 
     @staticmethod
     def open_worker(gpu: bool, epochs_ahead: int) -> Any:
-        """The device worker of this process. Loads torch."""
+        """Return the device worker of this process. Loads torch."""
         from trainables.worker.device_worker import open_device_worker
 
         return open_device_worker(gpu, epochs_ahead)
 
     async def location(self) -> tuple[int, str]:
-        """(process id, GPU); the GPU is "" on a CPU."""
+        """Return (process id, CUDA_VISIBLE_DEVICES of the process); the latter is "" for a worker on a CPU core."""
         return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
     async def train(self, job: dict[str, Any]) -> bool:
-        """Train a trial to completion. Returns False if it was rejected or evicted for lack of device memory; call again."""
+        """Train a trial to its end and return True. Return False if the device memory did not suffice; then call again later.
+
+        Raises the error that ended the trial.
+        """
         self._loop = asyncio.get_running_loop()
         future, resolve = _future()
         self._training[job["id"]] = resolve
@@ -84,7 +87,7 @@ class DeviceWorkerActor:
         return over
 
     async def remove(self, trial_id: str) -> None:
-        """Remove a trial; its call of `train` returns True."""
+        """Remove a trial. The pending call of `train` for it returns True."""
         await self._in_thread(lambda worker: self._remove(worker, trial_id))
 
     def _remove(self, worker: Any, trial_id: str) -> None:
@@ -94,7 +97,7 @@ class DeviceWorkerActor:
             resolve(True, None)
 
     async def _send(self) -> None:
-        """Send reports until there are none."""
+        """Send the queued reports and apply the answers, until the queue is empty."""
         while not self._outbox.empty():
             reports = [self._outbox.get() for _ in range(self._outbox.qsize())]
             verdicts: Mapping[str, bool] = await self._mailbox.report.remote(reports)
@@ -102,7 +105,7 @@ class DeviceWorkerActor:
         self._mail = None
 
     def _apply(self, verdicts: Mapping[str, bool], worker: Any) -> None:
-        """Continue or remove the trials that the driver decided about."""
+        """Apply the driver's decisions: remove a trial that is stopped, request one more epoch of the others."""
         for trial_id, goes_on in verdicts.items():
             if not goes_on:
                 self._remove(worker, trial_id)
@@ -110,11 +113,13 @@ class DeviceWorkerActor:
                 worker.request_epoch(trial_id)
 
     async def _in_thread(self, call: Callable[[Any], Any]) -> Any:
+        """Run `call(worker)` in the training thread between two steps; return its result or raise its exception."""
         future, resolve = _future()
         self._calls.put((call, resolve))
         return await future
 
     def _train(self) -> None:
+        """The training thread: run queued calls, train one step, queue reports, forever."""
         try:
             worker = self.open_worker(self._gpu, EPOCHS_AHEAD)
             while True:
@@ -128,7 +133,7 @@ class DeviceWorkerActor:
                 self._calls.get()[1](None, error)
 
     def _run_calls(self, worker: Any, wait: bool) -> None:
-        """Run the calls that have arrived; with `wait`, at least one."""
+        """Run the calls that are queued. With `wait`, block until there is at least one."""
         while wait or not self._calls.empty():
             call, resolve = self._calls.get()
             wait = False
@@ -138,7 +143,7 @@ class DeviceWorkerActor:
                 resolve(None, error)
 
     def _collect(self, worker: Any) -> None:
-        """Queue the reports of finished epochs for sending, and return the calls of trials that failed."""
+        """Queue the reports of finished epochs for sending, and end the calls of `train` for trials that failed."""
         for trial_id, error in list(worker.failures.items()):
             self._end(worker, trial_id, error)
         for trial_id, resident in worker.residents.items():
@@ -153,7 +158,7 @@ class DeviceWorkerActor:
             self._mail = asyncio.get_running_loop().create_task(self._send())
 
     def _end(self, worker: Any, trial_id: str, error: Exception) -> None:
-        """Return the trial's call of `train`: with the error, or with False if other trials hold the memory it lacks."""
+        """End the trial's call of `train`: it raises `error`, or returns False if other trials hold the memory."""
         worker.failures.pop(trial_id, None)
         resolve = self._training.pop(trial_id, None)
         if resolve:
@@ -161,13 +166,13 @@ class DeviceWorkerActor:
 
 
 class WorkerRegistry(Mailbox):
-    """The mailbox of a sweep, and the directory of its device workers: finds a trial's worker, or starts it."""
+    """The mailbox of a sweep and the list of its device workers, which it starts as needed. It runs as a Ray actor."""
 
     actor_class = DeviceWorkerActor
 
     def __init__(self) -> None:
         super().__init__()
-        # By worker key: (generation, actor).
+        # By worker key (node/gpu or node/core, + /trial id if it has one trial alone): (generation, actor).
         self._actors: dict[str, Any] = {}
         # By trial id: key of its worker.
         self._worker_of: dict[str, str] = {}
@@ -175,7 +180,10 @@ class WorkerRegistry(Mailbox):
         self._started = 0
 
     def find(self, trial_id: str, node: str, gpu: str) -> tuple[str, int, Any]:
-        """(key, generation, actor) of the trial's device worker on a node and GPU ("": CPU). Raises after too many deaths."""
+        """Return (key, generation, actor) of the trial's worker on a node and GPU ("": CPU), starting it if there is none.
+
+        The generation distinguishes the actors that a key had. Raises RuntimeError if the trial's workers died DEATHS times.
+        """
         deaths = self._deaths[trial_id]
         if deaths >= DEATHS:
             raise RuntimeError(f"its worker died {deaths} times while training it, the last times with no other trial")
@@ -189,7 +197,7 @@ class WorkerRegistry(Mailbox):
         return key, *self._actors[key]
 
     def died(self, key: str, generation: int) -> None:
-        """Report that this worker is dead. The first report counts one death for each of its trials."""
+        """Remove a dead worker and count one death for each of its trials. Later reports of the same death are ignored."""
         if self._actors.get(key, (0, None))[0] != generation:
             return
         del self._actors[key]
@@ -198,15 +206,15 @@ class WorkerRegistry(Mailbox):
         log.warning("worker %s died with %d trials", key, len(trials))
 
     def left(self, trial_id: str) -> None:
-        """Remove the trial from its worker: it has ended, or will train on another device."""
+        """Remove the trial from its worker, because it ended or will train on another device."""
         key = self._worker_of.pop(trial_id, "")
         if key.endswith(f"/{trial_id}"):
-            self._actors.pop(key, None)  # Ray ends an actor with its last handle
+            self._actors.pop(key, None)  # Ray ends an actor when its last handle is deleted
         elif key in self._actors:
             self._actors[key][1].remove.remote(trial_id)
 
     def _core(self, trial_id: str, node: str) -> str:
-        """The key of the worker with the fewest trials on a node without GPUs; a known trial keeps its worker."""
+        """Return the key of the CPU core with the fewest trials on a node. A trial that has a worker keeps it."""
         if trial_id in self._worker_of:
             return self._worker_of[trial_id].removesuffix(f"/{trial_id}")
         occupied = Counter(self._worker_of.values())
@@ -214,7 +222,7 @@ class WorkerRegistry(Mailbox):
         return min((f"{node}/core{i}" for i in range(max(1, int(cores)))), key=lambda key: occupied[key])
 
     def _start(self, node: str, gpu: str) -> Any:
-        # An actor without logical GPUs sees all GPUs of the node, so its own has to be named.
+        # Ray does not restrict the visible GPUs of an actor that reserves none, so its GPU is set here.
         variables = {"CUDA_VISIBLE_DEVICES": gpu}
         return (
             ray.remote(self.actor_class)
@@ -229,7 +237,7 @@ class WorkerRegistry(Mailbox):
 
 
 class RemoteTrial:
-    """A trial that a device worker in another process trains."""
+    """Client of a trial that a device worker in another process trains."""
 
     def __init__(self, job: dict[str, Any], registry: Any):
         self._job, self._registry = job, registry
@@ -238,7 +246,7 @@ class RemoteTrial:
         self._gpu = (context.get_accelerator_ids().get("GPU") or [""])[0]
 
     def train(self) -> None:
-        """Train the trial to completion, on a new worker whenever one dies. Raises what made the trial fail."""
+        """Train the trial to its end; if its worker dies, continue on a new one. Raises the error that ended the trial."""
         while True:
             key, generation, actor = ray.get(self._registry.find.remote(self._job["id"], self._node, self._gpu))
             try:
@@ -250,8 +258,8 @@ class RemoteTrial:
 
 
 def open_registry(name: str, kind: type[WorkerRegistry] = WorkerRegistry) -> Any:
-    """Start the registry of a sweep under this name; it lives as long as the caller holds it."""
-    # Every worker slot and every device worker may have a call waiting.
+    """Start the registry of a sweep under this name and return its handle. The registry ends when the handle is deleted."""
+    # Large, because every worker slot and every device worker may have a call that waits for an answer.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
     return ray.remote(kind).options(**options).remote()
 
@@ -261,7 +269,7 @@ def find_registry(name: str) -> Any:
 
 
 def _is_crowded_out(worker: Any, error: Exception) -> bool:
-    """Return whether a trial failed for lack of memory that other trials of the device hold, so that it may be tried again."""
+    """Return whether a trial failed because other trials of its device hold the memory, so that it may be tried again later."""
     # Only a process with a device worker loads torch.
     from torch import OutOfMemoryError
 
@@ -277,7 +285,7 @@ def _job(record: dict[str, Any]) -> Any:
 
 
 def _future() -> tuple[asyncio.Future[Any], Resolve]:
-    """A future of the running event loop, and a function that resolves it from any thread. Only its first call counts."""
+    """Return a future of the running event loop and a thread-safe function that sets its result. Further calls do nothing."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

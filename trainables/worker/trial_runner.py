@@ -1,6 +1,6 @@
-"""Runs one resident trial of an engine: restores its checkpoint, writes one after every epoch, reports epochs in order.
+"""Manages one resident trial of an engine: restores its checkpoint, writes one after every epoch, reports epochs in order.
 
-Knows neither Ray nor the other trials.
+It uses neither Ray nor the other trials. The device worker performs the training steps.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from trainables.worker import checkpoint
 
 
 def mean_tokens(trial: Trial, data: TaskData) -> float:
-    """Mean number of tokens of the trial's training batches."""
+    """Return the mean number of tokens of the trial's mini-batches, with the virtual tokens that its method adds."""
     added = METHODS[trial.method](**trial.settings).virtual_tokens
     return trial.batch_size * (len(data.train.ids) / len(data.train) + added)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The progress of one epoch; with the last epoch the outcome, and the test result of a final."""
+    """The report of one epoch. The last one also holds the trial's outcome and, for a final, the result on the test split."""
 
     progress: Progress
     outcome: Outcome | None = None
@@ -42,10 +42,10 @@ class Report:
 
 
 class TrialRunner:
-    """Epochs are reported one by one, and only when requested (`num_requested`)."""
+    """One resident trial. Its epochs are reported one by one; `num_requested` is the number of epochs requested so far."""
 
     def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, num_tokens: float):
-        """`folder`: of the trial's checkpoint. `num_tokens`: mean of the trial's batches."""
+        """`folder`: the trial's checkpoint folder. `num_tokens`: mean number of tokens of its mini-batches."""
         self.trial, self.engine, self._folder = trial, engine, folder
         self.num_requested = self._num_reported = 0
         self._test: TestResult | None = None
@@ -56,16 +56,16 @@ class TrialRunner:
         self.num_tokens = num_tokens
 
     def may_train(self, epochs_ahead: int) -> bool:
-        """True if requested epochs, or up to `epochs_ahead` more, are still to be trained."""
+        """Return whether the trial has fewer than `num_requested` + `epochs_ahead` epochs so far, and is not done."""
         return not self._state.done and len(self._state.progress) < self.num_requested + epochs_ahead
 
     @property
     def has_report(self) -> bool:
-        """True if a requested epoch has ended and was not reported yet."""
+        """True if a requested epoch has ended and has not been reported yet."""
         return self._num_reported < min(self.num_requested, len(self._state.progress))
 
     def finish_epoch(self) -> None:
-        """If the last step ended an epoch, write a checkpoint; after the last epoch of a final test and ablate it first."""
+        """Write a checkpoint if the last step ended an epoch; before that, test and ablate a final whose training has ended."""
         if self._num_saved < len(self._state.progress):
             if self._state.done and self.trial.phase == "final":
                 self._test = self.engine.test(self.trial.id)
@@ -74,7 +74,7 @@ class TrialRunner:
             self._num_saved = len(self._state.progress)
 
     def next_report(self) -> Report:
-        """The report of the next epoch. Epochs restored from a checkpoint are reported again."""
+        """Return the report of the next epoch. Epochs restored from a checkpoint are reported again."""
         state = self._state
         self._num_reported += 1
         progress = state.progress[self._num_reported - 1]
@@ -83,12 +83,13 @@ class TrialRunner:
         return Report(progress=progress, outcome=self._outcome(), test=self._test)
 
     def _add_to_engine(self, data: TaskData) -> TrialState:
+        """Add the trial to the engine, from its checkpoint if there is one, and return its state."""
         saved = checkpoint.read(self._folder, self.trial)
         if saved is None:
             return self.engine.add_trial(self.trial, data)
         self._test, self._ablation = saved.test, saved.ablation
         tensors = dict(saved.tensors)
-        if "values" not in tensors:  # a finished trial keeps its best values only
+        if "values" not in tensors:  # the checkpoint of a finished trial has only the values of its best epoch
             tensors["values"] = tensors["best"]
             tensors["moments"] = torch.zeros(2, *tensors["best"].shape)
         return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress)
@@ -108,6 +109,7 @@ class TrialRunner:
         checkpoint.write(self._folder, self.trial, saved)
 
     def _outcome(self) -> Outcome:
+        """Return the outcome of a trial whose training has ended."""
         last, diverged = self._state.progress[-1], self._state.progress[-1].diverged
         final = self.trial.phase == "final"
         return Outcome(

@@ -1,10 +1,11 @@
-"""The Ray Tune side: a worker slot, whose `step()` trains one trial of the sweep from start to end.
+"""The Ray Tune trainable: a worker slot, of which each call of `step()` trains one trial of the sweep from start to end.
 
-If trials share a device, this process only waits: the device worker is an actor of its own
-(`trainables/worker/ray_actors.py`), found through the registry, and replaced when it dies. A trial that has its device to
-itself trains in this process; only then is torch loaded. Epochs are reported to the mailbox and not to Tune, which takes one
-result at a time. Tune reuses the process for later trials, so everything expensive happens in `step`. Tune's own checkpoints
-stay empty: the device worker writes one per epoch under the trial's id, where a resumed sweep finds it.
+If trials share a device, this process only waits: the trial trains in a device worker that is an actor of its own
+(`trainables/worker/ray_actors.py`), which the registry finds, and replaces if it dies. A trial that does not share its device
+trains in this process, which only then loads torch. Epochs are reported to the mailbox and not to Tune, which processes one
+result at a time. Tune reuses the process for later trials, so all expensive work is in `step` and not in `setup`. Tune's own
+checkpoints are empty: the device worker writes a checkpoint after every epoch, in a folder named by the trial's id, where a
+resumed sweep finds it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TrialTrainable(tune.Trainable):
-    """config: slot (its name), registry (the name of its actor), shared (whether trials share devices)."""
+    """A worker slot. `config`: "slot": its name; "registry": name of the registry's actor; "shared": do trials share devices?"""
 
     _worker: DeviceWorker | None = None
 
@@ -46,7 +47,7 @@ class TrialTrainable(tune.Trainable):
         return None
 
     def _train(self, job: dict[str, Any], registry: Any) -> None:
-        """Train in this process, epoch by epoch, until the driver ends the trial."""
+        """Train the trial in this process, epoch by epoch, until the driver's answer to a report ends it."""
         from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
         if self._worker is None:

@@ -1,4 +1,4 @@
-"""The forms of tasks by name: one file per form, and one line here."""
+"""All forms of tasks by name. A new form is a file in this folder and an entry of `FORMS`."""
 
 from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.forms.form import Form

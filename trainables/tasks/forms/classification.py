@@ -1,4 +1,4 @@
-"""One class of C per example: C logits, cross-entropy."""
+"""The form of classification tasks: the head has one logit per class, and the loss is cross-entropy."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# Computed of class 1 against class 0.
+# Metrics of class 1 in a task with two classes.
 BINARY_METRICS: tuple[Metric, ...] = ("f1", "precision", "recall")
-# A column whose labels occur fewer times than this on average holds numbers or identifiers, not classes.
+# If labels occur less often than this on average, the column is taken to hold numbers or identifiers and is refused.
 MIN_PER_CLASS = 2
-# A class with a larger share of the train split than this is worth a sentence in the report.
+# If a class has a larger share of the train split than this, the report mentions it.
 IMBALANCE = 0.9
 
 
 class Classification(Form):
+    """Labels, loss, predictions and metrics of classification tasks; `Form` describes the attributes and methods."""
+
     name = "classification"
     metrics = ("accuracy", "f1", "matthews", "macro_f1", "precision", "recall")
-    # Macro F1 tells a classifier that always answers the same class from a good one where accuracy does not.
+    # With unbalanced classes, always predicting the largest one gives a high accuracy but a low macro F1.
     always_reported = ("accuracy", "macro_f1")
     outputs = 0
     fingerprint_key = False
@@ -38,11 +40,11 @@ class Classification(Form):
             raise ValueError(f"metric {metric!r} needs two classes and there are {outputs}; use 'macro_f1'")
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """The class."""
+        """The strata are the classes: return the labels [n] as integers."""
         return labels.astype("int64")
 
     def constant_outputs(self, train_labels: Sequence[float], num_examples: int, outputs: int) -> np.ndarray:
-        """Always the most frequent class of the train split."""
+        """Return outputs [num_examples, outputs]: 1 for the most frequent class of the train split, 0 for the others."""
         import numpy as np
 
         found = np.zeros((num_examples, outputs), np.float32)
@@ -68,7 +70,7 @@ CLASSIFICATION = Classification()
 
 
 def _words(column: LabelColumn) -> list[str]:
-    """Class names as texts: 1, 1.0 and "1" are one class."""
+    """Return the labels as texts, so that 1, 1.0 and "1" are one class. Raises ValueError for a missing or fractional label."""
     words = []
     for number, label in enumerate(column.values, start=1):
         whole = isinstance(label, float) and label.is_integer()
@@ -83,7 +85,10 @@ def _words(column: LabelColumn) -> list[str]:
 
 
 def _classes(columns: Sequence[LabelColumn], words: list[list[str]]) -> list[str]:
-    """Sorted class names, numbers by value; refused unless there are two or more, the same in every file."""
+    """Return the sorted class names; if all are numbers, they are sorted by value.
+
+    Raises ValueError if there are fewer than two, if the files differ, or if there are too many for the number of rows.
+    """
     known = [Counter(names) for names in words]
     for column, counts in zip(columns, known, strict=True):
         if len(counts) < 2:

@@ -1,8 +1,8 @@
-"""What a task asks of the head: the contract of one form. One file per form implements it.
+"""The abstract base class of forms. Each form is implemented in a file of its own.
 
-Standard library only at import: a plan reads the tasks without loading numpy or torch.
+Imports the standard library only, so that `--plan` can describe tasks without loading numpy or torch.
 
-Legend: n examples of a split, G rows of a pass, E examples of a row, C outputs of the head.
+Legend: n examples of a split, G packed rows of a forward pass, E examples of each row, C outputs of the head.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Metric = Literal["accuracy", "precision", "recall", "f1", "matthews", "pearson",
 
 @dataclass(frozen=True, kw_only=True)
 class LabelColumn:
-    """The label column of one file of the user's: the file's path, the column's name, one value per example."""
+    """The label column of one of the user's files: the path of the file, the column's name, and one value per example."""
 
     path: Path
     name: str
@@ -33,7 +33,7 @@ class LabelColumn:
         return f"{self.path}: column {self.name!r}"
 
     def where_row(self, number: int) -> str:
-        """`number` counts examples from 1."""
+        """Return the start of an error message about one example; `number` counts examples from 1."""
         return f"{self.path}: row {number}, column {self.name!r}"
 
 
@@ -41,11 +41,11 @@ class LabelColumn:
 class Form(ABC):
     """How labels are read, which loss trains the head, and what its outputs predict.
 
-    name: as in a sentence: "does not fit a <name>".
-    metrics: the metrics that can be computed, the default first.
-    always_reported: metrics reported beside the one that a task in the user's own files chose.
-    outputs: number of outputs of the head, 0 where it depends on the data.
-    fingerprint_key: stands for the form in the fingerprint of a task's data.
+    name: the form's name, also used in messages: "does not fit a <name>".
+    metrics: all metrics of this form, the default one first.
+    always_reported: metrics that are reported in addition to the one that a `FileTask` names.
+    outputs: number of outputs of the head, or 0 if it depends on the data.
+    fingerprint_key: value that represents the form in the fingerprint (hash) of a task's data; it must never change.
     """
 
     name: ClassVar[str]
@@ -56,32 +56,32 @@ class Form(ABC):
 
     @abstractmethod
     def read_labels(self, columns: Sequence[LabelColumn]) -> tuple[list[list[float]], int]:
-        """(labels of each column as class indices or targets, number of outputs of the head).
+        """Return (labels of each column as class indices or targets, number of outputs of the head).
 
-        `columns` are those of the train file and, where there is one, of the test file. Raises ValueError that names
-        file, row and column of a label that does not fit.
+        `columns` are the label columns of the train file and, if there is one, of the test file. Raises ValueError naming file,
+        row and column of a label that is not valid.
         """
 
     @abstractmethod
     def check_metric(self, metric: Metric, outputs: int) -> None:
-        """Raises ValueError where this metric is not defined for so many outputs."""
+        """Raise ValueError if this metric is not defined for a head with this number of outputs."""
 
     @abstractmethod
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """The stratum [n] of each label [n], as integers: a split takes as large a share of each."""
+        """Return the stratum of each label, as integers [n], for labels [n]. Splits take the same share of every stratum."""
 
     @abstractmethod
     def constant_outputs(self, train_labels: Sequence[float], num_examples: int, outputs: int) -> np.ndarray:
-        """Outputs [num_examples, outputs] of the best model that does not look at its input."""
+        """Return outputs float32 [num_examples, outputs] of the best constant model, the baseline of reports."""
 
     @abstractmethod
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs [n, C] of the head -> predictions [n], float64: class indices or values."""
+        """Return predictions float64 [n], class indices or values, for outputs [n, C] of the head."""
 
     @abstractmethod
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Training loss [G, E] of each example, from logits [G, E, C] and labels float32 [G, E]."""
+        """Return the training loss [G, E] of each example, for logits [G, E, C] and labels float32 [G, E]."""
 
     @abstractmethod
     def notes(self, train_labels: Sequence[float]) -> tuple[str, ...]:
-        """Sentences for the report about the labels of the train split."""
+        """Return sentences for the report about the labels of the train split; none if they are not unusual."""

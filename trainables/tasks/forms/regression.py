@@ -1,4 +1,4 @@
-"""One number per example: one output, squared error."""
+"""The form of regression tasks: the head has one output per example, and the loss is the squared error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# A split takes as large a share of each of so many quantile bins of the targets.
+# Number of quantile bins of the targets by which splits are stratified.
 BINS = 5
 
 
 class Regression(Form):
+    """Labels, loss, predictions and metrics of regression tasks; `Form` describes the attributes and methods."""
+
     name = "regression"
     metrics = ("pearson", "spearman")
     always_reported = ("pearson", "spearman")
@@ -27,16 +29,16 @@ class Regression(Form):
         return [_targets(column) for column in columns], self.outputs
 
     def check_metric(self, metric: Metric, outputs: int) -> None:
-        """Every metric is defined."""
+        """Does nothing: every metric of this form is defined."""
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
-        """Which fifth of the targets each target falls into."""
+        """Return the quantile bin of each target, as integers [n] from 0 to BINS - 1."""
         import numpy as np
 
         return np.digitize(labels, np.unique(np.quantile(labels, np.arange(1, BINS) / BINS)))
 
     def constant_outputs(self, train_labels: Sequence[float], num_examples: int, outputs: int) -> np.ndarray:
-        """Always the mean target of the train split."""
+        """Return outputs [num_examples, outputs] that all equal the mean target of the train split."""
         import numpy as np
 
         return np.full((num_examples, outputs), np.mean(train_labels), np.float32)
