@@ -167,8 +167,9 @@ def score_margin(table: pd.DataFrame) -> float:
     """How far a panel extends above the highest and below the lowest mean, in percent points.
 
     `table`: columns mean, low and high (the ends of an interval, NaN without one). The margin is half the median interval, so
-    that a difference smaller than the intervals does not fill the panel. It is limited to the range of the means or `WIDE`, so
-    that wide intervals of few seeds do not squeeze the means together; such intervals are cut at the edge of the panel.
+    that a difference smaller than the intervals does not fill the panel. It is at most the range of the means or `WIDE`,
+    whichever is larger, so that wide intervals of few seeds do not squeeze the means together; such intervals are cut at the
+    edge of the panel.
     """
     spread = float(table["mean"].max() - table["mean"].min())
     reach = float((table["high"] - table["low"]).median()) / 2

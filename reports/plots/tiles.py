@@ -1,7 +1,7 @@
 """Panels for figures that have too many of them to give each its own Matplotlib axes.
 
-Axes take 50 ms each, as a figure is drawn twice (PNG and SVG). A tile is a rectangle on axes that cover the whole figure and
-have the inch as their unit; it consists of a few lines, clipped at its edges.
+One panel's axes take 50 ms for the PNG and the SVG file of a figure. A tile is a rectangle on axes that cover the whole figure
+and have the inch as their unit; it consists of a few lines, clipped at its edges.
 """
 
 from __future__ import annotations
