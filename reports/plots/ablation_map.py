@@ -34,11 +34,8 @@ from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 NUMBERED = 12  # up to this number of layers, every square shows its change as a number
-ROW, NARROW_ROW, LEAST = (
-    0.17,
-    0.11,
-    1.0,
-)  # inches: height of a square with a number and without; least height of a panel
+# Inches: height of a square with a number, of one without, and least height of a panel.
+ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0
 TASKS = 6  # per page
 
 

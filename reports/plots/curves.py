@@ -66,7 +66,8 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest score shown of one task, percent points.
 
-    The lowest fifth of the scores is left out, since first epochs are often far below the others, but no cell's best score.
+    The lowest fifth of the scores is left out, unless it holds the best score of a cell: first epochs are often far below the
+    others.
     """
     if table.empty:
         return 0.0, 1.0

@@ -66,9 +66,8 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
     """The trials' values of the hyperparameter `name` as floats; NaN for trials without it."""
     values = trials[PARAM + name] if PARAM + name in trials else pd.Series(math.nan, index=trials.index)
-    return pd.to_numeric(values, errors="coerce").astype(
-        float
-    )  # astype: to_numeric leaves an empty column of texts unchanged
+    # to_numeric leaves an empty column of texts as it is, astype does not.
+    return pd.to_numeric(values, errors="coerce").astype(float)
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
@@ -116,7 +115,8 @@ def _placed(
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest score shown of one task, percent points.
 
-    The lowest tenth of the scores is left out, but no cell's best score; marks of lower scores are drawn at the lower edge.
+    The lowest tenth of the scores is left out, unless it holds the best score of a cell. Marks of trials with lower scores are
+    drawn at the lower edge.
     """
     if table.empty:
         return 0.0, 1.0
