@@ -40,7 +40,7 @@ TASKS = 6  # per page
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """One figure per model, six tasks and row of the space with `ablated` whose method can be removed; a panel per task."""
+    """One figure per model and row of the space with `ablated` whose method can be removed; up to six panels, one per task."""
     asked = [label for label, facts in sweep.manifest.methods.items() if facts.ablated and facts.removable]
     return [
         ReportFigure(

@@ -93,7 +93,7 @@ def figure_with_axes(
 
 
 def position_of(axes: Axes) -> Rectangle:
-    """The rectangle of axes that stand in a figure of this module."""
+    """The position of axes in a figure of this module, in inches."""
     left, bottom, width, height = axes.get_position().bounds
     total = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
     return left * WIDTH, bottom * total, width * WIDTH, height * total

@@ -49,6 +49,7 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
+    """The figure of one page: a panel per cell with the learning curves of its trials."""
     table = rows(sweep)
     last = max(int(table["epoch"].max()), 2) if len(table) else 2
     spec = CellGridSpec(
@@ -66,8 +67,8 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest score shown of one task, percent points.
 
-    The lowest fifth of the scores is left out, unless it holds the best score of a cell: first epochs are often far below the
-    others.
+    The lowest one is the 20 % quantile, because first epochs are often far below the others; or, if that is lower, the smallest
+    of the cells' best scores.
     """
     if table.empty:
         return 0.0, 1.0
@@ -83,6 +84,7 @@ def _counted(own: pd.DataFrame) -> str:
 
 
 def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    """Draw one cell: search trials grey, with a mark where ASHA or a time budget stopped one; finals in colour."""
     search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")

@@ -48,7 +48,7 @@ FEW = 8  # methods whose names still fit into half the width of a figure
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """With up to `FEW` methods one figure per model and six tasks, else one per model and task; a panel per task."""
+    """With up to `FEW` methods one figure per model, with up to six panels, one per task; else one figure per model and task."""
     manifest = sweep.manifest
     found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
     return [
@@ -134,6 +134,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _grid(num_tasks: int, num_methods: int) -> PanelGrid:
+    """One high panel for a single task, higher for many methods; else two panels beside each other."""
     if num_tasks == 1:
         return PanelGrid(columns=1, height=3.0 if num_methods <= FEW else 4.6)
     return PanelGrid(columns=2, height=2.3, gap_x=0.45, gap_y=0.25)
@@ -218,6 +219,7 @@ def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
+    """Legend entries: the families of methods, and what else the panels of these tables contain."""
     drawn = pd.concat(tables.values())
     marks = [
         Line2D(

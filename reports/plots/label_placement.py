@@ -28,8 +28,8 @@ _LEADER = 13  # points: a label farther from its mark than this is joined to it 
 _CLEARER = 1.5
 _PROMISING = 32  # candidates whose leaders are examined
 _PASSES = 4  # the most times that every label is placed, given the places of the others
-# Costs: per covered square pixel (of a bar: the second), of a label that needs a leader, per box or leader that this one crosses,
-# and per point of distance from the mark.
+# Costs in this order: per covered square pixel; per covered square pixel of a bar; for a label that needs a leader; per box or
+# other leader that its leader crosses; per point of distance from the mark.
 _COVERED, _BAR, _DOUBT, _CROSSED, _FAR = 10.0, 0.15, 12.0, 60.0, 1.0
 
 

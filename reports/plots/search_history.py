@@ -115,8 +115,8 @@ def _placed(
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
     """The lowest and the highest score shown of one task, percent points.
 
-    The lowest tenth of the scores is left out, unless it holds the best score of a cell. Marks of trials with lower scores are
-    drawn at the lower edge.
+    The lowest one is the 10 % quantile or, if that is lower, the smallest of the cells' best scores. Marks of trials with lower
+    scores are drawn at the lower edge.
     """
     if table.empty:
         return 0.0, 1.0

@@ -88,7 +88,7 @@ def _varies(manifest: Manifest, name: str, setting: str) -> bool:
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """One figure per setting, model and six tasks; none if no two rows of the space differ in a single numeric setting."""
+    """One figure per setting and model, with up to six panels, one per task; none if the space has no series."""
     manifest = sweep.manifest
     settings = dict.fromkeys(one.setting for one in series(manifest))
     return [

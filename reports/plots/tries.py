@@ -46,9 +46,10 @@ COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """With up to `FEW` methods one figure per model and six tasks, a panel per task; else one figure per model and task.
+    """With up to `FEW` methods one figure per model, with up to six panels, one per task.
 
-    The latter has a panel per family of methods. No figure if every cell has a single configuration.
+    With more methods one figure per model and task, with a panel per family of methods. No figure if every cell has a single
+    configuration.
     """
     manifest = sweep.manifest
     if not manifest.searches:
@@ -117,6 +118,7 @@ def _counted(own: pd.DataFrame, seeds: int) -> str:
 
 
 def _legend(by_family: bool) -> list[Line2D]:
+    """Legend entries; `by_family`: there is a panel per family of methods."""
     end = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 4.5}
     marks = [Line2D([], [], label="the whole budget is used", **end)]  # type: ignore[arg-type]
     if by_family:

@@ -50,6 +50,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def _may_try(budget: Budget) -> str:
+    """How many configurations a cell may try, on how many seeds, as a part of a sentence."""
     smaller = " (fewer where the whole grid is smaller)" if budget.trials > 1 else ""
     seeds = (
         f", each on {budget.search_seeds} seeds, which are counted below as trials," if budget.search_seeds > 1 else ""
@@ -89,7 +90,7 @@ def _number(name: str, value: float) -> str:
 
 
 def _uneven(spent: pd.DataFrame) -> str:
-    """A sentence on whether all cells tried the same number of configurations: a warning if they have not."""
+    """A sentence on whether all cells tried the same number of configurations: a warning if they did not."""
     if spent["tried"].nunique() <= 1:
         return "Every cell tried the same number of configurations."
     low, high = spent["tried"].min(), spent["tried"].max()

@@ -108,6 +108,7 @@ def _shown(value: float | None, interval: tuple[float, float] | None) -> str:
 
 
 def _p_value(standing: Standing) -> str:
+    """The corrected p-value as text; `MISSING` for the best method and if it cannot be judged."""
     if standing.p_value is None:
         return MISSING
     return "< 0.001" if standing.p_value < 0.001 else f"{standing.p_value:.3f}"

@@ -58,6 +58,7 @@ def _what(manifest: Manifest) -> str:
 
 
 def _selection(manifest: Manifest) -> list[Markup]:
+    """How trials are searched, selected and trained, as a list."""
     budget, recipe = manifest.budget, manifest.recipe
     seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
     return [
@@ -83,6 +84,7 @@ def _selection(manifest: Manifest) -> list[Markup]:
 
 
 def _stopping(manifest: Manifest) -> str:
+    """From which epoch on ASHA stops trials of the search, as a part of a sentence."""
     budget = manifest.budget
     if budget.grace >= manifest.recipe.epochs:
         return "none of them is stopped by ASHA"

@@ -48,7 +48,7 @@ def _title(printed: PaperTable) -> str:
 
 
 def _warning(manifest: Manifest, paper: Paper) -> str:
-    """Why the paper's numbers and the sweep's may differ, with a warning if the sweep has models that the paper has not."""
+    """Why the paper's numbers and the sweep's may differ, with a warning if it has models that the paper does not have."""
     others = [escape(model.title) for name, model in manifest.models.items() if name not in paper.encoders]
     if not others:
         return paper.caution
@@ -82,12 +82,13 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
 
 
 def _printed_scores(printed: PaperTable, row: PaperRow) -> list[str]:
+    """The scores of a published row as text, with their mean if the table gets a column for it."""
     means = [score.mean for score in row.scores if score.mean is not None]
     return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
 
 def _shown(score: PaperScore) -> str:
-    """A score as text: mean ± standard deviation, with a second digit for deviations below 0.05; or the paper's words."""
+    """A score as text: mean ± standard deviation, with a second digit for deviations below 0.05; or the words printed instead."""
     if score.words:
         return score.words
     digits = 2 if score.std is not None and 0 < score.std < 0.05 else 1

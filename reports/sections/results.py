@@ -98,6 +98,7 @@ def _legend(sweep: AnalyzedSweep) -> str:
 
 
 def _scores(sweep: AnalyzedSweep, model: str) -> Table:
+    """The table of test scores of one model: a row per method, then constant predictions and smallest visible differences."""
     manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
     averages = sweep.average_standings[model]
     lines: list[list[object]] = []
@@ -140,6 +141,7 @@ def smallest_seen(column: Sequence[Standing]) -> str:
 
 
 def _average(standing: Standing | None) -> Markup:
+    """A method's average over tasks with its marks; `MISSING` if a task has no score."""
     if standing is None:
         return Markup(MISSING)
     shown = points(standing.value)
@@ -171,6 +173,7 @@ def _flags(manifest: Manifest, result: CellResult) -> list[str]:
 
 
 def _footnotes(manifest: Manifest, model: str, results: Results) -> list[Markup]:
+    """The footnotes below a model's table of scores, in the order of `MARKS`."""
     notes = []
     for cell, result in results.items():
         where = escape(f"{manifest.methods[cell.method].title} on {manifest.tasks[cell.task].title}")
@@ -203,6 +206,7 @@ def _note(name: str, result: CellResult) -> str:
 
 
 def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
+    """The table of trained parameters of one model, counted in three ways (see `_counting`)."""
     manifest = sweep.manifest
     header = ["Method", "Module weights", "With biases", "Everything trained"]
     nominal = {label: nominal_percent(manifest, label) for label in manifest.methods}
@@ -228,6 +232,7 @@ def _span(values: Sequence[int], total: int) -> str:
 
 
 def _counting(manifest: Manifest) -> str:
+    """The explanation of the columns of the parameter tables."""
     legend = (
         "*Module weights* counts the matrices that the method adds (or, in full fine-tuning, updates), pruned entries left "
         "out; *with biases* adds their biases; *everything trained* is all that the optimiser moves, LayerNorms and task "

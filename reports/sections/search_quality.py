@@ -32,6 +32,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def _numbers(sweep: AnalyzedSweep) -> tuple[str, str]:
+    """Markdown of the table, and of one sentence per model and task."""
     columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
     return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
 
@@ -77,6 +78,7 @@ def _told(sweep: AnalyzedSweep, model: str, task: str) -> str:
 
 
 def _verdict(sweep: AnalyzedSweep, found: LeadStability) -> str:
+    """The leader's lead, and whether another method could catch up, in words; scores in percent points."""
     leader = escape(sweep.manifest.methods[found.order_after_all[0]].title)
     order = (
         "half the tries gave the same order"

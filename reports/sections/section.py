@@ -128,5 +128,5 @@ def _tries(sweep: AnalyzedSweep) -> str:
 
 
 def caption(provenance: Provenance) -> Markup:
-    """The provenance as a paragraph."""
+    """The provenance as a Markdown paragraph in italics."""
     return Markup(f"*{provenance.caption}*")

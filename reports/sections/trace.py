@@ -112,6 +112,7 @@ def _runs(sweep: AnalyzedSweep, cell: Cell) -> list[tuple[object, ...]]:
 
 
 def _run(cell: Cell, what: str, row: pd.Series) -> tuple[object, ...]:
+    """A row of the table "runs"; `what`: winner or final, `row`: its trial."""
     seed = row.get(PARAM + "seed")
     return str(cell), what, MISSING if pd.isna(seed) else str(seed), row["trial"], row["run_id"]
 

@@ -56,7 +56,7 @@ def _mean(sweep: AnalyzedSweep) -> str:
 
 
 def _kind(sweep: AnalyzedSweep) -> str:
-    """What is compared within a cell: with one search seed, a configuration is one trial."""
+    """The noun for what is compared within a cell; with a single search seed every configuration is one trial."""
     return "configurations" if sweep.manifest.budget.search_seeds > 1 else "trials"
 
 
