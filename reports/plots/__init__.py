@@ -1,6 +1,6 @@
-"""The figures of the report: one file and one line each.
+"""The figures of the report: each kind of figure is one file of this folder and one entry of `FIGURES`.
 
-A figure's file collects its numbers (`rows`) apart from drawing them (`draw`), and lists the figures of a sweep (`figures`).
+In such a file, `figures` lists the figures of a sweep, `draw` draws one of them, and `rows` collects the numbers that it draws.
 """
 
 from collections.abc import Callable

@@ -33,13 +33,14 @@ from reports.render.markdown import plural, points
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-NUMBERED = 12  # layers up to which every square has its number
-ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0  # inches: height of a square, with and without a number, and of a panel
-TASKS = 6  # on a page
+NUMBERED = 12  # up to this number of layers, every square shows its change as a number
+# Inches: height of a square with a number, of one without, and least height of a panel.
+ROW, NARROW_ROW, LEAST = 0.17, 0.11, 1.0
+TASKS = 6  # per page
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """A figure for each row of the space with `ablated`, if its method can be removed, with a panel per task."""
+    """One figure per model and row of the space with `ablated` whose method can be removed; up to six panels, one per task."""
     asked = [label for label, facts in sweep.manifest.methods.items() if facts.ablated and facts.removable]
     return [
         ReportFigure(
@@ -54,6 +55,7 @@ def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage, label: str) -> Figure:
+    """The figure of one page for the method `label`; a cell without an ablation gets its progress as text."""
     manifest = sweep.manifest
     cells = [Cell(model=page.model, task=task, method=label) for task in page.tasks]
     found = [sweep.ablation_scores[cell] for cell in cells]
@@ -80,13 +82,14 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, label: str) -> Figure:
 
 
 def _counted(scores: AblationScores | None) -> str:
+    """The number of finals and their mean score with nothing removed, as text; "" without scores."""
     if scores is None:
         return ""
     return f"n = {plural(len(scores.full), 'final seed')}, nothing removed: {points(scores.full.mean())}"
 
 
 def _legend(step: float) -> list[Line2D]:
-    """A square for each colour, with the change that it stands for."""
+    """Legend entries: a square for each colour with its change in percent points; neighbours differ by `step`."""
     style = {"linestyle": "none", "marker": "s", "markersize": 6.5, "markeredgecolor": GREY, "markeredgewidth": 0.4}
     shades = [*reversed(LOSSES), NOTHING, *GAINS]
     numbers = [step * (position - len(LOSSES)) for position in range(len(shades))]
@@ -98,7 +101,10 @@ def _legend(step: float) -> list[Line2D]:
 
 
 def _draw(figure: Figure, axes: Axes, rectangle: Rectangle, changes: np.ndarray, step: float) -> None:
-    """Squares of `changes` [L, L], the first layer above; numbers in them while they fit, beside gains at least a sign."""
+    """Draw a square for each span in `changes` [L, L] (first and last of L layers, percent points), layer 1 in the top row.
+
+    With up to `NUMBERED` layers each square shows its number, else gains show "+", because in grey they look like losses.
+    """
     left, bottom, width, height = rectangle
     layers = len(changes)
     across, down = width / layers, height / layers
@@ -117,12 +123,12 @@ def _draw(figure: Figure, axes: Axes, rectangle: Rectangle, changes: np.ndarray,
 
 
 def _number(change: float) -> str:
-    """Two digits: −0.3, −9.7, −12."""
+    """A change as text of one or two digits and a sign: −0.3, −9.7, −12."""
     return signed(change, 1 if abs(change) < 9.95 else 0)
 
 
 def _count(figure: Figure, rectangle: Rectangle, layers: int) -> None:
-    """The numbers of the layers from 1, the lowest, beside and below the squares."""
+    """Write the numbers of the layers to the left of and below the squares; 1 is the lowest layer of the encoder."""
     left, bottom, width, height = rectangle
     for layer in _shown(layers):
         share = (layer - 0.5) / layers
@@ -131,6 +137,6 @@ def _count(figure: Figure, rectangle: Rectangle, layers: int) -> None:
 
 
 def _shown(layers: int) -> Sequence[int]:
-    """Layers that have their number written: all of twelve, else as many evenly."""
+    """The layers whose number is written: all of up to twelve; of more, every second, every third and so on."""
     every = -(-layers // NUMBERED)
     return range(every, layers + 1, every) if every > 1 else range(1, layers + 1)

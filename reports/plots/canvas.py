@@ -1,7 +1,8 @@
 """The layout of every figure: panels in a grid, titles, axis labels, and a legend of one or more lines.
 
-Everything is measured in inches. A figure is as wide as the text of a page, so that type has its printed size. Nothing is left
-to an automatic layout: that is slow with a hundred panels, and panels of two figures should align.
+All lengths are in inches, font sizes in points (1/72 inch). A figure is as wide as the text of a page, so that it is printed
+without scaling. Positions are computed here and not by Matplotlib's automatic layout, which is slow with a hundred panels and
+would not align the panels of two figures.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from reports.render.markdown import plain_text
 from reports.statistics.analysis import AnalyzedSweep
 
 WIDTH = 7.2  # inches
-WIDE = 5.0  # percent points: intervals may make a panel this much higher and lower than its means
+WIDE = 5.0  # percent points: the most that a panel is extended for intervals, above and below means that are close together
 TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
-# The only colours beside those of the families. The page for a screen replaces each of them in the dark.
+# Colours of text, lines and backgrounds. On a dark screen the report's page for a browser replaces each of them.
 INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"
-# How lines of one family are told apart.
+# Line styles that tell the lines of one family of methods apart.
 LINES: Any = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-_HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # inches: title of the figure, title of a panel, a line of the legend
+_HEAD, _PANEL_HEAD, _LINE = 0.42, 0.31, 0.155  # inches: heights of the figure's title, a panel's title, a legend line
 
 
 @dataclass(frozen=True, kw_only=True)
 class PanelGrid:
-    """The grid of panels of a figure, in inches: `height` of a panel, gaps between panels, left and right margin."""
+    """The grid of panels of a figure: number of columns and, in inches, height of a panel, gaps between panels, side margins."""
 
     columns: int
     height: float
@@ -52,9 +53,9 @@ Rectangle = tuple[float, float, float, float]  # left, bottom, width, height in 
 def blank_figure(
     title: str, note: str, number: int, grid: PanelGrid, legend: Sequence[Line2D], labels: tuple[str, str]
 ) -> tuple[Figure, list[Rectangle]]:
-    """A figure with its title, note and legend, and the rectangles of `number` panels, row by row.
+    """A figure with its title, a note below the title, and its legend; and the rectangles of `number` panels, row by row.
 
-    `labels`: of the horizontal and the vertical axis.
+    `labels`: text below all panels, for the horizontal axes, and text left of them, for the vertical axes.
     """
     rows = -(-number // grid.columns)
     lines = _flowed(legend)
@@ -79,7 +80,7 @@ def blank_figure(
 def figure_with_axes(
     title: str, note: str, number: int, grid: PanelGrid, legend: Sequence[Line2D], labels: tuple[str, str]
 ) -> tuple[Figure, list[Axes]]:
-    """As `blank_figure`, with empty axes in the rectangles."""
+    """The figure of `blank_figure` with empty axes in each rectangle, and these axes in the order of the rectangles."""
     figure, rectangles = blank_figure(title, note, number, grid, legend, labels)
     total = figure.get_figheight()
     axes = [
@@ -92,13 +93,14 @@ def figure_with_axes(
 
 
 def position_of(axes: Axes) -> Rectangle:
+    """The position of axes in a figure of this module, in inches."""
     left, bottom, width, height = axes.get_position().bounds
     total = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
     return left * WIDTH, bottom * total, width * WIDTH, height * total
 
 
 def title_panel(figure: Figure, rectangle: Rectangle, title: str, note: str = "") -> None:
-    """Title of a panel and, below it, a remark: both cut to the panel's width."""
+    """Write a panel's title above it and, between both, a note in smaller type; both texts are cut to the panel's width."""
     left, bottom, width, height = rectangle
     for text, size, colour, above in ((title, TEXT, INK, 0.155), (note, SMALL, GREY, 0.04)):
         if text:
@@ -108,25 +110,26 @@ def title_panel(figure: Figure, rectangle: Rectangle, title: str, note: str = ""
 
 
 def write(figure: Figure, x: float, y: float, text: str, size: float = TEXT, colour: str = INK, **style: Any) -> None:
-    """A line of text on the figure, in inches from its lower left corner."""
+    """Write a line of text on the figure; `x`, `y` are inches from its lower left corner, `size` is in points."""
     figure.text(x, y, text, transform=figure.dpi_scale_trans, fontsize=size, color=colour, **style)
 
 
 def explain_empty_panel(figure: Figure, rectangle: Rectangle, text: str) -> None:
-    """Write into an empty panel why it shows nothing."""
+    """Write `text` into the middle of an empty panel: the reason why it shows nothing."""
     left, bottom, width, height = rectangle
     shown = truncate_to_width(text, width - 0.1, SMALL)
     write(figure, left + width / 2, bottom + height / 2, shown, SMALL, GREY, ha="center", va="center")
 
 
 def explain_empty_axes(axes: Axes, text: str) -> None:
+    """Remove the ticks of empty axes and write `text` into them as `explain_empty_panel` does."""
     axes.set_xticks([])
     axes.set_yticks([])
     explain_empty_panel(axes.get_figure(root=True), position_of(axes), text)  # type: ignore[arg-type]
 
 
 def truncate_to_width(text: str, inches: float, size: float) -> str:
-    """The text, cut until it is no wider."""
+    """The text; if it is wider than `inches` at this font size (points), cut and with "…" at its end."""
     shown = text
     while shown and width_of(shown, size) > inches:
         text = text[:-1]
@@ -136,23 +139,24 @@ def truncate_to_width(text: str, inches: float, size: float) -> str:
 
 @cache
 def width_of(text: str, size: float) -> float:
-    """Inches that a line of text takes; a pixel image's letters are up to 3 % wider than the font's own."""
+    """Width of a line of text in inches, plus 3 %: in a PNG image, letters are up to that much wider than the font defines."""
     width, _, _ = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return 1.03 * width / 72
 
 
 def short(text: str, longest: int = 40) -> str:
-    """Foreign text for a figure: one short line."""
+    """A title from a space or a store as one line of at most `longest` characters."""
     plain = plain_text(text)
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def title_of(manifest: Manifest, model: str, what: str) -> str:
+    """A figure's title: what it shows, the model, and the title of the space."""
     return f"{what}: {short(manifest.models[model].title)}, {short(manifest.title, 60)}"
 
 
 def note_of(sweep: AnalyzedSweep) -> str:
-    """A note that the numbers are preliminary, or of a reduced budget; else ""."""
+    """A note for figures of a sweep that is not complete or ran with a reduced budget; "" for all other sweeps."""
     total, done = len(sweep.results), sum(result.ended for result in sweep.results.values())
     so_far = f"so far: {done} of {total} cells complete" if done < total else ""
     reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.reductions else ""
@@ -160,10 +164,12 @@ def note_of(sweep: AnalyzedSweep) -> str:
 
 
 def score_margin(table: pd.DataFrame) -> float:
-    """Percent points above and below the means (columns mean, low, high) that a panel shows.
+    """How far a panel extends above the highest and below the lowest mean, in percent points.
 
-    As much as an interval usually reaches, so that a difference within all intervals does not fill the panel; less only where
-    that would squeeze the means together: intervals of few seeds may leave the panel.
+    `table`: columns mean, low and high (the ends of an interval, NaN without one). The margin is half the median interval, so
+    that a difference smaller than the intervals does not fill the panel. It is at most the range of the means or `WIDE`,
+    whichever is larger, so that wide intervals of few seeds do not squeeze the means together; such intervals are cut at the
+    edge of the panel.
     """
     spread = float(table["mean"].max() - table["mean"].min())
     reach = float((table["high"] - table["low"]).median()) / 2
@@ -171,7 +177,10 @@ def score_margin(table: pd.DataFrame) -> float:
 
 
 def score_axis(axes: Axes, low: float, high: float, number: int, numbered: bool) -> None:
-    """A vertical axis of scores with at most that many ticks, written or not."""
+    """Set a vertical axis of scores from `low` to `high`, with a small margin and at most `number` + 1 ticks.
+
+    `numbered`: whether the ticks get numbers.
+    """
     pad = 0.06 * max(high - low, 0.2)
     axes.set_ylim(low - pad, high + pad)
     axes.yaxis.set_major_locator(MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]))
@@ -179,7 +188,7 @@ def score_axis(axes: Axes, low: float, high: float, number: int, numbered: bool)
 
 
 def magnitude(number: float, _position: object = None) -> str:
-    """1000000 as 1M."""
+    """A count in short form: 1M for 1000000. Matplotlib also passes the position of the tick, which is not used."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:g}{unit}"
@@ -190,6 +199,7 @@ MAGNITUDE = FuncFormatter(magnitude)
 
 
 def _quiet(axes: Axes) -> None:
+    """Give axes a pale grid, thin lines at the left and the bottom only, and small ticks."""
     axes.set_axisbelow(True)
     axes.grid(color=FAINT, linewidth=0.5)
     axes.tick_params(labelsize=SMALL, length=2, width=0.5, color=GREY, labelcolor=INK, pad=2)
@@ -200,6 +210,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def _words(figure: Figure, title: str, note: str, labels: tuple[str, str], grid: PanelGrid, foot: float) -> None:
+    """Write title, note and axis labels; `foot` is the height in inches below the panels, for label and legend."""
     height = figure.get_figheight()
     write(figure, 0.06, height - 0.07, truncate_to_width(title, WIDTH - 0.1, TITLE), TITLE, va="top")
     write(figure, 0.06, height - 0.235, truncate_to_width(note, WIDTH - 0.1, TEXT), TEXT, GREY, va="top")
@@ -209,7 +220,7 @@ def _words(figure: Figure, title: str, note: str, labels: tuple[str, str], grid:
 
 
 def _flowed(legend: Sequence[Line2D]) -> list[list[Line2D]]:
-    """The entries in lines that fit the width of the figure."""
+    """The entries of the legend, split into lines that are no wider than the figure."""
     lines: list[list[Line2D]] = []
     used = WIDTH
     for entry in legend:
@@ -222,6 +233,7 @@ def _flowed(legend: Sequence[Line2D]) -> list[list[Line2D]]:
 
 
 def _width_of_entry(entry: Line2D) -> float:
+    """Width in inches of a legend entry: marker, text and the gap to the next entry."""
     return width_of(str(entry.get_label()), TEXT) + 0.46
 
 

@@ -1,6 +1,6 @@
-"""Figures with one small panel per cell: learning curves, and the search.
+"""Figures with one small panel per cell: learning curves, and scores of the search by learning rate.
 
-Panels of one task share their vertical axis, all panels their horizontal one.
+All panels have the same horizontal axis, the panels of one task also the same vertical axis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reports.plots.tiles import AxisScale, Tile, overlay_axes, score_axis_scale
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-FEW = 5  # methods that fit beside each other, so that a row can be a task
+FEW = 5  # the most methods that fit beside each other, so that each row of panels is one task
 COLUMNS = 6
 
 
@@ -27,7 +27,7 @@ COLUMNS = 6
 class CellGridSpec:
     """Settings of a figure with one panel per cell.
 
-    labels: of the horizontal and the vertical axis. horizontal: the horizontal axis that all panels share. counted: the
+    labels: texts of the horizontal and the vertical axis. horizontal: the horizontal axis of all panels. counted: returns the
     number of trials in a panel as text, from the cell's rows. draw: draws a cell's rows into its panel.
     """
 
@@ -40,7 +40,7 @@ class CellGridSpec:
 
 
 def cell_pages(sweep: AnalyzedSweep, kind: str) -> list[FigurePage]:
-    """With few methods each row of panels is a task, six tasks on a page. With many there is a page per task."""
+    """The pages of such a figure: with up to `FEW` methods six tasks per page, each a row of panels; else one task per page."""
     return pages(sweep.manifest, kind, 6 if len(sweep.manifest.methods) <= FEW else 1)
 
 
@@ -51,7 +51,10 @@ def draw_cells(
     table: pd.DataFrame,
     limits: Mapping[str, tuple[float, float]],
 ) -> Figure:
-    """The page's figure; `table` holds the rows of all cells (column `cell`), `limits` the scores shown of each task."""
+    """The figure of one page; a cell without rows gets its progress as text.
+
+    `table`: the rows of all cells (column `cell`). `limits`: per task the lowest and the highest score that its panels show.
+    """
     manifest = sweep.manifest
     order = methods_by_family(sweep, page.model)
     columns = len(order) if len(order) <= FEW else COLUMNS
@@ -79,6 +82,7 @@ def draw_cells(
 
 
 def _only_task(sweep: AnalyzedSweep, page: FigurePage) -> str:
+    """The task and its metric, to be added to the figure's title, if the page has only one task; else ""."""
     facts = sweep.manifest.tasks[page.tasks[0]]
     return f", {short(facts.title)} ({facts.score})" if len(page.tasks) == 1 else ""
 
@@ -86,6 +90,7 @@ def _only_task(sweep: AnalyzedSweep, page: FigurePage) -> str:
 def cell_figures(
     sweep: AnalyzedSweep, kind: str, alt: str, draw: Callable[[FigurePage], Callable[[], Figure]]
 ) -> list[ReportFigure]:
+    """One figure per page. `alt` starts its description; `draw` returns the function that draws a given page."""
     return [
         ReportFigure(name=page.name, alt=f"{alt} on {sweep.manifest.models[page.model].title}", draw=draw(page))
         for page in cell_pages(sweep, kind)

@@ -38,16 +38,18 @@ LEGEND = (
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """The figures of all pages, with a panel per cell."""
     return cell_figures(sweep, "curves", "Validation score per epoch", lambda page: partial(draw, sweep, page))
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per trial and epoch with a score (percent points), trial by trial."""
+    """One row per trial and epoch with a validation score (percent points); the rows of a trial are adjacent."""
     trials = sweep.trials[["run_id", "cell", "task", "phase", "state"]]
     return trials.merge(sweep.epochs, on="run_id", how="inner", sort=False).dropna(subset="score")[COLUMNS]
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
+    """The figure of one page: a panel per cell with the learning curves of its trials."""
     table = rows(sweep)
     last = max(int(table["epoch"].max()), 2) if len(table) else 2
     spec = CellGridSpec(
@@ -63,7 +65,11 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    """All but the lowest fifth of the scores, and in any case every cell's best: a first epoch is often far below."""
+    """The lowest and the highest score shown of one task, percent points.
+
+    The lowest one is the 20 % quantile, because first epochs are often far below the others; or, if that is lower, the smallest
+    of the cells' best scores.
+    """
     if table.empty:
         return 0.0, 1.0
     worst_cell = table.groupby("cell")["score"].max().min()
@@ -71,12 +77,14 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _counted(own: pd.DataFrame) -> str:
+    """The numbers of search trials and of finals in a panel, as text."""
     number = own.groupby("phase")["run_id"].nunique()
     found = [plural(int(number.get("search", 0)), "trial"), plural(int(number.get("final", 0)), "final")]
     return ", ".join(text for text in found if not text.startswith("0 "))
 
 
 def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    """Draw one cell: search trials grey, with a mark where ASHA or a time budget stopped one; finals in colour."""
     search, finals = own[own["phase"] == "search"], own[own["phase"] == "final"]
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")
@@ -86,7 +94,10 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
 
 
 def _lines(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and scores of all trials, with a gap between them; the rows of a trial are adjacent."""
+    """Epochs and scores of all trials with NaN between trials, to draw them as one interrupted line.
+
+    The rows of a trial must be adjacent.
+    """
     runs = table["run_id"].to_numpy()
     ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
     epochs, scores = (table[name].to_numpy(dtype=float) for name in ("epoch", "score"))

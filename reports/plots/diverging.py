@@ -1,6 +1,7 @@
-"""Colours for changes in two directions: white where nothing changes, darker for larger changes; brighter on a dark page.
+"""Colours for losses and gains: white for no change, darker for larger changes; on a dark page, brighter for larger ones.
 
-Losses and gains differ in hue. In grey they do not, so a figure says the sign in every cell that has a colour.
+Losses and gains differ in hue only. In a grey print they look the same, so a figure with these colours must also show the sign
+of the changes as text.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from itertools import count
 
 from reports.plots.canvas import INK, PAPER
 
-STEPS = 4  # in either direction
+STEPS = 4  # colours for losses, and as many for gains
 
 
 @dataclass(frozen=True, kw_only=True)
 class DivergingColour:
-    """`colour`: on a white page. `dark`: on a dark page. `ink`: of text on it; the dark page replaces that colour, too."""
+    """`colour`: on a white page. `dark`: on a dark page. `ink`: colour of text on it; a dark page replaces this one, too."""
 
     colour: str
     dark: str
@@ -45,12 +46,12 @@ def colour_of(change: float, step: float) -> DivergingColour:
 
 
 def step_for(largest: float) -> float:
-    """The smallest of 0.1, 0.2, 0.5, 1, 2, 5, ... in whose steps a change of this size has a colour of its own."""
+    """The smallest of 0.1, 0.2, 0.5, 1, 2, 5, ... for which `colour_of` rounds the change `largest` to at most `STEPS` steps."""
     steps = (digit * 10.0**power for power in count(-1) for digit in (1, 2, 5))
     return next(step for step in steps if step * (STEPS + 0.5) >= largest)
 
 
 def signed(number: float, digits: int) -> str:
-    """With a sign, unless it is zero as shown: −12, +0.3, 0.0."""
+    """The number as text with `digits` decimals and a sign, but no sign if all its digits are zero: −12, +0.3, 0.0."""
     shown = f"{abs(number):.{digits}f}"
     return shown if float(shown) == 0 else ("−" if number < 0 else "+") + shown

@@ -1,6 +1,7 @@
 """Parameter efficiency: test score of each method's finals against the parameters that it trains.
 
-Families by colour and marker, every method named beside its mark, the Pareto front only where differences are significant.
+Colour and marker tell families of methods apart, and every method's title is beside its mark. The Pareto front rises only where
+a difference is significant.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FEW = 8  # methods whose names still fit into half the width of a figure
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """A figure per model while the methods are few, else one per model and task."""
+    """With up to `FEW` methods one figure per model, with up to six panels, one per task; else one figure per model and task."""
     manifest = sweep.manifest
     found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
     return [
@@ -61,8 +62,11 @@ def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
 
 
 def rows(sweep: AnalyzedSweep, model: str, task: str) -> pd.DataFrame:
-    """One row per method that has a score and a size: method, title, family, trained, mean, low, high (percent points;
-    NaN without an interval), n, planned, front (truth value). In the order of the manifest."""
+    """One row per method that has a score and a known number of parameters, in the order of the manifest.
+
+    Columns: method, title, family, trained (parameters), mean over the finals and its interval low, high (percent points on the
+    test split; NaN without an interval), n and planned (finals), front (whether the Pareto front runs through the method).
+    """
     cells = [sweep.results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
     shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
     found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
@@ -82,10 +86,10 @@ _COLUMNS = ["method", "title", "family", "trained", "mean", "low", "high", "n", 
 def front(
     methods: Sequence[str], sizes: Sequence[float], means: Sequence[float], above: Collection[tuple[str, str]]
 ) -> list[str]:
-    """The methods that the Pareto front runs through, from the smallest to the largest.
+    """The methods that the Pareto front runs through, in ascending order of their sizes (trained parameters).
 
-    `above`: pairs of methods, the first better than the second beyond noise. The front starts at the smallest method and
-    rises only to a method that is significantly better than the last one reached. Without a significant difference there is
+    `above`: pairs of methods, the first significantly better than the second. The front starts at the smallest method and
+    rises only to a method that is significantly better than the last one on it. Without a significant difference there is
     no evidence that more parameters give a better score.
     """
     found: list[str] = []
@@ -96,6 +100,7 @@ def front(
 
 
 def _row(sweep: AnalyzedSweep, result: CellResult) -> tuple[object, ...]:
+    """The values of `_COLUMNS` for one cell."""
     facts = sweep.manifest.methods[result.cell.method]
     assert result.counts is not None
     interval = sweep.standings[result.cell].interval or (float("nan"), float("nan"))
@@ -104,7 +109,7 @@ def _row(sweep: AnalyzedSweep, result: CellResult) -> tuple[object, ...]:
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
-    """The page's figure, a panel per task."""
+    """The figure of one page: a panel per task with one mark per method."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, page.model, task) for task in page.tasks}
     grid = _grid(len(page.tasks), len(manifest.methods))
@@ -129,6 +134,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _grid(num_tasks: int, num_methods: int) -> PanelGrid:
+    """One high panel for a single task, higher for many methods; else two panels beside each other."""
     if num_tasks == 1:
         return PanelGrid(columns=1, height=3.0 if num_methods <= FEW else 4.6)
     return PanelGrid(columns=2, height=2.3, gap_x=0.45, gap_y=0.25)
@@ -145,7 +151,10 @@ def _counted(table: pd.DataFrame, num_methods: int) -> str:
 
 
 def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
-    """Set the axes. All panels of a figure show the same sizes; intervals of a few seeds may leave the panel, means may not."""
+    """Set both axes of a panel; `sizes`: trained parameters of all methods in the figure, whose panels have the same x limits.
+
+    All means are inside the panel; intervals of few seeds may extend beyond it.
+    """
     low, high = float(sizes.min()), float(sizes.max())
     reach = max(high / low, 10.0)
     axes.set_xscale("log")
@@ -160,7 +169,7 @@ def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
 
 
 def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
-    """A staircase from the smallest method up, with the interval of the method it runs through."""
+    """Draw the Pareto front as a dashed staircase, with the interval of the method at each step as a grey band."""
     members = table[table["front"]].sort_values("trained")
     if members.empty:
         return
@@ -176,9 +185,9 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
-    """Join rows of one method that differ in one number by a thin line with its band.
+    """Join rows of one method that differ in one numeric setting by a thin line, with their intervals as a band.
 
-    Returns the corners of each line [N, 2], as data.
+    Returns the corners of each line: [N, 2], trained parameters and score of N rows, in data units.
     """
     by_method = table.set_index("method")
     drawn = []
@@ -195,6 +204,7 @@ def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[
 
 
 def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw each method's mean as a mark, and its interval as a vertical line; without an interval the mark is hollow."""
     for row in table.itertuples():
         style = family_style(row.family)
         if row.low == row.low:
@@ -209,6 +219,7 @@ def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
+    """Legend entries: the families of methods, and what else the panels of these tables contain."""
     drawn = pd.concat(tables.values())
     marks = [
         Line2D(
@@ -244,7 +255,10 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
 
 
 def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None:
-    """Write each method beside its mark and off the lines, with the number of finals where it is not the planned one."""
+    """Write each method's title beside its mark, where it covers neither marks nor lines.
+
+    The number of finals is added if it differs from the planned one. `lines`: the result of `_draw_series`.
+    """
     scale = axes.figure.dpi / 72
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     taken, bars, marks = [], [], []
@@ -266,7 +280,7 @@ def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None
 
 
 def _line_boxes(corners: np.ndarray, half: float) -> list[label_placement.Box]:
-    """A line through corners [N, 2] as a string of small boxes, in pixels."""
+    """Square boxes that cover the line through `corners` [N, 2]; `half` is half their side. All in pixels."""
     found = []
     for start, end in pairwise(corners):
         number = max(2, round(float(np.hypot(*(end - start))) / (2 * half)))
@@ -275,7 +289,7 @@ def _line_boxes(corners: np.ndarray, half: float) -> list[label_placement.Box]:
 
 
 def _front_boxes(axes: Axes, table: pd.DataFrame, half: float) -> list[label_placement.Box]:
-    """The staircase as thin boxes, in pixels."""
+    """Thin boxes that cover the staircase of `_draw_front`; `half` is half their thickness. In pixels."""
     members = table[table["front"]].sort_values("trained")
     corners = axes.transData.transform(members[["trained", "mean"]].to_numpy())
     right = axes.get_window_extent().x1

@@ -1,6 +1,6 @@
 """A figure of the report: its file name, one sentence about it, and a function that draws it. Large figures span several pages.
 
-Every module of figures has a function that lists its figures for a sweep; one is drawn only when its `draw` is called.
+Listing the figures of a sweep draws nothing: a figure is drawn when its `draw` is called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from search_spaces.language import NAME
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFigure:
-    """`name`: of the file, without its ending. `alt`: one line that describes the figure."""
+    """`name`: file name without its ending. `alt`: one line that describes the figure. `draw`: draws and returns it."""
 
     name: str
     alt: str
@@ -27,7 +27,7 @@ class ReportFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FigurePage:
-    """The tasks of one model whose panels fit into one figure."""
+    """The tasks of one model that are shown in one figure; `name` is the figure's file name without its ending."""
 
     name: str
     model: str
@@ -35,7 +35,7 @@ class FigurePage:
 
 
 def pages(manifest: Manifest, kind: str, tasks_per_page: int) -> list[FigurePage]:
-    """Pages of every model: its tasks, that many at a time."""
+    """The pages of every model, each with up to `tasks_per_page` of its tasks; `kind` is the first part of their names."""
     tasks = list(manifest.tasks)
     groups = [tuple(tasks[start : start + tasks_per_page]) for start in range(0, len(tasks), tasks_per_page)]
     return [
@@ -48,7 +48,10 @@ def pages(manifest: Manifest, kind: str, tasks_per_page: int) -> list[FigurePage
 
 
 def file_name(text: str) -> str:
-    """The text where it is safe in a path. Models may be directories or Hub ids: these get a hash."""
+    """The text as part of a file name: unchanged if it is safe there, else its last letters and digits and a hash of all of it.
+
+    Models may be directories or ids of the Hugging Face Hub, which contain slashes.
+    """
     if NAME.fullmatch(text):
         return text
     plain = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[-40:]
@@ -56,7 +59,7 @@ def file_name(text: str) -> str:
 
 
 def _suffix(number: int, group: tuple[str, ...], total: int) -> list[str]:
-    """The part of a page's name that differs between pages of one model: none for one page, else the task, or the page number."""
+    """The part of a page's name that differs between a model's pages: its only task, or its number; [] for a single page."""
     if total == 1:
         return []
     return [file_name(group[0])] if len(group) == 1 else [str(number)]

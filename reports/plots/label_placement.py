@@ -1,6 +1,8 @@
-"""Places direct labels in a panel so that they cover neither each other nor what is drawn, and are next to their points.
+"""Places labels in a panel next to their points, so that they cover neither each other nor what is drawn.
 
-Works in pixels of the finished layout. Boxes are (left, bottom, right, top); C candidate places of a label, N other boxes.
+Each label gets the candidate place of lowest cost, given the places of the others; this is repeated a few times. Coordinates are
+pixels of the finished layout; a box is (left, bottom, right, top). Shapes: C candidates of a label; N other boxes, points or
+lines.
 """
 
 from __future__ import annotations
@@ -17,20 +19,23 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Array = np.ndarray
 
-# Where a label is tried: beside its mark first, as one reads; nearer rings before wider ones (points, 1/72 inch).
+# Candidate places of a label: distance from its mark (points, 1/72 inch) and direction (degrees). Of equal costs the first wins,
+# so that a label stands to the right of its mark if nothing is there.
 _RINGS = (5, 9, 14, 20, 28, 38, 50, 64, 80, 98, 118)
 _ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200, 67, 113, 247, 293)
-_LEADER = 13  # from this distance on a thin line leads back to the mark
-_CLEARER = 1.5  # another mark must be this many times as far away, else the label could be taken for its own
-_PROMISING = 32
-_PASSES = 4  # how often every label is placed again beside the others
-# Costs: a covered square pixel, one of a bar, a label that needs its line, a line through something, a point of distance.
+_LEADER = 13  # points: a label farther from its mark than this is joined to it by a thin line (a leader)
+# Other marks must be this many times as far from a label as its own mark, else it could be taken for theirs.
+_CLEARER = 1.5
+_PROMISING = 32  # candidates whose leaders are examined
+_PASSES = 4  # the most times that every label is placed, given the places of the others
+# Costs in this order: per covered square pixel; per covered square pixel of a bar; for a label that needs a leader; per box or
+# other leader that its leader crosses; per point of distance from the mark.
 _COVERED, _BAR, _DOUBT, _CROSSED, _FAR = 10.0, 0.15, 12.0, 60.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPoint:
-    """A point with its label, in data units."""
+    """A point in data units with its label."""
 
     x: float
     y: float
@@ -39,14 +44,14 @@ class LabelledPoint:
 
 
 def overlaps(boxes: Array, others: Array) -> Array:
-    """Common areas [C, N] of boxes [C, 4] and others [N, 4], in square pixels."""
+    """Areas [C, N] that each of `boxes` [C, 4] has in common with each of `others` [N, 4], in square pixels."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.clip(high - low, 0, None).prod(-1)
 
 
 def distances(points: Array, boxes: Array) -> Array:
-    """Pixels [C, N] between each box [C, 4] and points [N, 2]."""
+    """Distances [C, N] in pixels from each box [C, 4] to each of `points` [N, 2]; 0 for a point inside the box."""
     nearest = np.clip(points[None], boxes[:, None, :2], boxes[:, None, 2:])
     return np.hypot(*np.moveaxis(points[None] - nearest, -1, 0))
 
@@ -54,10 +59,13 @@ def distances(points: Array, boxes: Array) -> Array:
 def place(
     point: Point, size: Point, panel: Box, taken: Array, rivals: Array, leaders: Array, bars: Array, scale: float
 ) -> Box:
-    """The best place for a label of `size` around `point`.
+    """The box of lowest cost for a label of `size` (width, height) near `point`.
 
-    `taken` [N, 4] must stay free, `bars` [N, 4] should; `rivals` [N, 2] are other marks, `leaders` [N, 4] lines
-    (x, y, x, y) that already stand. All in pixels; `scale` is pixels per point (1/72 inch).
+    taken: [N, 4], boxes that the label must not cover (high cost).
+    bars: [N, 4], boxes that it should not cover (low cost).
+    rivals: [N, 2], the other marks.
+    leaders: [N, 4], lines (x, y, x, y) that join other labels to their marks.
+    scale: pixels per point (1/72 inch); everything else is in pixels.
     """
     boxes, far = _candidates(point, size, scale)
     own = distances(np.array([point]), boxes)[:, 0]
@@ -65,7 +73,7 @@ def place(
     cost = _COVERED * (outside.round(3) + overlaps(boxes, taken).sum(1)) + _BAR * overlaps(boxes, bars).sum(1)
     doubtful = (own > _LEADER * scale) | (distances(rivals, boxes) < _CLEARER * own[:, None]).any(1)
     cost += _DOUBT * doubtful + _FAR * far
-    # Lines are costly to judge and only add to the cost: for the places that are promising without them.
+    # Examining the leaders is slow and can only add to the cost: it is done for the candidates that cost least without it.
     best = np.argsort(cost, kind="stable")[:_PROMISING]
     boxes, lines = boxes[best], _lines(point, boxes[best])
     hit = _boxes_hit(lines, taken) + _crossings(lines, leaders) + _crossings(_diagonals(boxes), leaders)
@@ -75,7 +83,10 @@ def place(
 def annotate(
     axes: Axes, marks: Sequence[LabelledPoint], taken: Sequence[Box], bars: Sequence[Box], size: float
 ) -> list[Box]:
-    """Write each mark's text into the panel: `taken` are boxes to keep free, `bars` those to avoid. Returns the labels' boxes."""
+    """Write each mark's text into the panel, in type of `size` points, and return the boxes of the texts in pixels.
+
+    `taken`: boxes that no text may cover; `bars`: boxes that texts should not cover. Both in pixels.
+    """
     canvas = axes.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     renderer = canvas.get_renderer()
@@ -95,7 +106,11 @@ def annotate(
 
 
 def _arrange(points: Array, sizes: list[Point], panel: Box, taken: Array, bars: Array, scale: float) -> list[Box]:
-    """Boxes of all labels, the most crowded marks first, then again with the others in place."""
+    """The boxes of all labels, in the order of `points` [N, 2].
+
+    Labels of marks that stand close to others are placed first. Then all are placed again, each given the places of the
+    others, until none moves or `_PASSES` is reached.
+    """
     near = np.hypot(*np.moveaxis(points[:, None] - points[None], -1, 0))
     crowded = sorted(range(len(points)), key=lambda i: (np.sort(near[i])[:6].sum(), i))
     found: dict[int, Box] = {}
@@ -112,7 +127,7 @@ def _arrange(points: Array, sizes: list[Point], panel: Box, taken: Array, bars: 
 
 
 def _candidates(point: Point, size: Point, scale: float) -> tuple[Array, Array]:
-    """Boxes [C, 4] of that size whose nearest edge lies about a ring's radius [C] away from the point, in points."""
+    """The candidate boxes [C, 4] of a label of `size`, and about how far [C] each is from the point, in points (1/72 inch)."""
     ring, angle = (grid.ravel() for grid in np.meshgrid(_RINGS, np.radians(_ANGLES), indexing="ij"))
     x = point[0] + np.cos(angle) * (ring * scale + size[0] / 2)
     y = point[1] + np.sin(angle) * (ring * scale + size[1] / 2)
@@ -120,6 +135,7 @@ def _candidates(point: Point, size: Point, scale: float) -> tuple[Array, Array]:
 
 
 def _needs_line(point: Point, box: Box, rivals: Array, scale: float) -> bool:
+    """Whether a label is so far from its mark, or so near to another mark, that a leader must join it to its own."""
     boxes = np.array([box])
     own = distances(np.array([point]), boxes)[0, 0]
     near = np.less(distances(rivals, boxes), _CLEARER * own)
@@ -127,23 +143,27 @@ def _needs_line(point: Point, box: Box, rivals: Array, scale: float) -> bool:
 
 
 def _line(point: Point, box: Box) -> Box:
-    """From the mark to the nearest point of its label."""
+    """The leader (x, y, x, y) from a mark to the nearest point of its label's box."""
     return point[0], point[1], min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
 
 
 def _lines(point: Point, boxes: Array) -> Array:
+    """The leaders [C, 4] from a mark to each of the boxes [C, 4]; see `_line`."""
     ends = np.clip(np.asarray(point)[None], boxes[:, :2], boxes[:, 2:])
     return np.concatenate([np.broadcast_to(point, ends.shape), ends], axis=1)
 
 
 def _diagonals(boxes: Array) -> Array:
-    """A line through each label, by which a leader that passes under it is noticed."""
+    """A horizontal line [C, 4] through the middle of each box [C, 4]; a leader that crosses it passes under the label."""
     middle = (boxes[:, 1] + boxes[:, 3]) / 2
     return np.stack([boxes[:, 0], middle, boxes[:, 2], middle], axis=1)
 
 
 def _boxes_hit(lines: Array, boxes: Array) -> Array:
-    """How many boxes [N, 4] each line [C, 4] passes through, by points along it; those at its start do not count."""
+    """Number [C] of the boxes [N, 4] that each line [C, 4] passes through, tested at nine points of the line.
+
+    All lines start at the same mark; boxes that contain it are not counted.
+    """
     along = np.linspace(0.15, 0.95, 9)[None, :, None]
     points = lines[:, None, :2] + along * (lines[:, None, 2:] - lines[:, None, :2])
     inside = (points[:, :, None] >= boxes[None, None, :, :2]) & (points[:, :, None] <= boxes[None, None, :, 2:])
@@ -152,13 +172,14 @@ def _boxes_hit(lines: Array, boxes: Array) -> Array:
 
 
 def _crossings(lines: Array, others: Array) -> Array:
-    """How many of the others [N, 4] each line [C, 4] crosses."""
+    """Number [C] of the lines `others` [N, 4] that each line [C, 4] crosses."""
     a, b = lines[:, None, :2], lines[:, None, 2:]
     c, d = others[None, :, :2], others[None, :, 2:]
     return ((_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0)).sum(1)
 
 
 def _side(start: Array, end: Array, point: Array) -> Array:
+    """The side of the line from start to end on which the point lies (cross product): positive on the left."""
     along, to = end - start, point - start
     return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
 
@@ -168,10 +189,12 @@ def _array(boxes: Sequence[Box]) -> Array:
 
 
 def _others(points: Array) -> list[Array]:
+    """For each of the points [N, 2] all others [N - 1, 2]."""
     return [np.delete(points, i, 0) for i in range(len(points))]
 
 
 def _write(axes: Axes, mark: LabelledPoint, size: float) -> Annotation:
+    """Write the label at its mark, from where `annotate` moves it."""
     return axes.annotate(
         mark.text, (mark.x, mark.y), xytext=(0, 0), textcoords="offset points",
         fontsize=size, va="center", color=mark.colour,
@@ -179,14 +202,17 @@ def _write(axes: Axes, mark: LabelledPoint, size: float) -> Annotation:
 
 
 def _lead(axes: Axes, point: Point, box: Box) -> None:
-    """A thin line from the mark to its label."""
+    """Draw the leader, a thin line from the mark to its label."""
     x, y, end_x, end_y = _line(point, box)
     ends = axes.transData.inverted().transform([(x, y), (end_x, end_y)])
     axes.plot(ends[:, 0], ends[:, 1], color="#5c5c5c", linewidth=0.4, zorder=1.5, scalex=False, scaley=False)
 
 
 def stacked(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights of labels in one column, each as near as it can be to its own, at least `gap` apart, within the bounds."""
+    """Heights for labels in one column, between `low` and `high`, in the order of `heights`, the wanted ones.
+
+    They are at least `gap` apart (less only if there are too many labels) and otherwise as near as possible to the wanted ones.
+    """
     order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
     gap = min(gap, (high - low) / max(len(heights) - 1, 1))
     placed = _pressed([heights[i] for i in order], gap)
@@ -196,8 +222,11 @@ def stacked(heights: Sequence[float], gap: float, low: float, high: float) -> li
 
 
 def _pressed(heights: list[float], gap: float) -> list[float]:
-    """Ascending heights pushed apart, each crowd centred where its members wanted to be."""
-    crowds: list[tuple[float, int]] = []  # (lowest place, members)
+    """The ascending heights, moved until they are at least `gap` apart.
+
+    Labels that would be too close form a group at equal distances; its centre is the mean of their given heights.
+    """
+    crowds: list[tuple[float, int]] = []  # (height of the lowest label, number of labels)
     for height in heights:
         start, members = height, 1
         while crowds and crowds[-1][0] + crowds[-1][1] * gap > start:

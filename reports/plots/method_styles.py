@@ -1,6 +1,6 @@
 """Colour and marker of each family of methods, and the order of families in every figure.
 
-A family that is not listed here comes last, with a style of its own.
+Families that are not listed here come last and share the style `OTHER`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from search_spaces.language import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyStyle:
-    """`colour`: on a white page. `dark`: on a dark page. `marker`: tells families apart without colour."""
+    """`colour`: on a white page. `dark`: on a dark page. `marker`: Matplotlib's code; it tells families apart without colour."""
 
     colour: str
     dark: str
@@ -36,17 +36,18 @@ OTHER = FamilyStyle(colour="#6b7075", dark="#a3a8ad", marker="p")
 
 
 def family_style(family: str) -> FamilyStyle:
+    """The style of a family of methods; `OTHER` if it is not listed."""
     return FAMILIES.get(family, OTHER)
 
 
 def families_in(manifest: Manifest) -> list[str]:
-    """Families of this sweep in their order; unlisted ones after the others."""
+    """The families of this sweep's methods, in the order of `FAMILIES`; then those not listed there, alphabetically."""
     found = {facts.family for facts in manifest.methods.values()}
     return [name for name in FAMILIES if name in found] + sorted(found - set(FAMILIES))
 
 
 def methods_by_family(sweep: AnalyzedSweep, model: str) -> list[str]:
-    """Labels of the methods: by family, then by trained parameters on this model, unknown sizes last."""
+    """Labels of all methods, sorted by family and then by the number of parameters trained on this model, unknown ones last."""
     manifest = sweep.manifest
     families = families_in(manifest)
 

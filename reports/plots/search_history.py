@@ -22,7 +22,7 @@ from reports.statistics.edges import as_number
 from search_spaces.language import Cell, Choice, Dimension, Range
 
 COLUMNS = ["cell", "task", "trial", "lr", "batch_size", "score", "stopped", "winner"]
-# Batch sizes differ in marker and lightness; the sizes that a space has are few.
+# Marker and colour of each batch size, in ascending order; they repeat if a space has more than six sizes.
 _BATCH_STYLES = (
     ("o", "#0072b2"),
     ("^", "#c04f00"),
@@ -35,14 +35,18 @@ _BELOW = CARETDOWN
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
+    """The figures of all pages; none if every cell has a single configuration."""
     if not sweep.manifest.searches:
         return []
     return cell_figures(sweep, "search", "Validation score per learning rate", lambda page: partial(draw, sweep, page))
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per search trial with a learning rate and a score: cell, task, trial, lr, batch_size (NaN where none),
-    score (best epoch, percent points, validation), stopped by ASHA, of the configuration that won its cell."""
+    """One row per search trial with a learning rate and a score: cell, task, trial, lr, batch_size, score, stopped, winner.
+
+    batch_size: NaN if the trial has none. score: of the best epoch on the validation split, percent points. stopped: by ASHA
+    or a time budget. winner: whether the trial belongs to the configuration that won its cell.
+    """
     trials = sweep.trials
     found = trials[(trials["phase"] == "search") & trials["state"].isin(("DONE", "STOPPED"))]
     table = pd.DataFrame(
@@ -60,11 +64,14 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def _numbers(trials: pd.DataFrame, name: str) -> pd.Series:
+    """The trials' values of the hyperparameter `name` as floats; NaN for trials without it."""
     values = trials[PARAM + name] if PARAM + name in trials else pd.Series(math.nan, index=trials.index)
-    return pd.to_numeric(values, errors="coerce").astype(float)  # without rows texts would stay texts
+    # to_numeric leaves an empty column of texts as it is, astype does not.
+    return pd.to_numeric(values, errors="coerce").astype(float)
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
+    """The figure of one page: a panel per cell with the score of each search trial at its learning rate."""
     table = rows(sweep)
     batches = sorted(table["batch_size"].dropna().unique())
     limits = {task: _limits(table[table["task"] == task]) for task in page.tasks}
@@ -80,15 +87,19 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _step(scale: AxisScale) -> float:
-    """Factor between the x of trials with equal rates and different batch sizes, which are drawn side by side."""
+    """Factor between the x of trials with the same learning rate and neighbouring batch sizes, to draw them side by side."""
     return (scale.high / scale.low) ** 0.03
 
 
 def _placed(
     table: pd.DataFrame, batches: Sequence[float], limits: Mapping[str, tuple[float, float]], step: float
 ) -> pd.DataFrame:
-    """The rows with the marker of each trial: x and y in data units, `low` (the score is below the axis), the index of its
-    batch size, and `margin`: the factor between the end of a range and the edge of the shaded area."""
+    """The rows with columns that say where to draw each trial.
+
+    x, y: data units. low: whether the score is below the panel, so that its mark is drawn at the lower edge. batch_index:
+    position of the batch size in `batches`. margin: factor between an end of the searched range and the edge of the shaded area.
+    `limits`: per task the lowest and the highest score shown. `step`: see `_step`.
+    """
     index = table["batch_size"].map({size: i for i, size in enumerate(batches)}).fillna(0).astype(int)
     floor = table["task"].map({task: low for task, (low, _) in limits.items()}).astype(float)
     x = table["lr"] * step ** (index - (len(batches) - 1) / 2)
@@ -102,7 +113,11 @@ def _placed(
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    """All but the lowest tenth of the scores, and in any case every cell's best; lower ones are drawn at the edge."""
+    """The lowest and the highest score shown of one task, percent points.
+
+    The lowest one is the 10 % quantile or, if that is lower, the smallest of the cells' best scores. Marks of trials with lower
+    scores are drawn at the lower edge.
+    """
     if table.empty:
         return 0.0, 1.0
     worst_cell = table.groupby("cell")["score"].max().min()
@@ -110,12 +125,16 @@ def _limits(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _counted(own: pd.DataFrame) -> str:
+    """The numbers of trials and of stopped trials in a panel, as text."""
     stopped = int(own["stopped"].sum())
     return plural(len(own), "trial") + (f", {stopped} stopped" if stopped else "")
 
 
 def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
-    """Limits that contain every rate searched or tried, with a margin; at least a decade, which contains a power of ten."""
+    """Limits of the axis that contain all learning rates searched or tried, with a margin.
+
+    They differ by more than a factor of 10, so that there is a power of ten between them for a tick.
+    """
     bounds = [bound for facts in sweep.manifest.methods.values() for bound in _range(facts.searched.get("lr"))]
     rates = [*bounds, *table["lr"]] or [1e-5, 1e-3]
     ratio = max(rates) / min(rates)
@@ -124,7 +143,7 @@ def _span(sweep: AnalyzedSweep, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _range(dimension: Dimension | None) -> list[float]:
-    """Lowest and highest value that could be chosen; [] if it was not searched."""
+    """The lowest and the highest value that the search could choose; [] if the hyperparameter was not searched."""
     if isinstance(dimension, Range):
         return [dimension.low, dimension.high]
     values = [as_number(value) for value in dimension.values] if isinstance(dimension, Choice) else []
@@ -133,13 +152,14 @@ def _range(dimension: Dimension | None) -> list[float]:
 
 
 def _scale(low: float, high: float) -> AxisScale:
-    """Powers of ten, few enough for their texts."""
+    """A logarithmic axis with ticks at up to four powers of ten, so that their texts fit below a panel."""
     powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = tuple((10.0**p, f"1e{p}") for p in powers[:: max(1, -(-len(powers) // 4))])
     return AxisScale(low=low, high=high, log=True, ticks=ticks)
 
 
 def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> None:
+    """Draw one cell: the ends of the searched range, a mark per trial, and a ring around the winner."""
     _draw_ends(tile, _range(sweep.manifest.methods[cell.method].searched.get("lr")), own["margin"].iloc[0])
     for (index, stopped, low), points in own.groupby(["batch_index", "stopped", "low"]):
         marker, colour = _BATCH_STYLES[index % len(_BATCH_STYLES)]
@@ -152,7 +172,7 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
 
 
 def _draw_ends(tile: Tile, ends: Sequence[float], margin: float) -> None:
-    """Shade what was not searched."""
+    """Shade learning rates below and above the searched range; `ends`: its two ends, [] if the rate was not searched."""
     if ends:
         for outer, end in zip((tile.x.low, tile.x.high), (ends[0] / margin, ends[1] * margin), strict=True):
             tile.shade_span(outer, end, FAINT)

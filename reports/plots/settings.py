@@ -1,4 +1,4 @@
-"""Bottleneck, depth and their like: test score against a setting in which rows of one method differ."""
+"""Figures of the test score against a numeric setting in which rows of one method differ, such as bottleneck width or depth."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ _COLUMNS = ["series", "family", "label", "value", "mean", "low", "high", "n"]
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Rows of one method (labels, ascending in the setting) that differ in this one numeric setting alone."""
+    """Rows of a space with the same method that differ in one numeric setting only.
+
+    `labels` and `values` (of the setting) are in ascending order of the values. `title` names the method and its other settings.
+    """
 
     title: str
     family: str
@@ -48,7 +51,7 @@ class Series:
 
 
 def series(manifest: Manifest) -> list[Series]:
-    """Every series of the space, in the order of its first row."""
+    """Every series of the space, in the order in which the first row of each stands in the space."""
     groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for label, facts in manifest.methods.items():
         for setting, value in facts.fixed.items():
@@ -61,6 +64,7 @@ def series(manifest: Manifest) -> list[Series]:
 
 
 def _differ(manifest: Manifest, setting: object, labels: list[str]) -> bool:
+    """Whether these rows have more than one value of the setting."""
     return len({manifest.methods[label].fixed[str(setting)] for label in labels}) > 1
 
 
@@ -79,11 +83,12 @@ def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
 
 
 def _varies(manifest: Manifest, name: str, setting: str) -> bool:
+    """Whether the rows of the method `name` have more than one value of the setting."""
     return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """A figure per setting and model; none if no rows of the space differ in a single setting."""
+    """One figure per setting and model, with up to six panels, one per task; none if the space has no series."""
     manifest = sweep.manifest
     settings = dict.fromkeys(one.setting for one in series(manifest))
     return [
@@ -98,7 +103,10 @@ def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
 
 
 def rows(sweep: AnalyzedSweep, model: str, task: str, setting: str) -> pd.DataFrame:
-    """One row per method row with a score: series, family, label, value, mean, low, high (percent points), n."""
+    """One row per series and row of the space with a score: series, family, label, value (of the setting), mean, low, high, n.
+
+    mean: over n finals on the test split, percent points. low, high: its 95 % interval, NaN with a single final.
+    """
     found = []
     for one in series(sweep.manifest):
         for label, value in zip(one.labels, one.values, strict=True):
@@ -111,7 +119,7 @@ def rows(sweep: AnalyzedSweep, model: str, task: str, setting: str) -> pd.DataFr
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage, setting: str) -> Figure:
-    """The page's figure, a panel per task and a line with its band per method."""
+    """The figure of one page: a panel per task, in it a line per series with the intervals of its means as a band."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, page.model, task, setting) for task in page.tasks}
     styles = _styles([one for one in series(manifest) if one.setting == setting])
@@ -131,19 +139,20 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, setting: str) -> Figure:
 
 
 def _wide(tables: Mapping[str, pd.DataFrame]) -> bool:
-    """Whether the values call for a logarithmic axis."""
+    """Whether the axis of the setting is logarithmic: all values are positive and differ by a factor of 4 or more."""
     values = pd.concat([table["value"] for table in tables.values()])
     return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 4)
 
 
 def _counted(table: pd.DataFrame) -> str:
+    """The number of finals behind each mean of a panel, as text; "" for an empty panel."""
     seeds = sorted(set(table["n"]))
     number = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}" if seeds else ""
     return f"n = {number} final seeds" if seeds else ""
 
 
 def _styles(found: list[Series]) -> dict[str, Line2D]:
-    """How each series is drawn: the family's colour and marker; lines differ within a family."""
+    """The style of each series, by its title: colour and marker of its family of methods, and a line style within the family."""
     styles = {}
     for position, one in enumerate(found):
         index = [other.family for other in found[:position]].count(one.family)
@@ -156,6 +165,7 @@ def _styles(found: list[Series]) -> dict[str, Line2D]:
 
 
 def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: bool) -> None:
+    """Draw the series of one panel and set its axes; `wide`: the horizontal axis is logarithmic."""
     for name, members in table.groupby("series", sort=False):
         style = styles[str(name)]
         axes.add_line(_copied(style, members))
@@ -182,7 +192,10 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
 
 
 def short_number(value: float) -> str:
-    """1e-7 rather than 1e-07 or 0.0000001; eight powers of ten fit beside each other in a third of a figure."""
+    """A number as short text: 1e-7 and not 1e-07 or 0.0000001.
+
+    Eight powers of ten then fit below a panel that is a third as wide as the figure.
+    """
     mantissa, _, exponent = (
         f"{value:g}".partition("e") if abs(value) >= 0.01 or not value else f"{value:.3e}".partition("e")
     )
@@ -190,6 +203,7 @@ def short_number(value: float) -> str:
 
 
 def _copied(style: Line2D, members: pd.DataFrame) -> Line2D:
+    """A line through the members' values and means, in this style."""
     line = Line2D(list(members["value"]), list(members["mean"]))
     line.update_from(style)
     return line

@@ -1,6 +1,7 @@
-"""Panels that are too many for axes of their own: rectangles of one drawing surface that is measured in inches.
+"""Panels for figures that have too many of them to give each its own Matplotlib axes.
 
-Matplotlib's axes cost 50 ms each, drawn twice; a tile is some lines and a clipping rectangle.
+One panel's axes take 50 ms for the PNG and the SVG file of a figure. A tile is a rectangle on axes that cover the whole figure
+and have the inch as their unit; it consists of a few lines, clipped at its edges.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.plots.canvas import FAINT, GREY, SMALL, WIDTH, Rectangle, write
 
-Numbers = Any  # whatever numpy takes for an array of floats
+Numbers = Any  # anything that numpy converts to an array of floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisScale:
-    """One axis: its limits, its ticks with their texts, and whether it is logarithmic."""
+    """One axis of a tile: its limits, its ticks (value, text), and whether it is logarithmic."""
 
     low: float
     high: float
@@ -32,7 +33,7 @@ class AxisScale:
     log: bool = False
 
     def share(self, values: Numbers) -> np.ndarray:
-        """Where values lie between the limits, 0 to 1."""
+        """The positions of values on the axis: 0 at `low`, 1 at `high`, below 0 or above 1 outside the limits."""
         values = np.asarray(values, dtype=float)
         low, high = self.low, self.high
         if self.log:
@@ -41,17 +42,18 @@ class AxisScale:
 
 
 def score_axis_scale(low: float, high: float) -> AxisScale:
-    """A vertical axis of scores with a margin above and below."""
+    """A vertical axis of scores from `low` to `high` (percent points), with a margin above and below."""
     pad = 0.08 * max(high - low, 0.2)
     return linear_axis_scale(low - pad, high + pad, MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
 
 
 def linear_axis_scale(low: float, high: float, ticks: Numbers) -> AxisScale:
+    """A linear axis with those of the ticks that lie within its limits."""
     return AxisScale(low=low, high=high, ticks=tuple((float(t), f"{t:g}") for t in ticks if low <= t <= high))
 
 
 def overlay_axes(figure: Figure) -> Axes:
-    """Invisible axes over the whole figure whose unit is the inch."""
+    """Add invisible axes that cover the whole figure and have the inch as their unit; return them."""
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(0, figure.get_figheight())
@@ -61,7 +63,7 @@ def overlay_axes(figure: Figure) -> Axes:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A panel without axes of its own. It takes data units, draws on the overlay axes in inches, and clips at its edges."""
+    """A panel without axes of its own, drawn on the overlay axes `axes`. Its methods take coordinates in data units."""
 
     axes: Axes
     rectangle: Rectangle
@@ -69,14 +71,17 @@ class Tile:
     y: AxisScale
 
     def plot(self, x: Numbers, y: Numbers, *, cut: bool = True, **style: Any) -> None:
-        """A line or marks. NaN interrupts a line, so that many of one style are one artist."""
+        """Draw a line or marks, clipped at the panel's edges if `cut`.
+
+        NaN interrupts a line, so that many lines of one style can be drawn as one Matplotlib artist.
+        """
         line = Line2D(*self._inches(x, y), **style)
         self.axes.add_artist(line)
         if cut:
             line.set_clip_path(self._edge())
 
     def shade_span(self, one: float, other: float, colour: str) -> None:
-        """The strip between two values of the horizontal axis."""
+        """Shade the strip between two values of the horizontal axis."""
         left, bottom, width, height = self.rectangle
         start, end = sorted(np.clip(self.x.share([one, other]), 0, 1))
         self.axes.add_artist(
@@ -84,7 +89,7 @@ class Tile:
         )
 
     def draw_axes(self, numbered_left: bool, numbered_below: bool) -> None:
-        """Grid, axes and, where wanted, the numbers beside them."""
+        """Draw grid, axes and ticks; numbers at the ticks only at the left or below where this is asked for."""
         left, bottom, width, height = self.rectangle
         xs, ys = (
             self._inches([tick for tick, _ in self.x.ticks], self.y.low)[0],
@@ -106,14 +111,16 @@ class Tile:
                 write(figure, x, bottom - 0.06, text, SMALL, ha="center", va="top")
 
     def _inches(self, x: Numbers, y: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        """Positions on the figure, in inches, of points given in data units."""
         left, bottom, width, height = self.rectangle
         return left + width * self.x.share(x), bottom + height * self.y.share(y)
 
     def _edge(self) -> Patch:
+        """The panel's rectangle as a clipping path."""
         left, bottom, width, height = self.rectangle
         return Patch((left, bottom), width, height, transform=self.axes.transData)
 
 
 def joined(lines: Sequence[Numbers]) -> np.ndarray:
-    """The lines' values one after the other with a gap between."""
+    """The values of all lines one after the other, each followed by NaN, so that they are drawn as one interrupted line."""
     return np.concatenate([part for line in lines for part in (np.asarray(line, dtype=float), [np.nan])] or [[]])

@@ -1,6 +1,6 @@
 """Budget curve: the best validation score that a search of n configurations can be expected to find.
 
-The curves are those of `reports/statistics/expected_best.py`, which the section beside the figure has in numbers.
+`reports/statistics/expected_best.py` computes the curves; `reports/sections/search_quality.py` prints them as numbers.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
-FEW = 8  # lines that can still be told apart in one panel
+FEW = 8  # the most lines that can be told apart in one panel
 COLUMNS = ["method", "title", "family", "n", "expected", "planned"]
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """With few methods a figure per model with a panel per task, else a figure per task with a panel per family.
+    """With up to `FEW` methods one figure per model, with up to six panels, one per task.
 
-    None where every cell has a single configuration.
+    With more methods one figure per model and task, with a panel per family of methods. No figure if every cell has a single
+    configuration.
     """
     manifest = sweep.manifest
     if not manifest.searches:
@@ -64,7 +65,11 @@ def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
 
 
 def rows(sweep: AnalyzedSweep, model: str, task: str, order: Sequence[str]) -> pd.DataFrame:
-    """One row per method and number of tries n: method, title, family, n, expected (percent points), planned (the budget)."""
+    """One row per method and number of tries n: method, title, family, n, expected, planned.
+
+    expected: expected best validation score after n tries, percent points. planned: configurations that the cell may try.
+    `order`: labels of the methods, in the order of the rows.
+    """
     manifest = sweep.manifest
     found = []
     for label in order:
@@ -76,7 +81,7 @@ def rows(sweep: AnalyzedSweep, model: str, task: str, order: Sequence[str]) -> p
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
-    """The page's figure: panels of tasks, or of families when the page holds one task of many methods."""
+    """The figure of one page: a panel per task or, with more than `FEW` methods, a panel per family of methods."""
     manifest = sweep.manifest
     order = methods_by_family(sweep, page.model)
     tables = {task: rows(sweep, page.model, task, order) for task in page.tasks}
@@ -104,6 +109,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _counted(own: pd.DataFrame, seeds: int) -> str:
+    """The numbers of tries and of seeds per try in a panel, as text."""
     if own.empty:
         return ""
     tried = own.groupby("method")["n"].max()
@@ -112,6 +118,7 @@ def _counted(own: pd.DataFrame, seeds: int) -> str:
 
 
 def _legend(by_family: bool) -> list[Line2D]:
+    """Legend entries; `by_family`: there is a panel per family of methods."""
     end = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 4.5}
     marks = [Line2D([], [], label="the whole budget is used", **end)]  # type: ignore[arg-type]
     if by_family:
@@ -120,13 +127,14 @@ def _legend(by_family: bool) -> list[Line2D]:
 
 
 def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
+    """Draw the panel's `own` curves in colour, and the task's other curves in `everything` in grey."""
     if own.empty:
         return explain_empty_axes(axes, "no trial has ended with a score")
     last = int(everything["n"].max())
     label_share = 0.32 if len(everything) else 0.0
     axes.set_xlim(1 - 0.03 * last, last + max(label_share * last, 0.5))
     axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
-    # The first tries of a bad method would press all others together.
+    # The lowest 3 % are cut off: the first points of one bad method would squeeze all other curves together.
     low = float(np.quantile(everything["expected"], 0.03))
     score_axis(axes, low, float(everything["expected"].max()), 5, True)
     other_methods = everything[~everything["method"].isin(own["method"])]
@@ -153,7 +161,7 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
 
 
 def _name_ends(axes: Axes, own: pd.DataFrame) -> None:
-    """Each method's name right of its line's end, with a thin line to it; names never overlap."""
+    """Write each method's title to the right of its curve and join it to the curve's end by a thin line, without overlaps."""
     ends = own.groupby("method", sort=False).tail(1)
     panel_height = axes.get_window_extent().height
     low, high = axes.get_ylim()

@@ -1,4 +1,7 @@
-"""The sections of the report in their order: one file and one line each. A section's CSV has its name."""
+"""The sections of the report, in the order in which it shows them.
+
+Each section is one file of this folder and one entry of `SECTIONS`, whose key also names the section's CSV file.
+"""
 
 from reports.sections import (
     ablation,

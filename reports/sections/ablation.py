@@ -1,4 +1,7 @@
-"""Ablation: validation scores of finals with their method removed from spans of layers, and the figures of them."""
+"""Ablation: validation scores of finals after their method was removed from spans of layers, as a table and figures.
+
+A span is any run of consecutive layers. Only rows of the space with `ablated` take part.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,11 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame | None:
-    """One row per cell and span: model, task, method, first, last (from 1), score, change, change_std (n - 1), n."""
+    """One row per cell and span of layers; None if the space asks for no ablation.
+
+    Columns: model, task, method, first and last removed layer (counted from 1), score and change (percent points, means over n
+    finals), change_std (sample standard deviation), n.
+    """
     if not sweep.ablation_scores:
         return None
     found = [
@@ -70,13 +77,15 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame | None:
 
 
 def _span(scores: AblationScores, first: int, last: int) -> tuple[float, float, float, int]:
+    """Mean score, mean change, its sample standard deviation (NaN for one final) and the number of finals, for one span."""
     changes = scores.changes[:, first, last]
     n = len(changes)
     return scores.ablated[:, first, last].mean(), changes.mean(), changes.std(ddof=1) if n > 1 else math.nan, n
 
 
 def _numbers(scores: AblationScores) -> tuple[str, ...]:
-    alone = np.diag(scores.mean)
+    """The numbers of one cell for the table, in the order of `HEADER` from "Seeds" on."""
+    alone = np.diag(scores.mean)  # [L]: mean change with one of L layers removed
     worst = int(alone.argmin())
     return (
         str(len(scores.full)),
@@ -89,7 +98,7 @@ def _numbers(scores: AblationScores) -> tuple[str, ...]:
 
 
 def _missing(sweep: AnalyzedSweep) -> list[str]:
-    """Why rows or cells with `ablated` have no numbers."""
+    """Sentences that say which methods and cells were to be ablated but have no numbers, and why."""
     methods = sweep.manifest.methods
     rigid = dict.fromkeys(cell.method for cell in sweep.ablation_scores if not methods[cell.method].removable)
     lines = [

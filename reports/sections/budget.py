@@ -36,7 +36,8 @@ def text(sweep: AnalyzedSweep) -> str:
         f"Every cell may try {_may_try(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
         f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
-        "trials are among the others. *Re-used*: taken from an earlier sweep, their time is not counted again. "
+        "trials are also counted as done, stopped, failed or invalid. *Re-used*: taken from an earlier sweep, their "
+        "time is not counted again. "
         "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
         "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
         "hours on the clock.",
@@ -49,6 +50,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def _may_try(budget: Budget) -> str:
+    """How many configurations a cell may try, on how many seeds, as a part of a sentence."""
     smaller = " (fewer where the whole grid is smaller)" if budget.trials > 1 else ""
     seeds = (
         f", each on {budget.search_seeds} seeds, which are counted below as trials," if budget.search_seeds > 1 else ""
@@ -77,7 +79,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell: numbers of trials, epochs and hours, search and finals apart."""
+    """One row per cell: numbers of trials, epochs and hours, separately for the search and the finals."""
     return sweep.spending
 
 
@@ -88,7 +90,7 @@ def _number(name: str, value: float) -> str:
 
 
 def _uneven(spent: pd.DataFrame) -> str:
-    """A warning when methods were not given, or have not yet used, the same number of configurations."""
+    """A sentence on whether all cells tried the same number of configurations: a warning if they did not."""
     if spent["tried"].nunique() <= 1:
         return "Every cell tried the same number of configurations."
     low, high = spent["tried"].min(), spent["tried"].max()
@@ -98,7 +100,7 @@ def _uneven(spent: pd.DataFrame) -> str:
 
 
 def _curtailed(sweep: AnalyzedSweep) -> str:
-    """What a time budget did to the searches."""
+    """How many cells and trials a time budget cut short, as text; "" if it ended no search."""
     if not sweep.curtailed:
         return ""
     spent = sweep.spending
@@ -112,7 +114,7 @@ def _curtailed(sweep: AnalyzedSweep) -> str:
 
 
 def _replaced(sweep: AnalyzedSweep) -> str:
-    """Finals of winners from before the searches were resumed."""
+    """A warning about finals of earlier winners, trained before the searches were resumed; "" if there are none."""
     number = int((sweep.trials["phase"] == "replaced").sum())
     if not number:
         return ""
@@ -124,7 +126,7 @@ def _replaced(sweep: AnalyzedSweep) -> str:
 
 
 def _reasons(sweep: AnalyzedSweep) -> str:
-    """Why trials failed, most frequent first."""
+    """A table of the 20 most frequent reasons for which trials failed; "" if none failed."""
     failed = sweep.trials[sweep.trials["state"].isin(("FAILED", "INVALID"))]
     if failed.empty:
         return ""

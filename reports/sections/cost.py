@@ -57,7 +57,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell; unknown values are missing."""
+    """One row per cell, with the columns of `HEADER`; values that are not known are None or NaN."""
     groups = by_cell(sweep.manifest, sweep.trials)
     found = []
     for cell, result in sweep.results.items():
@@ -79,12 +79,17 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
+    """Mean test score minus the score of a constant prediction, percent points; None if one of them is not known."""
     majority = sweep.manifest.tasks[result.cell.task].majority
     return None if majority is None or result.mean is None else result.mean - majority
 
 
 def _measured(trials: pd.DataFrame) -> dict[str, float]:
-    """Measurements of one cell's trials."""
+    """Measurements of one cell's trials; NaN if there are none.
+
+    stored, bytes: the most numbers, and bytes of a file, that one of its finals saved. memory_mib: peak over all trials.
+    seconds_per_epoch: mean over all epochs of its finals.
+    """
     finals = trials[trials["phase"] == "final"]
     epochs = finals["epochs"].sum()
     return {
@@ -96,6 +101,7 @@ def _measured(trials: pd.DataFrame) -> dict[str, float]:
 
 
 def _number(name: str, value: float | None) -> str:
+    """A value of the column `name` of `HEADER` as text."""
     if value is None or math.isnan(value):
         return MISSING
     if name == "gained":

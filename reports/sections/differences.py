@@ -1,4 +1,7 @@
-"""Which differences to the best of a column are significant: intervals, corrected tests, and smallest visible differences."""
+"""Which methods differ significantly from the best one: intervals, corrected p-values, and smallest visible differences.
+
+Methods are compared within a column of the results table: one model and task, or a model's average over tasks.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per method and column, the average over tasks among them (task "average"); percent points."""
+    """One row per method and column; the task of the average over tasks is "average". Scores and differences in percent points.
+
+    `found_in_4_of_5` is the true difference that the test finds with probability 0.8.
+    """
     columns = ("model", "task", "method", "value", "low", "high", "behind", "behind_low", "behind_high")
     more = ("p_corrected", "comparisons", "verdict", "smallest_visible", "found_in_4_of_5", "covers_examples")
     found = [
@@ -81,7 +87,10 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def _all(sweep: AnalyzedSweep) -> list[tuple[tuple[str, str, str], Standing]]:
-    """Model, task and method of every standing, in table order; averages after the tasks where there are several."""
+    """Every standing with its (model, task, method), in the order of the table.
+
+    A model's averages over tasks follow its tasks; a sweep of a single task has no averages.
+    """
     judged = sweep.standings
     found = []
     for model in sweep.manifest.models:
@@ -94,16 +103,19 @@ def _all(sweep: AnalyzedSweep) -> list[tuple[tuple[str, str, str], Standing]]:
 
 
 def _shown(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A value with its interval as text, percent points: "71.20 [70.10, 72.30]"."""
     return points(value) + (f" [{points(interval[0])}, {points(interval[1])}]" if interval else "")
 
 
 def _p_value(standing: Standing) -> str:
+    """The corrected p-value as text; `MISSING` for the best method and if it cannot be judged."""
     if standing.p_value is None:
         return MISSING
     return "< 0.001" if standing.p_value < 0.001 else f"{standing.p_value:.3f}"
 
 
 def _verdict(standing: Standing) -> str:
+    """The comparison with the column's best method in words; it cannot be judged with a single seed."""
     if standing.best:
         return "best"
     return "cannot be judged" if standing.p_value is None else "tied" if standing.tied else "worse"

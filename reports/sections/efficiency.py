@@ -1,4 +1,4 @@
-"""The figures of scores against trained parameters, and against settings in which rows of one method differ."""
+"""The section with figures of test scores against trained parameters and against numeric settings of a method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def images(sweep: AnalyzedSweep, kind: str) -> list[Markup]:
-    """The figures of one kind; each leads to its SVG file."""
+    """Markdown of the figures of one kind, a key of `FIGURES`: each is shown as its PNG file and links to its SVG file."""
     return [
         Markup(f"[![{escape(figure.alt)}](figures/{figure.name}.png)](figures/{figure.name}.svg)")
         for figure in FIGURES[kind](sweep)
@@ -33,7 +33,7 @@ def images(sweep: AnalyzedSweep, kind: str) -> list[Markup]:
 
 
 def _missing(sweep: AnalyzedSweep) -> str:
-    """The cells without a result, which the figures leave out."""
+    """A sentence that names the cells without a result, which the figures leave out; "" if there are none."""
     left = [result for result in sweep.results.values() if result.mean is None]
     named = "; ".join(f"{result.cell} ({result.progress})" for result in left[:12])
     more = f"; {len(left) - 12} more" if len(left) > 12 else ""

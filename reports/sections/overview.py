@@ -1,4 +1,4 @@
-"""The head of the report: what was run, how far it is, how numbers were selected, on which data and machine."""
+"""The first section of the report: what was run, how many cells are complete, how results were selected, data, and machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reports.render.table import Table
 from reports.sections.section import Section, mean_of, most
 from reports.statistics.analysis import AnalyzedSweep
 
-# Metrics that are a share of right answers: one test example moves them by the same step.
+# Metrics that are the share of correct predictions: one of n test examples changes them by 100 / n percent points.
 _SHARES = ("accuracy",)
 
 
@@ -36,6 +36,7 @@ def _reductions(manifest: Manifest) -> str:
 
 
 def _so_far(sweep: AnalyzedSweep) -> str:
+    """A note that says how many cells are complete; "" if all are."""
     results = sweep.results.values()
     left = Counter(result.progress for result in results if not result.ended)
     if not left:
@@ -57,6 +58,7 @@ def _what(manifest: Manifest) -> str:
 
 
 def _selection(manifest: Manifest) -> list[Markup]:
+    """How trials are searched, selected and trained, as a list."""
     budget, recipe = manifest.budget, manifest.recipe
     seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
     return [
@@ -82,6 +84,7 @@ def _selection(manifest: Manifest) -> list[Markup]:
 
 
 def _stopping(manifest: Manifest) -> str:
+    """From which epoch on ASHA stops trials of the search, as a part of a sentence."""
     budget = manifest.budget
     if budget.grace >= manifest.recipe.epochs:
         return "none of them is stopped by ASHA"
@@ -121,10 +124,12 @@ def _data(sweep: AnalyzedSweep) -> str:
 
 
 def _step(task: TaskFacts) -> str:
+    """The change of the accuracy by one test example, as text in percent points; `MISSING` for other metrics."""
     return points(100 / task.test) if task.score in _SHARES and task.test else MISSING
 
 
 def _code(commit: str, dirty: bool) -> str:
+    """The commit as text; `dirty`: the working tree had uncommitted changes."""
     return f"commit {escape(commit or 'unknown')}" + (", with uncommitted changes" if dirty else "")
 
 

@@ -1,4 +1,7 @@
-"""The published numbers of the experiment that a space repeats, beside those of the sweep, each with its model."""
+"""The numbers that a paper published for the experiment that a space repeats, beside those of the sweep.
+
+Every row of the tables names the model that it was measured on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "## The paper's own numbers",
         f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
         _warning(sweep.manifest, paper),
-        "*#P* of what was measured: module weights, the first of the three counts above."
+        "*#P* in the rows measured here is the share of module weights, the first of the three counts above."
         if any(t.has_shares for t in paper.tables)
         else "",
         *(part for t in paper.tables for part in (f"{_title(t)}:", shown[f"paper_{t.name}"].markdown())),
@@ -35,7 +38,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    """The paper's tables by their names; none when the sweep does not repeat it."""
+    """The tables "paper_<name>" of the paper whose experiment the sweep repeats; none if it repeats no known paper."""
     paper = paper_of(sweep.manifest)
     return {f"paper_{printed.name}": _table(sweep, paper, printed) for printed in paper.tables} if paper else {}
 
@@ -45,6 +48,7 @@ def _title(printed: PaperTable) -> str:
 
 
 def _warning(manifest: Manifest, paper: Paper) -> str:
+    """Why the paper's numbers and the sweep's may differ, with a warning if it has models that the paper does not have."""
     others = [escape(model.title) for name, model in manifest.models.items() if name not in paper.encoders]
     if not others:
         return paper.caution
@@ -56,7 +60,10 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
 
 
 def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
-    """The paper's rows, each followed by the sweep's; rows of the sweep that are not in the paper come last."""
+    """A published table: each of its rows is followed by the sweep's results of the same method and settings.
+
+    Results of the same methods with settings that the published table does not have come last.
+    """
     models = paper.models_beside(printed, sweep.manifest)
     left = {label for label, facts in sweep.manifest.methods.items() if facts.name in {r.method for r in printed.rows}}
     lines: list[list[object]] = []
@@ -75,11 +82,13 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
 
 
 def _printed_scores(printed: PaperTable, row: PaperRow) -> list[str]:
+    """The scores of a published row as text, with their mean if the table gets a column for it."""
     means = [score.mean for score in row.scores if score.mean is not None]
     return [*map(_shown, row.scores), *([points(fmean(means))] if printed.average else [])]
 
 
 def _shown(score: PaperScore) -> str:
+    """A score as text: mean ± standard deviation, with a second digit for deviations below 0.05; or the words printed instead."""
     if score.words:
         return score.words
     digits = 2 if score.std is not None and 0 < score.std < 0.05 else 1
@@ -89,7 +98,10 @@ def _shown(score: PaperScore) -> str:
 def _measured(
     sweep: AnalyzedSweep, printed: PaperTable, models: Sequence[str], labels: Sequence[str], what: str
 ) -> list[list[object]]:
-    """Rows with this sweep's results; methods without a result in any column are left out."""
+    """Table rows with the sweep's results of these models and methods (`labels`), marked by `what`.
+
+    A method without a result in any column is left out.
+    """
     lines: list[list[object]] = []
     for model in models:
         for label in labels:
@@ -104,12 +116,16 @@ def _measured(
 
 
 def _share(sweep: AnalyzedSweep, model: str, label: str) -> str:
+    """Module weights of the method's winners as a share of the model's parameters; a range if the winners differ."""
     weights = [counts.weights for counts in winner_counts(sweep.results, model, label)]
     return shares(weights, sweep.manifest.models[model].total)
 
 
 def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) -> PaperScore:
-    """Mean and sample standard deviation over the finals of what belongs into this column."""
+    """The sweep's value for this column: mean and sample standard deviation over the finals of one cell.
+
+    A column for all tasks has the mean over the tasks, without a deviation; it is empty if a task has no result.
+    """
     results = sweep.results
     if column.task == EVERY:
         means = [results[Cell(model=model, task=task, method=label)].mean for task in sweep.manifest.tasks]
@@ -121,7 +137,7 @@ def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) ->
 
 
 def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:
-    """One value per completed final: a metric of the test split, or seconds per epoch."""
+    """One value per completed final: a metric on the test split, or seconds per epoch; [] without finals."""
     if finals is None:
         return []
     if metric != SECONDS:

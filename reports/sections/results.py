@@ -1,4 +1,7 @@
-"""Methods against tasks: test scores of finals, mean and spread, ties, and what each method trains."""
+"""The main results, one table of methods by tasks per model: test scores of finals (mean, standard deviation), and ties.
+
+A second table per model has the numbers of parameters that each method trains.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from search_spaces.language import Cell
 
 Results = Mapping[Cell, CellResult]
 
+# Footnote marks of a cell, by their cause.
 MARKS = {
     "collapsed": "†",
     "diverged": "‡",
@@ -45,7 +49,7 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    """Two per model, in the manifest's order: scores, and parameters."""
+    """Two tables per model, numbered n = 1, 2, ... in the manifest's order: "results_n" (scores) and "parameters_n"."""
     found = {}
     for number, model in enumerate(sweep.manifest.models, start=1):
         found[f"results_{number}"] = _scores(sweep, model)
@@ -54,7 +58,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell and test metric."""
+    """One row per cell and test metric: mean, deviation and interval over the finals, and the cell's parameter counts.
+
+    The interval (low, high) and the comparison (best, tied) are None for metrics other than the task's score.
+    """
     results = sweep.results
     return pd.DataFrame(
         [
@@ -68,7 +75,7 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def average(results: Sequence[CellResult]) -> float | None:
-    """Mean over tasks of the means over seeds; None unless every task has one."""
+    """The unweighted mean over tasks of the mean test score over seeds, percent points; None if a task has no score."""
     means = [result.mean for result in results if result.mean is not None]
     return fmean(means) if len(means) == len(results) else None
 
@@ -91,6 +98,7 @@ def _legend(sweep: AnalyzedSweep) -> str:
 
 
 def _scores(sweep: AnalyzedSweep, model: str) -> Table:
+    """The table of test scores of one model: a row per method, then constant predictions and smallest visible differences."""
     manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
     averages = sweep.average_standings[model]
     lines: list[list[object]] = []
@@ -119,12 +127,12 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
 
 
 def visible(difference: float | None) -> str:
-    """A difference in percent points as text; at most 100, the range of scores."""
+    """A difference in percent points as text: "> 100" if it is larger than 100, `MISSING` for None."""
     return "> 100" if difference is not None and difference > 100 else points(difference)
 
 
 def smallest_seen(column: Sequence[Standing]) -> str:
-    """The smallest differences to the best that would have been significant in this column, as a range over its methods."""
+    """The smallest difference to the best that would have been significant, as text: the range over the column's methods."""
     found = sorted(s.smallest_significant_gap for s in column if s.smallest_significant_gap is not None)
     if not found:
         return MISSING
@@ -133,6 +141,7 @@ def smallest_seen(column: Sequence[Standing]) -> str:
 
 
 def _average(standing: Standing | None) -> Markup:
+    """A method's average over tasks with its marks; `MISSING` if a task has no score."""
     if standing is None:
         return Markup(MISSING)
     shown = points(standing.value)
@@ -140,6 +149,7 @@ def _average(standing: Standing | None) -> Markup:
 
 
 def _score(manifest: Manifest, result: CellResult, standing: Standing | None) -> Markup:
+    """The entry of one cell: mean ± standard deviation, tie and footnote marks, and n if finals are missing."""
     marks = "".join(MARKS[name] for name in _flags(manifest, result))
     if result.mean is None or standing is None:
         return Markup(f"{MISSING} {marks}".strip())
@@ -150,7 +160,7 @@ def _score(manifest: Manifest, result: CellResult, standing: Standing | None) ->
 
 
 def _flags(manifest: Manifest, result: CellResult) -> list[str]:
-    """Names of the footnote marks of this cell."""
+    """The keys of `MARKS` whose footnotes apply to this cell."""
     majority = manifest.tasks[result.cell.task].majority
     carried = {
         "collapsed": result.collapsed > 0,
@@ -163,6 +173,7 @@ def _flags(manifest: Manifest, result: CellResult) -> list[str]:
 
 
 def _footnotes(manifest: Manifest, model: str, results: Results) -> list[Markup]:
+    """The footnotes below a model's table of scores, in the order of `MARKS`."""
     notes = []
     for cell, result in results.items():
         where = escape(f"{manifest.methods[cell.method].title} on {manifest.tasks[cell.task].title}")
@@ -172,6 +183,7 @@ def _footnotes(manifest: Manifest, model: str, results: Results) -> list[Markup]
 
 
 def _note(name: str, result: CellResult) -> str:
+    """The text of the footnote that `name`, a key of `MARKS`, stands for."""
     if name == "incomplete":
         state = {
             "complete": "",
@@ -194,6 +206,7 @@ def _note(name: str, result: CellResult) -> str:
 
 
 def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
+    """The table of trained parameters of one model, counted in three ways (see `_counting`)."""
     manifest = sweep.manifest
     header = ["Method", "Module weights", "With biases", "Everything trained"]
     nominal = {label: nominal_percent(manifest, label) for label in manifest.methods}
@@ -211,7 +224,7 @@ def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
 
 
 def _span(values: Sequence[int], total: int) -> str:
-    """One count with its share of the backbone; the smallest and the largest when winners of different tasks differ."""
+    """Ascending parameter counts as text, with their share of the backbone's `total`: one count, or smallest and largest."""
     if not values:
         return MISSING
     span = count(values[0]) + (f" to {count(values[-1])}" if values[0] != values[-1] else "")
@@ -219,6 +232,7 @@ def _span(values: Sequence[int], total: int) -> str:
 
 
 def _counting(manifest: Manifest) -> str:
+    """The explanation of the columns of the parameter tables."""
     legend = (
         "*Module weights* counts the matrices that the method adds (or, in full fine-tuning, updates), pruned entries left "
         "out; *with biases* adds their biases; *everything trained* is all that the optimiser moves, LayerNorms and task "

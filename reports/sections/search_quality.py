@@ -32,12 +32,16 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def _numbers(sweep: AnalyzedSweep) -> tuple[str, str]:
+    """Markdown of the table, and of one sentence per model and task."""
     columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
     return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    """None where every cell has a single configuration."""
+    """The table "search": expected best scores after 1, a quarter, half and all of the tries, one row per cell with a score.
+
+    There is no table if every cell has a single configuration.
+    """
     manifest, lines = sweep.manifest, []
     if not manifest.searches:
         return {}
@@ -56,7 +60,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell and number of tries: the curve that the figure draws."""
+    """One row per cell and number of tries: the expected best validation score (percent points), which the figure draws."""
     found = [
         (cell.model, cell.task, cell.method, k, value)
         for cell, curve in sweep.expected_best.items()
@@ -66,6 +70,7 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def _told(sweep: AnalyzedSweep, model: str, task: str) -> str:
+    """A sentence on one model and task: which method leads, and whether more search could change that."""
     of_column = {c.method: curve for c, curve in sweep.expected_best.items() if (c.model, c.task) == (model, task)}
     where = escape(f"{sweep.manifest.models[model].title}, {sweep.manifest.tasks[task].title}")
     found = lead_stability(of_column)
@@ -73,9 +78,10 @@ def _told(sweep: AnalyzedSweep, model: str, task: str) -> str:
 
 
 def _verdict(sweep: AnalyzedSweep, found: LeadStability) -> str:
+    """The leader's lead, and whether another method could catch up, in words; scores in percent points."""
     leader = escape(sweep.manifest.methods[found.order_after_all[0]].title)
     order = (
-        "the order is that of half the tries"
+        "half the tries gave the same order"
         if found.order_after_half == found.order_after_all
         else "half the tries gave another order"
     )

@@ -1,7 +1,7 @@
-"""A section of the report: text for the summary, rows for a CSV file, tables for a paper, and where its scores come from.
+"""What a section of the report consists of: text, rows of a CSV file, tables for LaTeX, and the provenance of its scores.
 
-A section is one file that defines `SECTION`, and one line in `SECTIONS` of `sections/__init__.py`. The line's position decides
-where the section stands in summary.md and on the page.
+To add a section, write a file that defines `SECTION` and add it to `SECTIONS` in `sections/__init__.py`. Its position there is
+its position in summary.md and on the page.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Provenance:
 
     split: the split that the scores were measured on.
     selected_on: the split by which the configurations were selected; must differ from `split` where results are described.
-    describes: results of finals, the search itself, or changes when parts of the finals are removed.
-    rule, seeds, tries: how configurations were selected, how many seeds and configurations there were; printed in the caption.
+    describes: results of finals, the search itself, or changes of the score when the method is removed from layers of the finals.
+    rule, seeds, tries: how configurations were selected, and the numbers of seeds and of configurations tried per cell. All
+        three are printed in the caption.
     """
 
     split: Split
@@ -43,7 +44,7 @@ class Provenance:
     tries: str
 
     def check(self, section: str) -> None:
-        """Raise ValueError for results that were selected on the split that they report."""
+        """Raise ValueError if results were selected on the split that they report; `section` is named in the message."""
         if self.describes == "results" and self.split == self.selected_on:
             raise ValueError(
                 f"section {section!r} reports scores of the {self.split} split, on which its configurations were "
@@ -59,8 +60,12 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`text` returns the section's Markdown, "" for no section; `rows` the tidy table of its CSV file, None for no
-    file; `tables` its tables as shown, by the name of their LaTeX file. `provenance` must be there when the section shows scores.
+    """One section of the report. Each field is a function of the sweep, or None if the section has no such part.
+
+    text: the section's Markdown; "" leaves the section out.
+    rows: the tidy table of its CSV file; None writes no file.
+    tables: its tables as shown, by the name of their LaTeX file.
+    provenance: where its scores come from; required if the section shows scores.
     """
 
     text: Callable[[AnalyzedSweep], str] | None = None
@@ -97,7 +102,7 @@ def search_provenance(sweep: AnalyzedSweep) -> Provenance:
 
 
 def most(budget: Budget) -> str:
-    """The upper bound of configurations per cell as text; a grid with fewer points is tried as a whole."""
+    """The largest number of configurations that a cell may try, as text. A cell with a smaller grid tries all of its points."""
     return "one configuration" if budget.trials == 1 else f"up to {budget.trials} configurations"
 
 
@@ -107,11 +112,12 @@ def mean_of(budget: Budget) -> str:
 
 
 def ablation_provenance(sweep: AnalyzedSweep) -> Provenance:
-    """The provenance of the validation scores of finals whose method was removed from layers."""
+    """The provenance of validation scores of finals, measured after their method was removed from layers."""
     return replace(results_provenance(sweep), split="validation", describes="removal")
 
 
 def _tries(sweep: AnalyzedSweep) -> str:
+    """How many configurations each cell tried, as text for the caption."""
     if not sweep.curtailed:
         return f"{most(sweep.manifest.budget)} per cell"
     found = sweep.configurations["cell"].value_counts()
@@ -122,5 +128,5 @@ def _tries(sweep: AnalyzedSweep) -> str:
 
 
 def caption(provenance: Provenance) -> Markup:
-    """The provenance as a paragraph."""
+    """The provenance as a Markdown paragraph in italics."""
     return Markup(f"*{provenance.caption}*")

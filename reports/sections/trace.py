@@ -1,4 +1,4 @@
-"""Where every number comes from: commands, exact configurations, the store, and the runs behind each cell of each table."""
+"""How to reproduce every number: commands, exact configurations, the tracking store, and the MLflow runs of each cell."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def text(sweep: AnalyzedSweep) -> str:
         "To repeat one cell's score: its finals are trained once more, alone, from the sweep's folder, and each score is "
         "printed beside the one on record:",
         fence("\n".join(command or "unknown" for command in finals)),
-        "To repeat one cell's search: from the same code, data and encoder; with the same `--out` its trials are found by their "
-        "ids and read, with a fresh one they are trained:",
+        "To repeat one cell's search, with the same code, data and encoder (with the same `--out`, its trials are found by their "
+        "ids and not trained again; with a new folder they are trained):",
         fence("\n".join(command or "unknown" for command in commands)),
     )
 
@@ -63,7 +63,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell: its exact configuration, its runs and trials, and the commands that repeat it."""
+    """One row per cell: the winner's exact configuration, the ids of its trials and runs, and the commands that repeat them."""
     return pd.DataFrame([_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
@@ -103,6 +103,7 @@ def _configured(winner: pd.Series) -> str:
 
 
 def _runs(sweep: AnalyzedSweep, cell: Cell) -> list[tuple[object, ...]]:
+    """Rows of the table "runs": the trials of the cell's winner, then its finals."""
     trials = sweep.trials[sweep.trials["trial"].isin(sweep.winning_trials)]
     found = [_run(cell, "winner", row) for _, row in trials[trials["cell"] == str(cell)].iterrows()]
     return found + [
@@ -111,6 +112,7 @@ def _runs(sweep: AnalyzedSweep, cell: Cell) -> list[tuple[object, ...]]:
 
 
 def _run(cell: Cell, what: str, row: pd.Series) -> tuple[object, ...]:
+    """A row of the table "runs"; `what`: winner or final, `row`: its trial."""
     seed = row.get(PARAM + "seed")
     return str(cell), what, MISSING if pd.isna(seed) else str(seed), row["trial"], row["run_id"]
 

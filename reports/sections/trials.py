@@ -1,4 +1,4 @@
-"""Every trial as one row of a CSV file; the summary does not list them."""
+"""The CSV file with one row per trial; the summary does not list trials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reports.statistics.analysis import AnalyzedSweep
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """The tidy table, hyperparameters as numbers where the whole column is numeric."""
+    """One row per trial, columns as in `reports/data/trial_table.py`; hyperparameters are numbers if all of a column are."""
     table = sweep.trials.copy()
     for name in table.columns:
         if pd.api.types.is_string_dtype(table[name]) and name.startswith("param."):

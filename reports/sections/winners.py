@@ -43,7 +43,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell; hyperparameters as one text and the flags as another."""
+    """One row per cell: the winner's hyperparameters (one text), score (percent points, validation split) and best epoch.
+
+    `at_edge` names the hyperparameters whose value is at an end of the searched range.
+    """
     return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
 
 
@@ -53,6 +56,7 @@ def _mean(sweep: AnalyzedSweep) -> str:
 
 
 def _kind(sweep: AnalyzedSweep) -> str:
+    """The noun for what is compared within a cell; with a single search seed every configuration is one trial."""
     return "configurations" if sweep.manifest.budget.search_seeds > 1 else "trials"
 
 
@@ -62,31 +66,32 @@ def _otherwise(sweep: AnalyzedSweep) -> str:
     if not cells:
         return ""
     return (
-        f"**Not the best on the validation split:** the winners of {escape(', '.join(cells))}. They were chosen by something "
-        "else, or their search was not over."
+        f"**Not the best on the validation split:** the winners of {escape(', '.join(cells))}. They were selected by "
+        "another criterion, or before their search was over."
     )
 
 
 def _beaten(sweep: AnalyzedSweep, cell: Cell) -> bool:
+    """Whether another configuration that can win the cell has a higher validation score than its winner."""
     winner = _won(sweep, cell)
     return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
 
 
 def _won(sweep: AnalyzedSweep, cell: Cell) -> pd.Series | None:
-    """The configuration that won the cell, as `tried` has it; None while there is none or its run is not in the store."""
+    """The winner's row of `sweep.configurations`; None while the cell has no winner or its run is not in the store."""
     table = sweep.configurations
     rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get(str(cell), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
 def _candidates(sweep: AnalyzedSweep, cell: Cell) -> pd.DataFrame:
-    """The configurations that can win: those that ran to their end, and those that a time budget stopped."""
+    """The cell's configurations that can win: those trained to their end, and those that a time budget stopped."""
     table = sweep.configurations
     return table[(table["cell"] == str(cell)) & can_win(table)]
 
 
 def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
-    """Searched hyperparameters whose winning value is at an end, with the end."""
+    """The searched hyperparameters whose winning value is at an end of its range, with that end ("lowest" or "highest")."""
     chosen = hyperparameters(winner)
     found = {
         name: edge(dimension, chosen.get(name))
@@ -96,7 +101,7 @@ def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, E
 
 
 def describe(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> str:
-    """The winner's values of the searched hyperparameters: "lr 0.0001, r 32"."""
+    """The winner's values of the searched hyperparameters as text, for example "lr 0.0001, r 32"."""
     chosen = hyperparameters(winner)
     names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
     return ", ".join(f"{name} {_value(chosen[name])}" for name in names) or "nothing was searched"
@@ -108,6 +113,7 @@ def _value(value: str) -> str:
 
 
 def _ties(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> int:
+    """How many other candidates have exactly the winner's validation score; -1 if the winner is not a candidate itself."""
     return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
 
 
