@@ -335,7 +335,7 @@ class Sweep:
 
     def _replayed(self, trial_id: str) -> tuple[CellSearch, TrialEntry]:
         if trial_id not in self._by_id:
-            raise ValueError(f"is about trial {trial_id}, which is none of this sweep any more")
+            raise ValueError(f"is about trial {trial_id}, which does not belong to this sweep any more")
         return self._by_id[trial_id]
 
     def _recount(self) -> None:
