@@ -122,6 +122,7 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
 
 
 def check_semantics(trial: Trial) -> None:
+    """Raise ValueError if the trial was trained with another version of the training code (`TRAINING_SEMANTICS`)."""
     current = TRAINING_SEMANTICS[trial.recipe.precision]
     if trial.semantics != current:
         raise ValueError(
@@ -154,10 +155,12 @@ def tokens_of(record: Record, trial: Trial) -> Path:
 
 
 def on_gpus(record: Record) -> bool:
+    """Return whether the sweep was trained on GPUs."""
     return "GPU" in record.manifest["device"]
 
 
 def _lines(record: Record, finals: Sequence[Final]) -> Iterator[str]:
+    """Train the finals and yield the output: a header, a line per final, and the means. Scores are in percent."""
     metric = record.manifest["tasks"][record.cell.task]["score"]
     settings = ", ".join(f"{name} = {value}" for name, value in finals[0].trial.hyperparameters.items())
     yield f"{record.cell}: {settings}"

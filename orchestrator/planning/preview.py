@@ -104,7 +104,7 @@ def _time(options: RunOptions, forecast: Forecast) -> str:
     if not busy:
         return "nothing is left to train"
     if missing:
-        return f"unknown: sweeps in {options.out} have timed no epoch like those of {missing} of {len(busy)} cells on such a device"
+        return f"unknown: sweeps in {options.out} have timed no epoch like those of {missing} of {len(busy)} cells on this device"
     if forecast.hours is None:
         return "unknown, because it is not known yet how many trials will run at once"
     least, most = (f"{hours:.2g}" for hours in forecast.hours)

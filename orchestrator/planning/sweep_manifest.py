@@ -36,6 +36,7 @@ def sweep_id(space: Space) -> str:
 
 
 def space_json(space: Space) -> dict[str, Any]:
+    """Return the resolved space as JSON, from whose text the sweep's name is derived."""
     return {
         "name": space.name,
         "models": list(space.models),

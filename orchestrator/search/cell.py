@@ -48,6 +48,7 @@ class TrialEntry:
         return bool(self.outcome and (self.outcome.state == "DONE" or self.outcome.reason == BUDGET))
 
     def best_at(self, epoch: int) -> float | None:
+        """Return the best validation score up to this epoch, in percent points; None if the trial did not reach the epoch."""
         return self.curve[epoch - 1].best_score if epoch <= len(self.curve) else None
 
 

@@ -87,7 +87,7 @@ class Study:
     def replay(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Add a given configuration to Optuna's study instead of a proposal, and return it.
 
-        It comes from the even start, from the grid, or from the ledger when a sweep is continued.
+        It is one of the evenly spread first ones, the next of the grid, or one from the ledger when a sweep is continued.
         """
         self._study.enqueue_trial(dict(parameters))
         return self._take(self._study.ask(self._distributions))

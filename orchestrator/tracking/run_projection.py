@@ -58,7 +58,7 @@ class RunUpdates:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A value of a metric. `time` is the record's, in milliseconds, so that MLflow stores a point that is written twice once."""
+    """A value of a metric. `time` is the record's, in milliseconds, so that MLflow stores a repeated point only once."""
 
     key: str
     value: float
