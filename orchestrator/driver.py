@@ -202,7 +202,7 @@ def _verdict(sweep: Sweep) -> int:
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, options: RunOptions) -> int:
     if not delivered:
         log.error(
-            "the tracking store %s did not receive all records; they are in the ledger, and the same command sends them again",
+            "the tracking store %s did not receive all records; they are in the ledger, and the same command sends them",
             redact(uri),
         )
         return code or exit_codes.ENVIRONMENT
