@@ -1,4 +1,4 @@
-"""Drives one sweep from a checked plan to its report: prepare, open the ledger, run Tune, track, report."""
+"""Runs one sweep from a checked plan to its report: prepares the data, opens the ledger, runs Ray Tune, writes to MLflow."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from trainables.tasks.task_data import Loaded
 log = logging.getLogger(__name__)
 
 MANIFEST = "sweep.json"
-# Raise it when the ledger's records change their meaning.
+# Version of the ledger's format. Raise it when the meaning of the records changes.
 FORMAT = 1
-# How long the end of a sweep waits for a tracking store that takes nothing, in seconds.
+# Seconds without a delivery after which the end of a sweep does not wait for the tracking store any longer.
 DELIVERY = 120.0
 
 
 class EventLog:
-    """Makes events durable in the ledger, then tells the tracker and the log."""
+    """Writes events to the ledger, then passes their records to the tracker and to the log."""
 
     def __init__(self, ledger: Ledger, tracker: Tracker):
         self._ledger, self._tracker = ledger, tracker
@@ -55,14 +55,14 @@ class EventLog:
         self.publish(self._ledger.append(event))
 
     def publish(self, records: Sequence[LedgerRecord]) -> None:
-        """Hand on records that are durable."""
+        """Pass durable records to the tracker and to the log."""
         self._tracker.put(records)
         for record in records:
             log_event(record.event)
 
 
 def drive(plan: Plan, options: RunOptions) -> int:
-    """Run the sweep; return the exit code. Raise what `run.main` turns into one."""
+    """Run the sweep and return its exit code. `run.main` turns the exceptions raised here into exit codes."""
     clock = stopwatch()
     console = Console(stderr=True)
     set_up_logging(console)
@@ -70,7 +70,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
     tasks = load_tasks(plan, options)
     out = options.out.absolute()
     folder = out / sweep_id(plan.space)
-    # Before anything is written: the ledger of another sweep may be damaged.
+    # Before anything is written, because this raises Damaged if the ledger of another sweep is damaged.
     cache = ResultCache(out, folder)
     with closing(Ledger.open(folder)) as ledger:
         manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus))
@@ -106,9 +106,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError when models, data or the version of this program are not those that this sweep began with.
+    """Check that a continued sweep has the models, the data and the ledger format that it began with.
 
-    Raise Damaged when the ledger does not say with which it began.
+    Raises ValueError if one of them differs, Damaged if the recorded manifest does not contain them.
     """
     if not history.openings:
         return
@@ -136,7 +136,7 @@ def _recorded_fingerprints(manifest: Mapping[str, Any], folder: Path) -> dict[st
 
 
 def set_up_logging(console: Console) -> None:
-    """Configure logging for the process: this project from INFO, other packages from WARNING."""
+    """Configure logging for the process: from level INFO for this project, from WARNING for other packages."""
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
     else:
@@ -163,13 +163,13 @@ def _run(
     events: EventLog,
     time_budget: TimeBudget | None,
 ) -> int:
-    """Train what the sweep has left on a cluster that lives as long; return the exit code."""
+    """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code."""
     checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append)
     checkpoints.tidy()
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
     with cluster(options.gpus, per_device, options.address) as (share, temporary), watched():
         events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
-        # Not before: Ray reads its switches and its token when it is imported.
+        # Imported only here because Ray reads environment variables and its token at import, and `cluster` sets them.
         from orchestrator.execution.tune_runner import Drain, TuneRunner
 
         drain = Drain(options.command)
@@ -194,7 +194,7 @@ def _run(
 
 
 def _verdict(sweep: Sweep) -> int:
-    """Return the exit code of what the sweep has: no result when too many trials failed, or all of a cell."""
+    """Return TOO_MANY_FAILURES if too many trials failed or, after failures, a cell has no winner, else COMPLETE."""
     empty = [search for search in sweep.cells.values() if search.finished and search.winner is None]
     return exit_codes.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exit_codes.COMPLETE
 
@@ -202,7 +202,7 @@ def _verdict(sweep: Sweep) -> int:
 def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, options: RunOptions) -> int:
     if not delivered:
         log.error(
-            "the tracking store %s did not take everything; the ledger holds it, and the same command delivers it",
+            "the tracking store %s did not receive all records; they are in the ledger, and the same command sends them",
             redact(uri),
         )
         return code or exit_codes.ENVIRONMENT

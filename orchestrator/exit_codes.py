@@ -1,4 +1,4 @@
-"""Exit codes, an interface that schedulers requeue on, and the errors that carry them to the command line."""
+"""The exit codes of the command line, by which cluster schedulers decide on requeueing a job, and the exceptions for them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ INTERRUPTED = 130
 
 
 class Preempted(BaseException):
-    """SIGTERM outside the training loop, which drains instead. Exit code 75; the same command continues."""
+    """SIGTERM arrived while no trials were being trained (during training, the epochs are finished first).
+
+    Exit code 75; the same command continues.
+    """
 
 
 class EnvironmentUnfit(Exception):
-    """Something this machine lacks: a GPU, disk, a folder that can be written. Exit code 4."""
+    """This machine lacks something: a GPU, disk space, write permission for a folder. Exit code 4."""
 
 
 class ClusterLost(Exception):
-    """Ray's cluster went away under the sweep. Exit code 7; the same command continues."""
+    """The connection to Ray's cluster was lost during the sweep. Exit code 7; the same command continues."""
 
 
 def preempt_on_sigterm() -> None:
-    """Raise Preempted at a SIGTERM. To be called again after Ray, which installs a handler of its own, has ended."""
+    """Install a handler that raises Preempted at SIGTERM. Ray replaces it, so call this again after Ray has shut down."""
 
     def preempt(number: int, frame: FrameType | None) -> None:
         raise Preempted

@@ -1,8 +1,8 @@
 """The append-only record of one sweep: `ledger.jsonl` in the sweep's folder, from which everything else can be rebuilt.
 
-One line per event, `<crc32 of the JSON, 8 hex digits> <JSON>`. Order and identity come from "seq" (1, 2, 3, ... without
-gaps); "time" is for people. A record that was written whole and cannot be read as an event is damage like a broken line.
-Standard library only.
+Each event is one line, `<crc32 of the JSON, 8 hex digits> <JSON>`. "seq" numbers the records from 1 without gaps; "time" (seconds
+since 1970) is for information only. The ledger is damaged if a line before the last one is broken, or if a complete line does not
+hold a known event. Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ LEDGER, LOCK = "ledger.jsonl", "lock"
 
 
 class Damaged(Exception):
-    """The record cannot be trusted beyond some line, and only a person can say what to do. Exit code 5."""
+    """A ledger is wrong from some line on, and the user has to decide what to do with it. Exit code 5."""
 
 
 class Held(Exception):
-    """Another driver holds this sweep. Exit code 6."""
+    """Another driver runs this sweep and has its lock. Exit code 6."""
 
 
 class Ledger:
-    """The ledger of a sweep, held by this process alone. Make one with `Ledger.open`; `append` is thread safe.
+    """The ledger of a sweep, opened and locked by this process. Make one with `Ledger.open`.
 
-    `records` are those that are durable, `history` is what they say; both are for the thread that appends.
+    `records` are the durable records and `history` the state that follows from them; only the thread that appends may use them.
+    `append` may be called from any thread.
     """
 
     def __init__(self, folder: Path, lock: int, file: int, content: Content, clock: Callable[[], float]):
@@ -52,10 +53,10 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> Ledger:
-        """Take the sweep's lock for the life of this process, verify all records and cut a torn tail off.
+        """Lock the sweep, verify all records, and move an incompletely written last line to `ledger.jsonl.torn`.
 
-        The kernel frees the lock when the process ends, however it ends. Raises Held when another driver has it,
-        Damaged when records are missing or broken before the last line, or hold what is no event.
+        The kernel releases the lock at the latest when the process ends. Raises Held if another driver has it, Damaged if a
+        record is missing, is broken before the last line, or does not hold a known event. `clock` gives seconds since 1970.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path, lock = folder / LEDGER, _take(folder)
@@ -76,10 +77,10 @@ class Ledger:
         return cls(folder, lock, file, content, clock)
 
     def append(self, *events: Event) -> list[LedgerRecord]:
-        """Make the events durable, with one write and one fsync for all of them; returns them as they are read from disk.
+        """Write the events with one write and one fsync, and return their records as they would be read from the file.
 
-        Raises ValueError or TypeError for what JSON cannot hold. A failed write or fsync is final: OSError now and at
-        every later call, and the file is cut back to what was durable before.
+        Raises ValueError or TypeError for values that JSON cannot represent. After a failed write or fsync, the file is cut back
+        to the records that were durable before, and this call and all later ones raise OSError.
         """
         if not events:
             return []
@@ -98,7 +99,7 @@ class Ledger:
             return stored
 
     def close(self) -> None:
-        """Give the sweep free. Appending is over."""
+        """Release the sweep's lock and close the file. A later `append` raises OSError."""
         with self._appending:
             if self._lock >= 0:
                 self._refused = self._refused or "closed"
@@ -126,20 +127,20 @@ class Ledger:
 
 
 def read(folder: Path) -> list[LedgerRecord]:
-    """Return the records of a sweep's ledger, without its lock: a driver may be writing it. A torn tail is left out.
+    """Return the records of a sweep's ledger; [] if there is no ledger. Takes no lock, since a driver may be writing it.
 
-    Returns [] when there is none; raises Damaged when a line before the last one is broken, or one holds what is no event.
+    An incomplete last line is ignored. Raises Damaged if an earlier line is broken or a complete one does not hold an event.
     """
     return _content(folder).records
 
 
 def read_history(folder: Path) -> SweepHistory:
-    """Return what a sweep's ledger says, by the rules of `read`; an empty history when there is no ledger."""
+    """Return the history of a sweep from its ledger, read as by `read`; an empty history if there is no ledger."""
     return _content(folder).history
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace the file durably: after a crash at any moment it holds the old text or the new one."""
+    """Write the file durably and atomically: after a crash at any moment it holds either the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".tmp")
     try:
@@ -165,7 +166,10 @@ def _line(text: str) -> bytes:
 
 @dataclass
 class Content:
-    """All records of a ledger, what they say, and the number of bytes they take; what follows is a torn tail."""
+    """The records of a ledger file and the history that follows from them.
+
+    `good` is the number of bytes of complete records; any bytes after them are an incompletely written last line.
+    """
 
     records: list[LedgerRecord] = field(default_factory=list)
     history: SweepHistory = field(default_factory=SweepHistory)
@@ -173,7 +177,7 @@ class Content:
 
 
 def advice(path: Path, number: int, fault: str) -> str:
-    """Return what is wrong with a record that was written whole, and what to do about it."""
+    """Return an error message: what is wrong (`fault`) with a complete record, and what the user can do."""
     return (
         f"{path}, record {number}: it {fault}. If a newer version of this program wrote it, continue with that version; "
         f"otherwise put a backup of the file back, or keep its first {number - 1} lines (`head -n {number - 1}`) and lose "
@@ -209,7 +213,7 @@ def _parse(path: Path, data: bytes) -> Content:
 
 
 def _parsed(record: dict[str, Any]) -> LedgerRecord:
-    """Return the record with its event. Raise ValueError when it holds none."""
+    """Convert a JSON record to a LedgerRecord. Raises ValueError if its time is missing or it is not a known event."""
     seq, time = record.pop("seq"), record.pop("time", None)
     if not isinstance(time, int | float):
         raise ValueError("lacks its time")
@@ -217,7 +221,7 @@ def _parsed(record: dict[str, Any]) -> LedgerRecord:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a whole line: None for a broken one, empty for one that holds something else."""
+    """Return the JSON object of a line; None if the checksum is wrong, {} if the line does not hold a JSON object."""
     checksum, text = line[:8], line[9:-1]
     if line[-1:] != b"\n" or line[8:9] != b" " or checksum != b"%08x" % zlib.crc32(text):
         return None
@@ -256,7 +260,7 @@ def _repair(path: Path, file: int) -> Content:
 
 
 def _take(folder: Path) -> int:
-    """Descriptor of the locked lock file. It is not inherited by programs that this process starts."""
+    """Lock the sweep's lock file and return its descriptor, which child processes do not inherit. Raises Held."""
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -271,7 +275,7 @@ def _take(folder: Path) -> int:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """What the last holder wrote into the lock file; empty when it has not come to that."""
+    """Return what the last process that had the lock wrote into its file (see `_sign`); {} if it wrote nothing yet."""
     try:
         holder: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -280,7 +284,10 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _sign(lock: int, now: float, begun: bool) -> None:
-    """`begun`: the ledger has held records, so that an empty or missing one is a loss and no fresh start."""
+    """Write process id, start time and `begun` into the lock file.
+
+    `begun` says that the ledger has had records, so that an empty or missing ledger means that they were lost.
+    """
     text = json.dumps({"pid": os.getpid(), "started": now, "begun": begun}).encode()
     os.pwrite(lock, text, 0)
     os.ftruncate(lock, len(text))

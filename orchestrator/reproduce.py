@@ -1,7 +1,7 @@
-"""Re-creates the number of one cell: `python -m orchestrator.reproduce RUNS/SWEEP CELL [--seed N]`.
+"""Repeats the finals of one cell: `python -m orchestrator.reproduce OUT/SWEEP CELL [--seed N]`.
 
-Trains the cell's winner once more on the seeds of its finals, alone and in this process, without Ray, and prints each test
-score beside the one on record. Reads the sweep's folder and the tokens beside it; writes nothing there.
+Trains the cell's winner once more on the seeds of its finals, one at a time, in this process and without Ray, and prints each
+test score beside the recorded one. Reads the sweep's folder and the tokens files next to it, and writes nothing there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainables.backbone.models import MissingModel
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
-    """One seed of a cell's winner. `outcome` None: that seed is not on record, or has not ended."""
+    """The cell's winner with one seed. `outcome` is None if this seed is not in the ledger or has not ended."""
 
     trial: Trial
     outcome: Outcome | None
@@ -35,7 +35,7 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a sweep's ledger says about one cell: its finals, by seed, and the sweep's manifest."""
+    """The finals of one cell from the ledger, in the order of their seeds, and the manifest of the sweep in `folder`."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_cell(folder: Path, cell: str) -> Record:
-    """Find a cell, "model/task/method label", in a sweep's folder. Raises ValueError for what is not there."""
+    """Read a cell, named "model/task/label", from a sweep's folder. If it has no finals yet, its first one is derived.
+
+    Raises ValueError if there is no ledger, no such cell or no winner yet; Damaged if the ledger is damaged.
+    """
     history = read_history(folder)
     if not history.openings:
         raise ValueError(f"{folder}: there is no sweep; give the folder with its ledger.jsonl, OUT/SWEEP")
@@ -81,13 +84,13 @@ def read_cell(folder: Path, cell: str) -> Record:
 
 
 def _first_final(winner: Trial, manifest: Mapping[str, Any]) -> Final:
-    """What would come first after the seeds of the search."""
+    """Return the first final that a cell would train: the winner with the first seed after those of the search."""
     seed = manifest["seed"] + manifest["budget"].get("search_seeds", 1)
     return Final(trial=replace(winner, phase="final", seed=seed), outcome=None)
 
 
 def chosen(record: Record, seed: int | None) -> tuple[Final, ...]:
-    """The finals to train: those on record, or the one with this seed, whether it is on record or not."""
+    """Return the finals to train: all recorded ones if `seed` is None, else the one with this seed, recorded or not."""
     if seed is None:
         return record.finals
     found = tuple(final for final in record.finals if final.trial.seed == seed)
@@ -95,7 +98,10 @@ def chosen(record: Record, seed: int | None) -> tuple[Final, ...]:
 
 
 def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
-    """Train this trial from its start, alone. Raises ValueError when the model or the tokens are not those of the sweep."""
+    """Train one trial from scratch, alone, and return its outcome and its test result.
+
+    Raises ValueError if the model, the tokens file or the version of the training code differs from the sweep's.
+    """
     from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
     check_semantics(trial)
@@ -116,16 +122,20 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
 
 
 def check_semantics(trial: Trial) -> None:
+    """Raise ValueError if the trial was trained with another version of the training code (`TRAINING_SEMANTICS`)."""
     current = TRAINING_SEMANTICS[trial.recipe.precision]
     if trial.semantics != current:
         raise ValueError(
-            f"trial {trial.id} was trained by version {trial.semantics} of the training, and this code is version "
+            f"trial {trial.id} was trained with version {trial.semantics} of the training code, and this is version "
             f"{current}: check out the commit that the report names"
         )
 
 
 def tokens_of(record: Record, trial: Trial) -> Path:
-    """The tokenised task as this trial saw it, beside the sweep's folder."""
+    """Return the path of the tokens file that this trial was trained on, in the folder `tokens` next to the sweep's folder.
+
+    Raises ValueError if no file there has the same data fingerprint, tokenizer and maximum length.
+    """
     from trainables.backbone.models import resolve
     from trainables.tasks import tokens
 
@@ -138,21 +148,24 @@ def tokens_of(record: Record, trial: Trial) -> Path:
             if made == path:
                 return path
     raise ValueError(
-        f"{folder} does not hold task {cell.task!r} as {cell} saw it ({trial.split}); the sweep's command makes it again: "
+        f"{folder} has no file of task {cell.task!r} with the data that {cell} was trained on (fingerprint {trial.split}); "
+        "the sweep's command makes it again: "
         f"{record.manifest['command']}"
     )
 
 
 def on_gpus(record: Record) -> bool:
+    """Return whether the sweep was trained on GPUs."""
     return "GPU" in record.manifest["device"]
 
 
 def _lines(record: Record, finals: Sequence[Final]) -> Iterator[str]:
+    """Train the finals and yield the output: a header, a line per final, and the means. Scores are in percent."""
     metric = record.manifest["tasks"][record.cell.task]["score"]
     settings = ", ".join(f"{name} = {value}" for name, value in finals[0].trial.hyperparameters.items())
     yield f"{record.cell}: {settings}"
     yield from _differences(record)
-    yield f"  seed  trial             {metric}: on record      again  predictions that differ"
+    yield f"  seed  trial           {metric}, %: recorded  retrained  predictions that differ"
     pairs = []
     for final in finals:
         outcome, test = train(record, final.trial)
@@ -162,22 +175,28 @@ def _lines(record: Record, finals: Sequence[Final]) -> Iterator[str]:
         changed = _changed(record, final, test)
         yield f"  {final.trial.seed:4d}  {final.trial.id}  {first:>{len(metric) + 11}}  {pairs[-1][1]:9.4f}  {changed}"
     before, now = (_mean(list(values)) for values in zip(*pairs, strict=True))
-    yield f"  mean ± standard deviation over seeds: {before} on record, {now} again"
+    yield f"  mean ± standard deviation over seeds: {before} recorded, {now} retrained (percent)"
 
 
 def _differences(record: Record) -> Iterator[str]:
-    """What is not as it was, so that the last digits may be others."""
+    """Yield a line for each difference from the sweep's training that may change the last digits of a score.
+
+    These are other versions of torch, transformers or numpy, and training on GPUs.
+    """
     from importlib import metadata
 
     for name, version in record.manifest["versions"].items():
         if name in ("torch", "transformers", "numpy") and metadata.version(name) != version:
             yield f"  {name} was {version} and is {metadata.version(name)}: the last digits may differ"
     if on_gpus(record):
-        yield f"  trained on {record.manifest['device']}, beside other trials or alone: the last digits may differ"
+        yield (
+            f"  the sweep ran on {record.manifest['device']}, where several trials may have been trained in one batch; here the "
+            "trial is trained alone, so the last digits may differ"
+        )
 
 
 def _changed(record: Record, final: Final, test: TestResult) -> str:
-    """How many of the test predictions are not those on record."""
+    """Return how many test predictions differ from the recorded ones, as "3 of 408"; "unknown" if none are recorded."""
     path = record.folder / final.outcome.predictions if final.outcome and final.outcome.predictions else None
     if path is None or not path.is_file():
         return "unknown"
@@ -207,12 +226,14 @@ def _complain(error: Exception, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.reproduce",
-        description="Train the winner of one cell once more, alone, and print its test scores beside those on record.",
+        description="Train the winner of one cell once more, alone, and print its test scores beside the recorded ones.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="OUT/SWEEP", help="the sweep's folder, with its ledger.jsonl")
-    parser.add_argument("cell", metavar="MODEL/TASK/METHOD", help="as the report's trace names it")
-    parser.add_argument("--seed", type=_seed, metavar="N", help="this seed alone; default: those of the cell's finals")
+    parser.add_argument("cell", metavar="MODEL/TASK/METHOD", help="as in the report's table 'trace'")
+    parser.add_argument(
+        "--seed", type=_seed, metavar="N", help="train only this seed; default: those of the cell's finals"
+    )
     return parser
 
 

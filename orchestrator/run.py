@@ -1,7 +1,7 @@
 """The command line: `python -m orchestrator.run --space NAME --gpus N`.
 
-Parses, checks, and hands over; heavy packages are imported only once something really runs. With ORCHESTRATOR_DEBUG=1 in the
-environment an error is printed with its traceback.
+Parses and checks the options, then calls the driver. Ray and torch are imported only if a sweep is really started. With the
+environment variable ORCHESTRATOR_DEBUG=1, errors are printed with their traceback.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from trainables.backbone.models import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
 
-ASK_ABOVE = 200  # trials; larger sweeps are confirmed on a terminal
+ASK_ABOVE = 200  # trials; on a terminal, the user has to confirm larger sweeps
 
 
 def parser() -> argparse.ArgumentParser:
-    """The frozen command line; tests/test_cli_frozen.py holds its list of options."""
+    """Return the parser. The options must stay as they are: tests/test_cli_frozen.py has the list of them."""
     p = argparse.ArgumentParser(
         prog="python -m orchestrator.run",
         description="Search every (model, task, method) cell of a space with an equal budget, re-train the winners on fresh "
@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. SystemExit with code 2 for what the parser refuses."""
+    """Run the command line and return the exit code. Raises SystemExit with code 2 if an option is malformed."""
     arguments = _parse(argv)
     exit_codes.preempt_on_sigterm()
     try:
@@ -150,7 +150,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """The command that repeats this call; what only chooses where it runs or what is printed is left out."""
+    """Return the shell command that repeats this call, without --plan, --list and --yes."""
     words = ["python", "-m", "orchestrator.run"]
     defaults = vars(parser().parse_args([]))
     for name, value in vars(arguments).items():
@@ -229,7 +229,7 @@ def _time(text: str) -> str:
 
 
 def _given(text: str) -> str:
-    # An unset variable of a shell arrives as "": to take the default instead would surprise.
+    # An unset shell variable arrives as "". Refuse it, since the default would not be what the user meant.
     if not text or not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be neither empty nor hold control characters")
     return text

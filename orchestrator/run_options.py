@@ -1,6 +1,6 @@
-"""The options of one run, as the command line or a test gives them: made once, read by plan, forecast, checks and driver.
+"""The options of one run, made from the command line or by a test, and used by the plan, the forecast, the checks and the driver.
 
-Knows nothing of argparse. None stands for an option that was not given.
+None stands for an option that was not given.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The first seven change what a space says, and so the sweep; the others say where and with what it runs."""
+    """The options of a run. The first seven override the space, so they give another sweep; the others do not."""
 
-    # Names from the space, except that any model may be named; None keeps all of the space's.
+    # Names of the models, tasks and methods to use; None: all of the space. Models need not be in the space.
     models: Sequence[str] | None = None
     tasks: Sequence[str] | None = None
     methods: Sequence[str] | None = None
@@ -22,20 +22,20 @@ class RunOptions:
     num_configurations: int | None = None
     # Fresh seeds for each winner (--seeds).
     final_seeds: int | None = None
-    # Most epochs of a trial.
+    # Maximum number of epochs of a trial.
     epochs: int | None = None
-    # Of matrix products: "fp32" or "bf16".
+    # Precision of matrix products: "fp32" or "bf16".
     precision: str | None = None
 
-    # 0 trains on the CPU.
+    # Number of GPUs; 0 trains on the CPU.
     gpus: int = 0
-    # Trials that share a GPU or a core; 0: as many as fill a GPU, one on a core.
+    # Number of trials that share a GPU or a core; 0: on a GPU as many as use it fully, on a core one.
     trials_per_device: int = 0
-    # Time that all drivers of the sweep together may spend: "40h".
+    # Time budget of the sweep over all its drivers together, such as "40h".
     budget: str | None = None
-    # GLUE as TSV files; None: from the Hub.
+    # Folder with GLUE as TSV files; None: GLUE comes from the Hub.
     data_dir: Path | None = None
-    # Ledgers, checkpoints and the default tracking store.
+    # Folder for ledgers, checkpoints and the default tracking store.
     out: Path = Path("runs")
     # Where the report is written.
     report: Path = Path("reports")

@@ -1,4 +1,4 @@
-"""Checkpoint retention: the last checkpoint of each running trial and the best of each cell stay on disk, and are measured."""
+"""Decides which checkpoints stay on disk: those of running trials and of the best trial of each cell."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from search_spaces.language import Cell
 
 
 class CheckpointRetention:
-    """Deletes a trial's checkpoint once its end is in the ledger, unless it is the best of its cell so far.
+    """Deletes a trial's checkpoint once its end is in the ledger, unless the trial is the best of its cell so far.
 
-    `record` makes an event durable: what a trial that is done needs on disk is measured before it may go.
+    The size of the checkpoint of a trial with state DONE is recorded before, with `record`, which appends an event to the ledger.
     """
 
     def __init__(self, sweep: Sweep, folder: Path, record: Callable[[CheckpointMeasured], None] = lambda event: None):
@@ -26,7 +26,7 @@ class CheckpointRetention:
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def trial_ended(self, trial_id: str) -> None:
-        """Delete what is not retained of a trial whose end is durable; its cell's former best may go with it."""
+        """Delete the checkpoint of an ended trial, or if it is now the best of its cell, that of the former best trial."""
         entry, path = self._sweep.entry(trial_id), self._folder / trial_id / "state.safetensors"
         if entry.outcome and entry.outcome.state == "DONE" and path.is_file():
             self._record(CheckpointMeasured(id=trial_id, bytes=path.stat().st_size, stored=_numbers(path)))
@@ -39,7 +39,7 @@ class CheckpointRetention:
             self._best[cell] = best.trial.id
 
     def tidy(self) -> None:
-        """Remove what an earlier driver left: checkpoints of ended trials that are not the best of their cell."""
+        """Remove what an earlier driver left: unfinished checkpoints, and those of ended trials that are not the cell's best."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.suffix == ".new" or self._disposable(path.stem):
@@ -55,6 +55,9 @@ class CheckpointRetention:
 
 
 def _numbers(path: Path) -> int:
-    """Return how many numbers the file holds: of a trial that is done its best epoch, pruned weights as zeros."""
+    """Return the number of values in a checkpoint. For a finished trial these are the parameters of its best epoch.
+
+    Pruned weights are stored as zeros and counted.
+    """
     with safe_open(path, framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""The Ray cluster of a sweep: started for it alone, or joined; and how many trials it may run at once."""
+"""Starts a Ray cluster for one sweep, or joins a running one, and computes how many trials run on it at once."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCH_SECONDS = 5.0
-LOST_AFTER = 6  # misses in a row
+LOST_AFTER = 6  # checks in a row without an answer
 REAPER_SECONDS = 15.0
-# Variables that Ray changes on its own.
+# Environment variables that Ray itself changes; they are restored after the sweep.
 SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one trial holds, how many trials run at once, and how many of them share a GPU, or a core without GPUs."""
+    """The shares `cpu` and `gpu` of a core and a GPU that one trial gets from Ray, and the number of trials at once, `slots`.
+
+    `per_device` is the number of trials that share a GPU, or a core if there are no GPUs.
+    """
 
     slots: int
     cpu: float
@@ -41,7 +44,7 @@ class Share:
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs that this process may use, found without loading any library."""
+    """Return the number of NVIDIA GPUs that this process may use, from /dev and CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
     if visible is None:
@@ -50,17 +53,17 @@ def count_gpus() -> int:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(gpus: int) -> str:
-    """On what a sweep trains, as manifests and reports call it; how many trials share a device changes no result."""
+    """Return the name of a sweep's devices in manifests and reports, such as "2 GPUs" or "8 CPU cores"."""
     return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
 
 
 def check_gpus(gpus: int, address: str | None) -> None:
-    """Raise EnvironmentUnfit when this machine alone is to provide more GPUs than it has."""
+    """Raise EnvironmentUnfit if no cluster is joined and this machine has fewer GPUs than `gpus`."""
     found = count_gpus()
     if address is None and gpus > found:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -72,13 +75,13 @@ def check_gpus(gpus: int, address: str | None) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours, with this code on the path: for processes that we start."""
+    """Return this process's environment with this code's folder in PYTHONPATH, for child processes."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path}
 
 
 def share(gpus: int, per_device: int, cpus: float) -> Share:
-    """What a trial holds of a GPU and of the cores; without GPUs, of a core."""
+    """Compute the share of one trial. `cpus` is the number of cores in the cluster."""
     if not gpus:
         slots = max(1, math.floor(cpus)) * per_device
         return Share(slots=slots, cpu=1 / per_device, gpu=0, per_device=per_device)
@@ -89,11 +92,11 @@ def share(gpus: int, per_device: int, cpus: float) -> Share:
 
 @contextmanager
 def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[Share, Path]]:
-    """Start or join a cluster; yields what a trial holds and a private folder that is removed at the end.
+    """Start a Ray cluster, or join the one at `address`. Yields the trials' share and a private folder, removed at the end.
 
-    Raises EnvironmentUnfit when there are fewer GPUs than asked or Ray does not start.
+    Raises EnvironmentUnfit if the cluster has fewer GPUs than `gpus` or Ray does not start.
     """
-    # Short, private to this user: socket paths have a limit of 107 bytes, and the folder holds the token.
+    # A short path, since socket paths are limited to 107 bytes, and private, since the folder contains the token.
     folder = Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp" if os.path.isdir("/tmp") else None))
     with _guarded(folder), _environment(folder, address):
         import ray
@@ -106,9 +109,9 @@ def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[S
 
 @contextmanager
 def _guarded(folder: Path) -> Iterator[None]:
-    """Have everything that this sweep starts ended, and its folder removed, however this process ends."""
+    """Start a process (`reaper.py`) that ends all processes of this sweep and removes `folder`, however this process ends."""
     command = [sys.executable, "-m", "orchestrator.execution.reaper", str(folder)]
-    # A session of its own: a Ctrl-C or a hang-up of the terminal must not reach it first.
+    # It gets its own session, so that Ctrl-C or the end of the terminal does not end it before this process.
     reaper = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
     try:
         yield
@@ -121,7 +124,7 @@ def _guarded(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """End the process with exit code 7 when no node answers any more: Tune itself would wait for ever."""
+    """Watch the cluster in a thread. If no node answers for 30 s, end this process with exit code 7; Tune would wait forever."""
     stop = threading.Event()
     thread = threading.Thread(target=_watch, args=(stop,), name="cluster-watch", daemon=True)
     thread.start()
@@ -150,8 +153,8 @@ def _init(folder: Path, gpus: int, address: str | None) -> None:
 
     env_vars = {
         "PYTHONPATH": environment()["PYTHONPATH"],
-        "HF_HUB_OFFLINE": "1",  # everything was fetched by the driver; a trial never waits for a network
-        # Large activations would otherwise be mapped and unmapped at every step.
+        "HF_HUB_OFFLINE": "1",  # the driver has downloaded all files, so trials need no network
+        # Otherwise the allocator maps and unmaps the memory of large activations at every step.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     }
@@ -171,12 +174,12 @@ def _init(folder: Path, gpus: int, address: str | None) -> None:
 
 @contextmanager
 def _environment(folder: Path, address: str | None) -> Iterator[None]:
-    """Set what Ray reads from the environment: no telemetry, no output of its own, a token of our own. All is put back."""
+    """Set Ray's environment variables (no telemetry, no console output, a token for this sweep); restore them at the end."""
     settings: dict[str, str | None] = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the ledger is the record, Tune's snapshot is never read
+        "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are never read, since the ledger has everything
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -196,14 +199,17 @@ def _environment(folder: Path, address: str | None) -> Iterator[None]:
 
 
 def _read_authentication_again() -> None:
-    """Ray reads how to authenticate when it is imported, and its token once: what it knows may be that of another cluster."""
+    """Make Ray read its authentication mode and its token again if it is already imported.
+
+    It reads them only once, so it may still use those of another cluster.
+    """
     if "ray" not in sys.modules:
         return
     # Not a public interface; only a process with several clusters needs it.
     with suppress(ImportError, AttributeError):
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-        # In this order: while the mode is still "token", a thread of Ray's ends the process when it finds no token.
+        # The order matters: while the mode is "token", a thread of Ray ends the process if it finds no token.
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
 
@@ -215,7 +221,7 @@ def _watch(stop: threading.Event) -> None:
     while not stop.wait(WATCH_SECONDS):
         try:
             alive = any(node["Alive"] for node in ray.nodes())
-        except Exception:  # whatever Ray raises here means that it does not answer
+        except Exception:  # any exception here means that Ray does not answer
             alive = False
         misses = 0 if alive else misses + 1
         if misses >= LOST_AFTER and not stop.is_set():

@@ -1,8 +1,8 @@
-"""The number of trials that share a GPU when none is given: as many as fill its step with tokens.
+"""Chooses the number of trials that share a GPU if the user gives none: enough for an efficient number of tokens per step.
 
-A large GPU's matrix products run at their best speed from 8 to 16 thousand tokens; more trials only make each other slower.
-The device worker measures memory and refuses trials for which it has none (`trainables/worker/memory.py`). On the CPU one trial
-of a real encoder fills a core.
+The matrix products of a large GPU reach full speed at 8 to 16 thousand tokens; more trials would only slow each other down. The
+device worker measures memory and refuses trials that do not fit (`trainables/worker/memory.py`). On the CPU, one trial of an
+encoder of usual size uses a core fully.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ MOST = 64
 
 
 def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
-    """`lengths`: tokens per example, the mean of each task. The answer looks at them and at the space's mean batch size."""
+    """Return the number of trials per GPU, from 1 to MOST, for about TOKENS tokens per step; 1 without GPUs.
+
+    `lengths` are the mean tokens per example of each (model, task). Batch sizes are averaged over the methods of the space.
+    """
     if not gpus:
         return 1
     batches = [_mean(space.values_of(entry)["batch_size"]) for entry in space.methods]
@@ -25,7 +28,7 @@ def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
 
 
 def _mean(value: Scalar | Dimension) -> float:
-    """Of the values that a dimension can take."""
+    """Return the mean of the values that a dimension can take."""
     if isinstance(value, Choice):
         return fmean(float(v) for v in value.values)
     return float(value) if isinstance(value, Scalar) else (value.low + value.high) / 2

@@ -1,7 +1,7 @@
-"""The driver's thread that applies what trials report and assigns trials to worker slots.
+"""The controller: the driver's thread that applies the trials' reports and assigns trials to worker slots.
 
-It takes all messages that have come in, decides on them, makes the decisions durable with one write, and answers. All of the
-sweep's decisions are taken in this thread or under its lock. Knows nothing of Ray.
+It takes all messages that have arrived, decides on them, writes the decisions to the ledger at once, and answers. All decisions
+on the sweep are taken in this thread or under its lock. Ray is not used here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 
-# By worker slot: the trial to train; None ends the slot.
+# By worker slot: the message with the trial to train (`TrialPaths.job`); None ends the slot.
 Jobs = dict[str, dict[str, Any] | None]
-# By trial id: whether the trial that reported goes on.
+# By trial id: whether the trial should go on after its report.
 Verdicts = dict[str, bool]
 
 
@@ -26,23 +26,23 @@ class DriverMailbox(Protocol):
     """The driver's end of the mailbox (`trainables/worker/mailbox.py`)."""
 
     def exchange(self, jobs: Jobs, verdicts: Verdicts) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
-        """Send the answers and wait for news; return the worker slots that ask for a trial, and the reports."""
+        """Send the answers and wait for messages. Return the ids of worker slots that ask for a trial, and the reports."""
 
     def release(self, trial_id: str) -> None:
-        """Have the device worker of an ended trial free its memory."""
+        """Tell the device worker of an ended trial to free the trial's memory."""
 
 
 class EndListener(Protocol):
     def trial_ended(self, trial_id: str) -> None:
-        """Act on the end of a trial, which is durable."""
+        """Called when a trial has ended and its end is in the ledger."""
 
 
 class Controller:
     """Applies trial reports to a sweep and assigns its trials to worker slots.
 
-    A worker slot is one trial of Tune's, in which one trial of the sweep after the other is trained; its process may die and be
-    replaced. `listener` hears of each trial that ended. With a `time_budget`, searches end in time for the finals to be trained
-    `num_slots` at once.
+    A worker slot is a trial in the sense of Ray Tune, in which trials of the sweep are trained one after the other. Its process
+    may die and be replaced. `listener` is told of each ended trial. With a `time_budget`, the searches end early enough to train
+    the finals, `num_slots` at once.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Controller:
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Serve until `close`. An exception ends the loop and is kept in `error`."""
+        """Exchange messages until `close` is called. An exception ends the loop and is stored in `error`."""
         jobs: Jobs = {}
         verdicts: Verdicts = {}
         try:
@@ -72,11 +72,11 @@ class Controller:
                 asked, reports = self._mailbox.exchange(jobs, verdicts)
                 with self._lock:
                     jobs, verdicts = self.serve(asked, reports)
-        except Exception as error:  # this thread's failure is the run's
+        except Exception as error:  # raised again in the main thread by `TuneRunner`
             self.error = error
 
     def serve(self, asked: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> tuple[Jobs, Verdicts]:
-        """Apply the reports, then assign what may start now; both are durable when this returns."""
+        """Apply the reports, assign trials to the slots in `asked`, and return the answers. All is then in the ledger."""
         with self._sweep.transaction():
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
@@ -89,9 +89,10 @@ class Controller:
         return jobs, verdicts
 
     def grow_slots(self) -> int:
-        """Raise the number of worker slots to that of the trials that may run now, and return it.
+        """Return the number of worker slots to keep open: the largest number of trials that could run at once so far.
 
-        It never falls while anything may start, since a slot costs a second to open and nothing to keep; then it is 0.
+        It does not decrease, since opening a slot takes a second and keeping it costs nothing. It is 0 if no trial will be
+        started any more.
         """
         with self._lock:
             self._most_startable = 0 if self._sweep.over else max(self._most_startable, self._sweep.startable)
@@ -104,18 +105,18 @@ class Controller:
             return trial.id if trial else ""
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """End a trial that no retry could train to its end."""
+        """End a trial as FAILED, for a `reason` that a retry would not remove."""
         with self._lock:
             self._sweep.fail(trial_id, reason)
             self._tell_ended(trial_id)
 
     def drain(self, reason: str) -> None:
-        """Start nothing new; what runs may finish its epoch."""
+        """Start no more trials. Running trials may finish their current epoch."""
         with self._lock:
             self._sweep.drain(reason)
 
     def progress(self) -> tuple[CellSnapshot, ...]:
-        """Return the numbers of every cell, for any thread."""
+        """Return the progress of each cell. May be called from any thread."""
         with self._lock:
             return self._sweep.snapshot()
 
@@ -136,9 +137,9 @@ class Controller:
         return verdicts
 
     def _assign(self) -> Jobs:
-        """Return trials for the idle worker slots, as far as there are any; None for slots that are not needed any more."""
+        """Return the trials for idle worker slots, and None for slots that are no longer needed. The other slots keep waiting."""
         jobs: Jobs = {}
-        # Slots that ask again, because their process died, go on with the trial they had; they come first.
+        # A slot that asks again, because its process died, continues its trial and comes first.
         self._idle.sort(key=lambda slot: slot not in self._assigned)
         while self._idle:
             slot = self._idle[0]

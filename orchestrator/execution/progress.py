@@ -1,6 +1,6 @@
-"""The progress display of a sweep: on a terminal one live table whose rows are cells, in a log one line per change.
+"""The progress display of a sweep: on a terminal a live table with a row per cell, else log lines.
 
-Reads rows that were collected under the controller's lock, and never the sweep itself.
+It uses only the snapshots of the cells, which were taken under the controller's lock, and never the sweep itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ SUMMARY_SECONDS = 60.0
 
 
 class ProgressDisplay:
-    """Draws the cells on a terminal, or logs a summary where there is none. `found`: the rows at the beginning."""
+    """Draws a table of the cells on a terminal, or logs a summary if there is no terminal.
+
+    `found` has the cells' progress at the start; the time left is estimated from what is trained after it.
+    """
 
     def __init__(self, title: str, found: Sequence[CellSnapshot], console: Console):
         self._title = title
@@ -42,7 +45,7 @@ class ProgressDisplay:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last drawing is old enough for another one."""
+        """Whether it is time to draw again: after 0.5 s on a terminal, 60 s in a log."""
         return time.monotonic() - self._drawn > (REFRESH_SECONDS if self._live else SUMMARY_SECONDS)
 
     def draw(self, found: Sequence[CellSnapshot]) -> None:
@@ -62,7 +65,7 @@ class ProgressDisplay:
         return f"{ended} of {total} trials ended, {sum(r.running for r in found)} running{self._time_left(found)}"
 
     def _time_left(self, found: Sequence[CellSnapshot]) -> str:
-        """Return an estimate from the trials that ended in this run; nothing before there are a few."""
+        """Return a phrase with epochs per second and minutes left; "" before 5 epochs of this run and the first ended trial."""
         seconds = time.monotonic() - self._started
         new = _epochs(found) - self._epochs_before
         ended, total = sum(r.done + r.stopped + r.failed for r in found), sum(r.total for r in found)
@@ -83,7 +86,7 @@ class ProgressDisplay:
 
 
 def log_event(event: Event) -> None:
-    """Log one line for an event that a user follows; nothing for the others."""
+    """Log one line for an event that matters to the user: ends, winners, interruptions and the time budget."""
     if isinstance(event, TrialEnded):
         outcome = event.outcome
         cached = " (from another sweep)" if event.cached else ""

@@ -1,8 +1,8 @@
-"""Cleans up after a driver that cannot do it itself: a process of its own that waits for the driver's end.
+"""A process that waits for the end of the driver and then cleans up after it, even if the driver was killed.
 
-After a `kill -9` Ray's agents live on for minutes and its session folder for ever. The reaper holds the other end of a
-pipe; when the pipe closes it kills what still belongs to this sweep's private folder, and removes the folder. Standard
-library only; started by `cluster.py` as `python -m orchestrator.execution.reaper FOLDER`.
+After `kill -9`, Ray's agents would run on for minutes and its session folder would remain. The driver holds the other end of a
+pipe; when the pipe closes, the reaper kills the remaining processes of this sweep's private folder and removes the folder. Uses
+the standard library only; `cluster.py` starts it as `python -m orchestrator.execution.reaper FOLDER`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import sys
 import time
 from pathlib import Path
 
-# Ray's own processes notice the end by themselves in most cases; this is how long they are given, in seconds.
+# Seconds before processes are killed: most of Ray's processes end by themselves when the driver has ended.
 GRACE = 3.0
 
 
 def processes_of(folder: Path, spared: int) -> list[int]:
-    """Return the ids of processes that name the folder in their environment or hold a file in it open, but ours and `spared`."""
+    """Return the ids of processes that have the folder in their environment or a file in it open.
+
+    This process and the process id `spared` are left out.
+    """
     processes = {int(entry.name): entry for entry in Path("/proc").glob("[0-9]*")}
     return [pid for pid, entry in processes.items() if pid not in (os.getpid(), spared) and _belongs(entry, folder)]
 
 
 def _belongs(process: Path, folder: Path) -> bool:
-    # Ray's agents write their title over their environment; their log files give them away.
+    # Ray's agents overwrite their environment with their title, so they are found by their open log files.
     with contextlib.suppress(OSError):
         if os.fsencode(folder) in (process / "environ").read_bytes():
             return True
@@ -39,7 +42,7 @@ def _belongs(process: Path, folder: Path) -> bool:
 
 
 def clean(folder: Path, driver: int) -> None:
-    """Kill what belongs to the folder, but not the driver, which may have ended in good order; then remove the folder."""
+    """Kill the processes that belong to the folder, except `driver`, which still runs if it ends normally; then remove it."""
     deadline = time.monotonic() + GRACE
     while processes_of(folder, driver) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -14,13 +14,13 @@ from search_spaces.records import Trial
 class TrialPaths:
     # By model name: a directory, or the name under which the model is in the Hub's cache.
     sources: Mapping[str, str]
-    # Token files by (model, task).
+    # Paths of the tokens files by (model, task).
     data: Mapping[tuple[str, str], Path]
-    # The folder that holds a folder of checkpoints for each trial.
+    # The folder that contains a folder for the checkpoint of each trial.
     checkpoints: Path
 
     def job(self, trial: Trial) -> dict[str, Any]:
-        """Return the message that has a device worker train this trial."""
+        """Return the message that tells a device worker to train this trial."""
         return {
             "id": trial.id,
             "trial": trial.to_json(),

@@ -1,8 +1,8 @@
-"""Runs a sweep on Ray Tune: a searcher that asks for as many worker slots as the sweep can use.
+"""Runs a sweep on Ray Tune, with as many worker slots as the sweep can use.
 
-Tune places each of its trials on a device, and keeps and replaces processes; a trial of Tune's is a worker slot, in which trials
-of the sweep are trained. Their reports do not go through Tune but through the mailbox to the controller. Tune remembers nothing
-that matters; its pickled snapshots hold the classes of this module empty.
+A trial in the sense of Tune is a worker slot here, in which trials of the sweep are trained one after the other. Tune places the
+slots on devices and restarts their processes. Reports of the sweep's trials go through the mailbox to the controller, not through
+Tune. Tune's own snapshots are never read, so the classes of this module are pickled without their state.
 """
 
 from __future__ import annotations
@@ -39,27 +39,30 @@ from trainables.worker.tune_trainable import TrialTrainable
 
 log = logging.getLogger(__name__)
 
-# Restarts of one trial after its worker died; it continues from its last checkpoint.
+# Number of restarts of a trial after its worker died. It continues from its last checkpoint.
 RETRIES = 2
-# Fresh Tune runs after Tune itself gave up (a worker killed for memory ends a whole run of the pinned version).
+# Number of Tune runs before the sweep is given up. In the pinned version, a worker killed for lack of memory ends a whole run.
 RUNS = 5
-# Worker slots that could not be opened before a run of Tune's is given up.
+# Number of worker slots that fail to open before a Tune run is ended.
 LOST_SLOTS = 3
-# How long the controller waits for news in the mailbox before it looks at its other duties.
+# Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
-# How long running epochs may go on after a first signal, in seconds: Ctrl-C, and SIGTERM, which comes with 30 s of grace.
+# Seconds for which running epochs may go on after a first signal. SIGTERM is usually followed by SIGKILL after 30 s.
 PATIENCE = {signal.SIGINT: 120.0, signal.SIGTERM: 20.0}
 
 
 class NotPickled:
-    """Base of the objects that Tune pickles with its own state; nothing of them is, since they are never restored."""
+    """Base of the objects that Tune pickles with its own state. They are pickled empty, since they are never restored."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class WorkerSlotSearcher(NotPickled, Searcher):
-    """Opens worker slots: Tune calls `suggest` whenever it could open one more. `config` is given to each of them."""
+    """Opens worker slots, at most `slots`. Tune calls `suggest` whenever it could start one more of its trials.
+
+    Each slot gets `config` and its own id. `reasons` has the last error of each slot.
+    """
 
     def __init__(self, controller: Controller, slots: int, config: dict[str, Any]):
         super().__init__()
@@ -113,8 +116,11 @@ class WorkerSlotScheduler(NotPickled, FIFOScheduler):
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose none. Tune would choose the oldest worker slot whose process is still starting, give it a process that has
-        just become free, kill its own, and start another one for the slot that came last."""
+        """Choose no slot, because the default wastes processes.
+
+        It gives a process that has just become free to the oldest slot whose own process is still starting, kills the latter, and
+        starts another process for the newest slot.
+        """
         return
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -123,8 +129,9 @@ class WorkerSlotScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop: draws the display, and ends the run when a drain has lasted long enough or the
-    controller has failed."""
+    """Called in every round of Tune's loop. Draws the display, and ends the run if a drain is past its deadline or the controller
+    has failed.
+    """
 
     def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):
         self._controller, self._display, self._drain = controller, display, drain
@@ -139,10 +146,11 @@ class LoopCallback(NotPickled, tune.Callback):
 
 
 class Drain:
-    """The first signal starts a drain with a deadline; a second Ctrl-C ends the process at once.
+    """Handles signals. The first one starts a drain (no new trials, running epochs may end) with a deadline; a second Ctrl-C ends
+    the process at once.
 
-    The handler only takes note: it may run in the middle of a ledger write, so that acting on it is left to Tune's loop.
-    `command` continues the sweep.
+    The handler only stores the signal, since it may interrupt a ledger write; `LoopCallback` acts on it. `command` is printed as
+    the command that continues the sweep.
     """
 
     def __init__(self, command: str):
@@ -156,7 +164,7 @@ class Drain:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP. To be entered after Ray has started, which installs handlers of its own."""
+        """Handle SIGINT, SIGTERM and SIGHUP within the block. Enter it after Ray has started, which sets its own handlers."""
         signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         before = {s: signal.signal(s, self._on) for s in signals}
         try:
@@ -178,7 +186,7 @@ class Drain:
 
 
 class RayMailbox:
-    """The driver's end of the mailbox, which is an actor."""
+    """The driver's end of the mailbox, which is a Ray actor (`registry`)."""
 
     def __init__(self, registry: Any):
         self._registry = registry
@@ -194,7 +202,7 @@ class RayMailbox:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRunner:
-    """Runs a sweep on Ray Tune. `checkpoints` hears of every trial that ended, once its end is durable."""
+    """Runs a sweep on Ray Tune. `checkpoints` is told of each ended trial once its end is in the ledger."""
 
     sweep: Sweep
     paths: TrialPaths
@@ -204,9 +212,9 @@ class TuneRunner:
     time_budget: TimeBudget | None = None
 
     def run(self, share: Share, folder: Path) -> None:
-        """Run the sweep to its end, or until it is drained or broken. Raise ClusterLost when Tune cannot go on.
+        """Run the sweep until it is finished, drained or broken. Raises ClusterLost if Tune has given up RUNS times.
 
-        Tune keeps its own files in `folder`, which are never read.
+        Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"
@@ -223,7 +231,10 @@ class TuneRunner:
 
     @contextmanager
     def _controller(self, name: str, num_slots: int) -> Iterator[Controller]:
-        """Run a controller in a thread, with a mailbox of this name. Raise what it met, unless Ray lost the mailbox."""
+        """Run a controller in a thread, with a mailbox of this name.
+
+        An exception of the controller is raised at the end. If Ray lost the mailbox, it is only logged.
+        """
         mailbox = RayMailbox(open_registry(name))
         controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, self.time_budget, num_slots)
         thread = threading.Thread(target=controller.run, name="controller", daemon=True)
@@ -265,12 +276,12 @@ def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: s
 
 
 def end_tune_run() -> None:
-    """Stop Tune's run in good order: Tune handles this signal, in any case."""
+    """End Tune's run by SIGUSR1. Tune handles it by stopping its trials and returning, even without its SIGINT handler."""
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def reason_of(trial: Any) -> str:
-    """Return one line that says why a trial failed: the last line of its error, which Tune keeps in a file of the trial."""
+    """Return why one of Tune's trials failed: the last line of its error file, at most 500 characters, or "unknown"."""
     path = Path(trial.error_file or "")
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     lines = [line.strip() for line in text.split("\n") if line.strip()]

@@ -1,6 +1,6 @@
-"""The size of trials on disk, by formula: checkpoints as `trainables/worker/checkpoint.py` writes them. Never imports torch.
+"""Computes the size of the checkpoints that `trainables/worker/checkpoint.py` writes, without importing torch.
 
-Legend: P parameters of one trial. Pruned and untrained ones are stored, too.
+Legend: P parameters of one trial, including pruned and frozen ones, which are stored too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ FLOAT, FLAG = 4, 1  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class DiskUsage:
-    """Bytes of the tensors in a checkpoint, with the pruning mask if there is one.
+    """Bytes of the tensors in a checkpoint, including the pruning mask if the method has one.
 
-    running: of a trial in training: values, values of the best epoch, Adam's two moments, memories of the method.
-    finished: values of the best epoch alone. One such file per cell stays.
+    running: for a trial in training: its parameters, those of the best epoch, Adam's two moments, and the method's `memories`
+    (further values per parameter). finished: for an ended trial: the parameters of the best epoch. One per cell is kept.
     """
 
     running: int
@@ -27,13 +27,13 @@ class DiskUsage:
 
 
 def checkpoint_sizes(method: Method, shape: Shape, outputs: int) -> DiskUsage:
-    """The checkpoint sizes of a trial of this method with a head of `outputs` outputs."""
+    """Return the checkpoint sizes of a trial of this method with a head of `outputs` outputs."""
     P = row_size(method, shape, outputs)
     mask = FLAG * P if method.mask else 0
     return DiskUsage(running=FLOAT * P * (4 + method.memories) + mask, finished=FLOAT * P + mask)
 
 
 def row_size(method: Method, shape: Shape, outputs: int) -> int:
-    """P: the number of parameters of a trial, with the head."""
+    """Return P, the number of parameters of a trial including the head."""
     declared = sum(math.prod(p.shape) for _, p in method.declared_parameters(shape))
     return declared + shape.head(outputs, method.head_reads)

@@ -1,4 +1,4 @@
-"""A space on other encoders than its own: what these cannot have is left out, and said."""
+"""Adapts a space to other encoders (--models): leaves out the settings and rows that are impossible with them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trainables.training.parameter_counts import build
 
 
 def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable: bool) -> tuple[Space, list[str]]:
-    """The space without what its own encoders allow and a given one does not, and a sentence for each.
+    """Leave out what the space's `own` encoders allow and one of the `given` ones does not; return the space and sentences on it.
 
-    Listed values are left out, and rows (only if they are `droppable`, which rows named on the command line are not). What would
-    leave nothing, or is wrong on the space's own encoders too, stays as it is, to be refused.
+    This removes listed values of a dimension and, if `droppable` (rows named on the command line are not), whole rows. If nothing
+    would remain, or the settings are impossible with an own encoder too, they stay, and the later checks raise ValueError.
     """
     own = tuple(own)
     if not own or not given:
@@ -24,7 +24,11 @@ def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable:
     unfit = [e for e in entries if droppable and _own_only(e.name, _fixed(e), own, given)]
     if len(unfit) == len(entries):
         return space, []
-    told = [f"without {', '.join(entry.label for entry in unfit)}, which do not fit"] if unfit else []
+    told = (
+        [f"left out {', '.join(entry.label for entry in unfit)}: their settings are not possible with these models"]
+        if unfit
+        else []
+    )
     kept = [(before, after) for before, after in zip(space.methods, entries, strict=True) if after not in unfit]
     for before, after in kept:
         changed = {k: v for k, v in after.settings.items() if v != before.settings[k] and isinstance(v, Choice)}
@@ -33,7 +37,7 @@ def fit(space: Space, own: Iterable[Shape], given: Collection[Shape], droppable:
 
 
 def _own_only(name: str, settings: Mapping[str, Scalar], own: Iterable[Shape], given: Iterable[Shape]) -> bool:
-    """Whether all of the space's own encoders allow these settings, and a given one does not."""
+    """Return whether all of the space's own encoders allow these settings, and at least one of the given ones does not."""
     return all(_allowed(name, settings, shape) for shape in own) and not all(
         _allowed(name, settings, shape) for shape in given
     )
@@ -48,7 +52,10 @@ def _allowed(name: str, settings: Mapping[str, Scalar], shape: Shape) -> bool:
 
 
 def _fitting(entry: MethodEntry, key: str, own: Collection[Shape], given: Collection[Shape]) -> Any:
-    """A setting; of listed values those that fit, all of them where none does."""
+    """Return a setting of a row; if it is a choice, without the values that a given encoder does not allow.
+
+    If no value would remain, all are kept.
+    """
     value = entry.settings[key]
     if key in TRAINING or not isinstance(value, Choice):
         return value

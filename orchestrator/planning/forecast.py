@@ -1,6 +1,6 @@
-"""Forecast of a planned sweep: epochs, tokens and hours that remain, and disk space. Quantities without data are None.
+"""Forecasts the epochs, tokens and hours that a planned sweep still needs, and its disk space. Unknown quantities are None.
 
-Knows neither torch nor ray, and writes nothing.
+Imports neither torch nor Ray, and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trainables.training.parameter_counts import build
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The number of devices that a sweep would use and of trials on each; 0 where that is not known before the start."""
+    """The number of devices that a sweep would use, and of trials on each; 0 if not known before the sweep starts."""
 
     devices: int
     per_device: int
@@ -42,9 +42,9 @@ class Machine:
 
 @dataclass
 class CellProgress:
-    """How far one cell is according to the ledger.
+    """The progress of one cell according to the ledger.
 
-    num_searched, num_finals: trials of the search, and finals of the current winner, that have ended.
+    num_searched: search trials that have ended. num_finals: finals of the current winner that have ended.
     begun_epochs: epochs trained so far by trials that have not ended.
     states: number of trials in each state; "begun" for those that have not ended.
     """
@@ -57,10 +57,10 @@ class CellProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class RemainingEpochs:
-    """Epochs that a cell still has to train, as a lower and an upper bound.
+    """Lower and upper bounds of the number of epochs that a cell still has to train.
 
-    `min_total`, `max_total`: of all its trials. `min_sequential`, `max_sequential`: of the longest sequence of trials of which
-    each waits for the one before.
+    `min_total`, `max_total`: sum over all its trials. `min_sequential`, `max_sequential`: sum over the longest sequence of trials
+    of which each can only start after the one before has ended.
     """
 
     min_total: int
@@ -71,11 +71,11 @@ class RemainingEpochs:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a preview shows beyond the plan.
+    """The forecast of a sweep. `folder` is the sweep's folder.
 
-    token_counts: by (model, task); None where the texts are not on this machine.
-    epoch_seconds: seconds of one epoch, and whether exactly this setting was timed; only cells for which that is known.
-    ended_early: the time budget that has ended the searches ("40h"), empty if none has.
+    token_counts: by (model, task); None if the texts are not on this machine.
+    epoch_seconds: (seconds of one epoch, whether exactly this setting was timed); cells without an estimate are missing.
+    ended_early: the time budget that has ended the searches, such as "40h"; "" if none has.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ class Forecast:
 
 
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
-    """Read the ledgers under `options.out`, and a sample of the texts that are on this machine."""
+    """Return the forecast, from the ledgers under `options.out` and a sample of the texts that are on this machine."""
     space = plan.space
     folder = options.out / sweep_id(space)
     history = read_history(folder)
@@ -151,7 +151,10 @@ def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
 
 
 def check_budget(plan: Plan, options: RunOptions) -> None:
-    """Raise ValueError for a time budget that is too short for a new sweep at the speed that earlier sweeps had here."""
+    """Raise ValueError if the time budget is too short for a new sweep, judged by the epochs that earlier sweeps have timed.
+
+    A sweep that has begun is not checked, nor is one of which a cell's speed is unknown.
+    """
     if not options.budget or read(options.out / sweep_id(plan.space)):
         return
     forecast = make_forecast(plan, options)
@@ -169,9 +172,10 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
 
 
 def cell_progress(history: SweepHistory, resumes: bool = False) -> dict[Cell, CellProgress]:
-    """The progress of each cell that has a trial. Finals of a former winner are not counted in `num_finals`.
+    """Return the progress of each cell that has a trial. `num_finals` does not include finals of a former winner.
 
-    `resumes`: whether searches that a time budget had ended will be resumed.
+    With `resumes`, searches that a time budget ended will be resumed: the trials that it stopped count as begun, and no cell has
+    a winner.
     """
     won = {} if resumes else history.winners
     found: dict[Cell, CellProgress] = {}
@@ -191,17 +195,18 @@ def cell_progress(history: SweepHistory, resumes: bool = False) -> dict[Cell, Ce
 
 
 def remaining_epochs(plan: Plan, cell: Cell, known: CellProgress, searching: bool = True) -> RemainingEpochs:
-    """The epochs that remain for a cell with this progress. `searching`: no time budget has ended its search.
+    """Return the epochs that remain for a cell with this progress. `searching` is False if a time budget has ended its search.
 
-    Upper bound: no trial is stopped, and each runs all its epochs. Lower bound: ASHA stops every trial that it can at the
-    first rung, and early stopping ends the others as soon as it can. Trials that diverge or fail may end sooner.
+    For the upper bound, no trial is stopped and each trains all its epochs. For the lower bound, ASHA stops at the first rung
+    every trial that it may stop, and early stopping ends the others as soon as possible. Trials that diverge or fail may end
+    even sooner.
     """
     budget, entry = plan.space.budget, plan.space.entry(cell.method)
     fewest, epochs = plan.epochs(entry)
     tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.num_searched) if searching else 0
     finals = max(0, budget.final_seeds - known.num_finals)
     shortest = min(fewest, plan.space.recipe.patience + 1)
-    # Trial n is judged by trials 0 .. n - in_flight, and only if they are `min_values` at least.
+    # ASHA compares trial n with trials 0 to n - in_flight, and only if these are at least `min_values`.
     unjudged = min(tries, max(0, budget.min_values + budget.in_flight - 1 - known.num_searched))
     stopped, rounds = min(budget.grace, shortest), -(-tries // budget.in_flight)
     return RemainingEpochs(
@@ -213,9 +218,9 @@ def remaining_epochs(plan: Plan, cell: Cell, known: CellProgress, searching: boo
 
 
 def disk(plan: Plan) -> tuple[int, int] | None:
-    """Upper bounds in bytes: of the checkpoints kept for all cells, and of one running trial's (old and new file together).
+    """Return upper bounds in bytes of (the checkpoints kept for all cells, the checkpoint of one running trial).
 
-    None while a model's shape is not known.
+    A running trial counts twice, since its old file is kept until the new one is written. None if a model's shape is not known.
     """
     finished = running = 0
     for cell in plan.space.cells:
@@ -232,10 +237,11 @@ def disk(plan: Plan) -> tuple[int, int] | None:
 
 
 def makespan(chains: Iterable[tuple[float, float]], slots: int) -> float:
-    """Upper bound of the seconds that a sweep takes on `slots` devices, none of which idles while a job could start.
+    """Return an upper bound of the seconds that a sweep takes with `slots` trials at once, if no slot idles while a trial could
+    start.
 
-    `chains`: for each cell its seconds of work, and those of its longest sequence. Graham's bound (1966): all work divided
-    by `slots`, plus 1 - 1 / slots of the longest sequence.
+    `chains` has for each cell (seconds of all its trials, seconds of its longest sequence of dependent trials). Graham's bound
+    (1966) is the sum of all work divided by `slots`, plus (1 - 1 / slots) times the longest sequence.
     """
     known = list(chains)
     longest = max((chain for _, chain in known), default=0.0)
@@ -243,7 +249,10 @@ def makespan(chains: Iterable[tuple[float, float]], slots: int) -> float:
 
 
 def _shortest(chains: Iterable[tuple[float, float]], slots: int) -> float:
-    """Lower bound of the seconds of any schedule: the work divided by `slots`, or the longest sequence."""
+    """Return a lower bound of the seconds of any schedule: the larger of all work / `slots` and the longest sequence.
+
+    `chains` is as in `makespan`.
+    """
     known = list(chains)
     return max(sum(work for work, _ in known) / slots, max((chain for _, chain in known), default=0.0))
 
@@ -264,7 +273,10 @@ def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> S
 
 
 def _time_budget(ended_early: SearchesEndedEarly | None, given: str | None) -> tuple[str, bool]:
-    """(The time budget that keeps the searches ended, or ""; whether the option `given` resumes searches that one has ended.)"""
+    """Return (the time budget that ended the searches and still applies, or ""; whether the searches will be resumed).
+
+    They are resumed without a time budget (`given` is None) and with a larger one.
+    """
     if ended_early is None:
         return "", False
     holds = given is not None and seconds(given) <= ended_early.allowed

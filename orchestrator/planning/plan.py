@@ -1,4 +1,4 @@
-"""From a space and the command line to what would run: checked, counted, without torch, ray or any training."""
+"""Makes the plan of a sweep from a space and the options: checks it and counts its trials, without importing torch or Ray."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trainables.tasks.task_data import Task
 from trainables.tasks.task_loading import check_files, describe
 from trainables.training.parameter_counts import build, count
 
-# Options that replace a value of the space: flag, field of RunOptions, part of the space, field of that part.
+# Options that replace a value of the space: (flag, field of RunOptions, field of Space, field of that object).
 REPLACED = (
     ("--trials", "num_configurations", "budget", "trials"),
     ("--seeds", "final_seeds", "budget", "final_seeds"),
@@ -42,7 +42,10 @@ REPLACED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked space. `reductions`: sentences on how it is smaller than the space as written. Shapes are None if unknown."""
+    """A checked space. `reductions` has a phrase for each way in which the options changed the space as written.
+
+    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task.
+    """
 
     space: Space
     reductions: tuple[str, ...]
@@ -50,33 +53,36 @@ class Plan:
     tasks: Mapping[str, Task]
 
     def num_configurations(self, entry: MethodEntry) -> int:
-        """Return how many configurations a cell tries: the budget, or all points of a smaller finite space."""
+        """Return how many configurations a cell of this row tries: the budget's `trials`, or the grid's size if smaller."""
         return int(min(self.space.budget.trials, grid_size(self.space.dimensions_of(entry))))
 
     def epochs(self, entry: MethodEntry) -> tuple[int, int]:
-        """Fewest and most epochs for which a trial of this method is planned."""
+        """Return the smallest and the largest maximum number of epochs that a trial of this row can have."""
         values = self.space.values_of(entry).get("epochs", self.space.recipe.epochs)
         ends = [int(end) for end in _ends(values)]
         return min(ends), max(ends)
 
     @property
     def trials(self) -> int:
-        """Trials of the whole sweep, finals included."""
+        """The number of trials of the whole sweep, finals included."""
         finals = self.space.budget.final_seeds
         seeds = self.space.budget.search_seeds
         return sum(self.num_configurations(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
-        """Smallest and largest trainable counts among the method's settings, for a task of two classes."""
+        """Return the parameter counts with the fewest and with the most trained parameters over the row's possible settings.
+
+        The head is that of a task with two classes.
+        """
         settings = corners(self.space.values_of(entry))
         found = [count(build(entry.name, each, shape), shape, outputs=2) for each in settings]
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
 
 def make_plan(space: Space, options: RunOptions) -> Plan:
-    """Apply the options to the space and check everything that can be checked cheaply.
+    """Apply the options to the space and check everything that can be checked quickly.
 
-    Raises ValueError for what the user can mend, `MissingData` where data is not on this machine.
+    Raises ValueError for a mistake in the space or the options, MissingData if a data file is not on this machine.
     """
     written = _with_own_search(space)
     space, reductions = apply(written, options)
@@ -96,7 +102,10 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
 
 
 def _with_own_search(space: Space) -> Space:
-    """The space with the dimensions filled in that methods declare themselves."""
+    """Return the space with each method's own search dimensions added where a row asks for them (`own_search`).
+
+    Raises ValueError for a method that does not exist.
+    """
     for entry in space.methods:
         if entry.name not in METHODS:
             raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
@@ -108,9 +117,10 @@ def _with_own_search(space: Space) -> Space:
 
 
 def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
-    """Return the space with the subsets and smaller budgets that the options name, and a sentence for each.
+    """Return the space with the models, tasks, methods and budgets of the options, and a phrase for each change.
 
-    Subsets are in the order of the space, so that the same names in another order give the same sweep.
+    Names are put into the order of the space, so that the same names in another order give the same sweep. Raises ValueError for
+    names that the space does not have and for values out of range.
     """
     reductions: list[str] = []
     changes: dict[str, Any] = {}
@@ -140,7 +150,7 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
 def _not_searched(
     name: str, search: Mapping[str, Scalar | Dimension], methods: Sequence[MethodEntry]
 ) -> dict[str, Any]:
-    """A space's parts without this hyperparameter, which the command line has decided."""
+    """Return the fields `search` and `methods` of a space without this hyperparameter, whose value the command line sets."""
     own = [replace(e, settings={k: v for k, v in e.settings.items() if k != name}) for e in methods]
     return {"search": {k: v for k, v in search.items() if k != name}, "methods": tuple(own)}
 
@@ -158,7 +168,7 @@ def _in_order(names: Sequence[str], order: Iterable[str]) -> list[str]:
 
 
 def _changed(record: Recipe | Budget, name: str, where: str, value: int | str) -> Recipe | Budget:
-    """The record with that field; its complaint, if any, names the option instead of the field."""
+    """Return the record with the field `name` set to `value`. A ValueError names the option `where`, not the field."""
     try:
         return replace(record, **{name: value})  # type: ignore[arg-type]
     except ValueError as error:
@@ -170,7 +180,10 @@ def _fewer(flag: str, names: Sequence[str], known: Mapping[str, object]) -> list
 
 
 def _shape(name: str) -> Shape | None:
-    """The model's shape. A bare word must be a known model or a directory: it may be a typing error of one."""
+    """Return the model's shape, None if it is not on this machine.
+
+    Raises ValueError for a name without "/" that is neither a known model nor a directory: it is probably misspelled.
+    """
     shape = models.peek(name)
     if shape is None and "/" not in name and name != "minilm":
         known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
@@ -193,7 +206,10 @@ def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape |
 
 
 def corners(values: Mapping[str, Scalar | Dimension]) -> list[dict[str, Scalar]]:
-    """Settings of a method that between them hold every listed value and the ends of every range."""
+    """Return settings of a method, few enough to check all, in which each listed value and both ends of each range occur.
+
+    Learning rate, batch size and epochs are left out.
+    """
     own = {key: _ends(value) for key, value in values.items() if key not in TRAINING}
     first = {key: ends[0] for key, ends in own.items()}
     return [first] + [{**first, key: value} for key, ends in own.items() for value in ends[1:]]

@@ -1,4 +1,4 @@
-"""What a sweep needs of its surroundings, looked at before anything is started or written."""
+"""Checks GPUs, folders, the tracking store's address and the cluster's address before anything is started or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0
 
 
 def check(options: RunOptions) -> None:
-    """Raise ValueError for an option that cannot be meant, EnvironmentUnfit for what this machine does not provide."""
+    """Raise ValueError for an invalid option, EnvironmentUnfit if this machine lacks a GPU, a writable folder or a cluster."""
     if options.tracking_uri:
         check_tracking(options.tracking_uri)
     if options.address:
@@ -31,14 +31,17 @@ def check(options: RunOptions) -> None:
 
 
 def check_folder(flag: str, folder: Path) -> None:
-    """Raise EnvironmentUnfit unless `folder` exists and can be written, or could be created. Leaves nothing behind."""
+    """Raise EnvironmentUnfit unless `folder` is writable, or could be created, and its disk has 100 MiB free.
+
+    Nothing is left behind. `flag` is the option that the message names.
+    """
     existing = folder.absolute()
     while not _is_there(existing):
         existing = existing.parent
     if not existing.is_dir():
         raise EnvironmentUnfit(f"{flag} {folder}: {existing} is not a folder; give another place")
     try:
-        # Permission bits say little: not to root, nor on a read-only, a network or a kernel's file system.
+        # Permission bits do not tell: root ignores them, as do read-only, network and kernel file systems.
         with tempfile.TemporaryDirectory(prefix=".probe-", dir=existing):
             pass
     except OSError as error:
@@ -54,7 +57,7 @@ def check_folder(flag: str, folder: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Unlike `exists`: true of a dangling link, and a name that is too long raises."""
+    """Like `Path.exists`, but True for a dangling link, and raises OSError for a name that is too long."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -63,13 +66,16 @@ def _is_there(path: Path) -> bool:
 
 
 def check_tracking(uri: str) -> None:
-    """Refuse addresses that cannot serve as a tracking store. A server that does not answer is no reason: it may later."""
+    """Raise ValueError or EnvironmentUnfit for an address that cannot be a tracking store.
+
+    A server that does not answer is accepted, because it may answer later.
+    """
     if check_recorded_uri(uri).startswith("sqlite:"):
         check_folder("--tracking-uri", sqlite_path(uri).parent)
 
 
 def check_address(address: str) -> None:
-    """Raise ValueError unless `address` is HOST:PORT or auto, EnvironmentUnfit when nothing answers there."""
+    """Raise ValueError unless `address` is HOST:PORT or "auto", EnvironmentUnfit if nothing accepts a connection there."""
     found = _ADDRESS.fullmatch(address)
     if address == "auto":
         return

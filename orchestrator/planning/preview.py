@@ -1,4 +1,4 @@
-"""What `--plan` and `--list` print. Text in, text out."""
+"""Makes the texts that `--plan` and `--list` print."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.training.parameter_counts import build, count
 
 
 def plan_text(plan: Plan, options: RunOptions) -> str:
-    """Cells, trials and parameters; tokens, hours and disk as far as they are known; what has been done already."""
+    """Return the text of --plan: cells, trials and parameters; tokens, hours and disk space if known; the progress so far."""
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
     asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
@@ -48,7 +48,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
 
 
 def list_text(kind: str) -> str:
-    """Spaces, methods, tasks and models by name, or one of them; methods alone with everything known about them."""
+    """Return the text of --list: all spaces, methods, tasks and models, or one `kind` of them. Kind "methods" gives details."""
     if kind == "methods":
         return "\n".join(_table(_methods()))
     blocks = {
@@ -73,7 +73,7 @@ def _methods() -> list[list[str]]:
 
 
 def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list[tuple[str, str]]:
-    """What is left to do, and what it takes, line by line."""
+    """Return the (name, text) of each line on the work that is left and what it needs. Lines with an empty text are dropped."""
     return [
         ("tokens", _tokens(plan, forecast)),
         ("time", _time(options, forecast)),
@@ -104,17 +104,18 @@ def _time(options: RunOptions, forecast: Forecast) -> str:
     if not busy:
         return "nothing is left to train"
     if missing:
-        return (
-            f"unknown: sweeps in {options.out} have timed nothing like {missing} of {len(busy)} cells on such a device"
-        )
+        return f"unknown: sweeps in {options.out} have timed no epoch like those of {missing} of {len(busy)} cells on this device"
     if forecast.hours is None:
-        return "unknown: so is how many trials will run at once"
+        return "unknown, because it is not known yet how many trials will run at once"
     least, most = (f"{hours:.2g}" for hours in forecast.hours)
     return f"{least} to at most {most} h of training, as fast as sweeps in {options.out} were; start and report not counted"
 
 
 def _ablations(plan: Plan) -> str:
-    """What rows that lose their layers ask of the validation split, which no epoch's time holds."""
+    """Return how many extra evaluations the layer ablation needs per final, "" if no row is ablated.
+
+    An ablated row is evaluated on the validation split without each span of layers. The forecast hours do not include this.
+    """
     labels = [entry.label for entry in plan.space.methods if entry.ablated]
     if not labels:
         return ""
@@ -140,7 +141,7 @@ def _mebibytes(size: float) -> str:
 
 
 def _devices(options: RunOptions, forecast: Forecast) -> str:
-    """GPUs or cores, trials on each, and processes beside the driver's and Ray's own."""
+    """Return the number of GPUs or cores, of trials on each, and of processes apart from the driver's and Ray's own."""
     device, machine = "GPU" if options.gpus else "core", forecast.machine
     if not machine.devices:
         return f"all cores of the cluster at {options.address}"
@@ -174,7 +175,7 @@ def _span(low: str, high: str) -> str:
 
 
 def _about(number: float) -> str:
-    """Two or three digits: 840, 27.9 thousand, 1.25 million."""
+    """Format a number with three significant digits: 840, 27.9 thousand, 1.25 million."""
     for size, word in ((1e9, "thousand million"), (1e6, "million"), (1e3, "thousand")):
         if number >= size:
             return f"{number / size:.3g} {word}"
@@ -197,7 +198,10 @@ def _row(plan: Plan, entry: MethodEntry, forecast: Forecast) -> list[str]:
 
 
 def _epoch_seconds(entry: MethodEntry, forecast: Forecast) -> str:
-    """Seconds of an epoch over models and tasks; "about" where they follow from other tasks or methods."""
+    """Return the range of the seconds of an epoch over models and tasks.
+
+    "about" marks estimates from other tasks or methods.
+    """
     cells = [cell for cell in forecast.remaining if cell.method == entry.label]
     known = [forecast.epoch_seconds[cell] for cell in cells if cell in forecast.epoch_seconds]
     if len(known) < len(cells):

@@ -1,4 +1,4 @@
-"""The models, examples and token files of a sweep on this machine, and the trials that are made of them."""
+"""Prepares the models, tasks and tokens files of a sweep on this machine, and builds its trials."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from trainables.training.parameter_counts import build, count
 
 @dataclass(frozen=True, kw_only=True)
 class SweepInputs:
-    """Everything that the trials of a space need on this machine."""
+    """The models, tasks and tokens files that the trials of a space need, by name."""
 
     space: Space
     models: Mapping[str, Model]
     tasks: Mapping[str, Loaded]
-    # Token files by (model, task).
+    # Paths of the tokens files by (model, task).
     tokens: Mapping[tuple[str, str], Path]
 
     def trial(self, cell: Cell, hyperparameters: dict[str, Scalar], seed: int, phase: Phase) -> Trial:
-        """Return the trial of a configuration: fixed and searched settings, and what identifies its inputs."""
+        """Return the trial of a configuration, with its fixed and searched settings and the fingerprints of model and data."""
         entry = self.space.entry(cell.method)
         values: dict[str, Any] = {**self.space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in TRAINING}
@@ -49,22 +49,22 @@ class SweepInputs:
         )
 
     def counts(self, trial: Trial) -> Counts:
-        """Return the numbers of parameters of a trial, which are computed and not measured."""
+        """Return the parameter counts of a trial, computed from shapes without building the model."""
         shape = self.models[trial.cell.model].shape
         return count(build(trial.method, trial.settings, shape), shape, self.tasks[trial.cell.task].task.outputs)
 
     def sources(self) -> dict[str, str]:
-        """Return where the process of a trial finds each model: a directory for local ones, the name for the others."""
+        """Return where device workers find each model, by name: the directory of a local model, else its name on the Hub."""
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
 
     def mean_lengths(self) -> list[float]:
-        """Return the mean number of tokens of a training example, for each model and task."""
+        """Return the mean number of tokens of a training example, one value for each (model, task)."""
         parts = (read(path).train for path in self.tokens.values())
         return [len(part.ids) / len(part) for part in parts]
 
 
 def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
-    """Read and split the tasks of a plan. Raise MissingData where data is not on this machine."""
+    """Read and split the tasks of a plan, by name. Raises MissingData if the data of a task is not on this machine."""
     recipe = plan.space.recipe
     return {
         task_name(task): load(
@@ -79,7 +79,7 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
 
 
 def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, Loaded], out: Path) -> SweepInputs:
-    """Tokenise each task for each model once, into `out`; trials only read."""
+    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read."""
     tokens = {
         (name, task): prepare(examples, str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()

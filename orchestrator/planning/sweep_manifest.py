@@ -1,6 +1,6 @@
-"""The resolved form of a sweep, written beside its ledger and into MLflow: enough to read and to repeat it.
+"""Makes the manifest of a sweep, which is written next to its ledger and to MLflow and suffices to interpret and repeat it.
 
-A sweep is named by its space and the hash of the space's resolved form, so the same command finds the same folder.
+A sweep is named by its space and a hash of the resolved space, so that the same command finds the same folder.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "num
 
 
 def sweep_id(space: Space) -> str:
-    """`<space>-<8 hex digits>`; changes with anything that the space says, its titles excepted.
+    """Return the sweep's name, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
 
-    Order counts: it decides which configuration is tried first.
+    The order of methods and values counts too, because it decides which configuration is tried first.
     """
     text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS[space.recipe.precision]})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def space_json(space: Space) -> dict[str, Any]:
+    """Return the resolved space as JSON, from whose text the sweep's name is derived."""
     return {
         "name": space.name,
         "models": list(space.models),
         "tasks": [asdict(task) if isinstance(task, FileTask) else task for task in space.tasks],
         "methods": [
             {"name": e.name, "label": e.label, "values": {k: _value(v) for k, v in space.values_of(e).items()}}
-            # Rows without an ablation keep the sweep's name that they had before there was one.
+            # Left out if False, so that the names of sweeps from before this field existed stay the same.
             | ({"ablated": True} if e.ablated else {})
             for e in space.methods
         ],
         "recipe": asdict(space.recipe),
-        # One search seed is left out: it was no part of the name when there was nothing else.
+        # Left out if 1, so that the names of sweeps from before this field existed stay the same.
         "budget": {k: v for k, v in asdict(space.budget).items() if (k, v) != ("search_seeds", 1)},
         "seed": space.seed,
     }
@@ -56,7 +57,10 @@ def space_json(space: Space) -> dict[str, Any]:
 def make_manifest(
     plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str
 ) -> dict[str, Any]:
-    """JSON with everything that a report or a successor has to know about the sweep."""
+    """Return the manifest of a sweep: its space, settings, fingerprints of models and data, versions, commit and device.
+
+    `command` is the command line that started it.
+    """
     space = plan.space
     commit, dirty = _commit()
     return {
@@ -84,7 +88,7 @@ def make_manifest(
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What must not change under a sweep that is continued: files of models and data, by name."""
+    """Return the fingerprints of the models and tasks of a manifest. They must not change when a sweep is continued."""
     weights = {f"model {name}": m["weights"] for name, m in manifest["models"].items()}
     return weights | {f"task {name}": t["split"] for name, t in manifest["tasks"].items()}
 
@@ -106,7 +110,10 @@ def _task(loaded: Loaded) -> dict[str, Any]:
 
 
 def titles(space: Space) -> list[str]:
-    """What tables call the rows: the method, with the settings in which rows of one method differ, or else with its label."""
+    """Return the title of each row for tables: the method's title and the fixed settings in which rows of the method differ.
+
+    If these do not distinguish a row from the others, its label follows the method's title in parentheses.
+    """
     kinds = {e.name: [space.values_of(other) for other in space.methods if other.name == e.name] for e in space.methods}
     found = []
     for entry in space.methods:
@@ -149,7 +156,7 @@ def _value(value: Any | Dimension) -> Any:
 
 
 def _commit() -> tuple[str, bool]:
-    """Commit of this code and whether files differ from it; empty where it does not run from a checkout."""
+    """Return the git commit of this code, "" outside a checkout, and whether tracked files differ from it."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

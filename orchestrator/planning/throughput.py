@@ -1,4 +1,4 @@
-"""Seconds per epoch, measured from the ledgers of the sweeps in the same folder."""
+"""Estimates the seconds of an epoch from the ledgers of the sweeps in the same output folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.methods import METHODS
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What the seconds of an epoch depend on.
+    """Everything that the duration of an epoch depends on.
 
     device: its name in the manifest, "GPU" for any number of GPUs. per_device: trials that share one device.
     """
@@ -30,14 +30,17 @@ class Setting:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """The part of a setting that tokens per second depend on, if tasks and methods are assumed to be equally fast."""
+        """The part of the setting on which tokens per second depend, assuming that tasks and methods are equally fast.
+
+        Methods that train a copy of the backbone of their own are kept apart from those that share it.
+        """
         shared = METHODS[self.method].shares_backbone
         return self.model, shared, self.precision, self.max_length, self.device, self.per_device
 
 
 @dataclass
 class Throughput:
-    """Number of timed epochs, and the sum of their seconds."""
+    """The number of timed epochs and the sum of their seconds."""
 
     epochs: int = 0
     seconds: float = 0.0
@@ -49,7 +52,7 @@ class Throughput:
 
 
 def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
-    """The setting of a cell. `device`: as in the manifest; the number of GPUs is left out, since a trial uses one."""
+    """Return the setting of a cell. `device` is that of the manifest; the number of GPUs is dropped, since a trial uses one."""
     return Setting(
         model=cell.model,
         task=cell.task,
@@ -63,7 +66,7 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
 
 
 def measured(out: Path) -> dict[Setting, Throughput]:
-    """The throughput of every setting that sweeps in this folder have trained. Raises Damaged for a damaged ledger."""
+    """Return the throughput of every setting that the sweeps in `out` have trained. Raises Damaged for a damaged ledger."""
     found: dict[Setting, Throughput] = {}
     for path in sorted(out.glob("*/ledger.jsonl")):
         _measure(read_history(path.parent), found)
@@ -81,10 +84,10 @@ def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
 def expected(
     wanted: Setting, found: Mapping[Setting, Throughput], tokens: Callable[[Setting], float | None]
 ) -> tuple[float, bool] | None:
-    """(Seconds of an epoch, whether exactly this setting was timed.) None if no setting of its kind was timed.
+    """Return (seconds of an epoch, whether exactly this setting was timed); None if no estimate is possible.
 
-    If the setting itself was not timed, the estimate is its tokens divided by the tokens per second of settings of its kind.
-    `tokens`: returns the tokens of an epoch of a setting, None if unknown.
+    If the setting itself was not timed, the estimate is its tokens divided by the tokens per second of settings of the same
+    `kind`. `tokens` returns the tokens of an epoch of a setting, None if unknown.
     """
     if wanted in found:
         return found[wanted].mean, True

@@ -1,6 +1,6 @@
 """Estimates how many tokens an epoch of a task has, from a sample of its texts if they are on this machine.
 
-Standard library and the tokenizer alone: no numpy, no transformers, no network.
+Uses only the standard library and the package tokenizers: no numpy, no transformers, no network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trainables.tasks.splits import SHARE
 from trainables.tasks.task_data import MissingData, Texts
 from trainables.tasks.task_loading import describe, read
 
-# Upper bound of the texts that are tokenised; they are spread evenly over the file.
+# At most this many texts are tokenised, evenly spaced over the training file.
 SAMPLE = 2000
 
 
@@ -37,7 +37,7 @@ class TokenCount:
 def count_tokens(
     task: str | FileTask, model: str, recipe: Recipe, data_dir: Path | None, folder: Path
 ) -> TokenCount | None:
-    """The token count of a task, or None if texts or tokenizer are not on this machine or slow to read (Hub, Parquet)."""
+    """Return the token count of a task; None if texts or tokenizer are not on this machine or slow to read (Hub, Parquet)."""
     path = models.local(model)
     if path is None or not (path / "tokenizer.json").is_file() or _is_far(task, data_dir):
         return None
@@ -50,9 +50,9 @@ def count_tokens(
 
 
 def train_examples(number: int, has_test: bool, most: int) -> int:
-    """The size of the training split of a data set of `number` examples.
+    """Return the size of the training split of a data set whose training file has `number` examples.
 
-    `most`: the upper bound that the recipe sets, 0 for none.
+    The validation split, and the test split unless `has_test`, are taken from them. `most` is the recipe's limit, 0 for none.
     """
     remaining = number if has_test else number - round(SHARE * number)
     remaining -= round(SHARE * remaining)
@@ -60,7 +60,7 @@ def train_examples(number: int, has_test: bool, most: int) -> int:
 
 
 def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
-    """Whether reading the task needs the Hub, or a library for Parquet files."""
+    """Return whether reading the task needs the Hub or a library for Parquet files."""
     if isinstance(task, FileTask):
         return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
     return data_dir is None and describe(task).source == "glue"

@@ -1,7 +1,7 @@
-"""ASHA's decision for one trial of one cell: numbers in, stop or continue out.
+"""Decides by ASHA whether one trial is stopped at a rung.
 
-No clock, no framework, no state: which scores a trial is judged against is decided by the caller, so that replaying a
-record gives the same decisions. Source: Li et al. 2020 (ASHA), the variant that stops at a rung and never resumes.
+The caller chooses the scores that the trial is compared with. The decision depends on nothing else, so that replaying a ledger
+gives the same decisions. Source: Li et al. 2020 (ASHA), in the variant that stops a trial at a rung and never resumes it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
-    """Rungs at `grace`, `grace * reduction`, ... epochs, below `epochs`.
+    """Rungs after `grace`, `grace * reduction`, `grace * reduction**2`, ... epochs, all below `epochs`.
 
-    A trial goes on when its score is at least that of the best 1 / `reduction` of the scores the rung holds; a rung with
-    fewer than `min_values` stops none.
+    A trial continues if its score is at least the (1 - 1 / `reduction`) quantile of the other trials' scores at that rung. No
+    trial is stopped at a rung that fewer than `min_values` other trials have reached.
     """
 
     grace: int
@@ -33,7 +33,10 @@ class Bracket:
         return [self.grace * self.reduction**i for i in range(number)]
 
     def stops(self, epoch: int, score: float, others: Sequence[float]) -> bool:
-        """Whether a trial with this best score so far ends here; `others`: best scores of other trials at this epoch."""
+        """Return whether to stop a trial whose best score so far is `score`.
+
+        `others` are the best scores of other trials after the same number of epochs. Without a rung at `epoch`, returns False.
+        """
         if epoch not in self.rungs or len(others) < self.min_values:
             return False
         return score < float(np.quantile(others, 1 - 1 / self.reduction))

@@ -1,10 +1,10 @@
-"""One cell on its way: its search, its winner, its finals. Pure bookkeeping; a function of what was reported.
+"""The state of one cell: its search trials, its winner and its finals. It depends on nothing but the trials' reports.
 
-Trial i is proposed and judged by trials 0..i - in_flight only, all of which ended before it was asked for. Neither the clock nor
-the number of workers can therefore change what a cell does, and replaying its record gives the same cell.
+The proposal of trial i, and ASHA's decisions on it, use only trials 0 to i - `Budget.in_flight`. All of these have ended before
+trial i is started, so the result depends neither on time nor on the number of workers, and replaying the ledger reproduces it.
 
-A configuration is trained on `search_seeds` seeds, one trial after the other: trial i is seed i modulo `search_seeds` of
-configuration i // search_seeds. ASHA judges trials; the study and the choice of the winner see configurations.
+A configuration is trained on `search_seeds` seeds, in consecutive trials: trial i trains configuration i // search_seeds on its
+seed number i % search_seeds. ASHA decides on single trials; the study and the choice of the winner use means over the seeds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from orchestrator.search.sampler import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
 from search_spaces.records import BUDGET, Outcome, Progress, State, Trial
 
-# States in which a trial ends, the one that decides over its configuration first.
+# End states, worst first: a configuration gets the worst state of its trials (`aggregate_seeds`).
 WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
 
 
 @dataclass
 class TrialEntry:
-    """A trial of this cell: where it stands in the search or among the final seeds, what it reported, how it ended."""
+    """One trial of the cell.
+
+    `number` counts from 0, search trials and finals apart. `curve` has one entry per reported epoch. `outcome` is None until
+    the trial ends. `cached`: the result was copied from another sweep.
+    """
 
     trial: Trial
     number: int
@@ -35,21 +39,22 @@ class TrialEntry:
 
     @property
     def failed(self) -> bool:
-        """Ended by an error. Divergence is a result."""
+        """Whether the trial ended with an error. A trial whose loss diverged counts as a result, not as an error."""
         return bool(self.outcome and self.outcome.state == "FAILED" and self.outcome.reason != "diverged")
 
     @property
     def can_win(self) -> bool:
-        """Ran to its end, or until the time budget stopped it: then with the best score it had."""
+        """Whether the trial may decide the winner: it was trained to its last epoch, or only the time budget stopped it."""
         return bool(self.outcome and (self.outcome.state == "DONE" or self.outcome.reason == BUDGET))
 
     def best_at(self, epoch: int) -> float | None:
+        """Return the best validation score up to this epoch, in percent points; None if the trial did not reach the epoch."""
         return self.curve[epoch - 1].best_score if epoch <= len(self.curve) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellSnapshot:
-    """Where a cell stood at one moment: numbers of trials by state, and of epochs, in its search and finals."""
+    """The progress of a cell at one moment: numbers of trials by state (search and finals together), and of trained epochs."""
 
     cell: Cell
     phase: Literal["search", "finals", "finished"]
@@ -57,13 +62,15 @@ class CellSnapshot:
     running: int
     stopped: int
     failed: int
-    total: int  # as far as is planned now
-    best: float | None  # validation score in percent points, of a search trial that ran to its end
+    total: int  # search trials and finals; without finals once the search has ended without a winner
+    best: (
+        float | None
+    )  # best validation score in percent points of the search trials that were trained to the last epoch
     epochs: int
 
 
 class CellSearch:
-    """`make` builds the trial of a configuration: (hyperparameters, seed, phase) -> Trial."""
+    """The search and the finals of one cell. `make(cell, hyperparameters, seed, phase)` builds a `Trial`."""
 
     def __init__(self, cell: Cell, space: Space, make: Callable[..., Trial]):
         self.cell, self.make, self.seed = cell, make, space.seed
@@ -80,12 +87,14 @@ class CellSearch:
         self.finals: list[TrialEntry] = []
         # The best configuration's first trial, once `choose_winner` has found the search to be over.
         self.winner: TrialEntry | None = None
-        # The time budget has ended the search; and the finals of winners from before it was resumed.
+        # Whether the time budget has ended the search.
         self.ended_early = False
+        # Finals that were trained before an ended search was resumed.
         self._former: list[TrialEntry] = []
+        # Number of configurations whose result the study was told.
         self._told = 0
-        # What follows is remembered so that an ask or a decision costs no more late in a search than early: how many
-        # entries have ended without a gap, and the scores of those at each rung, None for the ones that did not get there.
+        # The first `num_ended` search trials have all ended. `_rungs` has their best scores at each rung (by epoch), None for a
+        # trial that did not reach it. Both are kept up to date so that a decision does not have to go through all trials.
         self.num_ended = 0
         self._rungs: dict[int, list[float | None]] = {}
         self._recount()
@@ -96,27 +105,27 @@ class CellSearch:
 
     @property
     def planned(self) -> int:
-        """Trials of the whole search."""
+        """The number of search trials that the budget provides: configurations times search seeds."""
         return self.study.limit * self.budget.search_seeds
 
     @property
     def num_running(self) -> int:
-        """Trials that were asked for and have not ended."""
+        """The number of trials, finals included, that were asked for and have not ended."""
         return sum(entry.outcome is None for entry in self.search[self.num_ended :] + self.finals)
 
     @property
     def num_startable(self) -> int:
-        """Trials that may be asked for now, before any other ends; negative while more run than may."""
+        """How many further trials may be started now; negative if more are running than `Budget.in_flight` allows."""
         if self.winner is not None:
             return self.budget.final_seeds - len(self.finals)
         if self.ended_early:
-            # A cell needs one configuration.
+            # After an early end, a cell without any trial that can win still gets one more.
             return int(not self.num_running and not self._candidates and len(self.search) < self.planned)
         return min(self.planned, self.num_ended + self.budget.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
-        """Whether the search is over: nothing of it runs, and nothing will be asked for."""
+        """Whether the search is over: all its trials have ended, and no more will be started."""
         if self.num_ended < len(self.search):
             return False
         return len(self.search) >= self.planned or (self.ended_early and bool(self._candidates))
@@ -144,15 +153,16 @@ class CellSearch:
         )
 
     def end(self, entry: TrialEntry, outcome: Outcome) -> None:
-        """Enter how a trial of this cell ended. `choose_winner` is another step: it may be the search's last."""
+        """Enter the outcome of a trial. Call `choose_winner` afterwards: this may have been the last trial of the search."""
         entry.outcome = outcome
         self._count_ended()
 
     def choose_winner(self) -> None:
-        """Choose the winner, unless the search goes on or has one: the configuration with the best mean score over its seeds.
+        """Choose the winner if the search is over and has none: the configuration with the best mean validation score.
 
-        Scores are those of the validation split. Nothing wins by a lucky remainder: a configuration with fewer candidates comes
-        after all with more. Lower lr, then the earlier one, on ties. Finals of before are kept where they are the winner's.
+        The mean is over those seeds of the configuration whose trial can win. Configurations with more such seeds rank above
+        all with fewer, since a mean over a lucky subset of the seeds would be too high. Ties go to the lower learning rate,
+        then to the earlier configuration. Finals from before the search was resumed are kept if they train the same winner.
         """
         if self.winner is None and self.searched:
             tried = [[e for e in self._seeds(i) if e.can_win] for i in range(self.study.num_asked)]
@@ -168,7 +178,7 @@ class CellSearch:
         return [entry for entry in self.search if entry.can_win]
 
     def _former_finals(self, winner: TrialEntry) -> list[TrialEntry]:
-        """Return the finals from before the search was resumed that are of this winner's configuration."""
+        """Return the completed finals of this winner from before the search was resumed, up to the first missing seed."""
         done = [e for e in self._former if e.outcome and e.outcome.state == "DONE"]
         same = {e.trial.seed: e for e in done if e.trial.hyperparameters == winner.trial.hyperparameters}
         found: list[TrialEntry] = []
@@ -179,8 +189,8 @@ class CellSearch:
     def resume_search(self) -> None:
         """Resume a search that the time budget had ended.
 
-        No proposal and no decision has been based on a trial that the budget stopped, so that the search goes on as if it
-        had never been ended.
+        Trials that the budget stopped are open again. No proposal and no decision of ASHA has used them, so the search goes on
+        as if it had never been ended.
         """
         stopped = [e for e in self.search if e.outcome and e.outcome.reason == BUDGET]
         self.ended_early = False
@@ -191,7 +201,7 @@ class CellSearch:
             self._recount()
 
     def _recount(self) -> None:
-        """Count what has ended from the first entry on: some that had are open again."""
+        """Recompute `num_ended` and the scores at the rungs, after trials that had ended were opened again."""
         self.num_ended = 0
         self._rungs = {epoch: [] for epoch in self.bracket.rungs}
         self._count_ended()
@@ -203,7 +213,7 @@ class CellSearch:
             self.num_ended += 1
 
     def next(self) -> TrialEntry | None:
-        """The next trial to run, entered as asked; None when the cell has to wait or has nothing left."""
+        """Add the next trial to the cell and return it; None if a running trial has to end first or nothing is left to start."""
         if self.num_startable <= 0:
             return None
         if self.winner is not None:
@@ -215,7 +225,7 @@ class CellSearch:
         return self._enter(self.study.ask(), self.seed)
 
     def replay(self, trial: Trial) -> TrialEntry:
-        """Enter a trial that the ledger says was asked for. Raise ValueError for a final when the search is not over."""
+        """Add a trial that is in the ledger, and return its entry. Raises ValueError for a final while the search is not over."""
         if trial.phase == "final":
             self.choose_winner()
             if self.winner is None:
@@ -231,9 +241,9 @@ class CellSearch:
         return entry
 
     def reopen_failed(self) -> None:
-        """Open failed trials again when a sweep is continued: what made them fail may have been mended.
+        """Train failed trials again when a sweep is continued, since the cause of the failure may have been removed.
 
-        Not those of the search once the cell has finals: a search trial that came back then could contradict the winner.
+        Once the cell has finals, only failed finals are opened again: another result in the search could change the winner.
         """
         for entry in self.finals if self.finals else self.search:
             if entry.failed:
@@ -241,27 +251,27 @@ class CellSearch:
         self._recount()
 
     def stops(self, entry: TrialEntry, progress: Progress) -> bool:
-        """Whether ASHA ends this trial at this epoch. Finals are never stopped."""
+        """Return whether ASHA stops this trial at this epoch. Finals are never stopped."""
         if entry.trial.phase == "final" or progress.epoch not in self._rungs:
             return False
         judges = max(0, entry.number - self.budget.in_flight + 1)
         return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))
 
     def _scores(self, epoch: int, judges: int) -> list[float]:
-        """Return the best scores at this rung of the first `judges` entries of the search, of those that got there."""
+        """Return the best scores at the rung `epoch` of those of the first `judges` search trials that reached it."""
         known = self._rungs[epoch]
         late = [entry.best_at(epoch) for entry in self.search[len(known) : judges]]
         return [score for score in known[:judges] + late if score is not None]
 
     def _tell(self, number: int) -> None:
-        """Tell the study, in order, about the configurations that the proposal of trial `number` may know."""
+        """Tell the study the results, in order, of all configurations that the proposal of trial `number` may depend on."""
         known = max(0, number - self.budget.in_flight + 1) // self.budget.search_seeds
         for configuration in range(self._told, known):
             self.study.tell(configuration, *aggregate_seeds(self._seeds(configuration)))
             self._told += 1
 
     def _seeds(self, configuration: int) -> list[TrialEntry]:
-        """The trials of one configuration so far."""
+        """Return the trials of one configuration (one per search seed) that were started so far."""
         seeds = self.budget.search_seeds
         return self.search[configuration * seeds : (configuration + 1) * seeds]
 
@@ -278,9 +288,9 @@ class CellSearch:
 
 
 def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, list[Progress]]:
-    """Return how a configuration ended, from its trials, which all have: means of their best scores, up to the shortest curve.
+    """Combine the ended trials of one configuration (one per seed) into its outcome and its curve, both with mean best scores.
 
-    One seed that failed makes it a failure, one that ASHA stopped a stopped configuration.
+    The state is the worst of the trials (`WORST`). The curve ends with the last epoch that all of the trials reported.
     """
     ends = [entry.outcome for entry in seeds if entry.outcome]
     assert len(ends) == len(seeds) > 0

@@ -11,7 +11,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """Seconds of "90m", "40h", "3600s" or "2d". Raises ValueError for anything else, and for zero."""
+    """Convert a duration such as "90m", "40h", "3600s" or "2d" to seconds. Raises ValueError if it is malformed or zero."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", text, re.ASCII)
     value = float(found[1]) * UNITS[found[2]] if found else 0.0
     if not value:
@@ -20,21 +20,21 @@ def seconds(text: str) -> float:
 
 
 class Durations:
-    """Estimates in seconds for the cells of one sweep, from its history so far, which may grow."""
+    """Estimates, in seconds, for the cells of one sweep. They use what `history` contains at the time of the call."""
 
     def __init__(self, history: SweepHistory):
         self._history = history
 
     def epoch(self, cell: Cell) -> float:
-        """Seconds of the slowest epoch of the cell, or of any cell while this one has none; 0 if there is none at all."""
+        """Return the seconds of the slowest epoch of the cell, or of all cells if it has none yet; 0 if no cell has one."""
         found = self._history.slowest_epoch
         return found.get(cell) or max(found.values(), default=0.0)
 
     def whole(self, cell: Cell, epochs: int) -> float:
-        """Seconds of the slowest trial of the cell that ran to its end.
+        """Return the seconds of the slowest trial of the cell that was trained to its last epoch.
 
-        While there is none: `epochs` times the slowest epoch of the cell. While there is no epoch: the estimate for the
-        slowest other cell. 0 if nothing has been measured.
+        Without such a trial it is `epochs` times the slowest epoch of the cell, without any epoch the largest estimate of the
+        other cells, and 0 if nothing has been measured.
         """
         own = self._own(cell, epochs)
         return own or max((self._own(other, epochs) for other in self._history.slowest_epoch), default=0.0)

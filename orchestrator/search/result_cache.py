@@ -1,4 +1,4 @@
-"""Results of other sweeps under the same output folder, found by trial id: the same trial is never trained twice."""
+"""Finds results of other sweeps in the same output folder by trial id, so that the same trial is not trained twice."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from search_spaces.records import Outcome, Progress, TestResult
 
 @dataclass(frozen=True, kw_only=True)
 class CachedResult:
-    """A trial of another sweep, in this folder: what it reported, and how it ended if it has."""
+    """The reports and the outcome of a trial in another sweep, whose folder is `folder`. `outcome` is None if it did not end."""
 
     folder: Path
     curve: Sequence[Progress]
     outcome: Outcome | None
 
     def test(self) -> TestResult | None:
-        """The test result of a final, if its predictions are still there."""
+        """Return the test result of a final; None for other trials, and if the file with the predictions is gone."""
         if not self.outcome or not self.outcome.predictions:
             return None
         path = self.folder / self.outcome.predictions
@@ -36,7 +36,10 @@ class CachedResult:
 
 
 class ResultCache:
-    """Reads the ledgers of all sweeps in `root` but this one, once, at the start. Raises Damaged for one that is."""
+    """The trials of all sweeps in `root` except the sweep in folder `but`.
+
+    The ledgers are read once, when this object is made, which raises Damaged if one of them is damaged.
+    """
 
     def __init__(self, root: Path, but: Path):
         self._found: dict[str, CachedResult] = {}
@@ -48,7 +51,7 @@ class ResultCache:
         return self._found.get(trial_id)
 
     def _read(self, folder: Path) -> None:
-        # Of two sweeps that hold the same trial, keep the one that got further.
+        # If several sweeps have the same trial, the one with most epochs is used.
         for trial_id, trial in read_history(folder).trials.items():
             new = CachedResult(folder=folder, curve=trial.curve, outcome=trial.outcome)
             old = self._found.get(trial_id)

@@ -1,9 +1,9 @@
 """The search of one cell: an Optuna study driven by ask and tell. The only file that imports optuna.
 
-It starts with points that cover every dimension evenly (with four of them, each of four learning rates once), drawn with a seed
-that all methods on one model and task share: whatever the budget, they begin with the same learning rates, and none is ahead
-because it drew a better one. A finite space no larger than its budget is then enumerated without repeats; a wider one goes on
-with TPE (multivariate, constant liar). The proposal for trial i depends on the seeds and on what was told before, nothing else.
+The first configurations cover every dimension evenly (four configurations contain each of four learning rates once). Their seed
+is shared by all methods on one model and task, so that all of these start with the same learning rates and none has an advantage
+by chance. After them, if the grid has no more configurations than the budget allows, the rest of it is tried in random order;
+otherwise Optuna's TPE proposes (multivariate, constant liar). Proposals depend only on the seeds and on the results told before.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from trainables.seeds import derive
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-# Fewest and most points of the even start.
+# Minimum and maximum number of configurations in the evenly spread start.
 STARTUP = 4, 10
-# Draws before a finite space is asked for an untried point directly.
+# If TPE proposes configurations of a finite grid that were tried already this many times, the next untried one is taken.
 REDRAWS = 10
 STATES = {
     "DONE": TrialState.COMPLETE,
@@ -36,9 +36,10 @@ STATES = {
 
 
 class Study:
-    """Proposes configurations of one cell. `ask` and `tell` are called in the order of trial numbers.
+    """Proposes the configurations of one cell. `ask` and `tell` must be called in the order of the configurations' numbers.
 
-    `seed` is the space's; proposals differ between cells, except for the start, which is that of all methods beside `cell`.
+    `seed` is the seed of the space. The study derives its own from it: one per cell, and for the first configurations and the
+    order of the grid one per model and task. `limit` is the number of configurations that can be asked for.
     """
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
@@ -60,7 +61,7 @@ class Study:
 
     @property
     def names(self) -> list[str]:
-        """What is searched."""
+        """The names of the searched hyperparameters."""
         return list(self._distributions)
 
     @property
@@ -68,7 +69,7 @@ class Study:
         return len(self._trials)
 
     def ask(self) -> dict[str, Scalar]:
-        """The next configuration, never one that was asked before."""
+        """Return the next configuration, by hyperparameter name. It was never returned before."""
         assert self.num_asked < self.limit
         if self.num_asked < self._startup and self._key(self._start[self.num_asked]) not in self._seen:
             return self.replay(self._start[self.num_asked])
@@ -84,12 +85,18 @@ class Study:
         return self.replay(self._untried())
 
     def replay(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Enter a configuration that is known already: the next grid point, or one asked before an interruption."""
+        """Add a given configuration to Optuna's study instead of a proposal, and return it.
+
+        It is one of the evenly spread first ones, the next of the grid, or one from the ledger when a sweep is continued.
+        """
         self._study.enqueue_trial(dict(parameters))
         return self._take(self._study.ask(self._distributions))
 
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
-        """Report how a trial ended: complete with its best score, pruned with its curve of best scores, or failed."""
+        """Tell Optuna how configuration `number` ended: completed, pruned or failed.
+
+        Except for a failure, the best score after each epoch is reported as an intermediate value.
+        """
         trial, state = self._trials[number], STATES[outcome.state]
         if state is not TrialState.FAIL:
             for point in curve:
@@ -120,7 +127,7 @@ class Study:
 
 
 class Sampler(optuna.samplers.TPESampler):
-    """TPE that is told the search space, instead of finding it again in all earlier trials at every ask."""
+    """Optuna's TPE with a fixed search space. The original infers it from all earlier trials at each proposal, which is slow."""
 
     def __init__(self, distributions: Mapping[str, BaseDistribution], **options: Any):
         super().__init__(**options)
@@ -133,9 +140,10 @@ class Sampler(optuna.samplers.TPESampler):
 
 
 def even_points(dimensions: Mapping[str, Dimension], number: int, seed: int) -> list[dict[str, Scalar]]:
-    """`number` configurations that cover each dimension evenly: a Latin hypercube over listed values and range quantiles.
+    """Return `number` configurations that cover each dimension evenly, as a Latin hypercube.
 
-    The values of a dimension do not depend on which others there are.
+    A range is divided into `number` parts of equal width (on its log scale, if it has one) with one random value in each; listed
+    values are each used equally often, up to one. The values drawn for a dimension do not depend on the other dimensions.
     """
     columns: dict[str, list[Scalar]] = {}
     for name, dimension in dimensions.items():

@@ -1,8 +1,8 @@
-"""The state of a sweep: what runs next, what each report means, what is left. Knows no framework, no thread and no clock.
+"""The state of a sweep: which trial starts next, what follows from each report, and what is left to do.
 
-Everything it decides is in the ledger before it is acted on, and `Sweep` is rebuilt from the ledger alone. It goes through the
-events one by one instead of asking `SweepHistory`: a study has to be told of them in the order in which they came. Nothing
-that is done per trial or per report looks at all trials.
+It uses neither Ray nor threads nor the time. Each decision is written to the ledger before it takes effect, and a `Sweep` is
+rebuilt from the ledger alone. It replays the events one by one, instead of using `SweepHistory`, because a study must be told the
+results in their original order. The work per trial or report does not grow with the number of trials.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult,
 
 log = logging.getLogger(__name__)
 
-# The first trials all failing, or a fifth of what has ended, means the set-up is wrong: better to stop than to burn the budget.
+# A sweep is stopped when at least this many trials, and more than this share of the ended trials, have failed: then the set-up is
+# likely to be wrong.
 FAILED_AT_ONCE, FAILED_SHARE = 3, 0.2
 PREDICTIONS = "predictions"
 
 
 class Sweep:
-    """`make`: (cell, hyperparameters, seed, phase) -> Trial; `count`: its parameters. `notify` gets every durable record."""
+    """The state of a sweep, rebuilt from the records in `ledger`; raises Damaged if they cannot belong to this space.
+
+    `make(cell, hyperparameters, seed, phase)` builds a trial, `count(trial)` counts its parameters. `notify` is called with new
+    records once they are durable.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class Sweep:
         self._decided: list[Event] = []
         self._depth = 0
         self.draining = ""
-        # The time budget that ended the searches; None while none has.
+        # The event of the time budget that ended the searches; None while the searches go on.
         self.ended_early: SearchesEndedEarly | None = None
         self._waiting: list[tuple[CellSearch, TrialEntry]] = []
         self._announced: set[Cell] = set()
@@ -68,7 +73,10 @@ class Sweep:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is decided inside durable at the end, with one write for all of it; act on it only then."""
+        """Collect the events of the `with` block and write them to the ledger at its end, with one write.
+
+        Decisions must not take effect before that. Transactions may be nested: the outermost one writes.
+        """
         self._depth += 1
         try:
             yield
@@ -80,10 +88,10 @@ class Sweep:
                 self._notify(self._ledger.append(*decided))
 
     def next_trial(self) -> Trial | Literal["wait", "finished"]:
-        """Return a trial that is to start now, and record that it does. "wait": nothing can start before a trial reports.
+        """Return the trial to start now and record its start; "wait" if none can start before another trial reports.
 
-        May end other trials on the way, those whose end is known without training: that another sweep has trained, or that
-        were to be stopped when the last driver died.
+        "finished" means that nothing will be started any more. Trials whose end is known without training are ended here: those
+        that another sweep has trained, and those that should have been stopped when the previous driver died.
         """
         with self.transaction():
             return self._next_trial()
@@ -101,13 +109,16 @@ class Sweep:
         return "finished"
 
     def known_epochs(self, trial_id: str) -> int:
-        """Return how many epochs of this trial are on record; it need not report them again."""
+        """Return the number of epochs of this trial that are recorded, and so need not be reported again."""
         return len(self._by_id[trial_id][1].curve)
 
     def record(
         self, trial_id: str, progress: Progress, ended: Outcome | None = None, test: TestResult | None = None
     ) -> bool:
-        """Enter an epoch, and the end that came with it. Returns whether the trial should go on; repeats change nothing."""
+        """Record an epoch of a trial, and its outcome `ended` if it was the last one. Return whether the trial should go on.
+
+        An epoch that is recorded already is not recorded again.
+        """
         search, entry = self._by_id[trial_id]
         if entry.outcome:
             return False
@@ -120,21 +131,21 @@ class Sweep:
         return ended is None
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """End a trial as failed: no retry could train it to its end."""
+        """End a trial as FAILED, for a `reason` that a retry would not remove."""
         search, entry = self._by_id[trial_id]
         if not entry.outcome:
             with self.transaction():
                 self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)
 
     def drain(self, reason: str) -> None:
-        """Start nothing new; what runs may finish its epoch."""
+        """Start no more trials. Running trials may finish their current epoch."""
         if not self.draining:
             self.draining = reason
             with self.transaction():
                 self._append(SweepInterrupted(reason=reason))
 
     def end_searches_early(self, budget: SearchesEndedEarly) -> None:
-        """End the searches of all cells: what runs may report once more, then the best so far goes into the finals."""
+        """End the searches of all cells. Running search trials stop after their next report; then the winners are chosen."""
         with self.transaction():
             self._append(budget)
             self._end_searches_early(budget)
@@ -148,11 +159,11 @@ class Sweep:
         self._recount()
 
     def requeue(self) -> None:
-        """Start again what was started and has not ended: the workers that trained it are gone."""
+        """Let `next_trial` return all trials again that have not ended, because the workers that trained them are gone."""
         self._waiting = [(s, e) for s, e in self._by_id.values() if e.outcome is None]
 
     def close(self) -> None:
-        """Record that every cell is finished."""
+        """Record the end of the sweep in the ledger if every cell is finished."""
         if self.finished:
             with self.transaction():
                 self._append(SweepFinished())
@@ -163,39 +174,42 @@ class Sweep:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will be started any more."""
+        """Whether no more trials will be started."""
         return bool(self.draining or self.broken) or self.finished
 
     @property
     def startable(self) -> int:
-        """How many trials may run now: those that were asked for and have not ended, and those that may be asked for."""
+        """The number of trials that could run now: those that have been asked for and not ended, and those that may be next."""
         return sum(search.num_running + max(0, search.num_startable) for search in self.cells.values())
 
     @property
     def failures(self) -> list[TrialEntry]:
-        """Trials that failed for a reason other than divergence, which is a result."""
+        """The trials that ended with an error. A trial whose loss diverged counts as a result, not as an error."""
         return [e for _, e in self._by_id.values() if e.failed]
 
     @property
     def broken(self) -> str:
-        """Why the sweep should not go on; empty while it may."""
+        """Why too many trials have failed for the sweep to go on; empty if it may go on."""
         if self._failed >= FAILED_AT_ONCE and self._failed > FAILED_SHARE * self._ended:
             return f"{self._failed} of {self._ended} trials failed"
         return ""
 
     def best_of(self, cell: Cell) -> TrialEntry | None:
-        """The entry whose checkpoint is worth keeping: the best final, before there is one the best finished trial."""
+        """Return the trial of the cell whose checkpoint is kept, None if there is none yet.
+
+        It is the best final, or until one has ended the best search trial, among those trained to the end in this sweep.
+        """
         return self._best.get(cell)
 
     def snapshot(self) -> tuple[CellSnapshot, ...]:
-        """Return where each cell stands. Call it under the lock under which decisions are taken; read the result anywhere."""
+        """Return the progress of each cell. Call it under the lock that guards this object; the result needs no lock."""
         return tuple(search.snapshot() for search in self.cells.values())
 
     def entry(self, trial_id: str) -> TrialEntry:
         return self._by_id[trial_id][1]
 
     def _ask(self) -> tuple[CellSearch, TrialEntry] | None:
-        """Return a new trial: a final where one may start, else one of the search that has run least."""
+        """Return a new trial, None if none may start. Finals come first, then cells with the fewest running and asked trials."""
         order = sorted(self.cells.values(), key=lambda s: (s.winner is None, s.num_running, len(s.search)))
         for search in order:
             entry = search.next()
@@ -209,7 +223,7 @@ class Sweep:
         self._by_id[entry.trial.id] = (search, entry)
 
     def _end_by_record(self, search: CellSearch, entry: TrialEntry) -> bool:
-        """End a trial that was to be stopped when the driver died, before that was written. Returns whether it was."""
+        """End a trial that its recorded epochs require to be stopped, if the driver died before that. Return whether it ended."""
         if not entry.curve:
             return False
         ended = (
@@ -220,11 +234,14 @@ class Sweep:
         return ended is not None
 
     def _end_of_stopped_search(self, search: CellSearch, entry: TrialEntry) -> Outcome | None:
-        """Return how a trial ends whose search the time budget has ended; None for a final, and while it has not."""
+        """Return the outcome of a search trial if the time budget has ended the search, else None. Finals are not affected."""
         return stopped(entry.curve, BUDGET) if search.ended_early and entry.trial.phase == "search" else None
 
     def _end_by_cache(self, search: CellSearch, entry: TrialEntry) -> bool:
-        """End a trial as it did in another sweep, up to where this cell's own rungs end it. Returns whether it did."""
+        """End a trial with its recorded result from another sweep, if there is one. Return whether it ended.
+
+        ASHA decides again with the scores of this cell, and may stop the trial earlier than in the other sweep.
+        """
         found = self._cache.get(entry.trial.id)
         if found is None:
             return False
@@ -234,7 +251,7 @@ class Sweep:
                 ended = stopped(found.curve[: i + 1])
                 break
         else:
-            # It ended there for a reason that holds here only if nothing outside the trial had a hand in it.
+            # Only these two outcomes depend on the trial alone; another sweep's ASHA, time budget or errors do not apply here.
             if ended is None or not (ended.state == "DONE" or ended.reason == "diverged"):
                 return False
         test = found.test() if entry.trial.phase == "final" else None
@@ -259,7 +276,7 @@ class Sweep:
         self._choose_winner(search)
 
     def _enter_outcome(self, search: CellSearch, entry: TrialEntry, outcome: Outcome) -> None:
-        """Enter how a trial ended, also in what is counted over all of them."""
+        """Enter the outcome of a trial, and update the counts over all trials and the best trial of its cell."""
         search.end(entry, outcome)
         self._ended += 1
         self._failed += entry.failed
@@ -268,14 +285,14 @@ class Sweep:
             self._best[entry.trial.cell] = entry
 
     def _choose_winner(self, search: CellSearch) -> None:
-        """Choose the cell's winner if its search is over now, and record it once."""
+        """Choose the cell's winner if its search is over, and record the choice if it is not recorded yet."""
         search.choose_winner()
         if search.winner and search.cell not in self._announced:
             self._announced.add(search.cell)
             self._append(WinnerChosen(cell=search.cell, id=search.winner.trial.id))
 
     def _stops(self, search: CellSearch, entry: TrialEntry, progress: Progress, ended: Outcome | None) -> bool:
-        """Enter a new epoch. Returns whether ASHA ends the trial with it."""
+        """Record a new epoch. Return whether ASHA stops the trial after it."""
         assert progress.epoch == len(entry.curve) + 1, "epochs are reported in order"
         stop = ended is None and search.stops(entry, progress)
         entry.curve.append(progress)
@@ -300,7 +317,7 @@ class Sweep:
                 self._choose_winner(search)
 
     def _replay_event(self, event: Event) -> None:
-        """Enter what an earlier driver decided. Raises ValueError for what this space cannot have decided."""
+        """Apply an event that an earlier driver recorded. Raises ValueError for an event that this space cannot have produced."""
         if isinstance(event, TrialAsked):
             self._replay_asked(event)
         elif isinstance(event, EpochReported):
@@ -318,7 +335,7 @@ class Sweep:
 
     def _replayed(self, trial_id: str) -> tuple[CellSearch, TrialEntry]:
         if trial_id not in self._by_id:
-            raise ValueError(f"is about trial {trial_id}, which is none of this sweep any more")
+            raise ValueError(f"is about trial {trial_id}, which does not belong to this sweep any more")
         return self._by_id[trial_id]
 
     def _recount(self) -> None:
@@ -331,7 +348,7 @@ class Sweep:
             search.ended_early = True
 
     def _resume_searches(self) -> list[Cell]:
-        """Return the cells that have more to search."""
+        """Resume the searches that the time budget ended, and return the cells whose search has trials left."""
         self.ended_early = None
         found = []
         for cell, search in self.cells.items():
@@ -344,7 +361,10 @@ class Sweep:
         return found
 
     def _drop(self, cell: Cell, finals: Sequence[TrialEntry]) -> None:
-        """Finals of a winner that may not be one: what has not ended is not trained, and none is the best of its cell."""
+        """Discard finals after their search was resumed, because the winner may change.
+
+        Finals that have not ended are not trained, and the best trial of the cell is again a search trial.
+        """
         for entry in finals:
             if entry.outcome is None:
                 del self._by_id[entry.trial.id]
@@ -368,7 +388,7 @@ def _rank(entry: TrialEntry) -> tuple[bool, float]:
 
 
 def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
-    """Return the end of a trial that ASHA, or the time budget, stopped after its last report."""
+    """Return the outcome of a trial that was stopped after its last report, by ASHA or by the time budget (`reason`)."""
     last = curve[-1]
     return Outcome(
         state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score

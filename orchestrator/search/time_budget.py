@@ -1,6 +1,6 @@
-"""The time budget of a sweep, `--budget 40h`: when its searches have to end for the finals to be in time.
+"""The time budget of a sweep, `--budget 40h`: ends its searches early enough for the finals to be trained within the budget.
 
-The searches of all cells end at one moment, which is in the ledger: what has been decided does not depend on a clock again.
+The searches of all cells end together, with one event in the ledger. A sweep that is continued uses that event, not the clock.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from search_spaces.history import SweepHistory
 
 
 def stopwatch() -> Callable[[], float]:
-    """Seconds since now."""
+    """Return a function that gives the seconds since this call."""
     began = time.monotonic()
     return lambda: time.monotonic() - began
 
 
 class TimeBudget:
-    """`text` as given; `history` of the sweep; `clock`: seconds that all drivers of the sweep have worked on it."""
+    """A time budget. `text` is the value of --budget, such as "40h" (ValueError if malformed).
+
+    `clock` returns the seconds that all drivers of the sweep together have worked on it; `history` provides measured durations.
+    """
 
     def __init__(self, text: str, history: SweepHistory, clock: Callable[[], float]):
         self.text, self.seconds = text, seconds(text)
         self._durations, self._clock = Durations(history), clock
 
     def allows_more_than(self, ended_early: SearchesEndedEarly) -> bool:
-        """Whether searches that another budget ended may go on."""
+        """Return whether this budget is larger than the one that ended the searches, so that they may be resumed."""
         return self.seconds > ended_early.allowed
 
     def end_searches_when_due(self, sweep: Sweep, slots: int) -> None:
-        """End the searches of the sweep once no more time is left than the finals need, which are trained `slots` at once."""
+        """End the searches of the sweep if the time left only suffices for the finals, of which `slots` are trained at once."""
         if sweep.ended_early or all(search.searched for search in sweep.cells.values()):
             return
         spent, needed = self._clock(), reserve(sweep, self._durations, slots)
@@ -44,10 +47,10 @@ class TimeBudget:
 
 
 def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:
-    """Seconds from the end of all searches to the end of the sweep, as far as can be told; 0 before the first epoch.
+    """Estimate the seconds from ending all searches now to the end of the sweep; 0 if no epoch has been measured yet.
 
-    Each running trial of a search reports once more, a cell without a trial to choose from runs one for an epoch, then all
-    missing finals are trained, the longest last, which is the worst order.
+    The estimate contains one more epoch of each running search trial (at least one per cell that is still searched), and all
+    missing finals. It assumes the worst order on the `slots`, with the longest jobs last.
     """
     epochs = sweep.space.recipe.epochs
     unfinished = [search for search in sweep.cells.values() if not search.finished]
@@ -56,7 +59,7 @@ def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:
 
 
 def greedy(jobs: Iterable[float], slots: int) -> float:
-    """Seconds until jobs of these lengths, shortest first, are done on so many slots that never idle."""
+    """Return the seconds until all jobs are done if each free slot takes the shortest job left. `jobs` are lengths in seconds."""
     ends = [0.0] * slots
     for job in sorted(jobs):
         heapreplace(ends, ends[0] + job)
@@ -64,7 +67,7 @@ def greedy(jobs: Iterable[float], slots: int) -> float:
 
 
 def _jobs(search: CellSearch, durations: Durations, epochs: int) -> list[float]:
-    """What a cell has still to train once its search ends, in seconds."""
+    """Return the seconds of each epoch or final that a cell still has to train if its search ends now."""
     whole = durations.whole(search.cell, epochs)
     running = [entry for entry in search.finals if entry.outcome is None]
     jobs = [whole - min(whole, sum(p.seconds for p in entry.curve)) for entry in running]

@@ -1,7 +1,7 @@
-"""One connection to an MLflow store: finds the runs of a sweep and applies edits to them, repeatably.
+"""A connection to an MLflow store: finds the runs of a sweep and applies edits to them, which may be repeated safely.
 
-The only file of the orchestrator that imports mlflow. Everything here may raise whatever MLflow raises; the caller
-then throws the connection away, makes a new one and applies the edits again.
+This is the only file of the orchestrator that imports mlflow. Any exception of MLflow may be raised here; the caller then
+makes a new connection and applies the edits again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PAGE = 1000
 # MLflow's limits for one batch: 1000 entries in all, of which 100 params and 100 tags.
 METRICS, PARAMS, TAGS = 800, 100, 100
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
-# A repeated create_run is a second run; repetition is the tracker's business, which looks before it creates. So this
-# holds against the user's environment too.
+# MLflow's own retries are switched off, even if the user's environment sets them: a repeated create_run would make a second
+# run. The tracker retries instead, and looks for the run before it creates one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -36,17 +36,17 @@ ENVIRONMENT = {
 
 @dataclass
 class Known:
-    """A run that exists in the store."""
+    """A run in the store: its id and its status there (MLflow's names)."""
 
     run_id: str
     status: str
 
 
 class Store:
-    """The runs of one sweep in a store. `position` is the number of records that it has taken, 0 for a new sweep.
+    """The runs of the sweep `sweep` in an MLflow store, in the experiment `space`. Use it within `environment()`.
 
-    `artifacts` is where a sqlite store keeps the files of a new experiment; a server decides for itself.
-    A store is used within `environment()`.
+    `position` is the number of the ledger's records that have been written to the store, 0 for a new sweep. `artifacts` is the
+    folder for files of a new experiment in a sqlite store; a server chooses its own. `folder` is the sweep's folder.
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, space: str, sweep: str):
@@ -58,13 +58,13 @@ class Store:
         self.known = self._find_runs()
 
     def write(self, edits: Sequence[Edit], position: int) -> None:
-        """Apply the edits, then note that the first `position` records are in the store."""
+        """Apply the edits, then record in the store that it has the first `position` records of the ledger."""
         for edit in edits:
             self._write(self._ensure(edit.run, edit.start), edit)
         self._client.set_tag(self.known[Key("sweep")].run_id, keys.POSITION, str(position))
         self.position = position
         if any(edit.run.key.kind == "sweep" and edit.status != "RUNNING" for edit in edits):
-            # A request that was given up may still have been carried out since.
+            # Look for the runs again: a request that timed out here may have created a second run on the server.
             self.known = self._find_runs()
 
     def _find_experiment(self, space: str, location: str | None) -> str:
@@ -77,7 +77,10 @@ class Store:
         return str(experiment.experiment_id)
 
     def _find_runs(self) -> dict[Key, Known]:
-        """This sweep's runs by what they stand for; second ones are put aside."""
+        """Return this sweep's runs by key, and read `position` from the sweep's run.
+
+        If a key has several runs, the one with most children and entries is used and the others are marked as duplicates.
+        """
         found: dict[Key, list[Any]] = {}
         children: dict[str, int] = {}
         for run in self._search():
@@ -111,13 +114,13 @@ class Store:
             token = page.token or ""
 
     def _put_aside(self, run: Any) -> None:
-        """Tag a second run of the same trial so that a search for trials does not find it any more."""
+        """Mark a second run with the same key as a duplicate, so that a search by kind does not find it any more."""
         self._client.set_tag(run.info.run_id, keys.DUPLICATE, "true")
         self._client.set_terminated(run.info.run_id, "KILLED")
         self._client.set_tag(run.info.run_id, keys.KIND, "duplicate")
 
     def _ensure(self, run: RunUpdates, start: int) -> str:
-        """Id of the run, created if it is not there yet."""
+        """Return the MLflow id of the run. Creates it, and its parent, if it does not exist; `start` is in milliseconds."""
         if run.key not in self.known:
             tags = {key: value[:TAG_LENGTH] for key, value in run.tags.items()}
             if run.parent:
@@ -149,7 +152,7 @@ class Store:
         try:
             self._client.log_text(run_id, content, name)
         except PermissionError as error:
-            # A server without artifact proxy names a folder of its own machine: no later attempt would do better.
+            # A server without an artifact proxy names a folder on its own machine, so a retry would fail as well.
             log.warning("an artifact of MLflow run %s could not be stored: %s", run_id, error)
 
     def _set_status(self, known: Known, status: str, end: int) -> None:
@@ -163,12 +166,12 @@ class Store:
 
 
 def environment() -> AbstractContextManager[None]:
-    """How MLflow's client behaves while a store is in use; afterwards the process's environment is as it was."""
+    """Return a context manager that sets the environment variables of MLflow's client, and restores them at the end."""
     return changed({**RETRIES, **unless_set(ENVIRONMENT)})
 
 
 def _client(uri: str) -> Any:
-    # Takes more than a second, and a driver that prints its help should not wait for it.
+    # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
@@ -177,5 +180,5 @@ def _client(uri: str) -> Any:
 
 
 def _key(name: str) -> str:
-    """The name of a metric or parameter in the characters that MLflow takes."""
+    """Return the name of a metric or parameter with characters that MLflow does not allow replaced by "_"."""
     return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:KEY_LENGTH]

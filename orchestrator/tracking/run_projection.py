@@ -1,7 +1,7 @@
-"""What the records of a ledger mean for MLflow: which runs there are, and what each record changes in them.
+"""Translates the records of a ledger into MLflow runs and changes to them.
 
-A pure function of the records, so that replaying them finds the same runs again. Knows the names in
-`search_spaces/keys.py`; knows no client, no thread and no clock.
+The result depends on the records alone, so that replaying them gives the same runs. The names are those of
+`search_spaces/keys.py`. MLflow itself is not used here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ KINDS = ("sweep", "cell", "trial")
 
 
 class Key(NamedTuple):
-    """How a run is found again by its tags. `cell` is "model/task/label", `trial` a trial id; empty where not due."""
+    """Identifies a run by its tags. `kind` is one of KINDS, `cell` is "model/task/label" and `trial` a trial id.
+
+    `cell` is empty for the sweep's run, `trial` for those of the sweep and the cells.
+    """
 
     kind: str
     cell: str = ""
@@ -44,7 +47,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunUpdates:
-    """A run and what it is born with."""
+    """A run with the name, tags, parameters and parent that it is created with."""
 
     key: Key
     name: str
@@ -55,7 +58,7 @@ class RunUpdates:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A value of a metric. `time` in milliseconds is the record's, so that a point written twice stays one."""
+    """A value of a metric. `time` is the record's, in milliseconds, so that MLflow stores a repeated point only once."""
 
     key: str
     value: float
@@ -65,9 +68,10 @@ class Point:
 
 @dataclass(kw_only=True)
 class Edit:
-    """What a batch of records changes in one run; `start` and `end` in milliseconds.
+    """The changes of one run by a batch of records. `start` and `end` of the run are in milliseconds since 1970.
 
-    `files` maps an artifact's name to its text or to a path relative to the sweep's folder. `status` is MLflow's.
+    `files` maps an artifact's name to its text or to a path relative to the sweep's folder. `status` is an MLflow run status, ""
+    for no change.
     """
 
     run: RunUpdates
@@ -81,12 +85,12 @@ class Edit:
 
 
 class RunProjection:
-    """Follows the records; `take` hands out what they changed since the last call."""
+    """The MLflow runs that follow from the records applied so far. `take` returns the changes since its last call."""
 
     def __init__(self) -> None:
         self.born: dict[Key, RunUpdates] = {}
         self._sweep: RunUpdates | None = None
-        # What code each call of the sweep ran: commit, and whether files differed from it.
+        # For each driver of the sweep: the commit of its code, and whether files differed from that commit.
         self._code: list[tuple[str, bool]] = []
         self._trials: dict[str, RunUpdates] = {}
         self._open: set[Key] = set()
@@ -95,14 +99,14 @@ class RunProjection:
         self._now = 0
 
     def apply(self, record: LedgerRecord) -> None:
-        """Enter the next record."""
+        """Apply the next record."""
         self._now = round(record.time * 1000)
         apply = _APPLY.get(type(record.event))
         if apply:
             apply(self, record.event)
 
     def take(self) -> list[Edit]:
-        """The changes since the last call, one edit per run, parents first."""
+        """Return the changes since the last call, one edit per run, parents before children."""
         edits, self._edits = self._edits, {}
         return sorted(edits.values(), key=lambda edit: KINDS.index(edit.run.key.kind))
 
@@ -125,7 +129,7 @@ class RunProjection:
         self._close("sweep", "cell", status="RUNNING")
 
     def _ask(self, event: TrialAsked) -> None:
-        """Nothing yet: a trial gets its run when it runs."""
+        """Prepare the run of a trial. It is created in MLflow only when a later event changes it."""
         self._trials[event.id] = self._trial_run(event.trial, event.id)
 
     def _start(self, event: TrialStarted) -> None:
@@ -192,7 +196,7 @@ class RunProjection:
         return [run for run in runs if run.tags[keys.PHASE] == "final"]
 
     def _interrupt(self, event: SweepInterrupted) -> None:
-        """Nothing runs for long after this; a trial that is started again goes on in the same run."""
+        """Set the runs to KILLED, since trials end soon after an interruption. A trial that is continued uses the same run."""
         self._close("sweep", "cell", "trial", status="KILLED")
 
     def _finish(self, event: SweepFinished) -> None:
@@ -200,14 +204,14 @@ class RunProjection:
         self._close("sweep", "cell", status="FINISHED")
 
     def _close(self, *kinds: str, status: str) -> None:
-        """Set the status of all runs of these kinds; of trials only those that have not ended."""
+        """Set the status and end time of all runs of these kinds; of the trials' runs, only if the trial has not ended."""
         for key, run in self.born.items():
             if key.kind in kinds and (key.kind != "trial" or key in self._open):
                 edit = self._edit(run)
                 edit.status, edit.end = status, self._now
 
     def _edit(self, run: RunUpdates) -> Edit:
-        """The pending edit of this run; its first one ever carries the parameters, and comes after its parent's."""
+        """Return the pending edit of this run. The first edit of a run contains its parameters; its parent gets one before it."""
         if run.key not in self._edits:
             self._edits[run.key] = Edit(run=run, start=self._now)
         edit = self._edits[run.key]
@@ -260,7 +264,7 @@ class RunProjection:
         }
 
 
-# Other events mean nothing to a reader of results: how many trials share a device, for one, changes none.
+# Other events, such as the number of trials that share a device, do not affect results and are not written to MLflow.
 _APPLY: Mapping[type, Callable[[RunProjection, Any], None]] = {
     SweepOpened: RunProjection._open_sweep,
     TrialAsked: RunProjection._ask,

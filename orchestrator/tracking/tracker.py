@@ -1,7 +1,7 @@
-"""Keeps MLflow in step with the ledger from a thread of its own. The sweep never waits for it, nor fails with it.
+"""Writes the ledger's records to MLflow in a thread of its own. The sweep neither waits for MLflow nor fails if MLflow fails.
 
-The ledger is the queue: the store itself says how many records it has taken, so that nothing is lost when the store,
-the network or the driver goes away, and a store that lost its runs is filled again from the first record.
+The ledger is the queue, and the store contains the number of records that it has received. Nothing is therefore lost if the
+store, the network or the driver fails. A store that has lost its runs is filled again from the first record.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from search_spaces.tracking_uri import redact
 
 log = logging.getLogger(__name__)
 
-# Seconds between two deliveries, between attempts after a failure (doubled up to the limit), and while one is awaited.
+# Seconds: between two deliveries; before a new attempt after a failure, doubled each time up to RETRY_LIMIT; and the longest
+# pause while `drain` waits.
 PERIOD, RETRY, RETRY_LIMIT, AWAITED = 0.5, 1.0, 30.0, 1.0
-BATCH = 1000  # records per delivery, after which the position is noted
-CLOSING = 5.0  # seconds that a delivery under way may still take
+BATCH = 1000  # records per delivery; after each one the position is recorded in the store
+CLOSING = 5.0  # seconds for which `close` waits for a delivery that has begun
 
 
 class Tracker:
-    """Writes the ledger to MLflow from a thread of its own.
+    """Writes the records of a ledger to MLflow in a thread of its own.
 
-    `records` are those already in the ledger; later ones come through `put`. `artifacts` is where a sqlite store keeps
-    files, `folder` the sweep's folder, which holds the predictions.
+    `records` are those already in the ledger; later ones are added with `put`. `artifacts` is the folder for files of a sqlite
+    store, `folder` the sweep's folder, from which prediction files are copied.
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
@@ -40,20 +41,20 @@ class Tracker:
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
-        # Why records cannot be tracked at all; None while they can.
+        # Set if the ledger has a record that cannot be translated; the thread has then ended.
         self.failure: Damaged | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     @property
     def behind(self) -> int:
-        """Records not yet delivered, as far as is known: all of them before the store was first reached."""
+        """The number of records not yet delivered. Until the store is first reached, all records are counted."""
         return len(self._records) - self._delivered
 
     def start(self) -> None:
         self._thread.start()
 
     def put(self, records: Sequence[LedgerRecord]) -> None:
-        """Hand over records just appended to the ledger, in any order. Returns at once."""
+        """Add records that were appended to the ledger. Calls may come in any order and return at once."""
         with self._news:
             self._early |= {record.seq: record for record in records}
             while (record := self._early.pop(len(self._records) + 1, None)) is not None:
@@ -61,7 +62,7 @@ class Tracker:
             self._news.notify_all()
 
     def drain(self, timeout: float) -> bool:
-        """Wait until everything is delivered, or nothing more has been for `timeout` seconds; returns whether all is."""
+        """Wait until all records are delivered, or none was delivered for `timeout` seconds. Return whether all are."""
         with self._news:
             self._awaited = True
             self._news.notify_all()
@@ -71,11 +72,11 @@ class Tracker:
             return self.behind == 0
 
     def _gets_on(self, behind: int, timeout: float) -> bool:
-        """Whether fewer records than so many are left within `timeout` seconds."""
+        """Wait until fewer than `behind` records are left. Return False if that takes longer than `timeout` seconds."""
         return self._news.wait_for(lambda: self.behind < behind or self.failure is not None, timeout)
 
     def close(self) -> None:
-        """End the thread. What is not delivered stays in the ledger, and the next driver of this sweep delivers it."""
+        """End the thread. Undelivered records stay in the ledger, and the next driver of this sweep delivers them."""
         with self._news:
             self._closed = True
             self._news.notify_all()
@@ -96,16 +97,16 @@ class Tracker:
                     self._deliver(link)
                 self._tell_found()
                 pause = PERIOD
-            except Damaged as error:  # of the ledger: no store can help
+            except Damaged as error:  # the ledger is wrong, so a retry would fail as well
                 self._give_up(error)
                 return
-            except Exception as error:  # whatever the store or its client does, the sweep goes on
+            except Exception as error:  # the sweep goes on, whatever error the store or its client has
                 link = None
                 pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
                 self._tell_lost(error)
 
     def _wait(self, pause: float) -> bool:
-        """Wait for `pause` seconds and then for something to deliver; False when it is over."""
+        """Wait for `pause` seconds, and then until there is a record to deliver. Return False if the tracker was closed."""
         start = time.monotonic()
         with self._news:
             while not self._closed:
@@ -153,7 +154,10 @@ class Tracker:
 
 
 class Link:
-    """A connection to the store together with what its runs look like after `position` records."""
+    """A connection to the store, and the runs as they are after the first `position` records.
+
+    Raises Damaged if the first of `records` is not a complete opening of a sweep, or one cannot be applied.
+    """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
         opening = records[0].event
@@ -174,20 +178,20 @@ class Link:
             self._runs = RunProjection()
 
     def deliver(self, records: Sequence[LedgerRecord]) -> None:
-        """Write the records that follow `position`."""
+        """Write `records`, which must be the ones after the first `position`, to the store."""
         self._apply(self._runs, records)
         self._store.write(self._runs.take(), self.position + len(records))
         self.position += len(records)
 
     def _replay(self, records: Sequence[LedgerRecord]) -> RunProjection:
-        """The runs as the delivered records left them; the edits that led there are done."""
+        """Return the runs after the delivered records, with no pending edits, since these are in the store already."""
         runs = RunProjection()
         self._apply(runs, records[: self.position])
         runs.take()
         return runs
 
     def _apply(self, runs: RunProjection, records: Sequence[LedgerRecord]) -> None:
-        """Enter records. Raise Damaged for one that cannot be entered after those before it."""
+        """Apply records to the runs. Raises Damaged for a record that contradicts earlier ones or lacks something."""
         for record in records:
             try:
                 runs.apply(record)

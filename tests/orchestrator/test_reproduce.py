@@ -138,7 +138,7 @@ def test_a_cell_without_a_winner_says_how_to_go_on(sweep, tmp_path, capsys):
 def test_tokens_that_are_gone_and_other_training_are_named(sweep, tmp_path):
     record = reproduce.read_cell(*sweep)
     (final, *_) = record.finals
-    with pytest.raises(ValueError, match=r"does not hold task 'markers'.*sweep's command makes it again"):
+    with pytest.raises(ValueError, match=r"has no file of task 'markers'.*sweep's command makes it again"):
         reproduce.tokens_of(replace(record, folder=tmp_path / "x"), final.trial)
     with pytest.raises(ValueError, match="check out the commit"):
         reproduce.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS["fp32"] + 1))
@@ -159,5 +159,5 @@ def test_the_command_that_the_report_prints_gives_the_number_of_its_table(tmp_pa
     done = subprocess.run(
         [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert f"{float(result['mean']):.2f} ± {float(result['std']):.2f} again" in done.stdout
+    assert f"{float(result['mean']):.2f} ± {float(result['std']):.2f} retrained" in done.stdout
     assert done.stdout.count(" 0 of 60") == 2

@@ -197,7 +197,7 @@ def test_other_models_leave_out_what_they_cannot_have_and_say_so(six_layers):
     assert [entry.label for entry in plan.space.methods] == ["full", "top_2", "top"]
     assert plan.space.entry("top").settings["k"] == choice(1, 6)
     assert plan.reductions[1:] == (
-        f"on {six_layers}: without top_7, top_12, which do not fit",
+        f"on {six_layers}: left out top_7, top_12: their settings are not possible with these models",
         f"on {six_layers}: top with k in 1, 6 only",
     )
     assert plan_of(space).space == space
