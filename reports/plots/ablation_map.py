@@ -89,7 +89,7 @@ def _counted(scores: AblationScores | None) -> str:
 
 
 def _legend(step: float) -> list[Line2D]:
-    """Legend entries: a square for each colour with its change in percent points; adjacent panels differ by `step`."""
+    """Legend entries: a square for each colour with its change in percent points; adjacent colours differ by `step`."""
     style = {"linestyle": "none", "marker": "s", "markersize": 6.5, "markeredgecolor": GREY, "markeredgewidth": 0.4}
     shades = [*reversed(LOSSES), NOTHING, *GAINS]
     numbers = [step * (position - len(LOSSES)) for position in range(len(shades))]
