@@ -1,8 +1,9 @@
 """A process that waits for the end of the driver and then cleans up after it, even if the driver was killed.
 
-After `kill -9`, Ray's agents would run on for minutes and its session folder would remain. The driver holds the other end of a
-pipe; when the pipe closes, the reaper kills the remaining processes of this sweep's private folder and removes the folder. Uses
-the standard library only; `cluster.py` starts it as `python -m orchestrator.execution.reaper FOLDER`.
+After `kill -9`, Ray's agents would run on for minutes and its session folder would remain. Every sweep has a temporary folder of
+its own, which holds the session folder if the sweep started Ray. The driver holds the other end of a pipe; when the pipe closes,
+the reaper kills the processes that still use the temporary folder, and removes it. Uses the standard library only; `cluster.py`
+starts it as `python -m orchestrator.execution.reaper FOLDER`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def _belongs(process: Path, folder: Path) -> bool:
 
 
 def clean(folder: Path, driver: int) -> None:
-    """Kill the processes that belong to the folder, except `driver`, which still runs if it ends normally; then remove it."""
+    """Wait up to `GRACE` seconds for the processes that use the folder to end, kill the rest, and remove the folder.
+
+    The process `driver` is spared: at a normal end it closes the pipe and waits for the reaper.
+    """
     deadline = time.monotonic() + GRACE
     while processes_of(folder, driver) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,6 +1,7 @@
 """Computes the size of the checkpoints that `trainables/worker/checkpoint.py` writes, without importing torch.
 
-Legend: P parameters of one trial, including pruned and frozen ones, which are stored too.
+Legend: P parameters of one trial: those that its method declares, and the head, without the shared backbone. Pruned ones count,
+because they are stored too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ FLOAT, FLAG = 4, 1  # bytes
 class DiskUsage:
     """Bytes of the tensors in a checkpoint, including the pruning mask if the method has one.
 
-    running: for a trial in training: its parameters, those of the best epoch, Adam's two moments, and the method's `memories`
-    (further values per parameter). finished: for an ended trial: the parameters of the best epoch. One per cell is kept.
+    running: a trial in training stores its parameters, those of the best epoch, Adam's two moments, and the method's `memories`
+    (further values per parameter). finished: an ended trial stores the parameters of its best epoch; only one such checkpoint per
+    cell is kept.
     """
 
     running: int

@@ -115,7 +115,11 @@ class CellSearch:
 
     @property
     def num_startable(self) -> int:
-        """How many further trials may be started now; negative if more are running than `Budget.in_flight` allows."""
+        """How many further trials may be started now.
+
+        Search trial i has to wait until trials 0 to i - `Budget.in_flight` have ended, so the number can be negative after an
+        earlier trial was opened again.
+        """
         if self.winner is not None:
             return self.budget.final_seeds - len(self.finals)
         if self.ended_early:
@@ -258,7 +262,7 @@ class CellSearch:
         return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))
 
     def _scores(self, epoch: int, judges: int) -> list[float]:
-        """Return the best scores at the rung `epoch` of those of the first `judges` search trials that reached it."""
+        """Return the best score up to the rung `epoch` of each of the first `judges` search trials that reached it."""
         known = self._rungs[epoch]
         late = [entry.best_at(epoch) for entry in self.search[len(known) : judges]]
         return [score for score in known[:judges] + late if score is not None]

@@ -198,8 +198,9 @@ def _manifest(client: Any, run: Any) -> Manifest:
 
 
 def _with_events(manifest: Manifest, run: Any) -> Manifest:
-    """Return the manifest with two events of the sweep added to `reductions`: a time budget that ended the searches, and
-    searches that were resumed after it.
+    """Return the manifest with up to two more `reductions`, the deviations from the full protocol that the report shows.
+
+    One if a time budget ended the searches early, one if searches were resumed after finals had been scored.
     """
     tags, reductions = run.data.tags, list(manifest.reductions)
     if tags.get(keys.CURTAILED):

@@ -185,7 +185,7 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
-    """Join rows of one method that differ in one numeric setting by a thin line, with their intervals as a band.
+    """Draw a thin line through the means of rows of one method that differ only in one numeric setting, and a band of intervals.
 
     Returns the corners of each line: [N, 2], trained parameters and score of N rows, in data units.
     """

@@ -1,8 +1,8 @@
 """Packed rows: a trial's mini-batch is one row of tokens, its examples end to end. Only attention depends on their boundaries.
 
-The encoder processes all rows as one sequence of N tokens with explicit position ids. Rows in one block (of a stack of trials)
-are padded at their end to the longest of them, so that their hidden states are one tensor [rows, tokens, width]; blocks differ
-in width. A method may add virtual tokens after the first token of each example. They have positions of their own, and the
+The encoder processes all rows as one sequence of N tokens with explicit position ids. Examples are not padded within a row. A
+block is the consecutive rows of trials that are computed together; its rows are padded at their end to the longest of them, so
+that their hidden states are one tensor [rows, tokens, hidden size]. Blocks differ in tokens per row. A method may add virtual tokens after the first token of each example. They have positions of their own, and the
 method supplies their embeddings.
 
 Legend: K rows, N tokens of all rows with this padding, B examples of all rows, E most examples of a row, L tokens of the
@@ -42,13 +42,15 @@ class TokenSelection:
 class Rows:
     """K packed rows, one mini-batch each, and the index maps between them and the padded examples that attention needs.
 
+    "[B H L]" without commas means flattened; indices into [N, H] or [B, H, L] are flat.
     input_ids, token_types, positions [1, N]: of all tokens; row k has the indices `starts`[k] to `starts`[k + 1] - 1.
     spread [B H L]: for each place of the padded examples [B, H, L], the index into [N, H] of the token and head copied there.
     collect [N H]: for each token and head [N, H], the index of its place in [B, H, L].
-    idle: indices into [N, H] of tokens after the end of their row. padding: indices of padded places in [B, H, L].
+    idle: indices into [N, H] of the padding at the end of rows. padding: indices of padded places in [B, H, L].
     keys [B, 1, 1, L]: True where an example has a token. hide [B H, 1, L]: 0 there, else -inf.
     first [K, E]: index of each example's first token; a row with fewer than E examples repeats that of its first example.
-    real_examples [B]: index of each example in `first`, flattened. examples_at [K E]: number of the example at each of these.
+    real_examples [B]: each example's index in the flattened `first`. examples_at [K E]: for each entry of the flattened
+        `first`, the number of its example.
     weights [K, E]: 1 / (number of the row's examples) for existing examples, else 0. labels [K, E]: 0 for missing examples.
     tokens, examples, longest: per row, how many tokens and examples it has, and tokens of its longest example, without
         padding and with virtual tokens. A row's dropout depends on these numbers, not on those of other rows.
@@ -130,8 +132,8 @@ def pack(
 ) -> Rows:
     """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
-    heads: attention heads of the encoder. blocks: the number of rows in each block of equal width, in order; by default one
-    block. added: for each row, how many virtual tokens each example gets; by default none.
+    heads: attention heads of the encoder. blocks: how many consecutive rows each block has, in order; by default all rows are
+    one block. added: for each row, how many virtual tokens each example gets; by default none.
     """
     K = len(batches)
     more = list(added or [0] * K)
@@ -203,7 +205,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
-    """Returns the index of each row's first token, and the end of the last row, if rows are padded within their blocks."""
+    """Returns the index of each row's first token, and last the number of all tokens, with the padding within blocks.
+
+    tokens: the tokens of each row without padding. blocks: the number of rows in each block.
+    """
     starts, k = [0], 0
     for number in blocks:
         width = max(tokens[k : k + number])

@@ -15,8 +15,8 @@ This is as in peft, except that `tinit` and `tfinal` are fractions of the planne
 `target`.
 Traps: at first only e, one number per triplet, changes the output, and A and B get a gradient from the orthogonality term
 alone. Learning rates are therefore well above LoRA's (the authors use 8e-4 to 2.2e-3 with a scale of 10 and more). Masked
-triplets still occupy memory. The reported loss excludes the orthogonality term. `stored` is exact only if all maps have the
-same size.
+triplets still occupy memory. The reported loss excludes the orthogonality term. `stored`, the number of
+values needed to use the trained module, takes the share `target` / `r` of all; this is exact only if all maps have the same size.
 """
 
 from __future__ import annotations

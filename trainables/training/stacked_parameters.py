@@ -124,7 +124,10 @@ class StackedParameters:
         return {e.name: part.view(e.stacked(len(leaf))) for e, part in zip(entries, parts, strict=True)}
 
     def finish_backward(self) -> None:
-        """Propagate the gradients of weights that a method computes to `leaf.grad`. Call it after each backward pass."""
+        """Complete the backward pass of methods that compute backbone weights from trained parts. Call it after each pass.
+
+        The backbone holds the computed weights detached; their gradients are passed on to the parts, in `leaf.grad`.
+        """
         if self.private_weights:
             self.private_weights.backward()
 
@@ -195,7 +198,10 @@ class StackedParameters:
             value.addcdiv_(first * step_size, (second.sqrt() / correction).add_(r.eps))
 
     def _fused_adamw(self, group: ParamGroup, grads: Tensor, lr: Tensor, hyper: StepHyperparameters) -> None:
-        """The same update of a single trial with torch's fused kernel, several times faster for all weights of a backbone."""
+        """Do the update of `_stacked_adamw` for a single trial with torch's fused kernel.
+
+        That is several times faster if the trial trains all weights of its backbone.
+        """
         part, r = slice(group.start, group.stop), self.recipe
         value = self.values[0, part].detach()
         value.grad = grads[0, part]
