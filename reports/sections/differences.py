@@ -39,9 +39,9 @@ def text(sweep: AnalyzedSweep) -> str:
         "Would the best still be ahead with other seeds and other test examples? Intervals (95 %) cover both: the "
         "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
         "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
-        "interval of a mean and that of a difference are not corrected for the number of comparisons; *p* is corrected for all pairs of "
-        "the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; *tied*: p >= 0.05, "
-        "they cannot be told apart. *Smallest visible difference*: the smallest difference that would have been "
+        "interval of a mean and that of a difference are not corrected for the number of comparisons; *p* is corrected "
+        "for all pairs of the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; "
+        "*tied*: p >= 0.05, they cannot be told apart. *Smallest visible difference*: the smallest difference that would have been "
         f"significant with this spread and the strictest correction. {missing}".strip(),
         tables(sweep)["differences"].markdown(),
     )

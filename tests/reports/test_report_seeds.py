@@ -92,6 +92,6 @@ def test_all_seeds_of_the_winner_are_marked_and_traced(sweep):
 def test_the_report_says_how_many_seeds_chose(uri, tmp_path):
     text = build(uri, "sweep-1", tmp_path).read_text(encoding="utf-8")
     assert "each with 2 seeds; none of them is stopped by ASHA" in text
-    assert "score on the validation split, mean over 2 seeds, which is carved out" in text
+    assert "score on the validation split, mean over 2 seeds. That split is a part of the training data" in text
     assert "each on 2 seeds, which are counted below as trials" in text
     assert "Seeds: 2, the same for every configuration" in text

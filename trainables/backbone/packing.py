@@ -2,8 +2,8 @@
 
 The encoder processes all rows as one sequence of N tokens with explicit position ids. Examples are not padded within a row. A
 block is the consecutive rows of trials that are computed together; its rows are padded at their end to the longest of them, so
-that their hidden states are one tensor [rows, tokens, hidden size]. Blocks differ in tokens per row. A method may add virtual tokens after the first token of each example. They have positions of their own, and the
-method supplies their embeddings.
+that their hidden states are one tensor [rows, tokens, hidden size]. Blocks differ in tokens per row. A method may add virtual
+tokens after the first token of each example. They have positions of their own, and the method supplies their embeddings.
 
 Legend: K rows, N tokens of all rows with this padding, B examples of all rows, E most examples of a row, L tokens of the
 longest example, H attention heads.
