@@ -41,8 +41,8 @@ def text(sweep: AnalyzedSweep) -> str:
         "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
         "interval of a mean and that of a difference are not corrected for the number of comparisons; *p* is corrected "
         "for all pairs of the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; "
-        "*tied*: p >= 0.05, they cannot be told apart. *Smallest visible difference*: the smallest difference that would have been "
-        f"significant with this spread and the strictest correction. {missing}".strip(),
+        "*tied*: p >= 0.05, they cannot be told apart. *Smallest visible difference*: the smallest difference that would "
+        f"have been significant with this spread and the strictest correction. {missing}".strip(),
         tables(sweep)["differences"].markdown(),
     )
 
