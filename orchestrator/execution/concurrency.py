@@ -1,12 +1,14 @@
 """Chooses the number of trials that share a GPU if the user gives none: enough for an efficient number of tokens per step.
 
-The matrix products of a large GPU reach full speed at 8 to 16 thousand tokens; more trials would only slow each other down. The
-device worker measures memory and refuses trials that do not fit (`trainables/worker/memory.py`). On the CPU, one trial of an
-encoder of usual size uses a core fully.
+The matrix products of a large GPU reach full speed at 8 to 16 thousand tokens; more trials would only slow each other down. Nor
+do more trials share a GPU than are needed to run all startable trials at once: Ray fills one GPU before it uses the next, so
+that a larger number would leave GPUs idle. The device worker measures memory and refuses trials that do not fit
+(`trainables/worker/memory.py`). On the CPU, one trial of an encoder of usual size uses a core fully.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -17,14 +19,26 @@ MOST = 64
 
 
 def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
-    """Return the number of trials per GPU, from 1 to MOST, for about TOKENS tokens per step; 1 without GPUs.
+    """Return the number of trials per GPU, from 1 to MOST, for at most about TOKENS tokens per step; 1 without GPUs.
 
     `lengths` are the mean tokens per example of each (model, task). Batch sizes are averaged over the methods of the space.
     """
     if not gpus:
         return 1
     batches = [_mean(space.values_of(entry)["batch_size"]) for entry in space.methods]
-    return max(1, min(MOST, int(TOKENS / (fmean(lengths) * fmean(batches)))))
+    efficient = int(TOKENS / (fmean(lengths) * fmean(batches)))
+    return max(1, min(MOST, efficient, math.ceil(most_search_trials(space) / gpus)))
+
+
+def most_search_trials(space: Space) -> int:
+    """Return how many trials of the searches can run at once: of each cell `Budget.in_flight`, if it has so many."""
+    budget = space.budget
+    return len(space.cells) * min(budget.in_flight, budget.trials * budget.search_seeds)
+
+
+def most_trials(space: Space) -> int:
+    """Return how many trials can run at once; the finals of a cell all can, once its search is over."""
+    return max(most_search_trials(space), len(space.cells) * space.budget.final_seeds)
 
 
 def _mean(value: Scalar | Dimension) -> float:

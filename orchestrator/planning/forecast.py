@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.execution.cluster import count_cores, device_name
-from orchestrator.execution.concurrency import trials_per_device
+from orchestrator.execution.concurrency import most_trials, trials_per_device
 from orchestrator.ledger import read, read_history
 from orchestrator.planning.disk_usage import checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
@@ -30,14 +30,19 @@ from trainables.training.parameter_counts import build
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The number of devices that a sweep would use, and of trials on each; 0 if not known before the sweep starts."""
+    """The number of devices that a sweep would use, and of trials on each; 0 if not known before the sweep starts.
+
+    most_trials: how many trials of the sweep can run at once on any number of devices.
+    """
 
     devices: int
     per_device: int
+    most_trials: int
 
     @property
     def slots(self) -> int:
-        return self.devices * self.per_device
+        """How many trials run at once; 0 if not known."""
+        return min(self.devices * self.per_device, self.most_trials)
 
 
 @dataclass
@@ -264,7 +269,7 @@ def _machine(plan: Plan, options: RunOptions, lengths: Iterable[TokenCount | Non
     per_device = options.trials_per_device
     if not per_device and not (options.gpus and unknown):
         per_device = trials_per_device(plan.space, known, options.gpus)
-    return Machine(devices=devices, per_device=per_device)
+    return Machine(devices=devices, per_device=per_device, most_trials=most_trials(plan.space))
 
 
 def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> Setting:
