@@ -7,31 +7,20 @@ tasks of the given names exist is checked in `orchestrator/planning`.
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
+
+from search_spaces.checks import check_name, check_rules, check_types, is_number, is_text, is_whole
+from search_spaces.file_task import FileTask
 
 Precision = Literal["fp32", "bf16"]
 Scalar = str | int | float | bool
 
 # Hyperparameters of every trial; all others are settings of its method.
 TRAINING = ("lr", "batch_size", "epochs")
-
-# Names end up in paths, MLflow filters, tables and file names; this set is safe in all of them.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return `name`. Raises ValueError if it cannot serve as a file name and in a table; `kind` is for the message."""
-    if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
-        raise ValueError(
-            f"{kind} name {name!r} is not usable: up to 80 letters, digits, '.', '_' or '-', starting with a letter or digit"
-        )
-    return name
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.low) and _is_number(self.high) and self.low < self.high):
+        if not (is_number(self.low) and is_number(self.high) and self.low < self.high):
             raise ValueError(f"a range needs finite numbers low < high, not {self.low!r} and {self.high!r}")
         if self.log and self.low <= 0:
             raise ValueError(f"log_uniform needs low > 0, not {self.low}")
@@ -132,29 +121,6 @@ def ablated(entry: MethodEntry) -> MethodEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileTask:
-    """A classification or regression task in the user's own CSV, TSV, JSONL or Parquet files.
-
-    `text`, `text_pair` and `label` are names of columns; the label is a class or, with `regression`, a number. Without a `test`
-    file a tenth of `train` becomes the test split. Relative paths start at the folder of the space file. `metric` is the score
-    to be maximised; if it is empty, accuracy or Pearson's correlation.
-    """
-
-    name: str
-    train: str
-    text: str
-    label: str
-    test: str | None = None
-    text_pair: str | None = None
-    regression: bool = False
-    metric: str = ""
-
-    def __post_init__(self) -> None:
-        check_name("task", self.name)
-        _check_types(f"task {self.name!r}", self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How every trial of a space is trained; all of it enters the hash that is a trial's id.
 
@@ -179,7 +145,7 @@ class Recipe:
     test_examples: int = 0
 
     def __post_init__(self) -> None:
-        _check_types("recipe", self)
+        check_types("recipe", self)
         rules = (
             ("epochs", 1 <= self.epochs <= 10_000, "between 1 and 10000"),
             ("patience", self.patience >= 1, "at least 1"),
@@ -195,7 +161,7 @@ class Recipe:
             ("train_examples", self.train_examples == 0 or self.train_examples >= 20, "0 (all) or at least 20"),
             ("test_examples", self.test_examples == 0 or self.test_examples >= 20, "0 (all) or at least 20"),
         )
-        _check_rules("recipe", self, rules)
+        check_rules("recipe", self, rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +184,7 @@ class Budget:
     min_values: int = 3
 
     def __post_init__(self) -> None:
-        _check_types("budget", self)
+        check_types("budget", self)
         rules = (
             ("trials", 1 <= self.trials <= 10_000, "between 1 and 10000 per cell"),
             ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
@@ -228,7 +194,7 @@ class Budget:
             ("reduction", self.reduction >= 2, "at least 2"),
             ("min_values", self.min_values >= 1, "at least 1"),
         )
-        _check_rules("budget", self, rules)
+        check_rules("budget", self, rules)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -267,7 +233,7 @@ class Space:
         # Lists are accepted too, but become tuples, because lists cannot be hashed.
         for part in ("models", "tasks", "methods"):
             object.__setattr__(self, part, _listed(part, getattr(self, part)))
-        _check_types("space", self)
+        check_types("space", self)
         _check_parts(self)
         for kind, names in (
             ("model", list(self.models)),
@@ -323,43 +289,6 @@ def grid(dimensions: Mapping[str, Dimension]) -> list[dict[str, Scalar]]:
     return [dict(zip(names, point, strict=True)) for point in product(*values)]
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    # Escape sequences would reach the terminal, line breaks the report's tables.
-    return isinstance(value, str) and all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
-
-
-# For each type annotation of the dataclasses above: its check, and words for the message. Other types: see `_check_parts`.
-_TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "int": (_is_whole, "a whole number"),
-    "float": (_is_number, "a finite number"),
-    "bool": (lambda value: isinstance(value, bool), "True or False"),
-    "str": (_is_text, "a text of one line"),
-    "str | None": (lambda value: value is None or _is_text(value), "a text of one line, or None"),
-}
-
-
-def _check_types(where: str, record: Any) -> None:
-    for declared in fields(record):
-        good, allowed = _TYPES.get(str(declared.type), (lambda value: True, ""))
-        value = getattr(record, declared.name)
-        if not good(value):
-            raise ValueError(f"{where}: {declared.name} = {value!r}: must be {allowed}")
-
-
-def _check_rules(where: str, record: object, rules: tuple[tuple[str, bool, str], ...]) -> None:
-    for name, good, allowed in rules:
-        if not good:
-            raise ValueError(f"{where}: {name} = {getattr(record, name)!r}: must be {allowed}")
-
-
 def _listed(part: str, value: object) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
         raise ValueError(f"space: {part} = {value!r}: must be a tuple; a single one is written {part}=(...,)")
@@ -370,7 +299,7 @@ def _listed(part: str, value: object) -> tuple[Any, ...]:
 
 def _check_parts(space: Space) -> None:
     for model in space.models:
-        if not model or not _is_text(model):
+        if not model or not is_text(model):
             raise ValueError(f"space: models holds {model!r}; a model is a known name, owner/name, or a directory")
     for task in space.tasks:
         if not isinstance(task, str | FileTask):
@@ -392,7 +321,7 @@ def _check_hyperparameter(where: str, key: str, value: Scalar | Dimension, epoch
     else:
         bounds = value.values if isinstance(value, Choice) else (value,)
     for bound in bounds:
-        if key == "lr" and not (_is_number(bound) and 0 < float(bound) < 10):
+        if key == "lr" and not (is_number(bound) and 0 < float(bound) < 10):
             raise ValueError(f"{where} = {bound!r}: must be a number in (0, 10)")
-        if key in most and not (_is_whole(bound) and not isinstance(value, Range) and 1 <= int(bound) <= most[key]):
+        if key in most and not (is_whole(bound) and not isinstance(value, Range) and 1 <= int(bound) <= most[key]):
             raise ValueError(f"{where} = {bound!r}: must be whole numbers between 1 and {most[key]}")

@@ -13,7 +13,8 @@ from inspect import signature
 from pathlib import Path
 
 from search_spaces import language
-from search_spaces.language import Space, check_name
+from search_spaces.checks import check_name
+from search_spaces.language import Space
 
 FOLDER = Path(__file__).parent / "spaces"
 _UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")

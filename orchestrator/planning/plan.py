@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.planning.fit_to_models import fit
@@ -44,13 +44,15 @@ REPLACED = (
 class Plan:
     """A checked space. `reductions` has a phrase for each way in which the options changed the space as written.
 
-    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task.
+    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task;
+    `data_notes` sentences about the labels of the user's own files, by task.
     """
 
     space: Space
     reductions: tuple[str, ...]
     shapes: Mapping[str, Shape | None]
     tasks: Mapping[str, Task]
+    data_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def num_configurations(self, entry: MethodEntry) -> int:
         """Return how many configurations a cell of this row tries: the budget's `trials`, or the grid's size if smaller."""
@@ -96,9 +98,8 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
     for entry in space.methods:
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)
-    for task in space.tasks:
-        check_files(task, options.data_dir, space.folder)
-    return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks)
+    notes = {task_name(task): check_files(task, options.data_dir, space.folder) for task in space.tasks}
+    return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks, data_notes=notes)
 
 
 def _with_own_search(space: Space) -> Space:

@@ -33,6 +33,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
         f"  tasks    {', '.join(f'{t.title} ({t.metrics[0]}, test: {t.test_source})' for t in plan.tasks.values())}",
+        *(f"  data     {plan.tasks[name].title}: {note}" for name, notes in plan.data_notes.items() for note in notes),
         "",
     ]
     lines += _table(
@@ -150,8 +151,10 @@ def _devices(options: RunOptions, forecast: Forecast) -> str:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
     if machine.per_device == 1:
         return f"{devices}, one trial on each, in a process of its own"
-    processes = f"{machine.devices} processes that train, {machine.slots} that wait for one trial each"
-    return f"{devices}, {machine.per_device} trials on each ({machine.slots} at once): {processes}"
+    places = machine.devices * machine.per_device
+    most = f"{machine.slots} at once" + (", all that can" if machine.slots < places else "")
+    processes = f"{machine.devices} processes that train, {places} that wait for one trial each"
+    return f"{devices}, {machine.per_device} trials on each ({most}): {processes}"
 
 
 def _done(plan: Plan, forecast: Forecast) -> str:

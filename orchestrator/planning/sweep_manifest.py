@@ -10,7 +10,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from trainables.methods import METHODS
 from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
+# The fields that a FileTask had in the first release.
+FIRST_FIELDS = ("name", "train", "text", "label", "test", "text_pair", "regression", "metric")
 
 
 def sweep_id(space: Space) -> str:
@@ -40,7 +42,7 @@ def space_json(space: Space) -> dict[str, Any]:
     return {
         "name": space.name,
         "models": list(space.models),
-        "tasks": [asdict(task) if isinstance(task, FileTask) else task for task in space.tasks],
+        "tasks": [_file_task(task) if isinstance(task, FileTask) else task for task in space.tasks],
         "methods": [
             {"name": e.name, "label": e.label, "values": {k: _value(v) for k, v in space.values_of(e).items()}}
             # Left out if False, so that the names of sweeps from before this field existed stay the same.
@@ -51,6 +53,18 @@ def space_json(space: Space) -> dict[str, Any]:
         # Left out if 1, so that the names of sweeps from before this field existed stay the same.
         "budget": {k: v for k, v in asdict(space.budget).items() if (k, v) != ("search_seeds", 1)},
         "seed": space.seed,
+    }
+
+
+def _file_task(task: FileTask) -> dict[str, Any]:
+    """Return the fields of a task in the user's own files, without those added later that have their default.
+
+    So the names of sweeps from before these fields existed stay the same.
+    """
+    return {
+        f.name: getattr(task, f.name)
+        for f in fields(task)
+        if f.name in FIRST_FIELDS or getattr(task, f.name) != f.default
     }
 
 
@@ -106,6 +120,8 @@ def _task(loaded: Loaded) -> dict[str, Any]:
         "majority": loaded.majority,
         "test_source": task.test_source,
         "notes": list(loaded.notes),
+        "classes": list(task.classes),
+        "positive": task.positive,
     }
 
 

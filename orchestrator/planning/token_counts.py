@@ -42,11 +42,11 @@ def count_tokens(
     if path is None or not (path / "tokenizer.json").is_file() or _is_far(task, data_dir):
         return None
     try:
-        train, test, _ = read(task, data_dir, folder)
+        found = read(task, data_dir, folder)
     except MissingData:
         return None
-    examples = train_examples(len(train), test is not None, recipe.train_examples)
-    return TokenCount(examples=examples, mean=_mean(train, path, recipe.max_length))
+    examples = train_examples(len(found.train), found.test is not None, recipe.train_examples)
+    return TokenCount(examples=examples, mean=_mean(found.train, path, recipe.max_length))
 
 
 def train_examples(number: int, has_test: bool, most: int) -> int:

@@ -14,6 +14,10 @@ from search_spaces.language import Budget, Cell, Choice, Dimension, Range, Recip
 Record = TypeVar("Record", Budget, Recipe)
 
 
+# Metrics of one class, the positive one.
+BINARY_METRICS = ("f1", "precision", "recall")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """A backbone of the sweep.
@@ -38,6 +42,7 @@ class TaskFacts:
     majority: test score of always predicting the training split's most frequent class (in regression: its mean label), percent
         points; None if unknown.
     notes: remarks on the data, for readers of the report.
+    positive: the class that F1, precision and recall are computed for, if the task is in the user's own files; else "".
     """
 
     title: str
@@ -50,6 +55,12 @@ class TaskFacts:
     majority: float | None
     test_source: str
     notes: tuple[str, ...]
+    positive: str
+
+    @property
+    def score_title(self) -> str:
+        """The name of the score for readers, with the class that it is computed for: "f1 of 'alarm'"."""
+        return f"{self.score} of {self.positive!r}" if self.positive and self.score in BINARY_METRICS else self.score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +202,7 @@ def _task(name: str, facts: Mapping[str, Any]) -> TaskFacts:
         majority=None if majority is None else float(majority),
         test_source=str(facts.get("test_source", "")),
         notes=tuple(str(note) for note in facts.get("notes", ())),
+        positive=str(facts.get("positive", "")),
     )
 
 

@@ -84,7 +84,7 @@ def draw_cells(
 def _only_task(sweep: AnalyzedSweep, page: FigurePage) -> str:
     """The task and its metric, to be added to the figure's title, if the page has only one task; else ""."""
     facts = sweep.manifest.tasks[page.tasks[0]]
-    return f", {short(facts.title)} ({facts.score})" if len(page.tasks) == 1 else ""
+    return f", {short(facts.title)} ({facts.score_title})" if len(page.tasks) == 1 else ""
 
 
 def cell_figures(

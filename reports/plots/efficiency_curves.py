@@ -120,7 +120,10 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
         title_panel(
-            figure, position_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table, len(manifest.methods))
+            figure,
+            position_of(panel),
+            f"{short(facts.title)} ({facts.score_title})",
+            _counted(table, len(manifest.methods)),
         )
         if table.empty:
             explain_empty_axes(panel, "no final has finished")

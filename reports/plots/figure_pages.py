@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from reports.data.manifest import Manifest
-from search_spaces.language import NAME
+from search_spaces.checks import NAME
 
 
 @dataclass(frozen=True, kw_only=True)

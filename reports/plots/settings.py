@@ -130,7 +130,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, setting: str) -> Figure:
     figure, axes = figure_with_axes(title, note, len(tables), grid, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
-        title_panel(figure, position_of(panel), f"{short(facts.title)} ({facts.score})", _counted(table))
+        title_panel(figure, position_of(panel), f"{short(facts.title)} ({facts.score_title})", _counted(table))
         if table.empty:
             explain_empty_axes(panel, "no final has finished")
         else:

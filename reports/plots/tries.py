@@ -92,7 +92,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
     grid = PanelGrid(columns=min(2, len(panels)), height=1.35 if by_family else 1.9, gap_x=0.42, gap_y=0.25)
     title = title_of(manifest, page.model, "What a search budget buys")
     first = manifest.tasks[page.tasks[0]]
-    title += f", {short(first.title)} ({first.score})" if by_family else ""
+    title += f", {short(first.title)} ({first.score_title})" if by_family else ""
     axis_labels = ("configurations tried, n", "expected best validation score, percent points")
     figure, axes = figure_with_axes(title, note_of(sweep), len(panels), grid, _legend(by_family), axis_labels)
     for panel, (task, family) in zip(axes, panels, strict=True):
@@ -101,7 +101,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
         title_panel(
             figure,
             position_of(panel),
-            (family or "other") if by_family else f"{short(facts.title)} ({facts.score})",
+            (family or "other") if by_family else f"{short(facts.title)} ({facts.score_title})",
             _counted(own, manifest.budget.search_seeds),
         )
         _draw(panel, own, tables[task])

@@ -105,7 +105,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     )
     rows = [
         (
-            *(task.title, task.score, count(task.train), count(task.validation), count(task.test)),
+            *(task.title, task.score_title, count(task.train), count(task.validation), count(task.test)),
             *(_step(task), points(task.majority), task.test_source or MISSING),
         )
         for task in manifest.tasks.values()

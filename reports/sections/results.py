@@ -114,7 +114,7 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
     if any(s.smallest_significant_gap for column in columns for s in column):
         seen = [smallest_seen(column) for column in (*columns, list(averages.values()))]
         lines.append([Markup("*Smallest visible difference*"), *seen])
-    header = ["Method", *(f"{task.title} ({task.score})" for task in manifest.tasks.values()), "Average"]
+    header = ["Method", *(f"{task.title} ({task.score_title})" for task in manifest.tasks.values()), "Average"]
     table_caption = (
         f"{escape(manifest.title)}, {escape(manifest.models[model].title)}: mean and sample standard deviation."
     )

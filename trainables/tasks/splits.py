@@ -8,7 +8,7 @@ subsets are drawn after the split, with the same seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trainables.tasks.forms.form import Form
 from trainables.tasks.task_data import SplitIndices
@@ -63,20 +63,49 @@ def _tenth(number: int) -> int:
 
 
 def _cut(indices: np.ndarray, number: int, strata: np.ndarray) -> np.ndarray:
-    """Return `number` of the indices, drawn by strata, or all if `number` is 0 or not smaller than their number."""
+    """Return `number` of the indices, sorted and stratified; all of them if `number` is 0 or at least as large."""
     if not 0 < number < len(indices):
         return indices
-    return _divide(indices, number, strata)[1]
+    return _divide(indices, number, strata, small_strata="drawn")[1]
 
 
-def _divide(indices: np.ndarray, number: int, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `number` of the indices. Return (the others, the drawn), both sorted; stratified if both can have every stratum."""
+def _divide(
+    indices: np.ndarray, number: int, strata: np.ndarray, small_strata: Literal["drawn", "others"] = "others"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `number` of the indices, stratified. Return (the others, the drawn), both sorted.
+
+    A stratum that is too small for both parts goes where `small_strata` says.
+    """
     import numpy as np
     from sklearn.model_selection import train_test_split
 
-    classes, counts = np.unique(strata[indices], return_counts=True)
-    possible = counts.min() >= 2 and min(number, len(indices) - number) >= len(classes)
-    others, taken = train_test_split(
-        indices, test_size=number, random_state=SEED, stratify=strata[indices] if possible else None
-    )
-    return np.sort(others), np.sort(taken)
+    own = strata[indices]
+    classes, counts = np.unique(own, return_counts=True)
+    if counts.min() >= 2 and min(number, len(indices) - number) >= len(classes):
+        others, drawn = train_test_split(indices, test_size=number, random_state=SEED, stratify=own)
+    elif small_strata == "others":
+        others, drawn = _allocate(indices, number, own)
+    else:
+        drawn, others = _allocate(indices, len(indices) - number, own)
+    return np.sort(others), np.sort(drawn)
+
+
+def _allocate(indices: np.ndarray, number: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `number` of the indices so that each stratum gives its share, to a whole example, and keeps one as long as possible.
+
+    For strata that are too small for scikit-learn's stratified split. `own`: the stratum of each index. Shares are rounded by the
+    largest remainders, equal ones in random order. Returns (the others, the drawn).
+    """
+    import numpy as np
+
+    random = np.random.RandomState(SEED)
+    order = random.permutation(len(indices))
+    classes, counts = np.unique(own, return_counts=True)
+    shares = number * (counts - 1) / max(1, (counts - 1).sum())
+    taken = np.minimum(np.floor(shares).astype(int), counts - 1)
+    ranks = np.lexsort((random.permutation(len(classes)), taken - shares))
+    for limits in (np.minimum(taken + 1, counts - 1), counts - 1, counts):
+        for place in ranks:
+            taken[place] += max(0, min(limits[place] - taken[place], number - taken.sum()))
+    drawn = np.concatenate([order[own[order] == c][:n] for c, n in zip(classes, taken, strict=True)])
+    return np.delete(indices, drawn), indices[drawn]

@@ -28,7 +28,8 @@ class Task:
 
     `title`: the task's name in reports. `metrics`: the first one is the score. `outputs`: number of outputs of the head, that is,
     of classes, or 1 for regression; 0 if the data must be read to find it. `test_source`: the origin of the test split, for the
-    report.
+    report. `classes`: names of the classes of the user's own data, by index, once they are read. `positive`: the class that F1,
+    precision and recall are computed for, the last one; "" if none is distinguished.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Task:
     outputs: int = 2
     source: Source
     test_source: str
+    classes: tuple[str, ...] = ()
+    positive: str = ""
 
     def to_record(self) -> dict[str, Any]:
         """Return the task as JSON values, the form as its name."""
@@ -45,7 +48,8 @@ class Task:
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Task:
-        return Task(**{**record, "metrics": tuple(record["metrics"]), "form": FORMS[record["form"]]})
+        tuples = {name: tuple(record[name]) for name in ("metrics", "classes")}
+        return Task(**{**record, **tuples, "form": FORMS[record["form"]]})
 
 
 @dataclass(frozen=True, kw_only=True)

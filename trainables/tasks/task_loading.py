@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_spaces.language import FileTask
@@ -18,6 +18,19 @@ from trainables.tasks.splits import split
 from trainables.tasks.task_data import Loaded, SplitIndices, Task, Texts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """A task with all its examples, before they are split; `test` is None if the test split has to be taken from `train`.
+
+    `notes`: sentences about the labels, for the plan and the report.
+    """
+
+    task: Task
+    train: Texts
+    test: Texts | None
+    notes: tuple[str, ...] = ()
+
+
 def describe(task: str | FileTask) -> Task:
     """Return the task without reading its data. Raises ValueError for an unknown name, or a metric that does not fit the form."""
     if isinstance(task, FileTask):
@@ -27,20 +40,23 @@ def describe(task: str | FileTask) -> Task:
     return TASKS[task]
 
 
-def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> None:
-    """Check a task's files without importing large libraries. `folder`: where relative paths of a file task start.
+def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[str, ...]:
+    """Check a task's files without importing large libraries; return sentences about their labels, for the plan.
 
-    Raises ValueError for wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
+    `folder`: where relative paths of a file task start. Only the user's own files are read as a whole. Raises ValueError for
+    wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
     """
     known = describe(task)
     if isinstance(task, FileTask):
-        outputs = files.check(task, known.form, folder)
-        if outputs is not None:
-            _check_outputs(known, outputs)
+        labels = files.check(task, known, folder)
+        if labels is not None:
+            _check_outputs(known, labels.outputs)
+            return labels.notes
     elif known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
     elif known.source == "nsmc":
         nsmc_reviews.check(known, data_dir)
+    return ()
 
 
 def load(
@@ -50,9 +66,8 @@ def load(
 
     `folder`: where relative paths of a file task start. Raises as `check_files` does, and ValueError for too few examples.
     """
-    known = describe(task)
-    source, test_source, outputs = read(task, data_dir, folder)
-    known = replace(known, outputs=outputs)
+    found = read(task, data_dir, folder)
+    known, source, test_source = found.task, found.train, found.test
     test_labels = None if test_source is None else test_source.labels
     try:
         chosen = split(source.labels, test_labels, known.form, train_examples, test_examples)
@@ -60,6 +75,8 @@ def load(
         raise ValueError(f"task {known.name!r}: {error}") from None
     parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
     parts += ((test_source or source).take(chosen.test),)
+    drawn = ("train", "validation") if test_source else ("train", "validation", "test")
+    labels = {name: part.labels for name, part in zip(drawn, parts, strict=False)}
     return Loaded(
         task=known,
         train=parts[0],
@@ -68,7 +85,7 @@ def load(
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
         majority=_majority(known, parts[0], parts[2]),
-        notes=_notes(known, *parts),
+        notes=(*found.notes, *_shared(*parts), *known.form.notes(labels, known.classes)),
     )
 
 
@@ -100,18 +117,21 @@ def _chosen_metric(task: FileTask, form: Form) -> Metric:
     return next(name for name in form.metrics if name == task.metric)
 
 
-def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[Texts, Texts | None, int]:
-    """Return (train file, test file or None, number of outputs of the head), not yet split. Raises as `check_files` does."""
+def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
+    """Return all examples of a task, not yet split. Raises as `check_files` does."""
     known = describe(task)
     if isinstance(task, FileTask):
-        train, test, outputs = files.read(task, known.form, folder)
-        _check_outputs(known, outputs)
-        return train, test, outputs
+        train, test, labels = files.read(task, known, folder)
+        _check_outputs(known, labels.outputs)
+        known = replace(known, outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
+        return Examples(task=known, train=train, test=test, notes=labels.notes)
     if known.source == "glue":
-        return *glue.read(glue.row(known.name), data_dir), known.outputs
-    if known.source == "nsmc":
-        return *nsmc_reviews.read(known, data_dir), known.outputs
-    return *generated.read(generated.grammar(known.name)), known.outputs
+        parts = glue.read(glue.row(known.name), data_dir)
+    elif known.source == "nsmc":
+        parts = nsmc_reviews.read(known, data_dir)
+    else:
+        parts = generated.read(generated.grammar(known.name))
+    return Examples(task=known, train=parts[0], test=parts[1])
 
 
 def _check_outputs(known: Task, outputs: int) -> None:
@@ -142,15 +162,15 @@ def _majority(task: Task, train: Texts, test: Texts) -> float:
     return compute_metrics(task, outputs, np.asarray(test.labels, np.float32)).score
 
 
-def _notes(task: Task, train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
-    """Return sentences for the report: about examples that splits share with train, and about the labels."""
+def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
+    """Return sentences for the report about examples that other splits share with train."""
     notes = []
     known = set(_pairs(train))
     for part, name in ((validation, "validation"), (test, "test")):
         shared = sum(pair in known for pair in _pairs(part))
         if shared:
             notes.append(f"{shared} of {len(part)} {name} examples also stand in train")
-    return (*notes, *task.form.notes(train.labels))
+    return tuple(notes)
 
 
 def _pairs(part: Texts) -> list[tuple[str, str]]:

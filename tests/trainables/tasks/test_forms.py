@@ -18,8 +18,9 @@ VALUES = {"classification": ("b", "a", "a", "b", "c", "a"), "regression": (0.5, 
 
 
 def read(form):
-    (labels,), outputs = form.read_labels([LabelColumn(path=Path("t.csv"), name="label", values=VALUES[form.name])])
-    return np.asarray(labels, np.float32), outputs
+    column = LabelColumn(path=Path("t.csv"), name="label", values=VALUES[form.name])
+    found = form.read_labels([column], form.metrics[0])
+    return np.asarray(found.values[0], np.float32), found.outputs
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.language import NAME
+from search_spaces.checks import NAME
 from trainables.tasks import TASKS, generated
 from trainables.tasks.task_loading import describe, load
 

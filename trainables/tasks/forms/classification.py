@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainables.tasks.forms.form import Form, LabelColumn, Metric
+from trainables.tasks.forms.class_names import (
+    NUMBER,
+    class_name,
+    counts_text,
+    evident_positive,
+    in_order,
+    read_names,
+    similar_names,
+)
+from trainables.tasks.forms.form import Form, LabelColumn, Labels, Metric
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# Metrics of class 1 in a task with two classes.
+# Metrics of class 1, the positive one, in a task with two classes.
 BINARY_METRICS: tuple[Metric, ...] = ("f1", "precision", "recall")
 # If labels occur less often than this on average, the column is taken to hold numbers or identifiers and is refused.
 MIN_PER_CLASS = 2
@@ -30,10 +39,22 @@ class Classification(Form):
     outputs = 0
     fingerprint_key = False
 
-    def read_labels(self, columns: Sequence[LabelColumn]) -> tuple[list[list[float]], int]:
-        words = [_words(column) for column in columns]
-        classes = _classes(columns, words)
-        return [[float(classes.index(word)) for word in column] for column in words], len(classes)
+    def read_labels(self, columns: Sequence[LabelColumn], metric: Metric, positive: str = "") -> Labels:
+        only_booleans = all(isinstance(label, bool) for column in columns for label in column.values)
+        names = [read_names(column, only_booleans) for column in columns]
+        _check_classes(columns, names)
+        classes = in_order(names[0])
+        positive = _positive_class(classes, class_name(positive), metric)
+        if positive:
+            classes = [name for name in classes if name != positive] + [positive]
+        place = {name: float(index) for index, name in enumerate(classes)}
+        return Labels(
+            values=[[place[name] for name in own] for own in names],
+            outputs=len(classes),
+            classes=tuple(classes),
+            positive=positive,
+            notes=(*_class_notes(columns, names), *_positive_note(metric, positive)),
+        )
 
     def check_metric(self, metric: Metric, outputs: int) -> None:
         if metric in BINARY_METRICS and outputs != 2:
@@ -59,48 +80,77 @@ class Classification(Form):
 
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten().long(), reduction="none").view_as(labels)
 
-    def notes(self, train_labels: Sequence[float]) -> tuple[str, ...]:
-        largest = max(Counter(train_labels).values()) / len(train_labels)
-        if largest <= IMBALANCE:
-            return ()
-        return (f"{100 * largest:.1f} % of the train examples have the same label",)
+    def notes(self, labels: Mapping[str, Sequence[float]], classes: Sequence[str]) -> tuple[str, ...]:
+        told = []
+        known = {label for own in labels.values() for label in own}
+        for part, own in labels.items():
+            missing = [classes[int(label)] if classes else f"{label:g}" for label in sorted(known - set(own))]
+            if missing:
+                told.append(
+                    f"the {part} split has no example of {len(missing)} of {len(known)} classes: {', '.join(missing)}"
+                )
+        largest = max(Counter(labels["train"]).values()) / len(labels["train"])
+        if largest > IMBALANCE:
+            told.append(f"{100 * largest:.1f} % of the train examples have the same label")
+        return tuple(told)
 
 
 CLASSIFICATION = Classification()
 
 
-def _words(column: LabelColumn) -> list[str]:
-    """Return the labels as texts, so that 1, 1.0 and "1" are one class. Raises ValueError for a missing or fractional label."""
-    words = []
-    for number, label in enumerate(column.values, start=1):
-        whole = isinstance(label, float) and label.is_integer()
-        word = str(int(label)) if whole else "" if label is None else str(label).strip()
-        where = column.where_row(number)
-        if word in ("", "-1", "nan"):
-            raise ValueError(f"{where}: the label is missing ({label!r}); remove the row")
-        if isinstance(label, float | dict | list) and not whole:
-            raise ValueError(f"{where}: {label!r} is no class; for numbers set regression=True")
-        words.append(word)
-    return words
+def _check_classes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> None:
+    """Raises ValueError if a file has one class, the train file almost as many classes as rows, or the test file a class more."""
+    for column, own in zip(columns, names, strict=True):
+        if len(set(own)) < 2:
+            raise ValueError(f"{column.where}: every label is {own[0]!r}; a task needs at least two classes")
+    if len(set(names[0])) * MIN_PER_CLASS > len(names[0]):
+        raise ValueError(
+            f"{columns[0].where}: {len(set(names[0]))} different labels in {len(names[0])} rows; for numbers set regression=True"
+        )
+    for name in in_order(set(names[-1]) - set(names[0])):
+        raise ValueError(
+            f"{columns[-1].path}: label {name!r} of column {columns[-1].name!r} does not occur in {columns[0].path}"
+        )
 
 
-def _classes(columns: Sequence[LabelColumn], words: list[list[str]]) -> list[str]:
-    """Return the sorted class names; if all are numbers, they are sorted by value.
+def _positive_class(classes: Sequence[str], positive: str, metric: Metric) -> str:
+    """Return the class that `metric` is computed for, "" if it has none. Raises ValueError if it cannot be told."""
+    if positive and positive not in classes:
+        raise ValueError(f"positive = {positive!r} is none of the classes {', '.join(map(repr, classes))}")
+    if positive and len(classes) != 2:
+        raise ValueError(
+            f"positive = {positive!r}: there are {len(classes)} classes; only one of two can be the positive class"
+        )
+    if positive or metric not in BINARY_METRICS or len(classes) != 2:
+        return positive
+    found = evident_positive(classes)
+    if found is None:
+        choices = " or ".join(f"positive={name!r}" for name in classes)
+        raise ValueError(f"metric {metric!r} is computed for one class, the positive one; say which: {choices}")
+    return found
 
-    Raises ValueError if there are fewer than two, if the files differ, or if there are too many for the number of rows.
-    """
-    known = [Counter(names) for names in words]
-    for column, counts in zip(columns, known, strict=True):
-        if len(counts) < 2:
-            raise ValueError(
-                f"{column.where}: every label is {next(iter(counts))!r}; a task needs at least two classes"
-            )
-        if column is columns[0] and len(counts) * MIN_PER_CLASS > len(column.values):
-            raise ValueError(
-                f"{column.where}: {len(counts)} different labels in {len(column.values)} rows; for numbers set regression=True"
-            )
-    for word in sorted(set(known[0]) ^ set(known[-1])):
-        there, missing = (columns[0], columns[-1]) if word in known[0] else (columns[-1], columns[0])
-        raise ValueError(f"{there.path}: label {word!r} of column {there.name!r} does not occur in {missing.path}")
-    numeric = all(word.lstrip("-").isdecimal() for word in known[0])
-    return sorted(known[0], key=int) if numeric else sorted(known[0])
+
+def _positive_note(metric: Metric, positive: str) -> tuple[str, ...]:
+    return (f"{metric} is computed for the class {positive!r}",) if positive and metric in BINARY_METRICS else ()
+
+
+def _class_notes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> list[str]:
+    """Sentences on the classes of each file, on spellings that may be one class, and on classes that the test file lacks."""
+    told = [
+        f"{len(set(own))} classes in {column.path.name}: {counts_text(own)}"
+        for column, own in zip(columns, names, strict=True)
+    ]
+    for group in similar_names(set(names[0])):
+        told.append(f"{' and '.join(map(repr, group))} are different classes; if they are one, give them one spelling")
+    for column, own in zip(columns, names, strict=True):
+        spelled = {(name, str(label)) for name, label in zip(own, column.values, strict=True)}
+        for name in in_order(set(own)):
+            forms = sorted(text for known, text in spelled if known == name)
+            if len(forms) > 1 and NUMBER.fullmatch(name):
+                told.append(
+                    f"{', '.join(map(repr, forms))} in {column.path.name} are read as one class, the number {name}"
+                )
+    missing = in_order(set(names[0]) - set(names[-1]))
+    if missing:
+        told.append(f"{columns[-1].path.name} has no example of {', '.join(map(repr, missing))}")
+    return told

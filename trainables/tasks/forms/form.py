@@ -8,7 +8,7 @@ Legend: n examples of a split, G packed rows of a forward pass, E examples of ea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -22,19 +22,39 @@ Metric = Literal["accuracy", "precision", "recall", "f1", "matthews", "pearson",
 
 @dataclass(frozen=True, kw_only=True)
 class LabelColumn:
-    """The label column of one of the user's files: the path of the file, the column's name, and one value per example."""
+    """The label column of one of the user's files: the path of the file, the column's name, and one value per example.
+
+    numbers: the row of each value in the file, from 1; rows may have been dropped before.
+    """
 
     path: Path
     name: str
     values: tuple[Any, ...]
+    numbers: tuple[int, ...] = ()
 
     @property
     def where(self) -> str:
         return f"{self.path}: column {self.name!r}"
 
-    def where_row(self, number: int) -> str:
-        """Return the start of an error message about one example; `number` counts examples from 1."""
-        return f"{self.path}: row {number}, column {self.name!r}"
+    def where_row(self, index: int) -> str:
+        """Return the start of an error message about the value at this index."""
+        return f"{self.path}: row {self.numbers[index] if self.numbers else index + 1}, column {self.name!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The labels of the user's files, as numbers.
+
+    values: for each file, one class index or target per example. outputs: number of outputs of the head.
+    classes: names of the classes, by index; () for numbers. positive: the class that F1, precision and recall are computed for,
+    the last one; "" if none is distinguished. notes: sentences about the labels for the plan and the report.
+    """
+
+    values: list[list[float]]
+    outputs: int
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,11 +75,12 @@ class Form(ABC):
     fingerprint_key: ClassVar[bool | str]
 
     @abstractmethod
-    def read_labels(self, columns: Sequence[LabelColumn]) -> tuple[list[list[float]], int]:
-        """Return (labels of each column as class indices or targets, number of outputs of the head).
+    def read_labels(self, columns: Sequence[LabelColumn], metric: Metric, positive: str = "") -> Labels:
+        """Return the labels of each column as numbers.
 
-        `columns` are the label columns of the train file and, if there is one, of the test file. Raises ValueError naming file,
-        row and column of a label that is not valid.
+        `columns` are the label columns of the train file and, if there is one, of the test file; `positive` is the class that
+        the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or if the positive
+        class that `metric` needs cannot be told.
         """
 
     @abstractmethod
@@ -83,5 +104,9 @@ class Form(ABC):
         """Return the training loss [G, E] of each example, for logits [G, E, C] and labels float32 [G, E]."""
 
     @abstractmethod
-    def notes(self, train_labels: Sequence[float]) -> tuple[str, ...]:
-        """Return sentences for the report about the labels of the train split; none if they are not unusual."""
+    def notes(self, labels: Mapping[str, Sequence[float]], classes: Sequence[str]) -> tuple[str, ...]:
+        """Return sentences for the report about unusual labels of splits.
+
+        `labels`: those of "train" and of each split that was drawn from the same file. `classes`: names of the classes, by index;
+        () if they have no names.
+        """

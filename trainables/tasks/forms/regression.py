@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trainables.tasks.forms.form import Form, LabelColumn, Metric
+from trainables.tasks.forms.form import Form, LabelColumn, Labels, Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,10 @@ class Regression(Form):
     outputs = 1
     fingerprint_key = True
 
-    def read_labels(self, columns: Sequence[LabelColumn]) -> tuple[list[list[float]], int]:
-        return [_targets(column) for column in columns], self.outputs
+    def read_labels(self, columns: Sequence[LabelColumn], metric: Metric, positive: str = "") -> Labels:
+        if positive:
+            raise ValueError(f"positive = {positive!r}: a regression has no classes")
+        return Labels(values=[_targets(column) for column in columns], outputs=self.outputs)
 
     def check_metric(self, metric: Metric, outputs: int) -> None:
         """Does nothing: every metric of this form is defined."""
@@ -49,7 +51,7 @@ class Regression(Form):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return (logits.squeeze(-1) - labels).square()
 
-    def notes(self, train_labels: Sequence[float]) -> tuple[str, ...]:
+    def notes(self, labels: Mapping[str, Sequence[float]], classes: Sequence[str]) -> tuple[str, ...]:
         return ()
 
 
@@ -58,13 +60,13 @@ REGRESSION = Regression()
 
 def _targets(column: LabelColumn) -> list[float]:
     targets = []
-    for number, label in enumerate(column.values, start=1):
+    for index, label in enumerate(column.values):
         try:
             target = math.nan if isinstance(label, bool) else float(label)
         except (TypeError, ValueError):
             target = math.nan
         if not math.isfinite(target) or abs(target) > 1e30:
-            raise ValueError(f"{column.where_row(number)}: {label!r} is no finite number")
+            raise ValueError(f"{column.where_row(index)}: {label!r} is no finite number")
         targets.append(target)
     if len(set(targets)) < 2:
         raise ValueError(f"{column.where}: every target is {targets[0]}")
