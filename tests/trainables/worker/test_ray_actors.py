@@ -158,7 +158,7 @@ def test_a_hundred_short_trials_on_one_worker_killed_twice_are_each_done_once(tm
     killed = []
     watcher = threading.Thread(target=kill_workers, args=(process, out, (10, 40), killed))
     watcher.start()
-    code, errors = finish(process)
+    code, errors = finish(process, 600)
     watcher.join()
     assert code == 0, errors
     assert len(killed) == 2
