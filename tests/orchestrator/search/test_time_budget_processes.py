@@ -96,6 +96,6 @@ def test_a_larger_budget_takes_the_searches_up_again_and_ends_with_another_repor
     epochs = [(r["id"], r["progress"]["epoch"]) for r in records if r["event"] == "progress"]
     assert len(epochs) == len(set(epochs))
     summary = (out / "report" / "summary.md").read_text(encoding="utf-8")
-    assert f"--budget {larger}s ended the searches early; searched on after a time budget" in summary
+    assert f"--budget {larger}s ended the searches early; searches resumed after a time budget" in summary
     results = [row for row in table(out, "results", ()) if row["metric"] == "accuracy"]
     assert [row["n"] for row in results] == ["2", "2"]
