@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.plan import Plan
-from search_spaces.language import Choice, Dimension, FileTask, MethodEntry, Range, Space
+from search_spaces.language import Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
 from search_spaces.records import TRAINING_SEMANTICS
 from trainables.backbone import models
 from trainables.backbone.models import Model
@@ -24,8 +24,8 @@ from trainables.methods import METHODS
 from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
-# The fields that a FileTask had in the first release.
-FIRST_FIELDS = ("name", "train", "text", "label", "test", "text_pair", "regression", "metric")
+# Fields that were added to records of a space after the first release.
+ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header"}
 
 
 def sweep_id(space: Space) -> str:
@@ -42,7 +42,7 @@ def space_json(space: Space) -> dict[str, Any]:
     return {
         "name": space.name,
         "models": list(space.models),
-        "tasks": [_file_task(task) if isinstance(task, FileTask) else task for task in space.tasks],
+        "tasks": [_record(task) if isinstance(task, FileTask) else task for task in space.tasks],
         "methods": [
             {"name": e.name, "label": e.label, "values": {k: _value(v) for k, v in space.values_of(e).items()}}
             # Left out if False, so that the names of sweeps from before this field existed stay the same.
@@ -50,22 +50,18 @@ def space_json(space: Space) -> dict[str, Any]:
             for e in space.methods
         ],
         "recipe": asdict(space.recipe),
-        # Left out if 1, so that the names of sweeps from before this field existed stay the same.
-        "budget": {k: v for k, v in asdict(space.budget).items() if (k, v) != ("search_seeds", 1)},
+        "budget": _record(space.budget),
         "seed": space.seed,
     }
 
 
-def _file_task(task: FileTask) -> dict[str, Any]:
-    """Return the fields of a task in the user's own files, without those added later that have their default.
+def _record(record: FileTask | Budget) -> dict[str, Any]:
+    """Return the fields by name, without those in ADDED_FIELDS that have their default.
 
     So the names of sweeps from before these fields existed stay the same.
     """
-    return {
-        f.name: getattr(task, f.name)
-        for f in fields(task)
-        if f.name in FIRST_FIELDS or getattr(task, f.name) != f.default
-    }
+    values = {field.name: (getattr(record, field.name), field.default) for field in fields(record)}
+    return {name: value for name, (value, default) in values.items() if name not in ADDED_FIELDS or value != default}
 
 
 def make_manifest(

@@ -14,10 +14,6 @@ from search_spaces.language import Budget, Cell, Choice, Dimension, Range, Recip
 Record = TypeVar("Record", Budget, Recipe)
 
 
-# Metrics of one class, the positive one.
-BINARY_METRICS = ("f1", "precision", "recall")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """A backbone of the sweep.
@@ -42,7 +38,7 @@ class TaskFacts:
     majority: test score of always predicting the training split's most frequent class (in regression: its mean label), percent
         points; None if unknown.
     notes: remarks on the data, for readers of the report.
-    positive: the class that F1, precision and recall are computed for, if the task is in the user's own files; else "".
+    positive: the class that the score is computed for, if it is of one class of the user's own data; else "".
     """
 
     title: str
@@ -60,7 +56,7 @@ class TaskFacts:
     @property
     def score_title(self) -> str:
         """The name of the score for readers, with the class that it is computed for: "f1 of 'alarm'"."""
-        return f"{self.score} of {self.positive!r}" if self.positive and self.score in BINARY_METRICS else self.score
+        return f"{self.score} of {self.positive!r}" if self.positive else self.score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
 
 
 def _step(scale: AxisScale) -> float:
-    """Factor between the x of trials with the same learning rate and neighbouring batch sizes, to draw them side by side."""
+    """Factor between the x of trials with the same learning rate and consecutive batch sizes, to draw them side by side."""
     return (scale.high / scale.low) ** 0.03
 
 

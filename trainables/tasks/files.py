@@ -19,11 +19,7 @@ def check(task: FileTask, known: Task, folder: Path) -> Labels | None:
 
     If a file is Parquet, which takes large libraries to open, only its first bytes are checked, and None is returned.
     """
-    try:
-        paths = _paths(task, folder)
-    except ValueError as error:
-        raise ValueError(f"task {task.name!r}: {error}") from None
-    packed = [path for path in paths if path.suffix.lower() == ".parquet"]
+    packed = [path for path in _paths(task, folder) if path.suffix.lower() == ".parquet"]
     for path in packed:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
@@ -33,17 +29,14 @@ def check(task: FileTask, known: Task, folder: Path) -> Labels | None:
 
 def read(task: FileTask, known: Task, folder: Path) -> tuple[Texts, Texts | None, Labels]:
     """Return (train, test or None, the labels of both). Raises ValueError naming file, column and row of a fault."""
-    try:
-        tables = [read_table(path, _columns(task), task.encoding, task.header) for path in _paths(task, folder)]
-        notes = [note for table in tables if (note := _quotes_note(table))]
-        if task.missing == "drop":
-            notes += [note for table in tables if (note := _dropped_note(table))]
-            tables = [_complete(table) for table in tables]
-        for table in tables:
-            _check_rows(table)
-        labels = known.form.read_labels([table.labels for table in tables], known.metrics[0], task.positive)
-    except ValueError as error:
-        raise ValueError(f"task {task.name!r}: {error}") from None
+    tables = [read_table(path, _columns(task), task.encoding, task.header) for path in _paths(task, folder)]
+    notes = [note for table in tables if (note := _quotes_note(table))]
+    if task.missing == "drop":
+        whole, tables = tables, [_complete(table) for table in tables]
+        notes += [note for pair in zip(whole, tables, strict=True) if (note := _dropped_note(*pair))]
+    for table in tables:
+        _check_rows(table)
+    labels = known.form.read_labels([table.labels for table in tables], known.metrics[0], task.positive)
     labels = replace(labels, notes=(*notes, *labels.notes))
     train, *test = (_texts(table, column) for table, column in zip(tables, labels.values, strict=True))
     return train, test[0] if test else None, labels
@@ -82,13 +75,11 @@ def _complete(table: FileTable) -> FileTable:
     return table.select(kept)
 
 
-def _dropped_note(table: FileTable) -> str:
-    number = sum(any(map(_is_missing, row)) for row in table.rows)
-    return (
-        f"{number} of {len(table.rows)} rows of {table.path.name} lack a text or label and are dropped"
-        if number
-        else ""
-    )
+def _dropped_note(table: FileTable, complete: FileTable) -> str:
+    number = len(table.rows) - len(complete.rows)
+    if not number:
+        return ""
+    return f"{number} of {len(table.rows)} rows of {table.path.name} lack a text or label and are dropped"
 
 
 def _quotes_note(table: FileTable) -> str:
@@ -117,12 +108,18 @@ def _check_rows(table: FileTable) -> None:
             )
     for place, name in enumerate(table.columns[:-1]):
         for number, row in zip(table.numbers, table.rows, strict=True):
-            text = row[place]
-            where = f"{table.path}: row {number}, column {name!r}"
-            if not isinstance(text, str):
-                raise ValueError(f"{where}: is {text!r}, not a text")
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ValueError(f"{where}: holds half a character (a lone surrogate)")
+            fault = _fault(row[place])
+            if fault:
+                raise ValueError(f"{table.path}: row {number}, column {name!r}: {fault}")
+
+
+def _fault(text: Any) -> str:
+    """Return what makes a cell unusable as a text, "" if nothing does."""
+    if not isinstance(text, str):
+        return f"is {text!r}, not a text"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "holds half a character (a lone surrogate)"
+    return ""
 
 
 def _rows_text(numbers: Sequence[int], most: int = 10) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,11 +50,10 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
     """
     known = describe(task)
     if isinstance(task, FileTask):
-        labels = files.check(task, known, folder)
-        if labels is not None:
-            _check_outputs(known, labels.outputs)
-            return labels.notes
-    elif known.source == "glue":
+        with _naming(task.name):
+            labels = files.check(task, known, folder)
+        return labels.notes if labels else ()
+    if known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
     elif known.source == "nsmc":
         nsmc_reviews.check(known, data_dir)
@@ -69,10 +70,8 @@ def load(
     found = read(task, data_dir, folder)
     known, source, test_source = found.task, found.train, found.test
     test_labels = None if test_source is None else test_source.labels
-    try:
+    with _naming(known.name):
         chosen = split(source.labels, test_labels, known.form, train_examples, test_examples)
-    except ValueError as error:
-        raise ValueError(f"task {known.name!r}: {error}") from None
     parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
     parts += ((test_source or source).take(chosen.test),)
     drawn = ("train", "validation") if test_source else ("train", "validation", "test")
@@ -121,8 +120,8 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     """Return all examples of a task, not yet split. Raises as `check_files` does."""
     known = describe(task)
     if isinstance(task, FileTask):
-        train, test, labels = files.read(task, known, folder)
-        _check_outputs(known, labels.outputs)
+        with _naming(task.name):
+            train, test, labels = files.read(task, known, folder)
         known = replace(known, outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
         return Examples(task=known, train=train, test=test, notes=labels.notes)
     if known.source == "glue":
@@ -134,11 +133,13 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     return Examples(task=known, train=parts[0], test=parts[1])
 
 
-def _check_outputs(known: Task, outputs: int) -> None:
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the task's name before the message of a ValueError."""
     try:
-        known.form.check_metric(known.metrics[0], outputs)
+        yield
     except ValueError as error:
-        raise ValueError(f"task {known.name!r}: {error}") from None
+        raise ValueError(f"task {name!r}: {error}") from None
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import space_json, sweep_id
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
 from tests.fixtures.run_options import make_options
 from trainables.tasks.forms.classification import CLASSIFICATION
@@ -30,6 +30,10 @@ def write(path: Path, labels, suffix: str = ".csv") -> str:
 def read(folder: Path, train: str, **fields):
     task = FileTask(name="mine", train=train, text="text", label="label", **fields)
     return load(task, data_dir=None, folder=folder, train_examples=0, test_examples=0)
+
+
+def num_examples(found) -> int:
+    return sum(map(len, (found.train, found.validation, found.test)))
 
 
 @pytest.mark.parametrize(
@@ -134,9 +138,7 @@ def test_text_pair_and_label_are_different_columns():
 
 def three_holes(folder: Path) -> str:
     rows = [("" if i in (5, 9, 40) else f"text {i}", i % 2) for i in range(60)]
-    (folder / "holes.csv").write_text(
-        "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows) + ",,\n" * 0
-    )
+    (folder / "holes.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     return "holes.csv"
 
 
@@ -145,13 +147,13 @@ def test_all_rows_without_a_text_are_named_at_once_and_can_be_dropped(tmp_path):
     with pytest.raises(ValueError, match=r"3 rows \(6, 10, 41\), column 'text': is empty; .*missing='drop'"):
         read(tmp_path, name)
     found = read(tmp_path, name, missing="drop")
-    assert sum(map(len, (found.train, found.validation, found.test))) == 57
+    assert num_examples(found) == 57
     assert "3 of 60 rows of holes.csv lack a text or label and are dropped" in found.notes
 
 
 def test_empty_lines_of_a_spreadsheet_are_no_rows(tmp_path):
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)) + ",\n,\n")
-    assert sum(map(len, (lambda f: (f.train, f.validation, f.test))(read(tmp_path, "t.csv")))) == 40
+    assert num_examples(read(tmp_path, "t.csv")) == 40
 
 
 def test_a_file_in_another_encoding_is_read_when_it_is_named(tmp_path):
@@ -169,7 +171,7 @@ def test_a_file_without_a_header_is_read_when_its_columns_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"column 'text' is not in the header.*FileTask\(header="):
         read(tmp_path, "sms.tsv")
     found = read(tmp_path, "sms.tsv", header=("label", "text"))
-    assert sum(map(len, (found.train, found.validation, found.test))) == 40
+    assert num_examples(found) == 40
 
 
 def test_a_text_of_any_length_is_read(tmp_path):
@@ -255,6 +257,8 @@ def test_new_fields_with_their_defaults_leave_a_sweep_its_name(tmp_path):
     write(tmp_path / "train", ["0", "1"] * 30)
     assert sweep_id(space_of(tmp_path)) == sweep_id(space_of(tmp_path, positive="", missing="error"))
     assert sweep_id(space_of(tmp_path)) != sweep_id(space_of(tmp_path, positive="1"))
+    first_release = ["name", "train", "text", "label", "test", "text_pair", "regression", "metric"]
+    assert list(space_json(space_of(tmp_path))["tasks"][0]) == first_release
 
 
 def test_a_check_before_the_start_tells_the_same_as_the_report(tmp_path):

@@ -98,10 +98,10 @@ def counts_text(names: Sequence[str], most: int = 20) -> str:
     counts = Counter(names)
     order = in_order(counts)
     more = f" and {len(order) - most} more classes" if len(order) > most else ""
-    return ", ".join(f"{_printable(name)} {counts[name]}" for name in order[:most]) + more
+    return ", ".join(f"{printable(name)} {counts[name]}" for name in order[:most]) + more
 
 
-def _printable(name: str, most: int = 40) -> str:
+def printable(name: str, most: int = 40) -> str:
     """Return the name on one line, at most 40 characters; control characters, which a terminal would obey, as escapes."""
     shown = name if name.isprintable() else repr(name)[1:-1]
     return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from trainables.tasks.forms.class_names import (
     counts_text,
     evident_positive,
     in_order,
+    printable,
     read_names,
     similar_names,
 )
@@ -48,17 +49,15 @@ class Classification(Form):
         if positive:
             classes = [name for name in classes if name != positive] + [positive]
         place = {name: float(index) for index, name in enumerate(classes)}
+        score_class = positive if metric in BINARY_METRICS else ""
+        notes = _class_notes(columns, names)
         return Labels(
             values=[[place[name] for name in own] for own in names],
             outputs=len(classes),
             classes=tuple(classes),
-            positive=positive,
-            notes=(*_class_notes(columns, names), *_positive_note(metric, positive)),
+            positive=score_class,
+            notes=(*notes, f"{metric} is computed for the class {score_class!r}") if score_class else tuple(notes),
         )
-
-    def check_metric(self, metric: Metric, outputs: int) -> None:
-        if metric in BINARY_METRICS and outputs != 2:
-            raise ValueError(f"metric {metric!r} needs two classes and there are {outputs}; use 'macro_f1'")
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """The strata are the classes: return the labels [n] as integers."""
@@ -84,7 +83,9 @@ class Classification(Form):
         told = []
         known = {label for own in labels.values() for label in own}
         for part, own in labels.items():
-            missing = [classes[int(label)] if classes else f"{label:g}" for label in sorted(known - set(own))]
+            missing = [
+                printable(classes[int(label)]) if classes else f"{label:g}" for label in sorted(known - set(own))
+            ]
             if missing:
                 told.append(
                     f"the {part} split has no example of {len(missing)} of {len(known)} classes: {', '.join(missing)}"
@@ -114,24 +115,25 @@ def _check_classes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -
 
 
 def _positive_class(classes: Sequence[str], positive: str, metric: Metric) -> str:
-    """Return the class that `metric` is computed for, "" if it has none. Raises ValueError if it cannot be told."""
+    """Return the class that the user or the names call positive, "" if none is needed.
+
+    Raises ValueError if `metric` needs a positive class and cannot have one, or if it cannot be told.
+    """
     if positive and positive not in classes:
         raise ValueError(f"positive = {positive!r} is none of the classes {', '.join(map(repr, classes))}")
     if positive and len(classes) != 2:
         raise ValueError(
             f"positive = {positive!r}: there are {len(classes)} classes; only one of two can be the positive class"
         )
-    if positive or metric not in BINARY_METRICS or len(classes) != 2:
+    if positive or metric not in BINARY_METRICS:
         return positive
+    if len(classes) != 2:
+        raise ValueError(f"metric {metric!r} needs two classes and there are {len(classes)}; use 'macro_f1'")
     found = evident_positive(classes)
     if found is None:
         choices = " or ".join(f"positive={name!r}" for name in classes)
         raise ValueError(f"metric {metric!r} is computed for one class, the positive one; say which: {choices}")
     return found
-
-
-def _positive_note(metric: Metric, positive: str) -> tuple[str, ...]:
-    return (f"{metric} is computed for the class {positive!r}",) if positive and metric in BINARY_METRICS else ()
 
 
 def _class_notes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> list[str]:
@@ -143,13 +145,13 @@ def _class_notes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> 
     for group in similar_names(set(names[0])):
         told.append(f"{' and '.join(map(repr, group))} are different classes; if they are one, give them one spelling")
     for column, own in zip(columns, names, strict=True):
-        spelled = {(name, str(label)) for name, label in zip(own, column.values, strict=True)}
-        for name in in_order(set(own)):
-            forms = sorted(text for known, text in spelled if known == name)
-            if len(forms) > 1 and NUMBER.fullmatch(name):
-                told.append(
-                    f"{', '.join(map(repr, forms))} in {column.path.name} are read as one class, the number {name}"
-                )
+        spellings: dict[str, set[str]] = defaultdict(set)
+        for name, label in zip(own, column.values, strict=True):
+            spellings[name].add(str(label))
+        for name in in_order(name for name in spellings if NUMBER.fullmatch(name) and len(spellings[name]) > 1):
+            told.append(
+                f"{', '.join(map(repr, sorted(spellings[name])))} in {column.path.name} are read as one class, the number {name}"
+            )
     missing = in_order(set(names[0]) - set(names[-1]))
     if missing:
         told.append(f"{columns[-1].path.name} has no example of {', '.join(map(repr, missing))}")

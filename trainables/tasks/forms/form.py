@@ -46,8 +46,8 @@ class Labels:
     """The labels of the user's files, as numbers.
 
     values: for each file, one class index or target per example. outputs: number of outputs of the head.
-    classes: names of the classes, by index; () for numbers. positive: the class that F1, precision and recall are computed for,
-    the last one; "" if none is distinguished. notes: sentences about the labels for the plan and the report.
+    classes: names of the classes, by index; () for numbers. positive: the class that the score is computed for,
+    the last one; "" if the score is not of one class. notes: sentences about the labels for the plan and the report.
     """
 
     values: list[list[float]]
@@ -79,13 +79,9 @@ class Form(ABC):
         """Return the labels of each column as numbers.
 
         `columns` are the label columns of the train file and, if there is one, of the test file; `positive` is the class that
-        the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or if the positive
-        class that `metric` needs cannot be told.
+        the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or if `metric` is not
+        defined for these classes.
         """
-
-    @abstractmethod
-    def check_metric(self, metric: Metric, outputs: int) -> None:
-        """Raise ValueError if this metric is not defined for a head with this number of outputs."""
 
     @abstractmethod
     def strata(self, labels: np.ndarray) -> np.ndarray:

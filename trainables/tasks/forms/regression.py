@@ -30,9 +30,6 @@ class Regression(Form):
             raise ValueError(f"positive = {positive!r}: a regression has no classes")
         return Labels(values=[_targets(column) for column in columns], outputs=self.outputs)
 
-    def check_metric(self, metric: Metric, outputs: int) -> None:
-        """Does nothing: every metric of this form is defined."""
-
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return the quantile bin of each target, as integers [n] from 0 to BINS - 1."""
         import numpy as np
