@@ -21,7 +21,7 @@ from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, read_history
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
-from search_spaces.records import TRAINING_SEMANTICS, Outcome, TestResult, Trial
+from search_spaces.records import Outcome, TestResult, Trial, training_semantics
 from trainables.backbone.models import MissingModel
 
 
@@ -122,8 +122,8 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
 
 
 def check_semantics(trial: Trial) -> None:
-    """Raise ValueError if the trial was trained with another version of the training code (`TRAINING_SEMANTICS`)."""
-    current = TRAINING_SEMANTICS[trial.recipe.precision]
+    """Raise ValueError if the trial was trained with another version of the training code (`training_semantics`)."""
+    current = training_semantics(trial.method, trial.recipe.precision)
     if trial.semantics != current:
         raise ValueError(
             f"trial {trial.id} was trained with version {trial.semantics} of the training code, and this is version "

@@ -17,6 +17,14 @@ from search_spaces.language import Cell, Precision, Recipe, Scalar
 # Version of the training code by precision. Increase it when a change of the code alters the results of trials in that
 # precision: results of trials with an older version are then not reused.
 TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
+# Added to it for single methods, whose trials alone had to change; `docs/decisions.md` says why. Increase an entry, never lower it.
+METHOD_SEMANTICS: Mapping[str, int] = {
+    "adalora": 1,
+    "child_tuning_d": 1,
+    "diff_pruning": 1,
+    "lt_sft": 1,
+    "rslora": 1,
+}
 
 Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
@@ -26,14 +34,19 @@ END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
 BUDGET = "budget"
 
 
+def training_semantics(method: str, precision: Precision) -> int:
+    """Return the version of the code that trains this method in this precision."""
+    return TRAINING_SEMANTICS[precision] + METHOD_SEMANTICS.get(method, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One configuration with one seed in one cell.
 
     `method` is the method's name, `cell.method` the label of its row. `settings` are the arguments of the method, fixed and
     searched ones, without lr and batch size. `split` is a fingerprint (hash) of the task's texts, labels and split, `weights` one
-    of the backbone's files. `semantics` is the version of the training code, by default the current entry of
-    TRAINING_SEMANTICS. `ablated`: True for a final that is also scored with its method removed from spans of layers.
+    of the backbone's files. `semantics` is the version of the training code, by default the current one
+    (`training_semantics`). `ablated`: True for a final that is also scored with its method removed from spans of layers.
     """
 
     cell: Cell
@@ -51,7 +64,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         if not self.semantics:
-            object.__setattr__(self, "semantics", TRAINING_SEMANTICS[self.recipe.precision])
+            object.__setattr__(self, "semantics", training_semantics(self.method, self.recipe.precision))
 
     @property
     def id(self) -> str:
@@ -78,9 +91,10 @@ class Progress:
     """What a trial reports at the end of an epoch. Epochs count from 1.
 
     `score` is the score on the validation split in percent points; `best_score` and `best_epoch` are the best so far (the
-    earlier epoch on ties; for a method with two training phases, only epochs of the second phase once it has begun). `loss` is
-    the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far. `diverged`: a loss
-    of this epoch was not finite; `loss` is then None.
+    earlier epoch on ties). Epochs before the method has its final form do not count: the first of two training phases, and
+    AdaLoRA's epochs above its target rank. Before the first epoch that counts, `best_epoch` is 0 and `best_score` 0.0, which is no
+    score. `loss` is the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far.
+    `diverged`: a loss of this epoch was not finite; `loss` is then None.
     """
 
     epoch: int
@@ -91,6 +105,11 @@ class Progress:
     seconds: float
     memory_mib: float = 0.0
     diverged: bool = False
+
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best epoch so far, so that `best_score` is a score."""
+        return self.best_epoch > 0
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # the fields are plain values; `asdict`, which copies deeply, would be slow
@@ -176,8 +195,8 @@ class Outcome:
     `reason`: "asha" or "budget" (STOPPED), "epochs" or "patience" (DONE), "diverged" (FAILED, or DONE if it is a final), or a
     message (FAILED, INVALID).
 
-    `epochs`: number of trained epochs. A DONE or STOPPED trial has its best epoch and validation score; a final that is DONE has
-    `metrics` (test split, percent points), and `predictions` names the file with its predictions. `diverged`: the training loss
+    `epochs`: number of trained epochs. A DONE or STOPPED trial has its best epoch and validation score, unless it was stopped
+    before the first epoch that counts: `best_epoch` is then 0 (see `Progress`). A final that is DONE has `metrics` (test split, percent points), and `predictions` names the file with its predictions. `diverged`: the training loss
     was not finite. `ablation`: None except for a final of an ablated row whose method can be removed.
     """
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.planning.plan import Plan
 from search_spaces.language import Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
-from search_spaces.records import TRAINING_SEMANTICS
+from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from trainables.backbone import models
 from trainables.backbone.models import Model
 from trainables.methods import METHODS
@@ -33,7 +33,11 @@ def sweep_id(space: Space) -> str:
 
     The order of methods and values counts too, because it decides which configuration is tried first.
     """
-    text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS[space.recipe.precision]})
+    versions: dict[str, Any] = {"semantics": TRAINING_SEMANTICS[space.recipe.precision]}
+    own = {e.name: METHOD_SEMANTICS[e.name] for e in space.methods if e.name in METHOD_SEMANTICS}
+    if own:  # left out otherwise, so that sweeps without these methods keep their names
+        versions["method_semantics"] = dict(sorted(own.items()))
+    text = json.dumps({**space_json(space), **versions})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

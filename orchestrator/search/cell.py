@@ -44,12 +44,21 @@ class TrialEntry:
 
     @property
     def can_win(self) -> bool:
-        """Whether the trial may decide the winner: it was trained to its last epoch, or only the time budget stopped it."""
-        return bool(self.outcome and (self.outcome.state == "DONE" or self.outcome.reason == BUDGET))
+        """Whether the trial may decide the winner: it has a score and was trained to its last epoch, or only the time budget
+        stopped it.
+        """
+        ended = self.outcome
+        return bool(ended and (ended.state == "DONE" or (ended.reason == BUDGET and ended.best_epoch > 0)))
 
     def best_at(self, epoch: int) -> float | None:
-        """Return the best validation score up to this epoch, in percent points; None if the trial did not reach the epoch."""
-        return self.curve[epoch - 1].best_score if epoch <= len(self.curve) else None
+        """Return the best validation score up to this epoch, in percent points.
+
+        None if the trial did not reach the epoch, or if no epoch counts so far (see `Progress`).
+        """
+        if epoch > len(self.curve):
+            return None
+        progress = self.curve[epoch - 1]
+        return progress.best_score if progress.has_best or progress.diverged else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +187,11 @@ class CellSearch:
                 self.finals += self._former_finals(self.winner)
 
     @property
+    def lacks_candidate(self) -> bool:
+        """Whether no trial of the cell can win so far."""
+        return not self._candidates
+
+    @property
     def _candidates(self) -> list[TrialEntry]:
         return [entry for entry in self.search if entry.can_win]
 
@@ -255,8 +269,8 @@ class CellSearch:
         self._recount()
 
     def stops(self, entry: TrialEntry, progress: Progress) -> bool:
-        """Return whether ASHA stops this trial at this epoch. Finals are never stopped."""
-        if entry.trial.phase == "final" or progress.epoch not in self._rungs:
+        """Return whether ASHA stops this trial at this epoch. Finals, and trials without a score so far, are never stopped."""
+        if entry.trial.phase == "final" or progress.epoch not in self._rungs or not (progress.has_best or progress.diverged):
             return False
         judges = max(0, entry.number - self.budget.in_flight + 1)
         return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))

@@ -95,12 +95,13 @@ class Study:
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
 
-        Except for a failure, the best score after each epoch is reported as an intermediate value.
+        Except for a failure, the best score after each epoch is reported as an intermediate value, from the first one that counts.
         """
         trial, state = self._trials[number], STATES[outcome.state]
         if state is not TrialState.FAIL:
             for point in curve:
-                trial.report(point.best_score, point.epoch)
+                if point.has_best:
+                    trial.report(point.best_score, point.epoch)
         self._study.tell(trial, outcome.best_score if state is TrialState.COMPLETE else None, state=state)
 
     def _take(self, trial: optuna.trial.Trial) -> dict[str, Scalar]:

@@ -145,7 +145,10 @@ class Sweep:
                 self._append(SweepInterrupted(reason=reason))
 
     def end_searches_early(self, budget: SearchesEndedEarly) -> None:
-        """End the searches of all cells. Running search trials stop after their next report; then the winners are chosen."""
+        """End the searches of all cells. Running search trials stop after their next report; then the winners are chosen.
+
+        A cell of whose trials none has a score yet waits for the first one.
+        """
         with self.transaction():
             self._append(budget)
             self._end_searches_early(budget)
@@ -234,8 +237,15 @@ class Sweep:
         return ended is not None
 
     def _end_of_stopped_search(self, search: CellSearch, entry: TrialEntry) -> Outcome | None:
-        """Return the outcome of a search trial if the time budget has ended the search, else None. Finals are not affected."""
-        return stopped(entry.curve, BUDGET) if search.ended_early and entry.trial.phase == "search" else None
+        """Return the outcome of a search trial if the time budget has ended the search, else None. Finals are not affected.
+
+        While no trial of the cell can win, one without a score so far (see `Progress`) goes on to its first epoch that counts.
+        """
+        if not search.ended_early or entry.trial.phase != "search":
+            return None
+        if not entry.curve[-1].has_best and search.lacks_candidate:
+            return None
+        return stopped(entry.curve, BUDGET)
 
     def _end_by_cache(self, search: CellSearch, entry: TrialEntry) -> bool:
         """End a trial with its recorded result from another sweep, if there is one. Return whether it ended.

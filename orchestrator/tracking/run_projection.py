@@ -282,7 +282,7 @@ _APPLY: Mapping[type, Callable[[RunProjection, Any], None]] = {
 
 def _final_values(outcome: Outcome) -> dict[str, float]:
     values: dict[str, float] = {keys.EPOCHS: outcome.epochs}
-    if outcome.state in ("DONE", "STOPPED"):
+    if outcome.state in ("DONE", "STOPPED") and outcome.best_epoch:  # without a best epoch, the score is none
         values |= {keys.BEST_SCORE: outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
     if outcome.counts:
         values |= {keys.COUNTS + name: number for name, number in vars(outcome.counts).items()}

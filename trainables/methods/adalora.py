@@ -11,8 +11,9 @@ allows. For all others, and for those whose score equals the best score among th
 budget decreases as a cubic function from all triplets to `target` per linear map, from the fraction `tinit` of the steps to the
 fraction 1 - `tfinal`; after that, scores and masks are fixed.
 This is as in peft, except that `tinit` and `tfinal` are fractions of the planned steps (the authors' GLUE scripts use 600 to
-800 and 1800 to 3500 steps). Early stopping does not rescale them: a trial that ends before 1 - `tfinal` keeps more than
-`target`.
+800 and 1800 to 3500 steps). Early stopping does not rescale them: only epochs that end at 1 - `tfinal` of the steps or later
+count as the best epoch, for patience and at ASHA's rungs. Before, the model has more than `target` triplets per map, and its score
+would not be that of the row.
 Traps: at first only e, one number per triplet, changes the output, and A and B get a gradient from the orthogonality term
 alone. Learning rates are therefore well above LoRA's (the authors use 8e-4 to 2.2e-3 with a scale of 10 and more). Masked
 triplets still occupy memory. The reported loss excludes the orthogonality term. `stored`, the number of
@@ -85,6 +86,9 @@ class AdaLoRA(LoRA):
         identity = factors[0].new_ones(self.r).diag()
         distances = [(rows @ rows.mT - identity).norm(dim=(1, 2)) for rows in factors]
         return sum(distances[1:], distances[0]) * (self.gamma / len(distances))
+
+    def target_step(self, total: int) -> int:
+        return total - round(self.tfinal * total)
 
     def after_step(self, everything: Mapping[str, StepValues], step: Tensor, total: Tensor) -> None:
         first, last = (self.tinit * total.double()).round(), total - (self.tfinal * total.double()).round()

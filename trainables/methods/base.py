@@ -54,6 +54,8 @@ class Method(ABC):
     # Number of phases into which the planned epochs are divided. With one phase, a mask is computed before the first step. With
     # two, it is computed at the start of the second phase, which has its own schedule, Adam moments, best epoch and patience.
     phases: ClassVar[Literal[1, 2]] = 1
+    # Whether a step clips the gradient of all parameters before that of pruned entries is set to zero, instead of after it.
+    clips_before_mask: ClassVar[bool] = False
     # Whether the training loss includes `penalty`.
     penalised: ClassVar[bool] = False
     # Names of the parameters that have to be set to zero in a layer to remove the method from that layer; empty if setting
@@ -80,6 +82,14 @@ class Method(ABC):
                 f"{self.virtual_tokens} virtual tokens and max_length = {recipe.max_length}: "
                 f"together at most {shape.positions}, the positions of the model"
             )
+
+    def target_step(self, total: int) -> int:
+        """Returns the number of the step, from 1, after which the method has its final size; 0 if it has from the start.
+
+        `total`: planned steps of the (last) phase, from which on steps are counted. Scores of epochs that end before do not count:
+        they are those of a larger model. The last step is always late enough.
+        """
+        return 0
 
     @property
     def mask(self) -> Mask | None:

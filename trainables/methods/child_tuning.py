@@ -3,7 +3,8 @@
     F (task-free):      g <- g * B / keep in each step, B ~ Bernoulli(keep) drawn anew for every entry
     D (task-driven):    g <- g * M, M fixed: 1 for the fraction `keep` of parameters with the largest Fisher information, else 0
 
-Both masks are applied before Adam's moments are updated; that of F after clipping, as in the released code. As released, D's
+Both masks are applied after clipping and before Adam's moments are updated, as in the released code, where the optimiser masks: the
+norm by which D clips is that of all gradients, masked ones included. As released, D's
 Fisher information is the sum, over all batches of the training split, of the squared batch gradient, with each tensor's
 gradient clipped first and with dropout. Only the encoder layers' parameters are ranked; embeddings, pooler and head are always
 trained.
@@ -49,6 +50,7 @@ class ChildTuningD(Full):
     paper: ClassVar[str] = "Xu et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
     search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.1, 0.2, 0.3)}
+    clips_before_mask: ClassVar[bool] = True
 
     keep: float = 0.3
 

@@ -292,7 +292,7 @@ class Engine:
             parameters.losses[index] = 0
             state.epoch += 1
             progress = state.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
-            if progress.best_epoch == state.epoch and state.epoch > state.phase_boundary_epoch:
+            if progress.best_epoch == state.epoch:
                 state.best = parameters.values[index].detach().clone()
             if state.epoch == state.phase_boundary_epoch and not state.done:
                 start_second_phase(state, parameters, self.backbone)

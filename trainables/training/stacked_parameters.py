@@ -138,15 +138,18 @@ class StackedParameters:
     def step(self, hyper: StepHyperparameters) -> None:
         """Take one AdamW step of every trial with the gradients in `leaf.grad`, then clear them.
 
-        Order: gradients of pruned entries are zeroed; each trial's gradient is clipped by its norm; if the method has a
-        `gradient_share` below 1, a random part of it is zeroed; AdamW updates the values; parameters given to
+        Order: gradients of pruned entries are zeroed; each trial's gradient is clipped by its norm (before that, if the method
+        says `clips_before_mask`); if the method has a `gradient_share` below 1, a random part of it is zeroed; AdamW updates the values; parameters given to
         `update_buffer` are set; the method's `after_step` is called if it keeps tensors between steps.
         """
         grads = self.leaf.grad
         assert grads is not None
-        if self.pruning_mask is not None:
+        clips_first = self.layout.method.clips_before_mask
+        if self.pruning_mask is not None and not clips_first:
             grads.mul_(self.pruning_mask)
         grads.mul_((hyper.max_grad_norm / (grads.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0))
+        if self.pruning_mask is not None and clips_first:
+            grads.mul_(self.pruning_mask)
         if self.private_weights:
             self.private_weights.mask_gradients(grads, hyper.noise_seed)
         for group in self.layout.param_groups:

@@ -27,8 +27,8 @@ class TrialState:
     trial: Trial
     method: Method
     data: TaskData
-    # Parameter values [P] after the best epoch of the last phase. Before the first epoch of that phase: the values at its start;
-    # during the first of two phases, the trial's initial values.
+    # Parameter values [P] after the best epoch. Before there is one: the values at the start of the last phase; during the first of
+    # two phases, the trial's initial values.
     best: Tensor
     # Completed epochs.
     epoch: int = 0
@@ -51,6 +51,13 @@ class TrialState:
         return max(1, self.trial.recipe.epochs // 2) if self.method.phases == 2 else 0
 
     @property
+    def first_counted_epoch(self) -> int:
+        """Number of the first epoch that may be the best one: it belongs to the last phase, and `Method.target_step` has passed."""
+        start = self.phase_boundary_epoch
+        total = (self.trial.recipe.epochs - start) * self.steps_per_epoch
+        return start + max(1, math.ceil(self.method.target_step(total) / self.steps_per_epoch))
+
+    @property
     def phase(self) -> range:
         """The numbers, from 0, of the steps in the next step's phase."""
         boundary, end = (self.steps_per_epoch * e for e in (self.phase_boundary_epoch, self.trial.recipe.epochs))
@@ -65,17 +72,13 @@ class TrialState:
     def done(self) -> bool:
         """Whether training has ended: all epochs ran, the last `patience` epochs had no better score, or the loss is not finite.
 
-        Patience does not end a trial in the first of two phases.
+        Patience does not end a trial before the first epoch that counts.
         """
         if not self.progress:
             return False
         last = self.progress[-1]
-        waited = last.epoch - last.best_epoch >= self.trial.recipe.patience
-        return (
-            self.epoch >= self.trial.recipe.epochs
-            or last.diverged
-            or (waited and self.epoch > self.phase_boundary_epoch)
-        )
+        waited = last.has_best and last.epoch - last.best_epoch >= self.trial.recipe.patience
+        return self.epoch >= self.trial.recipe.epochs or last.diverged or waited
 
     @property
     def end_reason(self) -> str:
@@ -118,15 +121,15 @@ class TrialState:
         """Append the progress of the epoch that just ended, and return it. The next epoch's time starts here.
 
         `score`: on the validation split, in percent points. `loss`: mean training loss, None if it is not finite.
-        `memory_mib`: peak memory. The best epoch is the earliest with the highest score in the current phase.
+        `memory_mib`: peak memory. The best epoch is the earliest with the highest score among those that count; there is none (0)
+        before `first_counted_epoch`.
         """
         diverged = loss is None
         best_epoch, best_score = 0, 0.0
-        # A trial that diverges in the first of two phases has no best epoch: only parameters of the second phase are a result.
-        first = self.epoch in (1, self.phase_boundary_epoch + 1)
-        if not first and not (diverged and self.epoch <= self.phase_boundary_epoch):
+        if self.progress:
             best_epoch, best_score = self.progress[-1].best_epoch, self.progress[-1].best_score
-        if not diverged and (best_epoch == 0 or score > best_score):
+        counts = not diverged and self.epoch >= self.first_counted_epoch
+        if counts and (best_epoch == 0 or score > best_score):
             best_epoch, best_score = self.epoch, score
         now = time.monotonic()
         report = Progress(

@@ -11,11 +11,14 @@ import pytest
 
 from orchestrator.planning import sweep_manifest
 from orchestrator.planning.sweep_manifest import sweep_id
+from search_spaces import records
 from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, FileTask, Recipe, ablated, choice, log_uniform, method
 from search_spaces.loading import load
 from tests.fixtures.spaces import make_space
+from tests.fixtures.trials import make_trial
+from trainables.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,3 +121,21 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
         check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
         check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)
+
+
+def test_the_trials_of_the_methods_that_changed_and_of_no_other_have_new_ids(monkeypatch):
+    names = [*METHODS]
+    now = {name: make_trial(name) for name in names}
+    monkeypatch.setattr(records, "METHOD_SEMANTICS", {})
+    moved = {name for name in names if make_trial(name).id != now[name].id}
+    assert moved == {"adalora", "child_tuning_d", "diff_pruning", "lt_sft", "rslora"}
+    assert {now[name].semantics for name in names if name not in moved} == {3}
+    assert now["adapter"].id == "6967cb79a29dbbc1", "as before there were versions of single methods"
+
+
+def test_a_sweep_gets_another_name_only_if_it_has_a_method_that_changed(monkeypatch):
+    spaces = {name: make_space(methods=(method(name),)) for name in ("adapter", "adalora")}
+    before = {name: sweep_id(space) for name, space in spaces.items()}
+    monkeypatch.setattr(sweep_manifest, "METHOD_SEMANTICS", {})
+    assert sweep_id(spaces["adapter"]) == before["adapter"]
+    assert sweep_id(spaces["adalora"]) != before["adalora"]

@@ -108,6 +108,36 @@ def test_adalora_trains_down_to_its_target_and_stays_there(tiny_bert):
     assert sorted(active, reverse=True) == active
 
 
+@pytest.mark.parametrize("targets", ["qv", "all"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_scored_state_is_at_the_target_rank_and_patience_waits_for_it(targets, seed, tiny_bert):
+    recipe = Recipe(epochs=8, patience=1)
+    trial = make_trial("adalora", r=4, target=1, targets=targets, lr=3e-2, seed=seed, recipe=recipe)
+    engine = Engine(Backbone.load(tiny_bert, CPU))
+    state = engine.add_trial(trial, make_data())
+    while not state.done:
+        engine.step()
+    assert state.first_counted_epoch == 4  # the rank is at its target after half of the steps
+    assert [p.best_epoch for p in state.progress[:3]] == [0, 0, 0]
+    assert state.progress[-1].best_epoch >= 4
+    assert state.progress[-1].best_score == max(p.score for p in state.progress[3:])
+    singular = [e for e in engine.find(trial.id)[0].parameters.layout.entries if e.name.endswith(".singular")]
+    assert sum(int((state.best[e.start : e.stop] != 0).sum()) for e in singular) <= len(singular)
+
+
+@pytest.mark.parametrize(("tfinal", "first"), [(0.0, 5), (0.1, 5), (0.2, 4), (0.5, 3), (0.9, 1)])
+def test_the_first_counted_epoch_is_the_first_that_ends_at_the_target(tfinal, first, tiny_bert):
+    """5 epochs of 5 steps; the last epoch always counts."""
+    trial = make_trial("adalora", tinit=0.0, tfinal=tfinal, recipe=Recipe(epochs=5, patience=9), r=4, target=2)
+    state = Engine(Backbone.load(tiny_bert, CPU)).add_trial(trial, make_data())
+    assert (state.steps_per_epoch, state.first_counted_epoch) == (5, first)
+    method, total = state.method, torch.tensor([25.0])
+    start = (method.tinit * total.double()).round()
+    last = torch.tensor([float(method.target_step(25))])
+    assert int(method.budget(last, start, last, 4)) == 4 * 2
+    assert torch.equal(last.double(), total.double() - (tfinal * total.double()).round())
+
+
 def test_scores_stay_with_their_trial_when_others_come_and_go(tiny_bert):
     engine, data = Engine(Backbone.load(tiny_bert, CPU)), make_data()
     trials = [make_trial("adalora", r=6, target=2, seed=seed) for seed in (1, 2, 3)]

@@ -30,6 +30,14 @@ EXPECTED = [
 ]
 
 
+def test_rslora_keeps_alpha_over_ranks_and_lora_its_ratio():
+    """The paper's scale alpha / sqrt(r) falls with the rank; with alpha = 2 r it would rise."""
+    scales = [build("rslora", {"r": r}).scale for r in (4, 8, 16, 64)]
+    assert scales == pytest.approx([8.0, 16 / 8**0.5, 4.0, 2.0])
+    assert build("rslora", {"r": 16, "alpha": 32}).scale == 8.0
+    assert {build("lora", {"r": r}).scale for r in (4, 8, 16, 64)} == {2.0}
+
+
 @pytest.mark.parametrize(("method", "settings", "weights", "module"), EXPECTED)
 def test_counts_on_base_encoders_are_the_published_ones(method, settings, weights, module):
     for name in ("bert-base-uncased", "roberta-base"):
@@ -124,7 +132,7 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 CASES = {
     "lora": ("lora", {"r": 4}, lambda m: peft.LoraConfig(**LORA, target_modules=m)),
     "lora alpha": ("lora", {"r": 4, "alpha": 3.0}, lambda m: peft.LoraConfig(r=4, lora_alpha=3, target_modules=m)),
-    "rslora": ("rslora", {"r": 4}, lambda m: peft.LoraConfig(**LORA, use_rslora=True, target_modules=m)),
+    "rslora": ("rslora", {"r": 4}, lambda m: peft.LoraConfig(r=4, lora_alpha=16, use_rslora=True, target_modules=m)),
     "dora": ("dora", {"r": 4}, lambda m: peft.LoraConfig(**LORA, use_dora=True, target_modules=m)),
     "pissa": (
         "pissa",

@@ -166,6 +166,31 @@ def test_child_tuning_d_sums_squares_of_clipped_batch_gradients(tiny_bert):
     assert all(lone.parameters.pruning_mask[0, e.start : e.stop].all() for e in free)
 
 
+@pytest.mark.parametrize(("name", "masked_first"), [("child_tuning_d", False), ("fish_mask", True)])
+def test_child_tuning_d_clips_by_the_norm_of_all_gradients_before_it_masks(name, masked_first, tiny_bert):
+    """Oracle: gradients of a plain model, clipped by torch, then masked; FISH masks first. Adam's first moment shows them."""
+    recipe = Recipe(epochs=2, dropout=0.0, clip=0.05)
+    lone = LoneTrial(tiny_bert, name, make_data(), recipe=recipe, **SMALL[name])
+    mask = lone.parameters.pruning_mask[0]
+    row = lone.initial.clone().requires_grad_()
+    net, losses = plain(tiny_bert, lone, lone.state.batch()[1], row=row)
+    torch.stack(losses).mean().backward()
+    lone.engine.step()
+    named = {key: p for key, p in net.named_parameters() if p.grad is not None}
+    entries = {e.name.removeprefix("backbone."): e for e in lone.layout.entries}
+    for key, p in named.items():
+        if masked_first:
+            e = entries[key]
+            p.grad.mul_(mask[e.start : e.stop].view(p.shape))
+    norm = torch.cat([p.grad.flatten() for p in named.values()] + [row.grad]).norm()
+    for key, p in named.items():
+        e = entries[key]
+        expected = p.grad.flatten() * (0.05 / norm) * mask[e.start : e.stop]
+        ours = lone.parameters.moments[0, 0, e.start : e.stop] / 0.1
+        assert torch.allclose(ours, expected, rtol=1e-3, atol=1e-7), key
+    assert norm > 0.1, "the clip acts"
+
+
 def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     masks = []
     for dropout in (0.0, 0.3):

@@ -52,6 +52,7 @@ def test_the_second_phase_has_a_schedule_and_a_best_epoch_of_its_own(tiny_bert):
     )  # 10 steps, the last five falling
     progress = lone.state.progress
     assert len(progress) >= 3, "a first phase without progress must not end the trial"
+    assert [(p.best_epoch, p.best_score) for p in progress[:2]] == [(0, 0.0)] * 2, "the first phase is no result"
     assert progress[2].best_epoch == 3
     assert progress[2].best_score == progress[2].score
     if lone.state.end_reason == "patience":
