@@ -17,7 +17,7 @@ from search_spaces.language import Cell, Precision, Recipe, Scalar
 # Version of the training code by precision. Increase it when a change of the code alters the results of trials in that
 # precision: results of trials with an older version are then not reused.
 TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
-# Added to it for single methods, whose trials alone had to change; `docs/decisions.md` says why. Increase an entry, never lower it.
+# Added to it for methods whose trials alone had to change; `docs/decisions.md` says why. Increase an entry, never lower it.
 METHOD_SEMANTICS: Mapping[str, int] = {
     "adalora": 1,
     "child_tuning_d": 1,
@@ -92,8 +92,8 @@ class Progress:
 
     `score` is the score on the validation split in percent points; `best_score` and `best_epoch` are the best so far (the
     earlier epoch on ties). Epochs before the method has its final form do not count: the first of two training phases, and
-    AdaLoRA's epochs above its target rank. Before the first epoch that counts, `best_epoch` is 0 and `best_score` 0.0, which is no
-    score. `loss` is the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far.
+    AdaLoRA's epochs above its target rank. Before the first epoch that counts, `best_epoch` is 0 and `best_score` 0.0, which is
+    no score. `loss` is the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far.
     `diverged`: a loss of this epoch was not finite; `loss` is then None.
     """
 
@@ -196,8 +196,9 @@ class Outcome:
     message (FAILED, INVALID).
 
     `epochs`: number of trained epochs. A DONE or STOPPED trial has its best epoch and validation score, unless it was stopped
-    before the first epoch that counts: `best_epoch` is then 0 (see `Progress`). A final that is DONE has `metrics` (test split, percent points), and `predictions` names the file with its predictions. `diverged`: the training loss
-    was not finite. `ablation`: None except for a final of an ablated row whose method can be removed.
+    before the first epoch that counts: `best_epoch` is then 0 (see `Progress`). A final that is DONE has `metrics` (test split,
+    percent points), and `predictions` names the file with its predictions. `diverged`: the training loss was not finite.
+    `ablation`: None except for a final of an ablated row whose method can be removed.
     """
 
     state: State

@@ -270,7 +270,11 @@ class CellSearch:
 
     def stops(self, entry: TrialEntry, progress: Progress) -> bool:
         """Return whether ASHA stops this trial at this epoch. Finals, and trials without a score so far, are never stopped."""
-        if entry.trial.phase == "final" or progress.epoch not in self._rungs or not (progress.has_best or progress.diverged):
+        if (
+            entry.trial.phase == "final"
+            or progress.epoch not in self._rungs
+            or not (progress.has_best or progress.diverged)
+        ):
             return False
         judges = max(0, entry.number - self.budget.in_flight + 1)
         return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))

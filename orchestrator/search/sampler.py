@@ -95,7 +95,7 @@ class Study:
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
 
-        Except for a failure, the best score after each epoch is reported as an intermediate value, from the first one that counts.
+        Except for a failure, the best score after each epoch that counts is reported as an intermediate value.
         """
         trial, state = self._trials[number], STATES[outcome.state]
         if state is not TrialState.FAIL:

@@ -12,8 +12,8 @@ budget decreases as a cubic function from all triplets to `target` per linear ma
 fraction 1 - `tfinal`; after that, scores and masks are fixed.
 This is as in peft, except that `tinit` and `tfinal` are fractions of the planned steps (the authors' GLUE scripts use 600 to
 800 and 1800 to 3500 steps). Early stopping does not rescale them: only epochs that end at 1 - `tfinal` of the steps or later
-count as the best epoch, for patience and at ASHA's rungs. Before, the model has more than `target` triplets per map, and its score
-would not be that of the row.
+count as the best epoch, for patience and at ASHA's rungs. Before, the model has more than `target` triplets per map, and its
+score is not that of the row.
 Traps: at first only e, one number per triplet, changes the output, and A and B get a gradient from the orthogonality term
 alone. Learning rates are therefore well above LoRA's (the authors use 8e-4 to 2.2e-3 with a scale of 10 and more). Masked
 triplets still occupy memory. The reported loss excludes the orthogonality term. `stored`, the number of

@@ -86,8 +86,8 @@ class Method(ABC):
     def target_step(self, total: int) -> int:
         """Returns the number of the step, from 1, after which the method has its final size; 0 if it has from the start.
 
-        `total`: planned steps of the (last) phase, from which on steps are counted. Scores of epochs that end before do not count:
-        they are those of a larger model. The last step is always late enough.
+        `total`: planned steps of the last phase, in which steps are counted. Scores of epochs that end before do not count,
+        because they are those of a larger model. At most `total`.
         """
         return 0
 

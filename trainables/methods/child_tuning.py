@@ -3,11 +3,10 @@
     F (task-free):      g <- g * B / keep in each step, B ~ Bernoulli(keep) drawn anew for every entry
     D (task-driven):    g <- g * M, M fixed: 1 for the fraction `keep` of parameters with the largest Fisher information, else 0
 
-Both masks are applied after clipping and before Adam's moments are updated, as in the released code, where the optimiser masks: the
-norm by which D clips is that of all gradients, masked ones included. As released, D's
-Fisher information is the sum, over all batches of the training split, of the squared batch gradient, with each tensor's
-gradient clipped first and with dropout. Only the encoder layers' parameters are ranked; embeddings, pooler and head are always
-trained.
+Both masks are applied after clipping and before Adam's moments are updated, as in the released code, whose optimiser masks. So
+gradients are clipped by the norm of all of them, masked ones included. As released, D's Fisher information is the sum, over all
+batches of the training split, of the squared batch gradient, with each tensor's gradient clipped first and with dropout. Only the
+encoder layers' parameters are ranked; embeddings, pooler and head are always trained.
 Traps: decoupled weight decay would change the parameters that D masks, so it is masked, too. Adam normalises most of F's factor
 1 / keep away. F trains every parameter: it regularises, but does not save storage.
 """

@@ -17,7 +17,6 @@ from typing import ClassVar
 from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.lora import LoRA
 
-
 ALPHA = 16.0
 
 

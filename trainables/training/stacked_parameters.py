@@ -139,8 +139,9 @@ class StackedParameters:
         """Take one AdamW step of every trial with the gradients in `leaf.grad`, then clear them.
 
         Order: gradients of pruned entries are zeroed; each trial's gradient is clipped by its norm (before that, if the method
-        says `clips_before_mask`); if the method has a `gradient_share` below 1, a random part of it is zeroed; AdamW updates the values; parameters given to
-        `update_buffer` are set; the method's `after_step` is called if it keeps tensors between steps.
+        says `clips_before_mask`); if the method has a `gradient_share` below 1, a random part of it is zeroed; AdamW updates the
+        values; parameters given to `update_buffer` are set; the method's `after_step` is called if it keeps tensors between
+        steps.
         """
         grads = self.leaf.grad
         assert grads is not None

@@ -27,8 +27,8 @@ class TrialState:
     trial: Trial
     method: Method
     data: TaskData
-    # Parameter values [P] after the best epoch. Before there is one: the values at the start of the last phase; during the first of
-    # two phases, the trial's initial values.
+    # Parameter values [P] after the best epoch. Before there is one: the values at the start of the last phase; during the first
+    # of two phases, the trial's initial values.
     best: Tensor
     # Completed epochs.
     epoch: int = 0
@@ -52,7 +52,7 @@ class TrialState:
 
     @property
     def first_counted_epoch(self) -> int:
-        """Number of the first epoch that may be the best one: it belongs to the last phase, and `Method.target_step` has passed."""
+        """Number of the first epoch that may be the best one: it ends in the last phase, after `Method.target_step`."""
         start = self.phase_boundary_epoch
         total = (self.trial.recipe.epochs - start) * self.steps_per_epoch
         return start + max(1, math.ceil(self.method.target_step(total) / self.steps_per_epoch))
