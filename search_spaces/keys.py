@@ -33,7 +33,10 @@ WINNER = "peft.winner"  # trial id of the cell's winner, on the cell's run
 SCORE, LOSS, SECONDS, MEMORY = "score", "loss", "seconds", "memory_mib"
 # Metrics of trials, written once at the end.
 BEST_SCORE, BEST_EPOCH, EPOCHS = "best_score", "best_epoch", "epochs"
-COUNTS = "params."  # + weights, module, trained, total, or stored: number of tensor elements in the trial's checkpoint
+COUNTS = "params."  # + a field of search_spaces.records.Counts
+CHECKPOINT_ELEMENTS = (
+    "params.stored"  # number of tensor elements in the trial's checkpoint: dense, pruned weights and masks too
+)
 SAVED_BYTES = "saved_bytes"  # size of the checkpoint's file
 TEST = "test."  # + metric name: score on the test split in percent points; finals only
 

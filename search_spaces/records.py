@@ -121,17 +121,23 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Numbers of trainable parameters of a method on a backbone, counted in the three ways that papers use.
+    """Numbers of parameters of a method on a backbone: trained ones in the three ways that papers count, active and stored ones.
 
     `weights`: matrices of the method, without pruned entries. `module`: these and the method's vectors, such as biases.
     `trained`: all parameters that the optimiser changes, LayerNorms and the head included. `total`: parameters of the pretrained
     backbone; reports divide by it.
+
+    `active`: values of the finished model that are not the pretrained ones, LayerNorms and the head included: without pruned
+    entries and what only training needs. `stored_bytes`: bytes that have to be kept to use it again: four for each of these
+    values, and their positions or masks (`Method.stored`). Both are None in records from before these fields existed.
     """
 
     weights: int
     module: int
     trained: int
     total: int
+    active: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,7 @@ class RunProjection:
         self._open.discard(edit.run.key)
 
     def _measure(self, event: CheckpointMeasured) -> None:
-        values = {keys.SAVED_BYTES: event.bytes, keys.COUNTS + "stored": event.stored}
+        values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}
         self._log(self._trial_edit(event.id), values, step=0)
 
     def _choose_winner(self, event: WinnerChosen) -> None:
@@ -285,7 +285,8 @@ def _final_values(outcome: Outcome) -> dict[str, float]:
     if outcome.state in ("DONE", "STOPPED") and outcome.best_epoch:  # without a best epoch, the score is none
         values |= {keys.BEST_SCORE: outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
     if outcome.counts:
-        values |= {keys.COUNTS + name: number for name, number in vars(outcome.counts).items()}
+        counts = vars(outcome.counts).items()
+        values |= {keys.COUNTS + name: number for name, number in counts if number is not None}
     return values | {keys.TEST + name: value for name, value in outcome.metrics.items()}
 
 

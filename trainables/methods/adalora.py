@@ -16,8 +16,7 @@ count as the best epoch, for patience and at ASHA's rungs. Before, the model has
 score is not that of the row.
 Traps: at first only e, one number per triplet, changes the output, and A and B get a gradient from the orthogonality term
 alone. Learning rates are therefore well above LoRA's (the authors use 8e-4 to 2.2e-3 with a scale of 10 and more). Masked
-triplets still occupy memory. The reported loss excludes the orthogonality term. `stored`, the number of
-values needed to use the trained module, takes the share `target` / `r` of all; this is exact only if all maps have the same size.
+triplets still occupy memory in training; only the others have to be stored. The reported loss excludes the orthogonality term.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, StepValues, Values
 from trainables.methods.initializers import normal
 from trainables.methods.lora import LoRA
-from trainables.methods.spec import Parameter, Shape
+from trainables.methods.spec import Parameter, Shape, Stored
 from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
@@ -112,8 +111,14 @@ class AdaLoRA(LoRA):
         left = 1 - ((step.double() - first) / (last - first).clamp(min=1)).clamp(0, 1)
         return ((self.r - self.target) * maps * left**3 + self.target * maps).floor().long()
 
-    def stored(self, shape: Shape) -> float:
-        return self.counts(shape)[1] * self.target / self.r
+    def stored(self, shape: Shape, trained: Mapping[str, Tensor] | None = None) -> Stored:
+        """The triplets whose e is not zero; without `trained`, `target` of every map, which maps of several widths need not have."""
+        if trained is None:
+            return Stored(values=self.target * sum(inputs + outputs + 1 for inputs, outputs in self.ends(shape)))
+        maps = [name.removesuffix(".singular") for name in trained if name.endswith(".singular")]
+        used = [int((trained[f"{m}.singular"] != 0).sum()) for m in maps]
+        sizes = [trained[f"{m}.down"].shape[-2] + trained[f"{m}.up"].shape[-1] + 1 for m in maps]
+        return Stored(values=sum(number * size for number, size in zip(used, sizes, strict=True)))
 
 
 def _scores(v: StepValues, rate: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from search_spaces.language import Dimension, Recipe, Scalar
 from trainables.methods.context import SiteContext, StepValues, Values
 from trainables.methods.initializers import FROZEN
-from trainables.methods.spec import HeadReads, Mask, MethodFamily, Parameter, Shape, Site
+from trainables.methods.spec import HeadReads, Mask, MethodFamily, Parameter, Shape, Site, Stored, stored_subset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,9 +217,31 @@ class Method(ABC):
             num_kept = sum(map(self.mask.num_kept, pruned if self.mask.each else [sum(pruned)]))
         return weights + num_kept, module + num_kept
 
-    def stored(self, shape: Shape) -> float:
-        """How many 32-bit numbers have to be stored to use the trained module. By default all of `module` in `counts`."""
-        return self.counts(shape)[1]
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """Yields (name, parameter) of what the finished module consists of, in place of `declared_parameters`.
+
+        The names matter to `is_prunable` alone. Methods override it if training needs more than the finished module does.
+        """
+        return self.declared_parameters(shape)
+
+    def mask_bits(self, shape: Shape) -> int:
+        """Number of bits of learned masks that the finished module needs in addition to `kept_parameters`."""
+        return 0
+
+    def stored(self, shape: Shape, trained: Mapping[str, Tensor] | None = None) -> Stored:
+        """Returns what has to be kept to use the trained module again. LayerNorms and the head are excluded.
+
+        Of prunable parameters, those are the entries that the mask keeps, with their positions. `trained`: a trial's parameters
+        by name; None if only the settings are known, which suffices for methods whose size does not depend on training.
+        """
+        kept = {n: p for n, p in self.kept_parameters(shape) if not n.startswith("norm.")}
+        pruned = [math.prod(p.shape) for n, p in kept.items() if self.mask and self.is_prunable(n, p)]
+        subset = Stored(values=0)
+        if self.mask:
+            num_kept = sum(map(self.mask.num_kept, pruned if self.mask.each else [sum(pruned)]))
+            subset = stored_subset(sum(pruned), num_kept)
+        others = sum(math.prod(p.shape) for p in kept.values()) - sum(pruned)
+        return Stored(values=others + subset.values, position_bits=subset.position_bits + self.mask_bits(shape))
 
     def settings(self) -> dict[str, Any]:
         """The values of the method's settings, by name."""

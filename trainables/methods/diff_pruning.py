@@ -12,12 +12,12 @@ new Adam moments and schedule. The trial's best epoch is always one of the secon
 Weight decay is applied to delta, so it pulls weights towards their pretrained values.
 Traps: after few steps most gates are open, and only the selection makes the result sparse. The alphas are scheduled and clipped
 like all other parameters, unlike in the authors' code. Counts include differences and gates, since all are trained. Training
-needs memory for several copies of the model. `stored` counts the kept differences, without their indices.
+needs memory for several copies of the model; only the kept differences and their positions have to be stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -94,5 +94,6 @@ class DiffPruning(WeightMethod):
         opened = {name: p[name].clone().fill_(OPEN) for name in self.noisy[: 1 + self.structured]}
         return {"delta": self._difference(p, None), **opened}
 
-    def stored(self, shape: Shape) -> float:
-        return self.mask.num_kept(shape.encoder)
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """The differences without the gates, which are all open after the first phase."""
+        return ((name, p) for name, p in self.declared_parameters(shape) if name.endswith(".delta"))

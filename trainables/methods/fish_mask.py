@@ -8,7 +8,7 @@ head within that fraction, so that on RoBERTa 95 % of a fraction of 0.5 % are th
 of the authors' default. Each example needs its own backward pass, since the squared gradient of a batch is a different
 quantity.
 Traps: decoupled weight decay would change masked parameters, so it is masked, too. Adam's moments still need memory for all
-parameters. `stored` counts the values that were trained, without their indices.
+parameters.
 """
 
 from collections.abc import Mapping

@@ -96,16 +96,9 @@ class HoulsbyVariant(Adapter):
         branch = z @ p.up + p.up_bias
         return h + (h * branch if self.variant == "multiplicative" else branch)
 
-    def stored(self, shape: Shape) -> float:
-        running = 2 * self.r * self._modules(shape) if self.variant == "batch_norm" else 0
-        return super().stored(shape) + running
-
     @property
     def _layers(self) -> int:
         return self.extra if self.variant == "extra_layers" else 0
-
-    def _modules(self, shape: Shape) -> int:
-        return shape.layers * len(PLACES.get(self.variant, self.sites))
 
     def _more(self, d: int) -> dict[str, Parameter]:
         """Returns the parameters, by name, that the variant adds to those of the Houlsby adapter; `d`: width of the backbone."""

@@ -7,8 +7,7 @@ after the first phase. Each phase has half of the planned epochs. The first is f
 initial values (including the head's, as in the authors' code) with new Adam moments, schedule and warm-up. The first phase's
 result is not sparse, so the trial's best epoch is always one of the second phase. There is one round of selection; the authors'
 optional L1 penalty |theta - theta_0| is not implemented.
-Traps: `counts` includes all parameters, because all are trained in the first phase. `stored` counts the values that the second
-phase changes, without their indices.
+Trap: `counts` includes all parameters, because all are trained in the first phase; `stored` those that the second phase changes.
 """
 
 from collections.abc import Mapping
@@ -41,6 +40,3 @@ class LtSft(Full):
     @property
     def mask(self) -> Mask:
         return Mask(score="change", density=self.keep)
-
-    def stored(self, shape: Shape) -> float:
-        return self.mask.num_kept(shape.encoder)

@@ -11,8 +11,8 @@ Trap: because of the prefix, training does not start at the pretrained model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, Scalar, choice
@@ -65,8 +65,9 @@ class MAM(Method):
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
         return self._adapter.transform(h, p, at)
 
-    def stored(self, shape: Shape) -> float:
-        return self._prefix.stored(shape) + self._adapter.stored(shape)
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """Of the prefix only the keys and values, without the MLP that computes them."""
+        return replace(self, mlp=0).declared_parameters(shape)
 
     @property
     def _prefix(self) -> Prefix:

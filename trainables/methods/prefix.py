@@ -14,8 +14,8 @@ library; peft shifts them by l.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, Scalar, choice
@@ -78,9 +78,9 @@ class Prefix(Method):
         key, value = ((p.prompt @ p.hidden + p.hidden_bias).tanh() @ p.out + p.out_bias).chunk(2, dim=-1)
         return key, value
 
-    def stored(self, shape: Shape) -> float:
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
         """The keys and values of the prefix, without the MLP that computes them."""
-        return 2 * shape.layers * self.length * shape.width
+        return replace(self, mlp=0).declared_parameters(shape)
 
 
 @dataclass(frozen=True, kw_only=True)

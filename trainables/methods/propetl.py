@@ -15,7 +15,7 @@ and one bit per score), and the adapter's parameters. Masks are computed anew in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,9 +82,12 @@ class ProPETL(Method):
         limit = size.detach().flatten(1).kthvalue(removed).values
         return (size.detach() > limit[:, None, None]) + (size - size.detach())
 
-    def stored(self, shape: Shape) -> float:
-        prototype = 2 * shape.width * self.r
-        return prototype + self.r + shape.width + shape.layers * prototype / 32
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """The shared adapter without the scores, of which only the masks are needed: see `mask_bits`."""
+        return iter(self.shared(shape).items())
+
+    def mask_bits(self, shape: Shape) -> int:
+        return shape.layers * 2 * shape.width * self.r
 
     @property
     def _adapter(self) -> Pfeiffer:

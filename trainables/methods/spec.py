@@ -167,3 +167,27 @@ class Mask:
         The product is rounded to 6 decimals first, because 0.29 * 100 is slightly less than 29 in floating point.
         """
         return math.floor(round(self.density * number, 6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What has to be kept to use a trained module again on the same pretrained model.
+
+    values: number of 32-bit numbers. position_bits: bits that say where these belong, or of learned masks without values.
+    """
+
+    values: int
+    position_bits: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return 4 * self.values + math.ceil(self.position_bits / 8)
+
+
+def stored_subset(number: int, kept: int) -> Stored:
+    """Returns the smallest way to keep `kept` of `number` entries, the others being known.
+
+    All of them without positions; the kept ones and one bit for every entry; or the kept ones and a 32-bit index for each.
+    """
+    ways = (Stored(values=number), *(Stored(values=kept, position_bits=bits) for bits in (number, 32 * kept)))
+    return min(ways, key=lambda way: (way.num_bytes, way.values))

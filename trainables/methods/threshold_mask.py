@@ -12,6 +12,7 @@ needs memory for all scores.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -55,6 +56,9 @@ class ThresholdMask(WeightMethod):
         used = (p.score > TAU).to(weight.dtype)
         return weight * (p.score - p.score.detach() + used)
 
-    def stored(self, shape: Shape) -> float:
-        """One bit per score, as a number of 32-bit numbers."""
-        return self.counts(shape)[1] / 32
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """No scores, only the mask that they make: see `mask_bits`."""
+        return iter(())
+
+    def mask_bits(self, shape: Shape) -> int:
+        return self.counts(shape)[1]

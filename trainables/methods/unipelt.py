@@ -16,8 +16,8 @@ example's own tokens are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, Scalar, choice
@@ -69,10 +69,9 @@ class UniPELT(Method):
     def shared(self, shape: Shape) -> dict[str, Parameter]:
         return self._prefix.shared(shape)
 
-    def stored(self, shape: Shape) -> float:
-        """As in the base class, but of the prefix only the keys and values are stored, not the MLP that computes them."""
-        prefix = self._prefix
-        return self.counts(shape)[1] - prefix.counts(shape)[1] + prefix.stored(shape)
+    def kept_parameters(self, shape: Shape) -> Iterator[tuple[str, Parameter]]:
+        """Of the prefix only the keys and values, without the MLP that computes them."""
+        return replace(self, mlp=0).declared_parameters(shape)
 
     @property
     def prefix_tokens(self) -> int:

@@ -158,6 +158,7 @@ class Engine:
     def counts(self, trial_id: str) -> Counts:
         """Numbers of parameters that the trial trains, counted from its tensors. If the method has two phases: in the first one.
 
+        Active and stored numbers are those of the parameters of the best epoch, so that they are known when training has ended.
         Weights are the entries of matrices. If a pruning mask also covers vectors, their unpruned entries count as weights.
         """
         stack, index = self.find(trial_id)
@@ -169,11 +170,16 @@ class Engine:
             sizes = {e.name: int(mask[index, e.start : e.stop].sum()) for e in trained}
             matrices |= {e.name for e in prunable_parameters(layout)}
         module = {n: size for n, size in sizes.items() if not n.startswith(("norm.", "head."))}
+        beside = sum(e.size for e in trained if e.name not in module)
+        best = stack.states[index].best
+        stored = layout.method.stored(layout.shape, {e.name: best[e.start : e.stop].view(e.shape) for e in trained})
         return Counts(
             weights=sum(size for n, size in module.items() if n in matrices),
             module=sum(module.values()),
             trained=sum(sizes.values()),
             total=self.backbone.shape.total,
+            active=stored.values + beside,
+            stored_bytes=stored.num_bytes + 4 * beside,
         )
 
     def state(self, trial_id: str) -> tuple[TrialState, dict[str, Tensor]]:

@@ -29,10 +29,17 @@ def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None)
 
 
 def count(method: Method, shape: Shape, outputs: int) -> Counts:
-    """Returns the numbers of trainable parameters. `outputs`: of the head, the task's classes or 1 for regression."""
+    """Returns the numbers of trained, active and stored parameters. `outputs`: of the head, the classes or 1 for regression."""
     weights, module = method.counts(shape)
-    head = shape.head(outputs, method.head_reads)
-    return Counts(weights=weights, module=module, trained=module + norms(method, shape) + head, total=shape.total)
+    stored, beside = method.stored(shape), norms(method, shape) + shape.head(outputs, method.head_reads)
+    return Counts(
+        weights=weights,
+        module=module,
+        trained=module + beside,
+        total=shape.total,
+        active=stored.values + beside,
+        stored_bytes=stored.num_bytes + 4 * beside,
+    )
 
 
 def norms(method: Method, shape: Shape) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from search_spaces.records import Ablation, Counts, Outcome, Progress, TestResult, Trial
+from search_spaces.records import Ablation, Outcome, Progress, TestResult, Trial
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
 from trainables.training.engine import Engine
@@ -52,7 +52,6 @@ class TrialRunner:
         self._ablation: Ablation | None = None
         self._state = self._add_to_engine(data)
         self._num_saved = len(self._state.progress)
-        self._counts: Counts = engine.counts(trial.id)
         self.num_tokens = num_tokens
 
     def may_train(self, epochs_ahead: int) -> bool:
@@ -122,6 +121,6 @@ class TrialRunner:
             metrics=self._test.metrics if self._test else {},
             collapsed=bool(self._test and self._test.collapsed),
             diverged=diverged,
-            counts=self._counts,
+            counts=self.engine.counts(self.trial.id),
             ablation=self._ablation,
         )

@@ -43,14 +43,6 @@ def test_counts_on_base_encoders_are_those_of_the_cards(method, settings, on_ber
         assert counts.trained == expected + shape.head(2)
 
 
-def test_what_is_stored_is_the_mask_in_bits_or_the_values_that_differ():
-    assert build("threshold_mask", {}).stored(BERT) == 85_524_480 / 32
-    assert build("fish_mask", {}).stored(BERT) == 547_411
-    assert build("diff_pruning", {}).stored(BERT) == 547_411
-    assert build("lt_sft", {}).stored(BERT) == 1_094_822
-    assert build("child_tuning_f", {}).stored(BERT) == 109_482_240
-
-
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [

@@ -7,57 +7,57 @@ from trainables.training.parameter_counts import build, count
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
 
-# Weights, module and stored numbers of each method with its default settings, on BERT-base.
+# Weights and module numbers of each method with its default settings, on BERT-base.
 BY_HAND = {
-    "full": (109_360_128, 109_482_240, 109_482_240),
-    "top_layers": (14_745_600, 14_766_336, 14_766_336),
-    "layer_norm": (0, 0, 0),
-    "linear_probe": (0, 0, 0),
-    "adapter": (2_359_296, 2_379_264, 2_379_264),
-    "houlsby_variant": (2_359_296, 2_416_128, 2_416_128),
-    "pfeiffer": (884_736, 894_528, 894_528),
-    "parallel": (1_179_648, 1_189_632, 1_189_632),
-    "adapter_drop": (516_096, 521_808, 521_808),
-    "adapter_drop_robust": (884_736, 894_528, 894_528),
-    "sparse_adapter": (1_415_577, 1_435_545, 1_435_545),
-    "madapter": (1_204_224, 1_224_192, 1_224_192),
-    "compacter": (38_080, 57_088, 57_088),
-    "compacter_pp": (19_072, 28_576, 28_576),
-    "lora": (294_912, 294_912, 294_912),
-    "rslora": (294_912, 294_912, 294_912),
-    "dora": (294_912, 313_344, 313_344),
-    "pissa": (294_912, 294_912, 294_912),
-    "vera": (0, 24_576, 24_576),
-    "adalora": (442_368, 442_656, 295_104),
-    "dylora": (294_912, 294_912, 294_912),
-    "ia3": (0, 55_296, 55_296),
-    "bitfit": (0, 82_944, 82_944),
-    "bitfit_small": (0, 46_080, 46_080),
-    "prefix": (368_640, 368_640, 368_640),
-    "prefix_mlp": (9_845_760, 9_864_704, 368_640),
-    "p_tuning_v2": (368_640, 368_640, 368_640),
-    "prompt_tuning": (15_360, 15_360, 15_360),
-    "adaption_prompt": (15_360, 15_384, 15_384),
-    "threshold_mask": (85_524_480, 85_524_480, 2_672_640),
-    "fish_mask": (547_411, 547_411, 547_411),
-    "lt_sft": (109_360_128, 109_482_240, 1_094_822),
-    "diff_pruning": (218_720_256, 218_964_679, 547_411),
-    "child_tuning_f": (109_360_128, 109_482_240, 109_482_240),
-    "child_tuning_d": (49_941_811, 49_944_115, 49_944_115),
-    "mam": (589_824, 599_232, 599_232),
-    "unipelt": (1_400_832, 1_410_672, 1_410_672),
-    "propetl": (1_277_952, 1_278_784, 136_000),
+    "full": (109_360_128, 109_482_240),
+    "top_layers": (14_745_600, 14_766_336),
+    "layer_norm": (0, 0),
+    "linear_probe": (0, 0),
+    "adapter": (2_359_296, 2_379_264),
+    "houlsby_variant": (2_359_296, 2_416_128),
+    "pfeiffer": (884_736, 894_528),
+    "parallel": (1_179_648, 1_189_632),
+    "adapter_drop": (516_096, 521_808),
+    "adapter_drop_robust": (884_736, 894_528),
+    "sparse_adapter": (1_415_577, 1_435_545),
+    "madapter": (1_204_224, 1_224_192),
+    "compacter": (38_080, 57_088),
+    "compacter_pp": (19_072, 28_576),
+    "lora": (294_912, 294_912),
+    "rslora": (294_912, 294_912),
+    "dora": (294_912, 313_344),
+    "pissa": (294_912, 294_912),
+    "vera": (0, 24_576),
+    "adalora": (442_368, 442_656),
+    "dylora": (294_912, 294_912),
+    "ia3": (0, 55_296),
+    "bitfit": (0, 82_944),
+    "bitfit_small": (0, 46_080),
+    "prefix": (368_640, 368_640),
+    "prefix_mlp": (9_845_760, 9_864_704),
+    "p_tuning_v2": (368_640, 368_640),
+    "prompt_tuning": (15_360, 15_360),
+    "adaption_prompt": (15_360, 15_384),
+    "threshold_mask": (85_524_480, 85_524_480),
+    "fish_mask": (547_411, 547_411),
+    "lt_sft": (109_360_128, 109_482_240),
+    "diff_pruning": (218_720_256, 218_964_679),
+    "child_tuning_f": (109_360_128, 109_482_240),
+    "child_tuning_d": (49_941_811, 49_944_115),
+    "mam": (589_824, 599_232),
+    "unipelt": (1_400_832, 1_410_672),
+    "propetl": (1_277_952, 1_278_784),
 }
 # The same on RoBERTa-base, for methods whose parameters are the backbone's own.
 BY_HAND_ON_ROBERTA = {
-    "full": (123_933_696, 124_055_040, 124_055_040),
-    "top_layers": (14_155_776, 14_175_744, 14_175_744),
-    "threshold_mask": (84_934_656, 84_934_656, 2_654_208),
-    "fish_mask": (620_275, 620_275, 620_275),
-    "lt_sft": (123_933_696, 124_055_040, 1_240_550),
-    "diff_pruning": (247_867_392, 248_110_277, 620_275),
-    "child_tuning_f": (123_933_696, 124_055_040, 124_055_040),
-    "child_tuning_d": (64_515_379, 64_516_915, 64_516_915),
+    "full": (123_933_696, 124_055_040),
+    "top_layers": (14_155_776, 14_175_744),
+    "threshold_mask": (84_934_656, 84_934_656),
+    "fish_mask": (620_275, 620_275),
+    "lt_sft": (123_933_696, 124_055_040),
+    "diff_pruning": (247_867_392, 248_110_277),
+    "child_tuning_f": (123_933_696, 124_055_040),
+    "child_tuning_d": (64_515_379, 64_516_915),
 }
 
 
@@ -65,7 +65,7 @@ BY_HAND_ON_ROBERTA = {
 def test_declared_parameters_add_up_to_what_a_formula_by_hand_says(method):
     built = build(method, {})
     for shape, expected in ((BERT, BY_HAND[method]), (ROBERTA, BY_HAND_ON_ROBERTA.get(method, BY_HAND[method]))):
-        assert (*built.counts(shape), built.stored(shape)) == pytest.approx(expected, rel=1e-12)
+        assert built.counts(shape) == expected
 
 
 def test_what_a_mask_removes_is_not_counted():
