@@ -208,7 +208,7 @@ def _one_of(*allowed: str) -> Callable[[Any], Any]:
 def _outcome(record: Mapping[str, Any]) -> Outcome:
     _one_of(*END_STATES)(record["state"])
     found = Outcome.from_json(record)
-    counts = [number for number in vars(found.counts).values() if number is not None] if found.counts else ()
+    counts = found.counts.to_json().values() if found.counts else ()
     for value in (found.epochs, found.best_epoch, found.best_score, *found.metrics.values(), *counts):
         _a((int, float))(value)
     return found

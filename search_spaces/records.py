@@ -139,6 +139,10 @@ class Counts:
     active: int | None = None
     stored_bytes: int | None = None
 
+    def to_json(self) -> dict[str, int]:
+        """Return the numbers that are known, by name."""
+        return {name: number for name, number in vars(self).items() if number is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
@@ -220,8 +224,9 @@ class Outcome:
     ablation: Ablation | None = None
 
     def to_json(self) -> dict[str, Any]:
+        counts = self.counts.to_json() if self.counts else None
         ablation = self.ablation.to_json() if self.ablation else None
-        return {**asdict(self), "metrics": dict(self.metrics), "ablation": ablation}
+        return {**asdict(self), "metrics": dict(self.metrics), "counts": counts, "ablation": ablation}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Outcome:

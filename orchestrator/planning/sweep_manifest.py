@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.plan import Plan
-from search_spaces.language import Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
+from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from trainables.backbone import models
 from trainables.backbone.models import Model
@@ -151,6 +151,7 @@ def _labelled(entry: MethodEntry) -> str:
 def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
     kind = METHODS[entry.name]
     values = space.values_of(entry)
+    fixed = {k: v for k, v in entry.fixed.items() if k not in TRAINING}
     return {
         "name": entry.name,
         "title": title,
@@ -159,6 +160,7 @@ def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
         "paper": kind.paper,
         "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},
         "searched": {k: _value(v) for k, v in values.items() if isinstance(v, Choice | Range)},
+        "settings": {k: v for k, v in kind(**fixed).settings().items() if k not in entry.searched},
         **({"ablated": True, "removable": bool(kind.removed_at_zero)} if entry.ablated else {}),
     }
 

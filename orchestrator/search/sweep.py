@@ -275,7 +275,10 @@ class Sweep:
         return True
 
     def _end(self, search: CellSearch, entry: TrialEntry, outcome: Outcome, test: TestResult | None) -> None:
-        outcome = replace(outcome, counts=outcome.counts or self._count(entry.trial))
+        if (
+            outcome.counts is None or outcome.counts.active is None
+        ):  # not reported, or taken from a sweep of an older version
+            outcome = replace(outcome, counts=self._count(entry.trial))
         if test:
             name = f"{PREDICTIONS}/{entry.trial.id}.json"
             content = {"predictions": list(test.predictions), "labels": list(test.labels)}

@@ -285,8 +285,7 @@ def _final_values(outcome: Outcome) -> dict[str, float]:
     if outcome.state in ("DONE", "STOPPED") and outcome.best_epoch:  # without a best epoch, the score is none
         values |= {keys.BEST_SCORE: outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
     if outcome.counts:
-        counts = vars(outcome.counts).items()
-        values |= {keys.COUNTS + name: number for name, number in counts if number is not None}
+        values |= {keys.COUNTS + name: number for name, number in outcome.counts.to_json().items()}
     return values | {keys.TEST + name: value for name, value in outcome.metrics.items()}
 
 

@@ -24,15 +24,23 @@ Progress = Literal["complete", "finals running", "searching", "no winner", "not 
 
 @dataclass(frozen=True, kw_only=True)
 class CellCounts:
-    """Trainable parameters of the cell's winner, counted in the three ways of `search_spaces.records.Counts`.
+    """Parameters of the cell's winner, counted in the ways of `search_spaces.records.Counts`.
 
     weights: the method's matrices without pruned entries. module: the same with biases. trained: all that the optimizer updates,
-    head and LayerNorms included.
+    head and LayerNorms included. active: values of the finished model that are not the pretrained ones. stored_bytes: bytes that
+    have to be kept to use it again. The last two are None in sweeps from before they were recorded.
     """
 
     weights: int
     module: int
     trained: int
+    active: int | None = None
+    stored_bytes: int | None = None
+
+    @property
+    def stored(self) -> float | None:
+        """`stored_bytes` as a number of 32-bit numbers."""
+        return None if self.stored_bytes is None else self.stored_bytes / 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,4 +198,5 @@ def _counts(finals: pd.DataFrame, winner: pd.Series | None) -> CellCounts | None
     row: Mapping[str, float] | pd.Series | None = known.iloc[0] if len(known) else winner
     if row is None or any(pd.isna(row[name]) for name in ("weights", "module", "trained")):
         return None
-    return CellCounts(weights=int(row["weights"]), module=int(row["module"]), trained=int(row["trained"]))
+    names = ("weights", "module", "trained", "active", "stored_bytes")
+    return CellCounts(**{name: int(row[name]) for name in names if not pd.isna(row[name])})

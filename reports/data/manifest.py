@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -65,6 +66,7 @@ class MethodFacts:
 
     name: the method's name in `trainables/methods`. kind: the method's title, which several rows may share.
     title: the row's title in tables, unique within the sweep. family: group of methods ("adapter", "low rank", ...).
+    settings: the values of all settings that are not searched, defaults included; empty in sweeps from before they were recorded.
     ablated: whether finals are to be evaluated again with the method removed from spans of layers. removable: whether the method
         supports this.
     """
@@ -76,6 +78,7 @@ class MethodFacts:
     paper: str
     fixed: Mapping[str, Scalar]
     searched: Mapping[str, Dimension]
+    settings: Mapping[str, Scalar]
     ablated: bool
     removable: bool
 
@@ -116,6 +119,11 @@ class Manifest:
             for task in self.tasks
             for method in self.methods
         ]
+
+    def grid_of(self, label: str) -> int | None:
+        """Number of configurations in the search grid of this method row; None if it searches a range of real numbers."""
+        size = grid_size(self.methods[label].searched)
+        return int(size) if math.isfinite(size) else None
 
     def planned_tries(self, label: str) -> int:
         """Number of configurations that each cell of this method row may try: the budget, or the grid's size if smaller."""
@@ -211,6 +219,7 @@ def _method(label: str, facts: Mapping[str, Any]) -> MethodFacts:
         paper=str(facts.get("paper", "")),
         fixed=dict(facts.get("fixed", {})),
         searched={str(key): _dimension(key, value) for key, value in facts.get("searched", {}).items()},
+        settings=dict(facts.get("settings", {})),
         ablated=bool(facts.get("ablated", False)),
         removable=bool(facts.get("removable", False)),
     )

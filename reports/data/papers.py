@@ -6,7 +6,7 @@ To add a paper, add an entry to that file; no code has to change.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,11 @@ SECONDS = "seconds_per_epoch"  # as the metric of a column: training time per ep
 
 @dataclass(frozen=True, kw_only=True)
 class PaperColumn:
-    """A column of a published table. `task` and `metric` name the sweep's scores that are shown in it; none if `task` is ""."""
+    """A column of a published table. `task` and `metric` name the sweep's scores that are shown in it; none if `task` is "".
+
+    The metric is the paper's, also where the task's own score is another one. For all tasks (`EVERY`), "" stands for each
+    task's own score.
+    """
 
     title: str
     task: str = ""
@@ -97,12 +101,14 @@ class Paper:
     """The tables of one paper.
 
     source: citation for the report. caution: why its numbers may differ from those of a sweep with the same backbone.
-    shares: a remark on its shares of trained parameters; may be "".
+    shares: a remark on its shares of trained parameters; may be "". unstated: by method, the names of settings that matter to the
+    paper's claim and that it does not state; the report shows the sweep's values of them.
     """
 
     source: str
     caution: str
     shares: str
+    unstated: Mapping[str, Sequence[str]]
     tables: tuple[PaperTable, ...]
 
     @property
@@ -128,6 +134,7 @@ def papers() -> dict[str, Paper]:
             source=facts["source"],
             caution=facts["caution"],
             shares=facts.get("shares", ""),
+            unstated=facts.get("unstated", {}),
             tables=tuple(_printed(table) for table in facts["tables"]),
         )
         for name, facts in found.items()

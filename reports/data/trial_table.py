@@ -6,8 +6,8 @@ phase: "search", "final", or "replaced" for a final of a former winner. state, r
 cached: the result was taken from another sweep. collapsed, diverged (the loss was not finite): True or False.
 best_score: best validation score over epochs, percent points. best_epoch: its epoch. epochs: number of epochs trained.
 seconds: training time, summed over epochs. memory_mib: peak memory, MiB.
-saved_bytes: size of the file with the parameters of the best epoch, in bytes.
-weights, module, trained, total: parameter counts (`search_spaces.records.Counts`). stored: count of numbers in that file.
+saved_bytes: size of the checkpoint with the parameters of the best epoch, in bytes.
+weights, module, trained, total, active, stored_bytes: parameter counts (`search_spaces.records.Counts`).
 param.*: hyperparameters, as the texts that MLflow stores. test.*: scores on the test split, percent points, finals only.
 """
 
@@ -26,7 +26,7 @@ from search_spaces.records import END_STATES
 from search_spaces.tracking_uri import redact
 
 PARAM = "param."  # prefix of the columns with hyperparameters
-COUNTS = ("weights", "module", "trained", "total", "stored")
+COUNTS = ("weights", "module", "trained", "total", "active", "stored_bytes")
 _BASE = (
     *("run_id", "started", "cell", "model", "task", "method", "trial", "phase", "state", "reason"),
     *(

@@ -1,4 +1,4 @@
-"""Parameter efficiency: test score of each method's finals against the parameters that it trains.
+"""Parameter efficiency: test score of each method's finals against the parameters that it trains, uses or stores.
 
 Colour and marker tell families of methods apart, and every method's title is beside its mark. The Pareto front rises only where
 a difference is significant.
@@ -44,49 +44,76 @@ from reports.plots.settings import series
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
+# The quantities of the horizontal axis, attributes of `CellCounts`, with their names for readers.
+QUANTITIES = {
+    "trained": "trained parameters",
+    "active": "active parameters",
+    "stored": "stored parameters, as 32-bit numbers",
+}
 FEW = 8  # methods whose names still fit into half the width of a figure
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
-    """With up to `FEW` methods one figure per model, with up to six panels, one per task; else one figure per model and task."""
+    """With up to `FEW` methods one figure per model, with up to six panels, one per task; else one figure per model and task.
+
+    Each over the trained parameters, and over active and stored ones if these differ from the trained ones in any cell.
+    """
     manifest = sweep.manifest
-    found = pages(manifest, "efficiency", 6 if len(manifest.methods) <= FEW else 1)
     return [
         ReportFigure(
             name=page.name,
-            alt=f"Test scores on {manifest.models[page.model].title} against trained parameters",
-            draw=partial(draw, sweep, page),
+            alt=f"Test scores on {manifest.models[page.model].title} against {QUANTITIES[quantity]}",
+            draw=partial(draw, sweep, page, quantity),
         )
-        for page in found
+        for quantity in QUANTITIES
+        if quantity == "trained" or _differs(sweep, quantity)
+        for page in pages(manifest, _kind(quantity), 6 if len(manifest.methods) <= FEW else 1)
     ]
 
 
-def rows(sweep: AnalyzedSweep, model: str, task: str) -> pd.DataFrame:
+def _kind(quantity: str) -> str:
+    """The first part of the names of figures over this quantity."""
+    return "efficiency" if quantity == "trained" else f"efficiency_{quantity}"
+
+
+def _differs(sweep: AnalyzedSweep, quantity: str) -> bool:
+    """Whether any cell has another number of this quantity than of trained parameters."""
+    counts = [result.counts for result in sweep.results.values() if result.counts]
+    return any(getattr(one, quantity) not in (None, one.trained) for one in counts)
+
+
+def rows(sweep: AnalyzedSweep, model: str, task: str, quantity: str = "trained") -> pd.DataFrame:
     """One row per method that has a score and a known number of parameters, in the order of the manifest.
 
-    Columns: method, title, family, trained (parameters), mean over the finals and its interval low, high (percent points on the
-    test split; NaN without an interval), n and planned (finals), front (whether the Pareto front runs through the method).
+    Columns: method, title, family, size (a key of `QUANTITIES`, in parameters), mean over the finals and its interval low, high
+    (percent points on the test split; NaN without an interval), n and planned (finals), front (whether the Pareto front runs
+    through the method).
     """
     cells = [sweep.results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods]
-    shown = [result for result in cells if result.mean is not None and result.counts and result.counts.trained > 0]
-    found = pd.DataFrame([_row(sweep, result) for result in shown], columns=_COLUMNS)
+    shown = [result for result in cells if result.mean is not None and _size(result, quantity) > 0]
+    found = pd.DataFrame([_row(sweep, result, quantity) for result in shown], columns=_COLUMNS)
     judged = found[found["low"].notna()]
     members = front(
         list(judged["method"]),
-        list(judged["trained"]),
+        list(judged["size"]),
         list(judged["mean"]),
         sweep.columns[model, task].significant_pairs,
     )
     return found.assign(front=found["method"].isin(members))
 
 
-_COLUMNS = ["method", "title", "family", "trained", "mean", "low", "high", "n", "planned"]
+def _size(result: CellResult, quantity: str) -> float:
+    """The number of parameters of a cell; 0 if it is not known."""
+    return getattr(result.counts, quantity, None) or 0
+
+
+_COLUMNS = ["method", "title", "family", "size", "mean", "low", "high", "n", "planned"]
 
 
 def front(
     methods: Sequence[str], sizes: Sequence[float], means: Sequence[float], above: Collection[tuple[str, str]]
 ) -> list[str]:
-    """The methods that the Pareto front runs through, in ascending order of their sizes (trained parameters).
+    """The methods that the Pareto front runs through, in ascending order of their sizes (parameters).
 
     `above`: pairs of methods, the first significantly better than the second. The front starts at the smallest method and
     rises only to a method that is significantly better than the last one on it. Without a significant difference there is
@@ -99,24 +126,23 @@ def front(
     return found
 
 
-def _row(sweep: AnalyzedSweep, result: CellResult) -> tuple[object, ...]:
+def _row(sweep: AnalyzedSweep, result: CellResult, quantity: str) -> tuple[object, ...]:
     """The values of `_COLUMNS` for one cell."""
     facts = sweep.manifest.methods[result.cell.method]
-    assert result.counts is not None
     interval = sweep.standings[result.cell].interval or (float("nan"), float("nan"))
-    numbers = (result.counts.trained, result.mean, *interval, len(result.scores), result.planned)
+    numbers = (_size(result, quantity), result.mean, *interval, len(result.scores), result.planned)
     return result.cell.method, facts.title, facts.family, *numbers
 
 
-def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
-    """The figure of one page: a panel per task with one mark per method."""
+def draw(sweep: AnalyzedSweep, page: FigurePage, quantity: str = "trained") -> Figure:
+    """The figure of one page: a panel per task with one mark per method; `quantity`: that of the horizontal axis."""
     manifest = sweep.manifest
-    tables = {task: rows(sweep, page.model, task) for task in page.tasks}
+    tables = {task: rows(sweep, page.model, task, quantity) for task in page.tasks}
     grid = _grid(len(page.tasks), len(manifest.methods))
     title = title_of(manifest, page.model, "Parameter efficiency")
-    axis_labels = ("trained parameters (logarithmic)", "test score, percent points")
+    axis_labels = (f"{QUANTITIES[quantity]} (logarithmic)", "test score, percent points")
     figure, axes = figure_with_axes(title, note_of(sweep), len(tables), grid, _legend(sweep, tables), axis_labels)
-    sizes = pd.concat([table["trained"] for table in tables.values()])
+    sizes = pd.concat([table["size"] for table in tables.values()])
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
         title_panel(
@@ -154,7 +180,7 @@ def _counted(table: pd.DataFrame, num_methods: int) -> str:
 
 
 def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
-    """Set both axes of a panel; `sizes`: trained parameters of all methods in the figure, whose panels have the same x limits.
+    """Set both axes of a panel; `sizes`: parameters of all methods in the figure, whose panels have the same x limits.
 
     All means are inside the panel; intervals of few seeds may extend beyond it.
     """
@@ -173,11 +199,11 @@ def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
 
 def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the Pareto front as a dashed staircase, with the interval of the method at each step as a grey band."""
-    members = table[table["front"]].sort_values("trained")
+    members = table[table["front"]].sort_values("size")
     if members.empty:
         return
     right = axes.get_xlim()[1]
-    x = [*members["trained"], right]
+    x = [*members["size"], right]
     for name, style in (("low", None), ("mean", "-")):
         values = [*members[name], members[name].iloc[-1]]
         if style:
@@ -195,14 +221,14 @@ def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[
     by_method = table.set_index("method")
     drawn = []
     for one in series(sweep.manifest):
-        members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("trained")
+        members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("size")
         if len(members) > 1:
             colour = family_style(members["family"].iloc[0]).colour
-            axes.plot(members["trained"], members["mean"], color=colour, linewidth=0.7, zorder=1.4)
+            axes.plot(members["size"], members["mean"], color=colour, linewidth=0.7, zorder=1.4)
             axes.fill_between(
-                members["trained"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
+                members["size"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
             )
-            drawn.append(members[["trained", "mean"]].to_numpy())
+            drawn.append(members[["size", "mean"]].to_numpy())
     return drawn
 
 
@@ -211,9 +237,9 @@ def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
     for row in table.itertuples():
         style = family_style(row.family)
         if row.low == row.low:
-            axes.vlines(row.trained, row.low, row.high, color=style.colour, linewidth=0.6, alpha=0.55, zorder=1.6)
+            axes.vlines(row.size, row.low, row.high, color=style.colour, linewidth=0.6, alpha=0.55, zorder=1.6)
         axes.plot(
-            row.trained, row.mean, style.marker, color=style.colour, zorder=2 + bool(row.front),
+            row.size, row.mean, style.marker, color=style.colour, zorder=2 + bool(row.front),
             markersize=6.5 if style.marker in "*P" else 5.5, markeredgecolor=PAPER, markeredgewidth=0.4,
             markerfacecolor=style.colour if row.low == row.low else PAPER,
         )  # fmt: skip
@@ -266,15 +292,15 @@ def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     taken, bars, marks = [], [], []
     for row in table.itertuples():
-        x, y = axes.transData.transform((row.trained, row.mean))
+        x, y = axes.transData.transform((row.size, row.mean))
         taken.append((x - 3.2 * scale, y - 3.2 * scale, x + 3.2 * scale, y + 3.2 * scale))
         if row.low == row.low:
-            low, high = (axes.transData.transform((row.trained, end))[1] for end in (row.low, row.high))
+            low, high = (axes.transData.transform((row.size, end))[1] for end in (row.low, row.high))
             bars.append((x - scale, max(low, bottom), x + scale, min(high, top)))
         seeds = f" (n = {row.n})" if row.n != row.planned else ""
         marks.append(
             label_placement.LabelledPoint(
-                x=row.trained, y=row.mean, text=short(row.title, 28) + seeds, colour=family_style(row.family).colour
+                x=row.size, y=row.mean, text=short(row.title, 28) + seeds, colour=family_style(row.family).colour
             )
         )
     taken += _front_boxes(axes, table, 0.6 * scale)
@@ -293,8 +319,8 @@ def _line_boxes(corners: np.ndarray, half: float) -> list[label_placement.Box]:
 
 def _front_boxes(axes: Axes, table: pd.DataFrame, half: float) -> list[label_placement.Box]:
     """Thin boxes that cover the staircase of `_draw_front`; `half` is half their thickness. In pixels."""
-    members = table[table["front"]].sort_values("trained")
-    corners = axes.transData.transform(members[["trained", "mean"]].to_numpy())
+    members = table[table["front"]].sort_values("size")
+    corners = axes.transData.transform(members[["size", "mean"]].to_numpy())
     right = axes.get_window_extent().x1
     ends = [*corners[1:, 0], right][: len(corners)]
     flat = [(x, y - half, end, y + half) for (x, y), end in zip(corners, ends, strict=True)]

@@ -10,7 +10,18 @@ import pandas as pd
 # A cell that starts with one of these is a formula, or can become one, in spreadsheet programs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Columns with integers, which pandas converts to floats if a value is missing.
-_WHOLE = ("weights", "module", "trained", "total", "stored", "bytes", "saved_bytes", "epochs", "best_epoch", "ties")
+_WHOLE = (
+    "weights",
+    "module",
+    "trained",
+    "total",
+    "active",
+    "stored_bytes",
+    "saved_bytes",
+    "epochs",
+    "best_epoch",
+    "ties",
+)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural
@@ -14,6 +16,8 @@ from search_spaces.records import BUDGET
 HEADER = {
     "planned": "Planned",
     "tried": "Tried",
+    "grid": "Grid",
+    "covered": "Covered, %",
     "done": "Done",
     "stopped": "Stopped",
     "failed": "Failed",
@@ -35,7 +39,9 @@ def text(sweep: AnalyzedSweep) -> str:
         "## Budget",
         f"Every cell may try {_may_try(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
-        f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
+        f"{plural(budget.final_seeds, 'seed')}. *Grid*: configurations in the cell's search "
+        f"space ({MISSING}: it has a range of real numbers); *covered*: the share of them that was tried. "
+        "*Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
         "trials are also counted as done, stopped, failed or invalid. *Re-used*: taken from an earlier sweep, their "
         "time is not counted again. "
         "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
@@ -43,6 +49,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "hours on the clock.",
         tables(sweep)["budget"].markdown(),
         _uneven(sweep.spending),
+        _coverage(sweep),
         _curtailed(sweep),
         _replaced(sweep),
         _reasons(sweep),
@@ -70,7 +77,8 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         ]
         for row in spent.to_dict("records")
     ]
-    lines.append([Markup("*All*"), "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
+    sums = {name: math.nan if name in ("grid", "covered") else spent[name].sum() for name in HEADER}
+    lines.append([Markup("*All*"), "", "", *(_number(name, sums[name]) for name in HEADER)])
     caption = Markup(
         f"Trials, epochs and hours of each cell; the budget is {most(manifest.budget)} per cell for every method."
     )
@@ -84,6 +92,8 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 
 def _number(name: str, value: float) -> str:
+    if math.isnan(value):
+        return MISSING
     if not name.endswith("hours"):
         return f"{value:.0f}"
     return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
@@ -96,6 +106,27 @@ def _uneven(spent: pd.DataFrame) -> str:
     low, high = spent["tried"].min(), spent["tried"].max()
     return (
         f"**The cells have tried different numbers of configurations ({low} to {high}).** More trials are an advantage."
+    )
+
+
+def _coverage(sweep: AnalyzedSweep) -> str:
+    """A sentence on methods whose grids were covered to different degrees; "" if there are none.
+
+    Per method it uses the cell of which least was covered.
+    """
+    covered = sweep.spending.groupby("method", sort=False)["covered"].min(skipna=False)
+    if covered.round().nunique(dropna=False) <= 1:
+        return ""
+    methods = sweep.manifest.methods
+    told = [
+        f"{escape(methods[label].title)} {f'{covered[label]:.0f} %' if covered[label] == covered[label] else MISSING}"
+        for label in methods
+    ]
+    return (
+        "**Equal numbers of tries cover unequal shares of the grids:** "
+        + ", ".join(told)
+        + ". A method of whose grid less was "
+        "tried is further from its best configuration."
     )
 
 

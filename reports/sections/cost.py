@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.data.cells import CellResult
 from reports.data.trial_table import by_cell
-from reports.render.markdown import MISSING, Markup, count, paragraphs, points
+from reports.render.markdown import MISSING, Markup, count, paragraphs, plural, points
 from reports.render.table import Table
 from reports.sections.section import Section
 from reports.statistics.analysis import AnalyzedSweep
@@ -18,9 +18,11 @@ HEADER = {
     "gained": "Points gained",
     "hours_per_point": "Hours per point",
     "trained": "Trained",
+    "active": "Active",
     "stored": "Stored",
+    "stored_bytes": "Stored, bytes",
     "total": "Encoder",
-    "bytes": "Saved, bytes",
+    "saved_bytes": "Checkpoint, bytes",
     "memory_mib": "Peak memory, MiB",
     "seconds_per_epoch": "Epoch, s",
 }
@@ -32,12 +34,26 @@ def text(sweep: AnalyzedSweep) -> str:
         "*Hours*: training time of all trials of the cell, search and finals, stopped, failed and re-used ones "
         "included. "
         "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
-        "that the optimiser moves. *Stored*: numbers that must be stored beside the encoder to use the result, pruned "
-        "weights and their mask included; *saved*: the bytes of that file. *Encoder*: parameters of the pretrained model, needed "
-        "besides. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
+        "that the optimiser moves. *Active*: values of the finished model that are not those of the pretrained encoder, without "
+        "pruned weights and without what only training needs. *Stored*: what has to be kept beside the encoder to use the result "
+        "again, as a number of 32-bit numbers: the active values, and the positions or mask bits without which they cannot be "
+        "put back. *Encoder*: parameters of the pretrained model, needed besides. *Checkpoint*: the file that this program "
+        "writes, which is dense. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
         "included; *epoch*: mean over the finals, evaluation included. Trials that share a device wait for each "
         "other, so that times compare only within one sweep.",
         tables(sweep)["cost"].markdown(),
+        _unrecorded(sweep),
+    )
+
+
+def _unrecorded(sweep: AnalyzedSweep) -> str:
+    """A note on cells whose results are from before active and stored numbers were recorded; "" if there are none."""
+    number = sum(result.counts is not None and result.counts.active is None for result in sweep.results.values())
+    if not number:
+        return ""
+    return (
+        f"{plural(number, 'cell')} without active and stored numbers: an older version of this program recorded the results. Its "
+        "*Stored* was the size of the dense checkpoint, another quantity, which is not shown here."
     )
 
 
@@ -70,7 +86,9 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
                 "hours": hours,
                 "gained": gained,
                 "hours_per_point": hours / gained if gained is not None and gained > 0 else None,
-                "trained": result.counts.trained if result.counts else None,
+                **{
+                    name: getattr(result.counts, name, None) for name in ("trained", "active", "stored", "stored_bytes")
+                },
                 "total": sweep.manifest.models[cell.model].total,
                 **_measured(groups[cell]),
             }
@@ -87,14 +105,12 @@ def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
 def _measured(trials: pd.DataFrame) -> dict[str, float]:
     """Measurements of one cell's trials; NaN if there are none.
 
-    stored, bytes: the most numbers, and bytes of a file, that one of its finals saved. memory_mib: peak over all trials.
-    seconds_per_epoch: mean over all epochs of its finals.
+    saved_bytes: the largest checkpoint of its finals. memory_mib: peak over all trials. seconds_per_epoch: mean over all epochs of its finals.
     """
     finals = trials[trials["phase"] == "final"]
     epochs = finals["epochs"].sum()
     return {
-        "stored": finals["stored"].max(),
-        "bytes": finals["saved_bytes"].max(),
+        "saved_bytes": finals["saved_bytes"].max(),
         "memory_mib": trials["memory_mib"].max(),
         "seconds_per_epoch": float(finals["seconds"].sum() / epochs) if epochs else math.nan,
     }

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from reports.data.cells import final_values, winner_counts
-from reports.data.manifest import Manifest
+from reports.data.manifest import Manifest, MethodFacts
 from reports.data.papers import EVERY, SECONDS, Paper, PaperColumn, PaperRow, PaperScore, PaperTable, paper_of
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points, shares
 from reports.render.table import Table
@@ -30,6 +30,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "## The paper's own numbers",
         f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
         _warning(sweep.manifest, paper),
+        _unstated(sweep.manifest, paper),
         "*#P* in the rows measured here is the share of module weights, the first of the three counts above."
         if any(t.has_shares for t in paper.tables)
         else "",
@@ -59,6 +60,28 @@ def _warning(manifest: Manifest, paper: Paper) -> str:
     )
 
 
+def _unstated(manifest: Manifest, paper: Paper) -> str:
+    """A sentence on settings that the paper does not state, if the sweep has methods with them; else ""."""
+    names = {name for facts in manifest.methods.values() for name in paper.unstated.get(facts.name, ())}
+    if not names:
+        return ""
+    return (
+        f"The paper does not state {', '.join(f'`{name}`' for name in sorted(names))}, on which its claim may depend; the rows "
+        "measured here name the value that was used."
+    )
+
+
+def _chosen(facts: MethodFacts, paper: Paper) -> str:
+    """The row's values of the settings that the paper does not state, as " (mid_init = identity)"; "" if there are none."""
+    told = []
+    for name in paper.unstated.get(facts.name, ()):
+        if f"{name} = " in facts.title:
+            continue
+        value = "searched" if name in facts.searched else facts.settings.get(name, "not recorded")
+        told.append(f"{name} = {value}")
+    return f" ({', '.join(told)})" if told else ""
+
+
 def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
     """A published table: each of its rows is followed by the sweep's results of the same method and settings.
 
@@ -71,10 +94,10 @@ def _table(sweep: AnalyzedSweep, paper: Paper, printed: PaperTable) -> Table:
         share = [f"{row.percent:.1f} %" if row.percent is not None else MISSING] if printed.has_shares else []
         lines.append([row.title, printed.model, *share, *_printed_scores(printed, row)])
         same = [label for label, facts in sweep.manifest.methods.items() if printed.has(row, facts)]
-        lines += _measured(sweep, printed, models, same, "measured here")
+        lines += _measured(sweep, paper, printed, models, same, "measured here")
         left -= set(same)
     rest = [label for label in sweep.manifest.methods if label in left]
-    lines += _measured(sweep, printed, models, rest, "measured here, not in the paper")
+    lines += _measured(sweep, paper, printed, models, rest, "measured here, not in the paper")
     average = ["Average"] if printed.average else []
     header = ["Method", "Model", *(["#P"] if printed.has_shares else []), *(c.title for c in printed.columns), *average]
     table_caption = Markup(f"{escape(_title(printed))}: transcribed, not measured here, beside what was measured here.")
@@ -96,7 +119,12 @@ def _shown(score: PaperScore) -> str:
 
 
 def _measured(
-    sweep: AnalyzedSweep, printed: PaperTable, models: Sequence[str], labels: Sequence[str], what: str
+    sweep: AnalyzedSweep,
+    paper: Paper,
+    printed: PaperTable,
+    models: Sequence[str],
+    labels: Sequence[str],
+    what: str,
 ) -> list[list[object]]:
     """Table rows with the sweep's results of these models and methods (`labels`), marked by `what`.
 
@@ -108,7 +136,8 @@ def _measured(
             scores = [_score(sweep, column, model, label) for column in printed.columns]
             means = [score.mean for score in scores if score.mean is not None]
             average = [points(fmean(means)) if len(means) == len(scores) else MISSING] if printed.average else []
-            title = Markup(f"↳ *{what}: {escape(sweep.manifest.methods[label].title)}*")
+            facts = sweep.manifest.methods[label]
+            title = Markup(f"↳ *{what}: {escape(facts.title + _chosen(facts, paper))}*")
             share = [_share(sweep, model, label)] if printed.has_shares else []
             if means:
                 lines.append([title, sweep.manifest.models[model].title, *share, *map(_shown, scores), *average])
@@ -128,12 +157,19 @@ def _score(sweep: AnalyzedSweep, column: PaperColumn, model: str, label: str) ->
     """
     results = sweep.results
     if column.task == EVERY:
-        means = [results[Cell(model=model, task=task, method=label)].mean for task in sweep.manifest.tasks]
+        cells = [Cell(model=model, task=task, method=label) for task in sweep.manifest.tasks]
+        means = [_mean(sweep, cell, column.metric) if column.metric else results[cell].mean for cell in cells]
         known = [mean for mean in means if mean is not None]
         return PaperScore(mean=fmean(known)) if known and len(known) == len(means) else PaperScore()
     cell = Cell(model=model, task=column.task, method=label)
     values = _values(sweep.finals.get(cell), column.metric)
     return PaperScore(mean=fmean(values) if values else None, std=stdev(values) if len(values) > 1 else None)
+
+
+def _mean(sweep: AnalyzedSweep, cell: Cell, metric: str) -> float | None:
+    """Mean of a metric over the cell's finals; None without a value."""
+    values = _values(sweep.finals.get(cell), metric)
+    return fmean(values) if values else None
 
 
 def _values(finals: pd.DataFrame | None, metric: str) -> list[float]:

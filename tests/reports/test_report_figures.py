@@ -175,7 +175,7 @@ def test_the_front_rises_only_where_a_difference_is_real():
 def test_rows_of_the_efficiency_figure_are_the_finals(known):
     table = efficiency_curves.rows(known, "minilm", "mrpc").set_index("method")
     assert table.loc["adapter", "mean"] == pytest.approx(86.5)
-    assert table.loc["adapter", "trained"] == 1_000_000
+    assert table.loc["adapter", "size"] == 1_000_000
     assert (table.loc["adapter", "n"], table.loc["adapter", "planned"]) == (3, 3)
     # Adapter 86.5 ± 1.24 and MAdapter 80.2 ± 0.50 train the same number; fine-tuning 85 ± 2.48 is not above the adapter.
     assert list(table.index[table["front"]]) == ["adapter"]

@@ -14,6 +14,7 @@ from reports import compare
 from reports.__main__ import main
 from reports.build import build
 from reports.data.store import read
+from reports.plots import FIGURES, efficiency_curves
 from reports.render.commands import cell_command, finals_command
 from reports.render.markdown import Markup, escape
 from reports.render.table import Table
@@ -48,7 +49,14 @@ def honest_trials(methods=METHODS, seeds=3):
                     cell=cell, name=f"{cell}-1", scores=(50.0,), state="STOPPED", params={"lr": 1e-5, "batch_size": 8}
                 ),
             ]
-            measured = {keys.SAVED_BYTES: 4_000_088.0, keys.COUNTS + "stored": 1_000_000.0, keys.MEMORY: 512.0}
+            # Active and stored numbers as a mask would leave them; the checkpoint is dense.
+            measured = {
+                keys.SAVED_BYTES: 4_000_088.0,
+                keys.CHECKPOINT_ELEMENTS: 1_000_000.0,
+                keys.MEMORY: 512.0,
+                keys.COUNTS + "active": 600_000.0,
+                keys.COUNTS + "stored_bytes": 2_525_000.0,
+            }
             trials += [answered(cell, seed, 200, quality, measured=measured) for seed in range(seeds)]
             winners[cell] = f"{cell}-0"
     return trials, winners
@@ -223,9 +231,39 @@ def test_costs_are_hours_points_parameters_memory_seconds_and_bytes(sweep):
     gained = sweep.results[cell("mrpc", "adapter")].mean - 68.38
     assert row["hours"] == pytest.approx(hours)
     assert row["hours_per_point"] == pytest.approx(hours / gained)
-    assert (row["trained"], row["stored"], row["bytes"], row["memory_mib"]) == (1_020_000, 1_000_000, 4_000_088, 512)
+    assert (row["trained"], row["active"], row["stored"], row["stored_bytes"]) == (
+        1_020_000,
+        600_000,
+        631_250,
+        2_525_000,
+    )
+    assert (row["saved_bytes"], row["memory_mib"]) == (4_000_088, 512)
     assert row["seconds_per_epoch"] == pytest.approx(36.0)
-    assert "| 1,020,000 | 1,000,000 | 22,713,216 | 4,000,088 | 512 | 36 |" in cost.text(sweep)
+    assert "| 1,020,000 | 600,000 | 631,250 | 2,525,000 | 22,713,216 | 4,000,088 | 512 | 36 |" in cost.text(sweep)
+    assert "older version" not in cost.text(sweep)
+
+
+def test_the_size_of_a_checkpoint_recorded_by_an_older_version_is_not_shown_as_what_has_to_be_stored(tmp_path):
+    uri = new_store(tmp_path)
+    measured = {keys.SAVED_BYTES: 4_000_088.0, keys.CHECKPOINT_ELEMENTS: 777_777.0}
+    write_sweep(uri, record(), [answered(CELL, seed, 20, measured=measured) for seed in range(3)])
+    old = analyze(read(uri, "sweep-1"))
+    row = cost.rows(old).set_index(["task", "method"]).loc[("mrpc", "adapter")]
+    assert pd.isna(row["active"])
+    assert pd.isna(row["stored"])
+    assert pd.isna(row["stored_bytes"])
+    text = cost.text(old)
+    assert "777,777" not in text
+    assert "1 cell without active and stored numbers: an older version" in text
+    assert [figure.name for figure in FIGURES["efficiency"](old)] == ["efficiency_minilm"]
+
+
+def test_the_efficiency_figure_can_be_drawn_over_trained_active_and_stored_parameters(sweep):
+    names = ["efficiency_minilm", "efficiency_active_minilm", "efficiency_stored_minilm"]
+    assert [figure.name for figure in FIGURES["efficiency"](sweep)] == names
+    for quantity, size in (("trained", 1_020_000), ("active", 600_000), ("stored", 631_250)):
+        table = efficiency_curves.rows(sweep, "minilm", "mrpc", quantity).set_index("method")
+        assert table.loc["adapter", "size"] == size
 
 
 def test_a_cell_leads_to_its_runs_configuration_and_command(sweep):

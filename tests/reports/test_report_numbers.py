@@ -10,7 +10,8 @@ from reports.sections import budget, cost, results, trials, winners
 from reports.statistics.analysis import analyze
 from reports.statistics.edges import edge
 from search_spaces.language import Cell, choice, log_uniform, uniform
-from tests.fixtures.report_store import KNOWN, MAJORITY, known_store
+from tests.fixtures.bulk_store import write_bulk
+from tests.fixtures.report_store import KNOWN, MAJORITY, FakeTrial, known_store, manifest, new_store
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,8 @@ def test_budgets_count_trials_by_how_they_ended_and_add_up_hours(sweep):
     row = table.loc[("minilm", "stsb", "adapter")]
     assert (row["planned"], row["tried"], row["done"], row["stopped"], row["cached"]) == (4, 4, 3, 1, 1)
     assert (row["finals"], row["finals_failed"]) == (2, 1)
+    # Four learning rates and two batch sizes.
+    assert (row["grid"], row["covered"]) == (8, 50.0)
     # Epochs of 36 s: 2 + 3 + 1 in the search (the re-used trial costs nothing), 3 finals of 2.
     assert row["search_hours"] == pytest.approx(6 * 0.01)
     assert row["final_hours"] == pytest.approx(6 * 0.01)
@@ -145,6 +148,40 @@ def test_budgets_count_trials_by_how_they_ended_and_add_up_hours(sweep):
     assert costs.loc[("minilm", "stsb", "adapter"), "hours"] == pytest.approx((12 + 2) * 0.01)
     assert table.loc[("bert-base-uncased", "stsb", "madapter"), "failed"] == 4
     assert "| bert-base-uncased/stsb/madapter | FAILED | out of memory | 4 |" in budget.text(sweep)
+
+
+def test_the_budget_shows_how_much_of_each_grid_was_tried(tmp_path):
+    """As in the README's first command: 8 tries are the whole grid of one method and a ninth of another's."""
+    record = manifest(["minilm"], ["mrpc"], ["full", "adapter", "madapter"], budget={"trials": 8, "final_seeds": 3})
+    searched = record["methods"]["full"]["searched"]
+    widths = {"r": {"choice": [16, 32, 64]}}
+    record["methods"]["adapter"]["searched"] = {**searched, **widths}
+    record["methods"]["madapter"]["searched"] = {**searched, **widths, "n_mid": {"choice": [1, 2, 3]}}
+    uri = new_store(tmp_path)
+    trials = [
+        FakeTrial(cell=f"minilm/mrpc/{method}", name=f"{method}{i}", params={"lr": i})
+        for method in ("full", "adapter", "madapter")
+        for i in range(8)
+    ]
+    write_bulk(uri, record, trials, {})
+    swept = analyze(read(uri, "sweep-1"))
+    table = budget.rows(swept).set_index("method")
+    assert list(table["grid"]) == [8, 24, 72]
+    assert list(table["covered"]) == pytest.approx([100, 100 / 3, 100 / 9])
+    text = budget.text(swept)
+    assert "| 8 | 8 | 72 | 11 |" in text
+    assert "unequal shares of the grids:** Fine-tuning 100 %, Adapter 33 %, MAdapter 11 %" in text
+    assert "| *All* |  |  | 24 | 24 | – | – |" in text
+
+
+def test_a_range_of_real_numbers_has_no_grid_to_cover(tmp_path):
+    record = manifest(["minilm"], ["mrpc"], ["adapter"])
+    record["methods"]["adapter"]["searched"] = {"lr": {"range": [1e-5, 1e-3], "log": True}}
+    uri = new_store(tmp_path)
+    write_bulk(uri, record, [FakeTrial(cell="minilm/mrpc/adapter", name="a")], {})
+    swept = analyze(read(uri, "sweep-1"))
+    assert "| 4 | 1 | – | – |" in budget.text(swept)
+    assert "unequal shares" not in budget.text(swept)
 
 
 def test_the_table_of_trials_has_every_trial_once_with_numbers_as_numbers(sweep):

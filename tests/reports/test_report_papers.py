@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.planning.sweep_manifest import _method, titles
 from reports.build import build
 from reports.data.manifest import MethodFacts
 from reports.data.papers import EVERY, SECONDS, PaperTable, find, nominal_percent, paper_of, papers
@@ -90,12 +91,68 @@ def test_rows_of_one_method_are_told_apart_by_the_settings_in_which_they_differ(
     sweep = measured(tmp_path, methods, "madapter", cells)
     assert [row[0] for row in lines(sweep, 3)] == [
         "MAdapter, 1 middle layer",
-        "↳ *measured here: n1*",
+        "↳ *measured here: n1 (mid_init = not recorded)*",
         "MAdapter, 2 middle layers",
-        "↳ *measured here: n2*",
+        "↳ *measured here: n2 (mid_init = not recorded)*",
         "MAdapter, 3 middle layers",
-        "↳ *measured here, not in the paper: free*",
+        "↳ *measured here, not in the paper: free (mid_init = not recorded)*",
     ]
+
+
+def test_a_setting_that_the_paper_does_not_state_stands_beside_what_was_measured_with_it(tmp_path):
+    """The start of MAdapter's middle layers decides the paper's claim; a title that names it already is not doubled."""
+    methods = {"plain": ("madapter", {"r": 32, "n_mid": 1}), "other": ("madapter", {"r": 32, "n_mid": 1})}
+    sweep = measured(tmp_path, methods, "madapter/1", {f"minilm/mrpc/{label}": 70.0 for label in methods})
+    facts = dict(sweep.manifest.methods)
+
+    def shown(**changes):
+        known = {label: replace(facts[label], **changes.get(label, {})) for label in facts}
+        changed = replace(sweep, manifest=replace(sweep.manifest, methods=known))
+        text = paper.text(changed)
+        assert "The paper does not state `mid_init`, on which its claim may depend" in text
+        return [row[0] for row in lines(changed, 1) if "madapter" in row[0] or "plain" in row[0] or "other" in row[0]]
+
+    assert shown()[0] == "↳ *measured here: plain (mid_init = not recorded)*"
+    both = shown(plain={"settings": {"mid_init": "identity"}}, other={"title": "other, mid_init = normal"})
+    assert both == ["↳ *measured here: plain (mid_init = identity)*", "↳ *measured here: other, mid_init = normal*"]
+
+
+def test_without_such_a_method_nothing_is_said_about_what_the_paper_leaves_open(tmp_path):
+    sweep = measured(tmp_path, {"a": ("adapter", {"r": 64})}, "madapter/1", {"minilm/mrpc/a": 70.0})
+    assert "does not state" not in paper.text(sweep)
+
+
+def test_the_manifest_of_a_sweep_names_settings_that_a_space_leaves_at_their_defaults():
+    record = method_facts(load("madapter_tables"))
+    assert record["madapter"]["settings"] == {"r": 32, "init_scale": 0.01, "n_mid": 1, "mid_init": "identity"}
+    assert record["madapter_normal"]["settings"]["mid_init"] == "normal"
+    searched = method_facts(load("glue_madapter"))["madapter"]
+    assert searched["settings"] == {"init_scale": 0.01, "mid_init": "identity"}
+
+
+def method_facts(space):
+    return {e.label: _method(space, e, title) for e, title in zip(space.methods, titles(space), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "table"),
+    [("houlsby_tradeoff", ("cola",), "tradeoff"), ("houlsby_text", ("cola", "mrpc"), "text")],
+)
+def test_cola_is_shown_in_accuracy_where_the_paper_prints_accuracy(name, tasks, table, tmp_path):
+    record = manifest(["minilm"], list(tasks), ["full"], paper=name)
+    uri = new_store(tmp_path)
+    finals = [
+        final(f"minilm/{task}/full", seed, None, state="DONE", test={"matthews": 50.0, "accuracy": 80.0 + seed})
+        for task in tasks
+        for seed in (0, 1)
+    ]
+    write_bulk(uri, record, finals, {})
+    sweep = analyze(read(uri, "sweep-1"))
+    printed = papers()[name].tables[0]
+    column = next(i for i, c in enumerate(printed.columns) if c.task in ("cola", EVERY))
+    assert "accuracy" in printed.columns[column].title
+    row = next(row for row in lines(sweep, table) if row[0].startswith("↳"))
+    assert row[2 + printed.has_shares + column].startswith("80.50")
 
 
 def test_a_control_with_other_settings_stands_apart_and_has_no_nominal_share(tmp_path):
@@ -184,6 +241,7 @@ def test_a_space_that_names_a_paper_repeats_a_row_of_each_table_or_of_most(name)
             paper="",
             fixed=fixed_of(space, e),
             searched={},
+            settings={},
             ablated=False,
             removable=False,
         )

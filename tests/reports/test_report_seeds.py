@@ -80,6 +80,7 @@ def test_tries_are_configurations(sweep):
     assert (curve[0], curve[-1]) == pytest.approx((64.0, 80.0))
     row = budget.rows(sweep).iloc[0]
     assert (row["planned"], row["tried"]) == (8, 8)
+    assert (row["grid"], row["covered"]) == (8, 50.0), "4 of 8 configurations, each on 2 seeds"
 
 
 def test_all_seeds_of_the_winner_are_marked_and_traced(sweep):

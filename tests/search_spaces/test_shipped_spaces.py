@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.planning import sweep_manifest
 from orchestrator.planning.preview import plan_text
 from orchestrator.planning.sweep_manifest import sweep_id
 from search_spaces.loading import load, names
@@ -12,6 +13,7 @@ from tests.fixtures.run_options import make_options
 from tests.fixtures.spaces import plan_of
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
 from trainables.methods import METHODS
+from trainables.training.parameter_counts import build
 
 VARIANTS = ("norm_input", "batch_norm", "tanh", "attention_only", "parallel", "multiplicative")
 FIRST_RELEASE = frozenset(
@@ -149,8 +151,10 @@ def test_the_protocols_are_the_papers(name, csv_tasks):
 def test_the_grid_of_the_papers_tables_is_tried_as_a_whole():
     plan = plan_of(load("madapter_tables"))
     assert {plan.num_configurations(entry) for entry in plan.space.methods} == {8}
-    # 4 methods x 2 models x 4 tasks x 24 runs are the paper's 768; a control and finals come on top.
-    assert plan.trials == 768 * 5 // 4 + 2 * 4 * 5 * 3
+    # 4 methods x 2 models x 4 tasks x 24 runs are the paper's 768; a control, another start and finals come on top.
+    assert plan.trials == 768 * 6 // 4 + 2 * 4 * 6 * 3
+    starts = [build(e.name, e.fixed).mid_init for e in plan.space.methods if e.name == "madapter"]
+    assert starts == ["identity", "normal"]
 
 
 def test_the_space_of_all_methods_is_made_from_their_names():
@@ -158,9 +162,11 @@ def test_the_space_of_all_methods_is_made_from_their_names():
     assert labels == ["full", *(f"houlsby_{v}" for v in VARIANTS), "a_new_method"]
 
 
-def test_the_space_of_all_methods_is_the_sweep_that_it_was():
-    """With the methods of the first release: a sweep that was begun with it is continued."""
+def test_the_space_of_all_methods_is_the_sweep_that_it_was_apart_from_methods_that_changed(monkeypatch):
+    """With the methods of the first release. Five of them are trained differently, so that the sweep is another one now."""
     first_release = [name for name in METHODS if name in FIRST_RELEASE]
+    assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-c3ff646a"
+    monkeypatch.setattr(sweep_manifest, "METHOD_SEMANTICS", {})
     assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-19d0e4b0"
 
 

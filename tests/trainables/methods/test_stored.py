@@ -180,10 +180,10 @@ def pack(layout, best, mask):
             kept.write_bits(parts[e.name] > 0.01)
         elif name == "propetl" and last.endswith("_scores"):
             kept.write_bits(method.chosen(parts[e.name][None])[0].detach() > 0.5)
-        elif name == "diff_pruning" and last in ("alpha", "shared_alpha"):
-            continue
-        elif getattr(method, "mlp", 0) and (e.name.startswith("shared.") or "prefix.out" in e.name):
-            continue
+        elif (name == "diff_pruning" and last in ("alpha", "shared_alpha")) or (
+            getattr(method, "mlp", 0) and (e.name.startswith("shared.") or "prefix.out" in e.name)
+        ):
+            continue  # only training needs them
         elif name == "adalora" and last in ("down", "singular", "up"):
             used = parts[e.name.rpartition(".")[0] + ".singular"] != 0
             kept.write(parts[e.name][..., used] if last != "up" else parts[e.name][used])
@@ -216,9 +216,7 @@ def unpack(kept, layout, initial, ranks):
     prefixes = []
     for e in layout.entries:
         last, value = e.name.rpartition(".")[2], None
-        if name == "threshold_mask" and last == "score":
-            value = kept.read_bits(e.size).float()
-        elif name == "propetl" and last.endswith("_scores"):
+        if (name == "threshold_mask" and last == "score") or (name == "propetl" and last.endswith("_scores")):
             value = kept.read_bits(e.size).float()
         elif name == "diff_pruning" and last in ("alpha", "shared_alpha"):
             value = torch.full((e.size,), 100.0)
