@@ -105,7 +105,8 @@ def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
 def _measured(trials: pd.DataFrame) -> dict[str, float]:
     """Measurements of one cell's trials; NaN if there are none.
 
-    saved_bytes: the largest checkpoint of its finals. memory_mib: peak over all trials. seconds_per_epoch: mean over all epochs of its finals.
+    saved_bytes: the largest checkpoint of its finals. memory_mib: peak over all trials. seconds_per_epoch: mean over all epochs
+    of its finals.
     """
     finals = trials[trials["phase"] == "final"]
     epochs = finals["epochs"].sum()

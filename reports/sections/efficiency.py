@@ -13,8 +13,8 @@ def text(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         "## Parameter efficiency",
         caption(results_provenance(sweep)),
-        "Mean test score of the finals against the number of trained parameters (logarithmic axis), and against active and stored "
-        "parameters where these differ from the trained ones (section *Cost* says what they are). Colour and marker: the "
+        "Mean test score of the finals against the number of trained parameters (logarithmic axis), and against active and "
+        "stored parameters where these differ from the trained ones (defined under *Cost*). Colour and marker: the "
         f"method's family. Vertical lines: {sweep.interval_coverage}, cut where they leave the panel; hollow: one final, no "
         "interval. The dashed Pareto front starts at the smallest method and rises only to a method whose difference to the "
         "front so far is significant (grey: its interval), so a method above the line is not established as better than it.",

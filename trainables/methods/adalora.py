@@ -112,7 +112,7 @@ class AdaLoRA(LoRA):
         return ((self.r - self.target) * maps * left**3 + self.target * maps).floor().long()
 
     def stored(self, shape: Shape, trained: Mapping[str, Tensor] | None = None) -> Stored:
-        """The triplets whose e is not zero; without `trained`, `target` of every map, which maps of several widths need not have."""
+        """The triplets whose e is not zero. Without `trained`: `target` of every map, while they may be shared out unevenly."""
         if trained is None:
             return Stored(values=self.target * sum(inputs + outputs + 1 for inputs, outputs in self.ends(shape)))
         maps = [name.removesuffix(".singular") for name in trained if name.endswith(".singular")]
