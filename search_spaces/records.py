@@ -183,19 +183,24 @@ class Ablation:
 
     Scores are in percent points. `whole`: score of the whole model. `spans[i][k]`: score without the method in layers i to
     i + k (inclusive, counted from 0). `seconds`: duration of all these evaluations, which no epoch's `seconds` contains.
+    `metric`: which scores these are; "" for the task's own score.
     """
 
     whole: float
     spans: tuple[tuple[float, ...], ...]
     seconds: float
+    metric: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"whole": self.whole, "spans": [list(scores) for scores in self.spans], "seconds": self.seconds}
+        record = {"whole": self.whole, "spans": [list(scores) for scores in self.spans], "seconds": self.seconds}
+        # Left out for the task's own score, so that such records are those from before this field existed.
+        return {**record, "metric": self.metric} if self.metric else record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Ablation:
         spans = tuple(tuple(float(score) for score in scores) for scores in record["spans"])
-        return cls(whole=float(record["whole"]), spans=spans, seconds=float(record["seconds"]))
+        metric = str(record.get("metric", ""))
+        return cls(whole=float(record["whole"]), spans=spans, seconds=float(record["seconds"]), metric=metric)
 
 
 @dataclass(frozen=True, kw_only=True)

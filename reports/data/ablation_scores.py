@@ -22,10 +22,11 @@ class AblationScores:
 
     full: [S], scores with the complete method.
     ablated: [S, L, L], scores by first and last layer without the method; NaN where the last is before the first.
-    seconds: [S], how long the evaluation of all spans took.
+    seconds: [S], how long the evaluation of all spans took. metric: of the scores; "" for the task's own score.
     """
 
     cell: Cell
+    metric: str
     full: np.ndarray
     ablated: np.ndarray
     seconds: np.ndarray
@@ -63,11 +64,13 @@ def collect_ablations(sweep: StoredSweep) -> Mapping[Cell, AblationScores | None
 
 def _scores(cell: Cell, found: list[Ablation]) -> AblationScores | None:
     # Under one model name, a store may contain finals of backbones with different numbers of layers.
-    found = [one for one in found if len(one.spans) == len(found[0].spans)]
+    # Finals that an older version of this program scored may have another metric.
+    found = [one for one in found if (len(one.spans), one.metric) == (len(found[0].spans), found[0].metric)]
     if not found:
         return None
     return AblationScores(
         cell=cell,
+        metric=found[0].metric,
         full=np.array([one.whole for one in found]),
         ablated=np.stack([_square(one) for one in found]),
         seconds=np.array([one.seconds for one in found]),

@@ -73,7 +73,9 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, label: str) -> Figure:
     axes = overlay_axes(figure)
     for rectangle, cell, one in zip(rectangles, cells, found, strict=True):
         facts = manifest.tasks[cell.task]
-        title_panel(figure, rectangle, f"{short(facts.title)} ({facts.score_title})", _counted(one))
+        title_panel(
+            figure, rectangle, f"{short(facts.title)} ({(one and one.metric) or facts.score_title})", _counted(one)
+        )
         if one:
             _draw(figure, axes, rectangle, one.mean, step)
         else:

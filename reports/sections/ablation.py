@@ -33,7 +33,8 @@ def text(sweep: AnalyzedSweep) -> str:
         caption(ablation_provenance(sweep)),
         "Each final at its best epoch, scored again on the validation split with what its method trained in a span of layers "
         "removed; LayerNorms and head stay as trained, nothing is re-trained (Houlsby et al. 2019, figure 6). Changes in "
-        "percent points, mean over the final seeds; layers are counted from 1, the lowest. The score with nothing removed is the "
+        "percent points, mean over the final seeds; layers are counted from 1, the lowest. A task scored by Matthews "
+        "correlation is shown in accuracy, as in that figure. The score with nothing removed is the "
         "best of its epochs on this very split, so losses are a little too large. The seconds are in no other table.",
         shown["ablation"].markdown() if shown else "",
         bullets(Markup(line) for line in _missing(sweep)),
@@ -46,7 +47,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [
         (
             manifest.models[cell.model].title,
-            manifest.tasks[cell.task].title,
+            f"{manifest.tasks[cell.task].title} ({scores.metric or manifest.tasks[cell.task].score_title})",
             manifest.methods[cell.method].title,
             *_numbers(scores),
         )

@@ -196,8 +196,24 @@ def test_trials_that_did_not_ask_for_it_have_none(tiny_bert, tmp_path):
     assert report_of(tiny_bert, tmp_path, plain)["outcome"]["ablation"] is None
 
 
+def test_a_task_scored_by_matthews_correlation_is_ablated_in_accuracy(tiny_bert):
+    """As in the paper's figure; the task is trained and selected by its own score."""
+    data = make_data()
+    cola = replace(data, task=replace(data.task, metrics=("matthews", "accuracy")))
+    engine, (state,) = trained(tiny_bert, [final()], cola)
+    own, (plain,) = trained(tiny_bert, [final()], data)
+    found = engine.ablate(state.trial.id)
+    assert found.metric == "accuracy"
+    accuracies = [found.whole, *(score for scores in found.spans for score in scores)]
+    examples = [score * len(data.validation) / 100 for score in accuracies]
+    assert examples == pytest.approx([round(number) for number in examples]), "shares of the examples"
+    assert found.whole != pytest.approx(state.progress[-1].best_score), "which is Matthews correlation"
+    assert own.ablate(plain.trial.id).metric == ""
+    assert "metric" not in own.ablate(plain.trial.id).to_json()
+
+
 def test_an_ablation_survives_json():
-    found = Ablation(whole=80.5, spans=((70.0, 50.0), (75.25,)), seconds=1.5)
+    found = Ablation(whole=80.5, spans=((70.0, 50.0), (75.25,)), seconds=1.5, metric="accuracy")
     assert Ablation.from_json(json.loads(json.dumps(found.to_json()))) == found
     outcome = Outcome(state="DONE", reason="epochs", epochs=2, ablation=found)
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
