@@ -364,7 +364,7 @@ def test_missing_predictions_cost_the_file_and_nothing_else(uri, tmp_path, caplo
 
 
 def test_large_edits_and_odd_names_fit_mlflows_limits(uri, tmp_path):
-    store = Store(uri, tmp_path / "artifacts", tmp_path, "made-up", "made-up-1234abcd")
+    store = Store(uri, tmp_path / "artifacts", tmp_path, "made-up", "made-up-1234abcd", began=1)
     sweep = RunUpdates(
         key=Key("sweep"), name="s", tags={keys.KIND: "sweep", keys.SWEEP: "made-up-1234abcd", "long": "t" * 9000}
     )
