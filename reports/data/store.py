@@ -312,8 +312,8 @@ def _check_winners(trials: pd.DataFrame, winners: Mapping[str, str]) -> None:
     searched = [name for name in trials.columns if name.startswith(PARAM) and name != PARAM + "seed"]
     for cell, winner in winners.items():
         of_cell = trials[trials["cell"] == cell]
-        finals = of_cell.loc[of_cell["phase"] == "final", searched].astype(str)
-        won = of_cell.loc[of_cell["trial"] == winner, searched].astype(str)
+        finals = of_cell.loc[of_cell["phase"] == "final", searched].fillna("").astype(str)
+        won = of_cell.loc[of_cell["trial"] == winner, searched].fillna("").astype(str)
         if len(finals) and len(won) and not (finals == won.iloc[0]).all(axis=1).any():
             raise DamagedResults(
                 f"{cell}: the winner on record, trial {winner}, has another configuration than the cell's finals; run the "

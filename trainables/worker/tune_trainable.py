@@ -3,9 +3,9 @@
 If trials share a device, this process only waits: the trial trains in a device worker that is an actor of its own
 (`trainables/worker/ray_actors.py`), which the registry finds, and replaces if it dies. A trial that does not share its device
 trains in this process, which only then loads torch. Epochs are reported to the mailbox and not to Tune, which processes one
-result at a time. An error of the machine is reported to the mailbox, too, and the trial has no result. Tune reuses the process for later trials, so all expensive work is in `step` and not in `setup`. Tune's own
-checkpoints are empty: the device worker writes a checkpoint after every epoch, in a folder named by the trial's id, where a
-resumed sweep finds it.
+result at a time. An error of the machine is reported to the mailbox, too: the trial has no result then. Tune reuses the process
+for later trials, so all expensive work is in `step` and not in `setup`. Tune's own checkpoints are empty: the device worker
+writes a checkpoint after every epoch, in a folder named by the trial's id, where a resumed sweep finds it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning import sweep_manifest
-from orchestrator.planning.sweep_manifest import folder_name
+from orchestrator.planning.sweep_manifest import folder_name, new_sweep_id
 from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, FileTask, Recipe, ablated, choice, log_uniform, method
@@ -89,7 +90,7 @@ def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
 
 def test_a_sweep_has_the_same_name_in_every_process():
     script = (
-        "from orchestrator.planning.sweep_manifest import folder_name; from search_spaces.loading import load; "
+        "from orchestrator.planning.sweep_manifest import folder_name, new_sweep_id; from search_spaces.loading import load; "
         "print(folder_name(load('quickstart')))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
@@ -118,3 +119,10 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
         check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
         check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)
+
+
+def test_two_sweeps_of_one_space_have_the_same_folder_name_and_never_the_same_id():
+    space = make_space()
+    ids = {new_sweep_id(space) for _ in range(50)}
+    assert len(ids) == 50
+    assert all(re.fullmatch(f"{folder_name(space)}-[0-9a-f]{{8}}", each) for each in ids)
