@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from trainables.tasks.task_data import CutCount, Loaded, MissingData, Split, Tas
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 # Version of the file format. Increase it when a change of the code writes another file for the same texts.
 FORMAT = 2
@@ -39,21 +42,25 @@ TOKENIZER_FILES = (
 )
 
 
+class DamagedTokens(ValueError):
+    """A tokens file cannot be read, or its content differs from what was written."""
+
+
 def prepare(
     loaded: Loaded, tokenizer_dir_or_id: str, max_length: int, cache: Path, revision: str | None = None
 ) -> Path:
-    """Return the path of the task's tokens file in the folder `cache`, which is written unless it exists.
+    """Return the path of the task's tokens file in the folder `cache`, which is written unless a good one exists.
 
     `max_length`: largest number of tokens of an example, special ones included; of a pair, the longer text is cut first. Raises
     MissingData if the tokenizer is not available, ValueError if it cannot be loaded or allows fewer tokens.
     """
     folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
     path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
-    if path.exists():
+    if _is_good(path):
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not _is_good(path):
             tokenizer = _tokenizer(folder, max_length)
             types = _token_types(folder)
             texts = {part: getattr(loaded, part) for part in PARTS}
@@ -61,6 +68,18 @@ def prepare(
             cut = {part: _cut_count(texts[part], splits[part], tokenizer, max_length) for part in PARTS}
             _write(path, loaded, splits, cut)
     return path
+
+
+def _is_good(path: Path) -> bool:
+    """Return whether there is a tokens file that can be read; log a warning if there is one that cannot."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except DamagedTokens as error:
+        log.warning("%s; it is made again", error)
+        return False
+    return True
 
 
 def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
@@ -71,7 +90,7 @@ def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache:
 
 
 def read(path: Path) -> TaskData:
-    """Return the content of a tokens file. Raises ValueError if the file is damaged or has another format."""
+    """Return the content of a tokens file. Raises DamagedTokens if the file is missing, damaged or has another format."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -79,18 +98,14 @@ def read(path: Path) -> TaskData:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         good = header["digest"] == _digest(arrays, header)
+        if not good:
+            raise ValueError("its digest does not match")
         task = Task.from_record(json.loads(header["task"]))
         cut = {part: CutCount(**count) for part, count in json.loads(header["cut"]).items()}
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
-    if not good:
-        raise ValueError(_damaged(path, "its digest does not match"))
-    splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
+        splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedTokens(f"{path}: tokenised data cannot be read ({type(error).__name__}: {error})") from None
     return TaskData(task=task, fingerprint=header["fingerprint"], cut=cut, **splits)
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path}: tokenised data cannot be read ({reason}); delete the file, the next start makes it again"
 
 
 def _tokenizer_folder(name: str, revision: str | None) -> Path:
