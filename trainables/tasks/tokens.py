@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainables.tasks.forms.form import Form
 from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def prepare(
         if not path.exists():
             tokenizer = _tokenizer(folder, max_length)
             types = _token_types(folder)
-            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types) for part in PARTS}
+            form = loaded.task.form
+            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types, form) for part in PARTS}
             _write(path, loaded, splits)
     return path
 
@@ -136,7 +138,7 @@ def _token_types(folder: Path) -> int:
     return json.loads(path.read_text(encoding="utf-8")).get("type_vocab_size", 2) if path.is_file() else 2
 
 
-def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int) -> Split:
+def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int, form: Form) -> Split:
     encoded = tokenizer(
         texts.first,
         texts.second,
@@ -151,7 +153,7 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
         ids=np.concatenate(ids).astype(np.int32),
         token_types=np.minimum(np.concatenate(types), token_types - 1).astype(np.int8),
         offsets=np.concatenate([[0], np.cumsum([len(example) for example in ids])]).astype(np.int64),
-        labels=np.asarray(texts.labels, np.float32),
+        labels=form.encode(texts.labels),
     )
 
 
