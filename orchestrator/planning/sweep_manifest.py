@@ -92,7 +92,13 @@ def make_manifest(
         "stamp": list(plan.reductions),
         "command": command,
         "models": {
-            name: {"title": models.title(name), "weights": m.fingerprint, "total": m.shape.total, "source": name}
+            name: {
+                "title": models.title(name),
+                "weights": m.fingerprint,
+                "total": m.shape.total,
+                "source": name,
+                "commit": m.commit,
+            }
             for name, m in found.items()
         },
         "tasks": {name: _task(task) for name, task in loaded.items()},

@@ -58,6 +58,7 @@ def prepare(
             types = _token_types(folder)
             form = loaded.task.form
             splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types, form) for part in PARTS}
+            _check_ids(folder, splits)
             _write(path, loaded, splits)
     return path
 
@@ -136,6 +137,17 @@ def _token_types(folder: Path) -> int:
     """Return the number of the model's token types. RoBERTa has one, so the second text of a pair must have type 0, too."""
     path = folder / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("type_vocab_size", 2) if path.is_file() else 2
+
+
+def _check_ids(folder: Path, splits: dict[str, Split]) -> None:
+    """Raise ValueError if a text has a token id for which the model next to the tokenizer has no embedding."""
+    path = folder / "config.json"
+    words = json.loads(path.read_text(encoding="utf-8")).get("vocab_size") if path.is_file() else None
+    largest = max(int(split.ids.max()) for split in splits.values())
+    if words is not None and largest >= words:
+        raise ValueError(
+            f"{folder}: its tokenizer makes token id {largest} of these texts, and the model has embeddings for {words} tokens"
+        )
 
 
 def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int, form: Form) -> Split:

