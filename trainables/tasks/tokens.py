@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainables.tasks.forms.form import Form
-from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskData, Texts
+from trainables.tasks.task_data import Loaded, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,15 +39,13 @@ TOKENIZER_FILES = (
 )
 
 
-def prepare(
-    loaded: Loaded, tokenizer_dir_or_id: str, max_length: int, cache: Path, revision: str | None = None
-) -> Path:
+def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) -> Path:
     """Return the path of the task's tokens file in the folder `cache`, which is written unless it exists.
 
     `max_length`: largest number of tokens of an example, special ones included; of a pair, the longer text is cut first. Raises
-    MissingData if the tokenizer is not available, ValueError if it cannot be loaded or allows fewer tokens.
+    ValueError if the tokenizer cannot be loaded, allows fewer tokens or does not fit the model in the same folder.
     """
-    folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
+    folder = Path(tokenizer_dir)
     path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
     if path.exists():
         return path
@@ -90,24 +88,6 @@ def read(path: Path) -> TaskData:
 
 def _damaged(path: Path, reason: str) -> str:
     return f"{path}: tokenised data cannot be read ({reason}); delete the file, the next start makes it again"
-
-
-def _tokenizer_folder(name: str, revision: str | None) -> Path:
-    """Return the local folder of a tokenizer, downloaded if needed. Raises MissingData if it is not available."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(TOKENIZER_FILES)))
-    except HFValidationError:
-        raise ValueError(f"tokenizer {name!r} is neither a directory nor a Hub id") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise MissingData(
-            f"tokenizer {name!r} is neither in the cache nor reachable ({type(error).__name__}): give a local directory, or "
-            f"fill the cache on a machine with network"
-        ) from None
 
 
 def _fingerprint(folder: Path) -> str:

@@ -160,7 +160,12 @@ def test_a_config_that_is_no_json_object_is_refused(folder, text):
 
 def test_other_weight_formats_are_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"has no model\.safetensors; other formats run code"):
+    with pytest.raises(
+        ValueError, match=r"has no model\.safetensors, only pytorch_model\.bin: a pickle.*save_pretrained"
+    ):
+        resolve(str(folder))
+    (folder / "pytorch_model.bin").rename(folder / "tf_model.h5")
+    with pytest.raises(ValueError, match=r"has no model\.safetensors, its file of weights"):
         resolve(str(folder))
 
 
