@@ -11,7 +11,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model, title
+from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
@@ -95,7 +95,12 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
 
 
 def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, Loaded], out: Path) -> SweepInputs:
-    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read."""
+    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read.
+
+    Raises ValueError if a model, downloaded since the plan was made, has too few positions or embeddings for the tokens.
+    """
+    for name, model in models.items():
+        check_length(name, model.shape, plan.space.recipe.max_length)
     tokens = {
         (name, task): prepare(examples, str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()

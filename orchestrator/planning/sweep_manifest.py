@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -21,6 +22,8 @@ from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from trainables.backbone import models
 from trainables.backbone.models import Model
 from trainables.methods import METHODS
+from trainables.tasks import TASKS
+from trainables.tasks.forms.regression import REGRESSION, Regression
 from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
@@ -28,21 +31,36 @@ PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "num
 ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header", "validation", "group", "time"}
 
 
-def sweep_id(space: Space) -> str:
-    """Return the sweep's name, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
+def folder_name(space: Space) -> str:
+    """Return the name of a sweep's folder, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
 
     The order of methods and values counts too, because it decides which configuration is tried first.
     """
-    versions: dict[str, Any] = {"semantics": TRAINING_SEMANTICS[space.recipe.precision]}
-    own = {e.name: METHOD_SEMANTICS[e.name] for e in space.methods if e.name in METHOD_SEMANTICS}
-    if own:  # left out otherwise, so that sweeps without these methods keep their names
-        versions["method_semantics"] = dict(sorted(own.items()))
-    text = json.dumps({**space_json(space), **versions})
+    text = json.dumps({**space_json(space), **_semantics(space)})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def new_sweep_id(space: Space) -> str:
+    """Return the id of a sweep that begins now: the name of its folder and 8 random hex digits."""
+    return f"{folder_name(space)}-{secrets.token_hex(4)}"
+
+
+def _semantics(space: Space) -> dict[str, Any]:
+    """Return the version of the training code, and what has changed for regressions and for single methods, if the space has any.
+
+    The latter two are left out otherwise, so that sweeps without them keep their names.
+    """
+    known = {name: task.form == REGRESSION for name, task in TASKS.items()}
+    regression = any(known.get(task, False) if isinstance(task, str) else task.regression for task in space.tasks)
+    found: dict[str, Any] = {"semantics": TRAINING_SEMANTICS[space.recipe.precision]}
+    if regression:
+        found["regression"] = REGRESSION.fingerprint_key
+    methods = {e.name: METHOD_SEMANTICS[e.name] for e in space.methods if e.name in METHOD_SEMANTICS}
+    return {**found, "method_semantics": dict(sorted(methods.items()))} if methods else found
+
+
 def space_json(space: Space) -> dict[str, Any]:
-    """Return the resolved space as JSON, from whose text the sweep's name is derived."""
+    """Return the resolved space as JSON, from whose text the name of the sweep's folder is derived."""
     return {
         "name": space.name,
         "models": list(space.models),
@@ -69,16 +87,17 @@ def _record(record: FileTask | Budget) -> dict[str, Any]:
 
 
 def make_manifest(
-    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str
+    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str, *, sweep: str
 ) -> dict[str, Any]:
     """Return the manifest of a sweep: its space, settings, fingerprints of models and data, versions, commit and device.
 
-    `command` is the command line that started it.
+    `command` is the command line that started it, `sweep` its id (`new_sweep_id`).
     """
     space = plan.space
     commit, dirty = _commit()
     return {
-        "sweep": sweep_id(space),
+        "sweep": sweep,
+        "folder": folder_name(space),
         "space": space.name,
         "title": space.title or space.name,
         "paper": space.paper,
@@ -86,7 +105,13 @@ def make_manifest(
         "stamp": list(plan.reductions),
         "command": command,
         "models": {
-            name: {"title": models.title(name), "weights": m.fingerprint, "total": m.shape.total, "source": name}
+            name: {
+                "title": models.title(name),
+                "weights": m.fingerprint,
+                "total": m.shape.total,
+                "source": name,
+                "commit": m.commit,
+            }
             for name, m in found.items()
         },
         "tasks": {name: _task(task) for name, task in loaded.items()},
@@ -128,6 +153,7 @@ def _task(loaded: Loaded) -> dict[str, Any]:
         "notes": list(loaded.notes),
         "classes": list(task.classes),
         "positive": task.positive,
+        **({"targets": asdict(task.form)} if isinstance(task.form, Regression) else {}),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.planning import sweep_manifest
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name
 from search_spaces.loading import load, names
 from tests.fixtures.run_options import make_options
 from tests.fixtures.spaces import plan_of
@@ -162,12 +162,14 @@ def test_the_space_of_all_methods_is_made_from_their_names():
     assert labels == ["full", *(f"houlsby_{v}" for v in VARIANTS), "a_new_method"]
 
 
-def test_the_space_of_all_methods_is_the_sweep_that_it_was_apart_from_methods_that_changed(monkeypatch):
-    """With the methods of the first release. Five of them are trained differently, so that the sweep is another one now."""
-    first_release = [name for name in METHODS if name in FIRST_RELEASE]
-    assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-c3ff646a"
+def test_the_space_of_all_methods_is_the_sweep_that_it_was_apart_from_what_is_trained_differently(monkeypatch):
+    """With the methods of the first release. Regressions and five methods are trained differently, so the folder is another."""
+    space = load("glue_all_methods", [name for name in METHODS if name in FIRST_RELEASE])
+    assert folder_name(space) == "glue_all_methods-552b5a12"
     monkeypatch.setattr(sweep_manifest, "METHOD_SEMANTICS", {})
-    assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-19d0e4b0"
+    assert folder_name(space) == "glue_all_methods-3309c245"
+    monkeypatch.setattr(sweep_manifest, "_semantics", lambda space: {"semantics": 3})
+    assert folder_name(space) == "glue_all_methods-19d0e4b0"
 
 
 def test_the_space_of_small_budgets_keeps_its_promise():
