@@ -42,4 +42,4 @@ TEST = "test."  # + metric name: score on the test split in percent points; fina
 # Artifacts.
 SWEEP_FILE = "sweep.json"  # of the sweep's run: the manifest (see orchestrator/planning/sweep_manifest.py)
 ABLATION_FILE = "ablation.json"  # of an ablated final's run: a search_spaces.records.Ablation as JSON
-PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...]}
+PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...], "checksum": n}

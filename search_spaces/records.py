@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -147,6 +148,11 @@ class TestResult:
             labels=tuple(record["labels"]),
             collapsed=record["collapsed"],
         )
+
+
+def predictions_checksum(predictions: Sequence[float], labels: Sequence[float]) -> int:
+    """Return the CRC-32 that a file with a final's predictions holds, computed from the JSON of its values."""
+    return zlib.crc32(json.dumps([list(predictions), list(labels)]).encode())
 
 
 @dataclass(frozen=True, kw_only=True)

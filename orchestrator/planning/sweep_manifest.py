@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -27,16 +28,21 @@ from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header"}
+ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header", "validation", "group", "time"}
 
 
-def sweep_id(space: Space) -> str:
-    """Return the sweep's name, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
+def folder_name(space: Space) -> str:
+    """Return the name of a sweep's folder, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
 
     The order of methods and values counts too, because it decides which configuration is tried first.
     """
     text = json.dumps({**space_json(space), **_semantics(space)})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def new_sweep_id(space: Space) -> str:
+    """Return the id of a sweep that begins now: the name of its folder and 8 random hex digits."""
+    return f"{folder_name(space)}-{secrets.token_hex(4)}"
 
 
 def _semantics(space: Space) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def _semantics(space: Space) -> dict[str, Any]:
 
 
 def space_json(space: Space) -> dict[str, Any]:
-    """Return the resolved space as JSON, from whose text the sweep's name is derived."""
+    """Return the resolved space as JSON, from whose text the name of the sweep's folder is derived."""
     return {
         "name": space.name,
         "models": list(space.models),
@@ -75,16 +81,17 @@ def _record(record: FileTask | Budget) -> dict[str, Any]:
 
 
 def make_manifest(
-    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str
+    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str, *, sweep: str
 ) -> dict[str, Any]:
     """Return the manifest of a sweep: its space, settings, fingerprints of models and data, versions, commit and device.
 
-    `command` is the command line that started it.
+    `command` is the command line that started it, `sweep` its id (`new_sweep_id`).
     """
     space = plan.space
     commit, dirty = _commit()
     return {
-        "sweep": sweep_id(space),
+        "sweep": sweep,
+        "folder": folder_name(space),
         "space": space.name,
         "title": space.title or space.name,
         "paper": space.paper,
@@ -111,6 +118,12 @@ def make_manifest(
         "dirty": dirty,
         "device": device,
     }
+
+
+def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> None:
+    """Add sentences about the data, by task, to those that the manifest has."""
+    for name, told in notes.items():
+        manifest["tasks"][name]["notes"] += told
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:

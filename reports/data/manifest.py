@@ -92,6 +92,8 @@ class Manifest:
     """
 
     sweep: str
+    # Name of the sweep's folder in the folder --out.
+    folder: str
     space: str
     title: str
     paper: str
@@ -148,6 +150,7 @@ def parse(record: Any) -> Manifest:
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     return Manifest(
         sweep=str(record["sweep"]),
+        folder=str(record.get("folder") or record["sweep"]),
         space=str(record["space"]),
         title=str(record.get("title") or record["space"]),
         paper=str(record.get("paper", "")),

@@ -13,7 +13,7 @@ from orchestrator import exit_codes, reproduce
 from orchestrator.ledger import Ledger, read, write_atomic
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_inputs import SweepInputs
-from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
+from orchestrator.planning.sweep_manifest import folder_name, make_manifest
 from orchestrator.run_options import RunOptions
 from search_spaces.events import SweepOpened, TrialAsked, TrialEnded, WinnerChosen
 from search_spaces.language import Cell
@@ -44,9 +44,11 @@ def sweep(tmp_path_factory):
         inputs.trial(cell, {"lr": 3e-3, "batch_size": 8, "r": 4}, seed, "final" if seed else "search")
         for seed in (0, 1, 2)
     )
-    folder = out / sweep_id(plan.space)
+    folder = out / folder_name(plan.space)
     with closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores")
+        manifest = make_manifest(
+            plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores", sweep="markers-1"
+        )
         ledger.append(SweepOpened(format=1, manifest=manifest))
         ledger.append(*(TrialAsked(id=t.id, trial=t) for t in (searched, *finals)))
         ledger.append(WinnerChosen(cell=cell, id=searched.id))
@@ -140,8 +142,23 @@ def test_tokens_that_are_gone_and_other_training_are_named(sweep, tmp_path):
     (final, *_) = record.finals
     with pytest.raises(ValueError, match=r"has no file of task 'markers'.*sweep's command makes it again"):
         reproduce.tokens_of(replace(record, folder=tmp_path / "x"), final.trial)
+    tasks = {name: {**facts, "score": "pearson"} for name, facts in record.manifest["tasks"].items()}
+    with pytest.raises(ValueError, match="targets that were not standardised, as is done since; check out the commit"):
+        reproduce.tokens_of(replace(record, manifest={**record.manifest, "tasks": tasks}), final.trial)
     with pytest.raises(ValueError, match="check out the commit"):
         reproduce.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS["fp32"] + 1))
+
+
+def test_tokens_files_that_cannot_be_read_are_passed_over(sweep, tmp_path):
+    record = reproduce.read_cell(*sweep)
+    (final, *_) = record.finals
+    folder = record.folder.parent / "tokens"
+    unreadable = folder / "markers-0000.safetensors"
+    unreadable.write_bytes(b"of an earlier format")
+    try:
+        assert reproduce.tokens_of(record, final.trial) in set(folder.iterdir()) - {unreadable}
+    finally:
+        unreadable.unlink()
 
 
 @pytest.mark.slow

@@ -9,22 +9,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainables.tasks.forms.form import Form
-from trainables.tasks.task_data import Loaded, Split, Task, TaskData, Texts
+from trainables.tasks.task_data import CutCount, Loaded, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 # Version of the file format. Increase it when a change of the code writes another file for the same texts.
-FORMAT = 1
+FORMAT = 2
 PARTS = ("train", "validation", "test")
 ARRAYS = {"ids": np.int32, "token_types": np.int8, "offsets": np.int64, "labels": np.float32}
 TOKENIZER_FILES = (
@@ -39,26 +43,43 @@ TOKENIZER_FILES = (
 )
 
 
+class DamagedTokens(ValueError):
+    """A tokens file cannot be read, or its content differs from what was written."""
+
+
 def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) -> Path:
-    """Return the path of the task's tokens file in the folder `cache`, which is written unless it exists.
+    """Return the path of the task's tokens file in the folder `cache`, which is written unless a good one exists.
 
     `max_length`: largest number of tokens of an example, special ones included; of a pair, the longer text is cut first. Raises
     ValueError if the tokenizer cannot be loaded, allows fewer tokens or does not fit the model in the same folder.
     """
     folder = Path(tokenizer_dir)
     path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
-    if path.exists():
+    if _is_good(path):
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not _is_good(path):
             tokenizer = _tokenizer(folder, max_length)
             types = _token_types(folder)
-            form = loaded.task.form
-            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types, form) for part in PARTS}
+            texts = {part: getattr(loaded, part) for part in PARTS}
+            splits = {part: _tokenise(texts[part], tokenizer, max_length, types, loaded.task.form) for part in PARTS}
             _check_ids(folder, splits)
-            _write(path, loaded, splits)
+            cut = {part: _cut_count(texts[part], splits[part], tokenizer, max_length) for part in PARTS}
+            _write(path, loaded, splits, cut)
     return path
+
+
+def _is_good(path: Path) -> bool:
+    """Return whether there is a tokens file that can be read; log a warning if there is one that cannot."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except DamagedTokens as error:
+        log.warning("%s; it is made again", error)
+        return False
+    return True
 
 
 def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
@@ -69,7 +90,7 @@ def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache:
 
 
 def read(path: Path) -> TaskData:
-    """Return the content of a tokens file. Raises ValueError if the file is damaged or has another format."""
+    """Return the content of a tokens file. Raises DamagedTokens if the file is missing, damaged or has another format."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -77,17 +98,14 @@ def read(path: Path) -> TaskData:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         good = header["digest"] == _digest(arrays, header)
+        if not good:
+            raise ValueError("its digest does not match")
         task = Task.from_record(json.loads(header["task"]))
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
-    if not good:
-        raise ValueError(_damaged(path, "its digest does not match"))
-    splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
-    return TaskData(task=task, fingerprint=header["fingerprint"], **splits)
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path}: tokenised data cannot be read ({reason}); delete the file, the next start makes it again"
+        cut = {part: CutCount(**count) for part, count in json.loads(header["cut"]).items()}
+        splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedTokens(f"{path}: tokenised data cannot be read ({type(error).__name__}: {error})") from None
+    return TaskData(task=task, fingerprint=header["fingerprint"], cut=cut, **splits)
 
 
 def _fingerprint(folder: Path) -> str:
@@ -149,11 +167,27 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
     )
 
 
-def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
+def _cut_count(texts: Texts, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CutCount:
+    """Return how many of the texts were cut in `split`. Only those that fill `max_length` are tokenised again."""
+    lengths = np.diff(split.offsets)
+    full = np.flatnonzero(lengths >= max_length)
+    if len(full):
+        chosen = texts.take(tuple(full.tolist()))
+        # The tokenizer warns of examples that are longer than its model allows; these are only counted.
+        encoded = tokenizer(chosen.first, chosen.second, return_attention_mask=False, verbose=False)["input_ids"]
+        lengths[full] = [len(example) for example in encoded]
+    return CutCount.of(lengths.tolist(), max_length)
+
+
+def _write(path: Path, loaded: Loaded, splits: dict[str, Split], cut: dict[str, CutCount]) -> None:
     from safetensors.numpy import save_file
 
     arrays = {f"{part}.{name}": getattr(splits[part], name) for part in PARTS for name in ARRAYS}
-    header = {"task": json.dumps(loaded.task.to_record()), "fingerprint": loaded.fingerprint}
+    header = {
+        "task": json.dumps(loaded.task.to_record()),
+        "fingerprint": loaded.fingerprint,
+        "cut": json.dumps({part: asdict(count) for part, count in cut.items()}),
+    }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file(arrays, temporary, {**header, "digest": _digest(arrays, header)})
@@ -165,7 +199,7 @@ def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
 
 
 def _digest(arrays: dict[str, np.ndarray], header: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"]]).encode())
+    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"], header["cut"]]).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

@@ -196,12 +196,17 @@ class Engine:
     ) -> TrialState:
         """Add a trial that continues from a checkpoint, and return its state.
 
-        `tensors`: as `state` returned them after `epoch` epochs. `progress`: the reports of these epochs.
+        `tensors`: as `state` returned them after `epoch` epochs. `progress`: the reports of these epochs. Raises KeyError or
+        ValueError if a tensor is missing or has another shape than the trial's.
         """
         method = METHODS[trial.method](**trial.settings)
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
         # Tensors read from a file may be unaligned in memory, and the last bits of matrix products depend on the alignment.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        shapes = {"values": (), "best": (), "moments": (2,), "keep": (), "memory": (method.memories,)}
+        for name, tensor in tensors.items():
+            if tuple(tensor.shape) != (*shapes[name], layout.size):
+                raise ValueError(f"tensor {name} has shape {tuple(tensor.shape)}, not {(*shapes[name], layout.size)}")
         state = TrialState(
             trial=trial, method=method, data=data, best=tensors["best"], epoch=epoch, progress=list(progress)
         )

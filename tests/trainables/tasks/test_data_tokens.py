@@ -96,7 +96,7 @@ def test_the_task_and_the_fingerprint_come_back(pairs, bert, tmp_path):
     assert data.fingerprint == pairs.fingerprint
 
 
-def test_a_second_call_opens_neither_the_tokenizer_nor_the_file(pairs, bert, tmp_path, monkeypatch):
+def test_a_second_call_neither_loads_the_tokenizer_nor_writes_the_file(pairs, bert, tmp_path, monkeypatch):
     path = tokens.prepare(pairs, bert, 64, tmp_path)
     before = path.stat()
     monkeypatch.setattr(tokens, "_tokenizer", lambda *_: pytest.fail("the tokenizer was loaded again"))
@@ -140,15 +140,29 @@ def test_a_flipped_byte_is_noticed(pairs, bert, tmp_path, place):
     content = bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 0x11
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"cannot be read .*delete the file"):
+    with pytest.raises(tokens.DamagedTokens, match="cannot be read"):
         tokens.read(path)
+
+
+@pytest.mark.parametrize("damage", [lambda good: good[:-40] + bytes(40), lambda good: good[:500], lambda good: b""])
+def test_a_damaged_file_is_made_again_with_the_same_content(pairs, bert, tmp_path, damage, caplog):
+    path = tokens.prepare(pairs, bert, 64, tmp_path)
+    good = path.read_bytes()
+    whole = tokens.read(path)
+    path.write_bytes(damage(good))
+    assert tokens.prepare(pairs, bert, 64, tmp_path) == path
+    again = tokens.read(path)
+    for part in tokens.PARTS:
+        for name in tokens.ARRAYS:
+            assert getattr(getattr(again, part), name).tolist() == getattr(getattr(whole, part), name).tolist()
+    assert "it is made again" in caplog.text
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_truncated_file_is_noticed(pairs, bert, tmp_path, keep):
     path = tokens.prepare(pairs, bert, 64, tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"cannot be read .*delete the file"):
+    with pytest.raises(tokens.DamagedTokens, match="cannot be read"):
         tokens.read(path)
 
 
