@@ -24,7 +24,7 @@ from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
-from orchestrator.planning.sweep_manifest import fingerprints, folder_name, make_manifest, new_sweep_id
+from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
@@ -79,6 +79,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus), sweep=sweep_id)
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
+        add_notes(manifest, inputs.cut_notes())
         _write_state(folder, manifest, tasks)
         uri = options.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)

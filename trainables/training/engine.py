@@ -134,13 +134,13 @@ class Engine:
         The trial's current parameters are restored afterwards.
         """
         stack, index = self.find(trial_id)
-        split = stack.states[index].data.test
+        data = stack.states[index].data
         with stack.at_best_epoch(index):
-            scores = evaluate(self.backbone, [EvalRequest(stack=stack, index=index, split=split)])[0]
+            scores = evaluate(self.backbone, [EvalRequest(stack=stack, index=index, split=data.test)])[0]
         return TestResult(
             metrics={str(name): value for name, value in scores.metrics.items()},
             predictions=tuple(scores.predictions),
-            labels=tuple(split.labels.tolist()),
+            labels=tuple(data.task.form.decode(data.test.labels).tolist()),
             collapsed=scores.collapsed,
         )
 
