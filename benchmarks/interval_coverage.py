@@ -200,9 +200,9 @@ POWER = (
     (DrawnScores(methods=4, seeds=2, gap=4), 3000),
     (DrawnScores(methods=4, seeds=3, gap=3), 2000),
     (DrawnScores(methods=4, seeds=5, gap=3), 1000),
-    (DrawnScores(methods=13, seeds=2, gap=4), 600),
-    (DrawnScores(methods=13, seeds=3, gap=3), 600),
-    (DrawnScores(methods=38, seeds=3, gap=4), 100),
+    (DrawnScores(methods=13, seeds=2, gap=4), 300),
+    (DrawnScores(methods=13, seeds=3, gap=3), 300),
+    (DrawnScores(methods=38, seeds=3, gap=4), 60),
     (DrawnScores(methods=4, seeds=2), 3000),
     (DrawnScores(methods=4, seeds=2, uneven=0), 3000),
     (DrawnScores(methods=4, seeds=2, uneven=1), 3000),
@@ -211,8 +211,8 @@ POWER = (
     (DrawnScores(methods=4, seeds=3, uneven=0.2, unstable=4), 2000),
     (DrawnScores(methods=4, seeds=5, uneven=0.2, unstable=4), 1000),
     (DrawnScores(methods=2, seeds=2), 3000),
-    (DrawnScores(methods=13, seeds=2), 600),
-    (DrawnScores(methods=13, seeds=3), 600),
+    (DrawnScores(methods=13, seeds=2), 300),
+    (DrawnScores(methods=13, seeds=3), 300),
 )
 
 
