@@ -22,7 +22,7 @@ from orchestrator.ledger import Damaged, read_history
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
 from search_spaces.records import TRAINING_SEMANTICS, Outcome, TestResult, Trial
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 
 
 @dataclass(frozen=True, kw_only=True)
