@@ -19,8 +19,8 @@ from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs, 
 from reports.render.table import Table
 from reports.sections.section import results_provenance
 from reports.statistics.analysis import AnalyzedSweep
-from reports.statistics.intervals import LEVEL, Estimate, TaskScores, holm
-from reports.statistics.standings import covariance_of, generator_of
+from reports.statistics.intervals import LEVEL, Estimate, holm
+from reports.statistics.standings import covariance_of, generator_of, task_scores
 from search_spaces.language import Cell, Dimension, Range
 
 NAME = "compare"
@@ -206,8 +206,9 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
     scores = [*other.scores, *one.scores]
     answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
     metric = a.manifest.tasks[cell.task].score
-    column = TaskScores([other.scores, one.scores], covariance_of(metric, scores, answers, generator_of(a, cell.task)))
-    return column.difference(0, 1) or "a single seed"
+    covariance = covariance_of(metric, scores, answers, generator_of(a, cell.task))
+    found = task_scores([other, one], covariance).difference(0, 1)
+    return found or ("a single search" if one.by_search or other.by_search else "a single seed")
 
 
 def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
@@ -239,6 +240,14 @@ def _score(result: CellResult | None) -> str:
     )
 
 
+def _chosen(sweep: AnalyzedSweep, cell: Cell) -> dict[str, str] | None:
+    """Return the winner's hyperparameters, those of several searches one after the other; None without a winner."""
+    rows = [winner_row(sweep, cell, number) for number in range(sweep.manifest.budget.searches)]
+    found = [hyperparameters(row) for row in rows if row is not None]
+    names = dict.fromkeys(name for each in found for name in each)
+    return {name: ", ".join(each.get(name, MISSING) for each in found) for name in names} if found else None
+
+
 def _shown(difference: Estimate | None) -> str:
     if difference is None:
         return MISSING
@@ -248,8 +257,7 @@ def _shown(difference: Estimate | None) -> str:
 
 def _configurations(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> str:
     """Return the hyperparameters in which the two winners differ, as "name: A / B"; "–" unless both sweeps have a winner."""
-    winners = [winner_row(sweep, cell) for sweep in (a, b)]
-    one, other = (None if winner is None else hyperparameters(winner) for winner in winners)
+    one, other = (_chosen(sweep, cell) for sweep in (a, b))
     if one is None or other is None:
         return MISSING
     names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

@@ -22,7 +22,7 @@ class CheckpointRetention:
 
     def __init__(self, sweep: Sweep, folder: Path, record: Callable[[CheckpointMeasured], None] = lambda event: None):
         self._sweep, self._folder, self._record = sweep, folder, record
-        found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
+        found = ((cell, sweep.best_of(cell)) for cell in sweep.space.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def trial_ended(self, trial_id: str) -> None:

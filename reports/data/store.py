@@ -54,7 +54,7 @@ class StoredSweep:
 
     trials: one row per trial of a cell in the manifest; `reports/data/trial_table.py` lists the columns.
     epochs: one row per MLflow run and epoch; `reports.data.histories.epochs` lists the columns.
-    winners: trial id of the winner by cell ("model/task/label"); cells without a winner are missing.
+    winners: trial id of the winner by cell ("model/task/label") and number of the cell's search; those without one are missing.
     predictions: by MLflow run id of the final; finals without stored predictions are missing.
     ablations: validation scores with the method removed from spans of layers, by run id of the final, where stored.
     run_id: id of the sweep's own MLflow run.
@@ -65,7 +65,7 @@ class StoredSweep:
     manifest: Manifest
     trials: pd.DataFrame
     epochs: pd.DataFrame
-    winners: Mapping[str, str]
+    winners: Mapping[tuple[str, int], str]
     predictions: Mapping[str, Predictions]
     ablations: Mapping[str, Ablation]
     run_id: str
@@ -118,7 +118,7 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
         manifest=manifest,
         trials=trial_table(manifest, trials, _seconds(trials, epochs)),
         epochs=epochs,
-        winners=_winners(cells),
+        winners=_winners(cells, manifest.budget.searches),
         predictions=predictions,
         ablations=ablations,
         run_id=run.info.run_id,
@@ -280,8 +280,11 @@ def parse_ablation(text: str) -> Ablation:
     return found
 
 
-def _winners(cells: list[Any]) -> dict[str, str]:
-    """Return the winner's trial id by cell, from the runs of the cells; cells without a winner are left out."""
-    return {
-        run.data.tags.get(keys.CELL, ""): run.data.tags[keys.WINNER] for run in cells if run.data.tags.get(keys.WINNER)
+def _winners(cells: list[Any], searches: int) -> dict[tuple[str, int], str]:
+    """Return the winner's trial id by cell and number of its search, from the runs of the cells; without a winner left out."""
+    found = {
+        (run.data.tags.get(keys.CELL, ""), number): run.data.tags.get(keys.winner_of(number), "")
+        for run in cells
+        for number in range(searches)
     }
+    return {key: trial for key, trial in found.items() if trial}

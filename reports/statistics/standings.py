@@ -20,6 +20,7 @@ from reports.data.store import Predictions, StoredSweep
 from reports.statistics.intervals import LEVEL, Estimate, TaskScores, averaged, holm
 from reports.statistics.resampling import covariances, draw_resamples, resampled_scores
 from reports.statistics.rounding import round_as_printed
+from reports.statistics.searches import search_means
 from search_spaces.language import Cell
 
 # If predictions give a score that differs from the logged one by more percent points than this, they are not used. The two may
@@ -136,13 +137,14 @@ def average_standings(manifest: Manifest, columns: Columns, model: str) -> dict[
     )
 
 
-def interval_coverage(standings: Iterable[Standing]) -> str:
-    """Return for captions whether the intervals of these means cover seeds only, or test examples, too."""
+def interval_coverage(standings: Iterable[Standing], searches: int = 1) -> str:
+    """Return for captions whether the intervals of these means cover seeds (or several searches) only, or test
+    examples, too."""
     known = {standing.with_examples for standing in standings if standing.mean}
     examples = (
         " and test examples" if known == {True} else ", in some tasks over test examples too" if True in known else ""
     )
-    return f"95 % interval over seeds{examples}"
+    return f"95 % interval over {'searches' if searches > 1 else 'seeds'}{examples}"
 
 
 def _column(sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, task: str) -> ColumnEstimates:
@@ -154,13 +156,22 @@ def _column(sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, 
     predictions = [sweep.predictions.get(run) for result in cells.values() for run in result.runs]
     metric = sweep.manifest.tasks[task].score
     covariance = covariance_of(metric, scores, predictions, generator_of(sweep, task)) if cells else None
-    column = TaskScores([result.scores for result in cells.values()], covariance)
+    column = task_scores(list(cells.values()), covariance)
     return ColumnEstimates(
-        values={label: fmean(result.scores) for label, result in cells.items()},
+        values={label: fmean(result.repeats) for label, result in cells.items()},
         means={label: column.mean(index) for index, label in enumerate(labels)},
         differences={(labels[a], labels[b]): estimate for (a, b), estimate in column.differences().items()},
         with_examples=covariance is not None,
     )
+
+
+def task_scores(results: Sequence[CellResult], covariance: np.ndarray | None) -> TaskScores:
+    """Return the scores over which intervals are computed: those of finals, or means of searches if cells have several."""
+    scores: list[Sequence[float]] = [result.scores for result in results]
+    if any(result.by_search for result in results):
+        means, covariance = search_means(scores, [result.searches for result in results], covariance)
+        return TaskScores(means, covariance)
+    return TaskScores(scores, covariance)
 
 
 def _compare(column: ColumnEstimates) -> dict[str, Standing]:

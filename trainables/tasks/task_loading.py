@@ -61,17 +61,30 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
 
 
 def load(
-    task: str | FileTask, *, data_dir: Path | None, folder: Path, train_examples: int, test_examples: int
+    task: str | FileTask,
+    *,
+    data_dir: Path | None,
+    folder: Path,
+    train_examples: int,
+    test_examples: int,
+    searches: int = 1,
 ) -> Loaded:
     """Read and split a task and cut its splits to these numbers of examples (0: all).
 
-    `folder`: where relative paths of a file task start. Raises as `check_files` does, and ValueError for too few examples.
+    `folder`: where relative paths of a file task start. `searches`: for how many searches of a cell the task is split; all but
+    the first are in `Loaded.repeats`. Raises as `check_files` does, and ValueError for too few examples.
     """
     found = read(task, data_dir, folder)
+    first, *repeats = (_divided(found, train_examples, test_examples, search) for search in range(searches))
+    return replace(first, repeats=tuple(repeats))
+
+
+def _divided(found: Examples, train_examples: int, test_examples: int, search: int) -> Loaded:
+    """Return the task with the splits of one search, numbered from 0."""
     known, source, test_source = found.task, found.train, found.test
     test_labels = None if test_source is None else test_source.labels
     with _naming(known.name):
-        chosen = split(source.labels, test_labels, known.form, train_examples, test_examples)
+        chosen = split(source.labels, test_labels, known.form, train_examples, test_examples, search)
     parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
     parts += ((test_source or source).take(chosen.test),)
     drawn = ("train", "validation") if test_source else ("train", "validation", "test")
