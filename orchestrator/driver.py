@@ -24,7 +24,7 @@ from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
-from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sweep_id
+from orchestrator.planning.sweep_manifest import add_notes, fingerprints, make_manifest, sweep_id
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
@@ -77,6 +77,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         history = ledger.history
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
+        add_notes(manifest, inputs.cut_notes())
         _write_state(folder, manifest, tasks)
         uri = options.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)

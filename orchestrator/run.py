@@ -174,7 +174,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.planning import preview
 
     if arguments.list:
-        print(preview.list_text(arguments.list))
+        _print(preview.list_text(arguments.list))
         return exit_codes.COMPLETE
     if not arguments.space:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
@@ -183,7 +183,7 @@ def _main(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     plan = make_plan(load(arguments.space, METHODS), options)
     if arguments.plan:
-        print(preview.plan_text(plan, options))
+        _print(preview.plan_text(plan, options))
         return exit_codes.COMPLETE
     preflight.check(options)
     from orchestrator.planning.forecast import check_budget
@@ -197,6 +197,15 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.driver import drive
 
     return drive(plan, options)
+
+
+def _print(text: str) -> None:
+    """Write to standard output. A reader that closes it early, such as `head`, has seen what it wanted: that is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The interpreter would write the rest at its end and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _names(text: str) -> list[str]:
@@ -236,7 +245,7 @@ def _given(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
-    return Path(_given(text))
+    return Path(_given(text)).expanduser()
 
 
 def _complain(error: BaseException | str, code: int) -> int:

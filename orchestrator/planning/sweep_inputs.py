@@ -11,7 +11,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model
+from trainables.backbone.models import Model, title
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
@@ -60,6 +60,22 @@ class SweepInputs:
     def sources(self) -> dict[str, str]:
         """Return where device workers find each model, by name: the directory of a local model, else its name on the Hub."""
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
+
+    def cut_notes(self) -> dict[str, tuple[str, ...]]:
+        """Return sentences about examples that were cut to the largest number of tokens, by task."""
+        most = self.space.recipe.max_length
+        found: dict[str, dict[str, list[str]]] = {}
+        for (model, task), path in self.tokens.items():
+            counts = ", ".join(f"{count} in {part}" for part, count in read(path).cut.items() if count.cut)
+            if counts:
+                found.setdefault(task, {}).setdefault(counts, []).append(title(model))
+        return {
+            task: tuple(
+                f"examples with more than {most} tokens are cut to that, for {', '.join(names)}: {counts}"
+                for counts, names in by_counts.items()
+            )
+            for task, by_counts in found.items()
+        }
 
     def mean_lengths(self) -> list[float]:
         """Return the mean number of tokens of a training example, one value for each tokens file."""

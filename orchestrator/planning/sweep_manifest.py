@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "searches", "positive", "missing", "encoding", "header"}
+ADDED_FIELDS = {"search_seeds", "searches", "positive", "missing", "encoding", "header", "validation", "group", "time"}
 
 
 def sweep_id(space: Space) -> str:
@@ -95,6 +95,12 @@ def make_manifest(
         "dirty": dirty,
         "device": device,
     }
+
+
+def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> None:
+    """Add sentences about the data, by task, to those that the manifest has."""
+    for name, told in notes.items():
+        manifest["tasks"][name]["notes"] += told
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,9 @@ Imports the standard library only, so that `--plan` can describe tasks without l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainables.tasks.forms import FORMS
@@ -73,9 +75,9 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitIndices:
-    """The examples of each split, as row numbers (from 0) of the train file and, for `test`, of the test file.
+    """The examples of each split, as row numbers (from 0) of the train, validation and test file.
 
-    If a task has no test file, the test indices are row numbers of the train file, too.
+    If a task has no validation or test file, the indices of that split are row numbers of the train file, too.
     """
 
     train: tuple[int, ...]
@@ -126,11 +128,34 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutCount:
+    """How many of a number of examples have more tokens than `max_length` allows, and the median length of all in tokens."""
+
+    examples: int
+    cut: int
+    median: float
+
+    @staticmethod
+    def of(lengths: Sequence[int], max_length: int) -> CutCount:
+        """Return the count for the lengths of examples that are not cut yet, special tokens included."""
+        return CutCount(
+            examples=len(lengths), cut=sum(length > max_length for length in lengths), median=median(lengths)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.cut:,} of {self.examples:,} (median length {self.median:g})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`."""
+    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`.
+
+    `cut`: by split, how many examples were cut.
+    """
 
     task: Task
     train: Split
     validation: Split
     test: Split
     fingerprint: str
+    cut: Mapping[str, CutCount] = field(default_factory=dict)

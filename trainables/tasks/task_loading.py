@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from search_spaces.language import FileTask
@@ -16,20 +16,25 @@ from trainables.tasks.forms import FORMS
 from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.forms.form import Form, Metric
 from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.split_keys import SplitKeys, key_notes
 from trainables.tasks.splits import split
 from trainables.tasks.task_data import Loaded, SplitIndices, Task, Texts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A task with all its examples, before they are split; `test` is None if the test split has to be taken from `train`.
+    """A task with all its examples, before they are split.
 
-    `notes`: sentences about the labels, for the plan and the report.
+    `test`, `validation`: None if this split has to be taken from `train`. `keys`: the values of the column by which the rows of
+    "train", "validation" and "test" are split; empty if they are split at random. `notes`: sentences about the labels, for the
+    plan and the report.
     """
 
     task: Task
     train: Texts
     test: Texts | None
+    validation: Texts | None = None
+    keys: Mapping[str, SplitKeys] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -76,19 +81,31 @@ def load(
     """
     found = read(task, data_dir, folder)
     first, *repeats = (_divided(found, train_examples, test_examples, search) for search in range(searches))
-    return replace(first, repeats=tuple(repeats))
+    notes = first.notes
+    if any(each.split_indices.validation == first.split_indices.validation for each in repeats):
+        notes += ("all searches have the same validation split: differences do not cover the choice of another one",)
+    return replace(first, repeats=tuple(repeats), notes=notes)
 
 
 def _divided(found: Examples, train_examples: int, test_examples: int, search: int) -> Loaded:
     """Return the task with the splits of one search, numbered from 0."""
-    known, source, test_source = found.task, found.train, found.test
-    test_labels = None if test_source is None else test_source.labels
+    known, train = found.task, found.train
     with _naming(known.name):
-        chosen = split(source.labels, test_labels, known.form, train_examples, test_examples, search)
-    parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
-    parts += ((test_source or source).take(chosen.test),)
-    drawn = ("train", "validation") if test_source else ("train", "validation", "test")
-    labels = {name: part.labels for name, part in zip(drawn, parts, strict=False)}
+        chosen = split(
+            train.labels,
+            None if found.test is None else found.test.labels,
+            known.form,
+            train_examples,
+            test_examples,
+            None if found.validation is None else found.validation.labels,
+            found.keys.get("train"),
+            search,
+        )
+    sources = {"train": train, "validation": found.validation or train, "test": found.test or train}
+    indices = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}
+    parts = tuple(source.take(indices[name]) for name, source in sources.items())
+    labels = {name: part.labels for (name, source), part in zip(sources.items(), parts, strict=True) if source is train}
+    keys = {name: found.keys.get(name, found.keys["train"]).take(indices[name]) for name in indices if found.keys}
     return Loaded(
         task=known,
         train=parts[0],
@@ -97,7 +114,12 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
         majority=_majority(known, parts[0], parts[2]),
-        notes=(*found.notes, *_shared(*parts), *known.form.notes(labels, known.classes)),
+        notes=(
+            *found.notes,
+            *(key_notes(keys) if keys else ()),
+            *_shared(*parts),
+            *known.form.notes(labels, known.classes),
+        ),
     )
 
 
@@ -114,8 +136,16 @@ def _describe_files(task: FileTask) -> Task:
         form=form,
         outputs=form.outputs,
         source="files",
-        test_source=Path(task.test).name if task.test else f"10 % of {Path(task.train).name}",
+        test_source=_test_source(task),
     )
+
+
+def _test_source(task: FileTask) -> str:
+    """Return where the test split comes from, for the plan and the report."""
+    if task.test:
+        return Path(task.test).name
+    drawn = f", by {task.group}" if task.group else f", the latest by {task.time}" if task.time else ""
+    return f"10 % of {Path(task.train).name}{drawn}"
 
 
 def _chosen_metric(task: FileTask, form: Form) -> Metric:
@@ -134,9 +164,17 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     known = describe(task)
     if isinstance(task, FileTask):
         with _naming(task.name):
-            train, test, labels = files.read(task, known, folder)
+            found = files.read(task, known, folder)
+        labels = found.labels
         known = replace(known, outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
-        return Examples(task=known, train=train, test=test, notes=labels.notes)
+        return Examples(
+            task=known,
+            train=found.parts["train"],
+            test=found.parts.get("test"),
+            validation=found.parts.get("validation"),
+            keys=found.keys,
+            notes=labels.notes,
+        )
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
     elif known.source == "nsmc":

@@ -12,18 +12,19 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskData, Texts
+from trainables.tasks.task_data import CutCount, Loaded, MissingData, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Version of the file format. Increase it when a change of the code writes another file for the same texts.
-FORMAT = 1
+FORMAT = 2
 PARTS = ("train", "validation", "test")
 ARRAYS = {"ids": np.int32, "token_types": np.int8, "offsets": np.int64, "labels": np.float32}
 TOKENIZER_FILES = (
@@ -55,8 +56,10 @@ def prepare(
         if not path.exists():
             tokenizer = _tokenizer(folder, max_length)
             types = _token_types(folder)
-            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types) for part in PARTS}
-            _write(path, loaded, splits)
+            texts = {part: getattr(loaded, part) for part in PARTS}
+            splits = {part: _tokenise(texts[part], tokenizer, max_length, types) for part in PARTS}
+            cut = {part: _cut_count(texts[part], splits[part], tokenizer, max_length) for part in PARTS}
+            _write(path, loaded, splits, cut)
     return path
 
 
@@ -77,12 +80,13 @@ def read(path: Path) -> TaskData:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         good = header["digest"] == _digest(arrays, header)
         task = Task.from_record(json.loads(header["task"]))
+        cut = {part: CutCount(**count) for part, count in json.loads(header["cut"]).items()}
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
     if not good:
         raise ValueError(_damaged(path, "its digest does not match"))
     splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
-    return TaskData(task=task, fingerprint=header["fingerprint"], **splits)
+    return TaskData(task=task, fingerprint=header["fingerprint"], cut=cut, **splits)
 
 
 def _damaged(path: Path, reason: str) -> str:
@@ -155,11 +159,27 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
     )
 
 
-def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
+def _cut_count(texts: Texts, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CutCount:
+    """Return how many of the texts were cut in `split`. Only those that fill `max_length` are tokenised again."""
+    lengths = np.diff(split.offsets)
+    full = np.flatnonzero(lengths >= max_length)
+    if len(full):
+        chosen = texts.take(tuple(full.tolist()))
+        # The tokenizer warns of examples that are longer than its model allows; these are only counted.
+        encoded = tokenizer(chosen.first, chosen.second, return_attention_mask=False, verbose=False)["input_ids"]
+        lengths[full] = [len(example) for example in encoded]
+    return CutCount.of(lengths.tolist(), max_length)
+
+
+def _write(path: Path, loaded: Loaded, splits: dict[str, Split], cut: dict[str, CutCount]) -> None:
     from safetensors.numpy import save_file
 
     arrays = {f"{part}.{name}": getattr(splits[part], name) for part in PARTS for name in ARRAYS}
-    header = {"task": json.dumps(loaded.task.to_record()), "fingerprint": loaded.fingerprint}
+    header = {
+        "task": json.dumps(loaded.task.to_record()),
+        "fingerprint": loaded.fingerprint,
+        "cut": json.dumps({part: asdict(count) for part, count in cut.items()}),
+    }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file(arrays, temporary, {**header, "digest": _digest(arrays, header)})
@@ -171,7 +191,7 @@ def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
 
 
 def _digest(arrays: dict[str, np.ndarray], header: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"]]).encode())
+    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"], header["cut"]]).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

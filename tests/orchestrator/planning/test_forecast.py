@@ -234,6 +234,8 @@ def test_tokens_of_an_epoch_are_those_that_are_then_trained(project, tmp_path):
         train = tokens.read(path).train
         found = count_tokens(task, project.space.models[0], project.space.recipe, None, tmp_path)
         assert found.examples == len(train)
+        cut = tokens.read(path).cut["train"]
+        assert found.cut.cut / found.cut.examples == pytest.approx(cut.cut / cut.examples, abs=0.1)
         # Which nine tenths of the texts are trained on is not looked up.
         assert found.tokens == pytest.approx(len(train.ids), rel=0.02)
 
@@ -256,7 +258,7 @@ def test_examples_of_the_train_part_are_those_of_the_split(number, most, has_tes
     if number == 20 and not has_test:
         return  # too few for two splits
     chosen = split(labels, labels if has_test else None, CLASSIFICATION, most, 0)
-    assert train_examples(number, has_test, most) == len(chosen.train)
+    assert train_examples(number, 1 + (not has_test), most) == len(chosen.train)
 
 
 def test_what_is_not_on_this_machine_is_unknown(tmp_path):

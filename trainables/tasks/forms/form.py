@@ -78,9 +78,9 @@ class Form(ABC):
     def read_labels(self, columns: Sequence[LabelColumn], metric: Metric, positive: str = "") -> Labels:
         """Return the labels of each column as numbers.
 
-        `columns` are the label columns of the train file and, if there is one, of the test file; `positive` is the class that
-        the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or if `metric` is not
-        defined for these classes.
+        `columns` are the label columns of the train file and of the validation and test files, if there are any; `positive` is
+        the class that the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or
+        if `metric` is not defined for these classes.
         """
 
     @abstractmethod
