@@ -62,10 +62,11 @@ class SweepInputs:
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
 
     def cut_notes(self) -> dict[str, tuple[str, ...]]:
-        """Return sentences about examples that were cut to the largest number of tokens, by task."""
+        """Return sentences about examples that were cut to the largest number of tokens, by task (in the splits of first searches)."""
         most = self.space.recipe.max_length
         found: dict[str, dict[str, list[str]]] = {}
-        for (model, task), path in self.tokens.items():
+        first = {(model, task): path for (model, task, search), path in self.tokens.items() if not search}
+        for (model, task), path in first.items():
             counts = ", ".join(f"{count} in {part}" for part, count in read(path).cut.items() if count.cut)
             if counts:
                 found.setdefault(task, {}).setdefault(counts, []).append(title(model))
