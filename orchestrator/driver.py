@@ -24,7 +24,7 @@ from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
-from orchestrator.planning.sweep_manifest import add_notes, fingerprints, make_manifest, sweep_id
+from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
@@ -35,10 +35,11 @@ from search_spaces.history import SweepHistory
 from search_spaces.tracking_uri import redact
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
+from trainables.worker.worker_environment import MANIFEST
+from trainables.worker.worker_environment import environment as worker_environment
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "sweep.json"
 # Version of the ledger's format. Raise it when the meaning of the records changes.
 FORMAT = 1
 # Seconds without a delivery after which the end of a sweep does not wait for the tracking store any longer.
@@ -69,12 +70,13 @@ def drive(plan: Plan, options: RunOptions) -> int:
     models = {name: resolve(name) for name in plan.space.models}
     tasks = load_tasks(plan, options)
     out = options.out.absolute()
-    folder = out / sweep_id(plan.space)
+    folder = out / folder_name(plan.space)
     # Before anything is written, because this raises Damaged if the ledger of another sweep is damaged.
     cache = ResultCache(out, folder)
     with closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus))
         history = ledger.history
+        sweep_id = recorded_id(history, folder) or new_sweep_id(plan.space)
+        manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus), sweep=sweep_id)
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
@@ -89,21 +91,46 @@ def drive(plan: Plan, options: RunOptions) -> int:
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
-            folder.name,
+            sweep_id,
             folder,
             redact(uri),
             options.command,
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        code = _verdict(sweep) if sweep.finished else _run(sweep, inputs, options, folder, console, events, time_budget)
+        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
+        checkpoints.tidy()
+        if sweep.finished:
+            code = _verdict(sweep)
+        else:
+            paths = TrialPaths(
+                sources=inputs.sources(),
+                data=inputs.tokens,
+                checkpoints=folder / "checkpoints",
+                environment=worker_environment(),
+                sweep=sweep_id,
+            )
+            code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget)
         if sweep.finished:
             sweep.close()
         delivered = tracker.drain(DELIVERY)
         tracker.close()
         if tracker.failure:
             raise tracker.failure
-    return _finish(sweep, code, delivered, folder, uri, options)
+    return _finish(sweep, sweep_id, code, delivered, uri, options)
+
+
+def recorded_id(history: SweepHistory, folder: Path) -> str:
+    """Return the id under which the sweep in `folder` began, "" if it has not begun.
+
+    Raises Damaged if the ledger's opening has none.
+    """
+    if not history.openings:
+        return ""
+    found = history.openings[0].manifest.get("sweep")
+    if not found or not isinstance(found, str):
+        raise Damaged(advice(folder / LEDGER, 1, "opens the sweep with a manifest that lacks sweep"))
+    return found
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
@@ -160,15 +187,14 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
 def _run(
     sweep: Sweep,
     inputs: SweepInputs,
+    paths: TrialPaths,
     options: RunOptions,
-    folder: Path,
+    checkpoints: CheckpointRetention,
     console: Console,
     events: EventLog,
     time_budget: TimeBudget | None,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code."""
-    checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append)
-    checkpoints.tidy()
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
     with cluster(options.gpus, per_device, options.address) as (share, temporary), watched():
         events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
@@ -179,18 +205,24 @@ def _run(
         display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
         runner = TuneRunner(
             sweep=sweep,
-            paths=TrialPaths(sources=inputs.sources(), data=inputs.tokens, checkpoints=folder / "checkpoints"),
+            paths=paths,
             checkpoints=checkpoints,
             display=display,
             drain=drain,
             time_budget=time_budget,
         )
         with drain.listening():
+            unfit = ""
             try:
                 runner.run(share, temporary)
+            except exit_codes.EnvironmentUnfit as error:
+                unfit = str(error)
             finally:
                 display.close(sweep.snapshot())
     exit_codes.preempt_on_sigterm()
+    if unfit:
+        log.error("stopped: %s. When this is mended, continue with: %s", unfit, options.command)
+        return exit_codes.ENVIRONMENT
     if drain.signal is not None and not sweep.finished:
         return exit_codes.INTERRUPTED if drain.signal is signal.SIGINT else exit_codes.PREEMPTED
     return _verdict(sweep)
@@ -202,18 +234,19 @@ def _verdict(sweep: Sweep) -> int:
     return exit_codes.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exit_codes.COMPLETE
 
 
-def _finish(sweep: Sweep, code: int, delivered: bool, folder: Path, uri: str, options: RunOptions) -> int:
+def _finish(sweep: Sweep, sweep_id: str, code: int, delivered: bool, uri: str, options: RunOptions) -> int:
     if not delivered:
         log.error(
             "the tracking store %s did not receive all records; they are in the ledger, and the same command sends them",
             redact(uri),
         )
         return code or exit_codes.ENVIRONMENT
-    arguments = ["--tracking-uri", uri, "--sweep", folder.name, "--out", str(options.report)]
+    arguments = ["--tracking-uri", uri, "--sweep", sweep_id, "--out", str(options.report)]
     done = subprocess.run([sys.executable, "-m", "reports", *arguments], env=environment(), check=False)
     if done.returncode:
         log.error("the report could not be written (exit code %d)", done.returncode)
-        return code or exit_codes.ENVIRONMENT
+        damaged = done.returncode == exit_codes.DAMAGED_STATE
+        return code or (exit_codes.DAMAGED_STATE if damaged else exit_codes.ENVIRONMENT)
     log.info("report: %s", options.report / "summary.md")
     if code in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
         log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", options.command)

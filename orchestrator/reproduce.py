@@ -23,7 +23,7 @@ from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
 from search_spaces.records import SEEDS_PER_SEARCH, TRAINING_SEMANTICS, Outcome, TestResult, Trial
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
 

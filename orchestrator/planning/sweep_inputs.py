@@ -11,7 +11,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model, title
+from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
@@ -62,7 +62,7 @@ class SweepInputs:
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
 
     def cut_notes(self) -> dict[str, tuple[str, ...]]:
-        """Return sentences about examples that were cut to the largest number of tokens, by task (in the splits of first searches)."""
+        """Return sentences about examples, of first searches, that were cut to the largest number of tokens, by task."""
         most = self.space.recipe.max_length
         found: dict[str, dict[str, list[str]]] = {}
         first = {(model, task): path for (model, task, search), path in self.tokens.items() if not search}
@@ -101,7 +101,12 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
 
 
 def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, Loaded], out: Path) -> SweepInputs:
-    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read."""
+    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read.
+
+    Raises ValueError if a model, downloaded since the plan was made, has too few positions or embeddings for the tokens.
+    """
+    for name, model in models.items():
+        check_length(name, model.shape, plan.space.recipe.max_length)
     tokens = {
         (name, task, n): prepare(examples.of_search(n), str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()

@@ -31,7 +31,16 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell, Space
-from search_spaces.records import BUDGET, Counts, Outcome, Progress, SearchKey, TestResult, Trial
+from search_spaces.records import (
+    BUDGET,
+    Counts,
+    Outcome,
+    Progress,
+    SearchKey,
+    TestResult,
+    Trial,
+    predictions_checksum,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +78,8 @@ class Sweep:
         # The event of the time budget that ended the searches; None while the searches go on.
         self.ended_early: SearchesEndedEarly | None = None
         self._waiting: list[tuple[CellSearch, TrialEntry]] = []
-        self._announced: set[SearchKey] = set()
+        # Trial ids of the winners that are recorded, by search.
+        self._announced: dict[SearchKey, str] = {}
         self._replay(ledger.records)
 
     @contextmanager
@@ -164,6 +174,10 @@ class Sweep:
     def requeue(self) -> None:
         """Let `next_trial` return all trials again that have not ended, because the workers that trained them are gone."""
         self._waiting = [(s, e) for s, e in self._by_id.values() if e.outcome is None]
+
+    def requeue_trial(self, trial_id: str) -> None:
+        """Let `next_trial` return a trial again that has not ended, because its machine could not train it."""
+        self._waiting.append(self._by_id[trial_id])
 
     def close(self) -> None:
         """Record the end of the sweep in the ledger if every cell is finished."""
@@ -271,7 +285,11 @@ class Sweep:
         outcome = replace(outcome, counts=outcome.counts or self._count(entry.trial))
         if test:
             name = f"{PREDICTIONS}/{entry.trial.id}.json"
-            content = {"predictions": list(test.predictions), "labels": list(test.labels)}
+            content = {
+                "predictions": list(test.predictions),
+                "labels": list(test.labels),
+                "checksum": predictions_checksum(test.predictions, test.labels),
+            }
             write_atomic(self._ledger.folder / name, json.dumps(content))
             outcome = replace(outcome, predictions=name)
         self._enter_outcome(search, entry, outcome)
@@ -288,10 +306,13 @@ class Sweep:
             self._best[entry.trial.cell] = entry
 
     def _choose_winner(self, search: CellSearch) -> None:
-        """Choose the winner of a search if it is over, and record the choice if it is not recorded yet."""
+        """Choose the winner of a search if it is over, and record the choice unless it is the last one recorded.
+
+        Another winner than the recorded one follows if failed trials were trained again, and the search ended a second time.
+        """
         search.choose_winner()
-        if search.winner and search.key not in self._announced:
-            self._announced.add(search.key)
+        if search.winner and self._announced.get(search.key) != search.winner.trial.id:
+            self._announced[search.key] = search.winner.trial.id
             self._append(WinnerChosen(cell=search.cell, id=search.winner.trial.id))
 
     def _stops(self, search: CellSearch, entry: TrialEntry, progress: Progress, ended: Outcome | None) -> bool:
@@ -330,7 +351,7 @@ class Sweep:
             entry.cached = event.cached
             self._enter_outcome(search, entry, event.outcome)
         elif isinstance(event, WinnerChosen):
-            self._announced.add(self._replayed(event.id)[0].key)
+            self._announced[self._replayed(event.id)[0].key] = event.id
         elif isinstance(event, SearchesEndedEarly):
             self._end_searches_early(event)
         elif isinstance(event, SearchesResumed):
@@ -358,7 +379,7 @@ class Sweep:
             before = search.finals
             search.resume_search()
             if search.finals is not before:
-                self._announced.discard(key)
+                self._announced.pop(key, None)
                 self._drop(search.cell, before)
                 found.append(key)
         return found

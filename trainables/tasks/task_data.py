@@ -6,7 +6,7 @@ Imports the standard library only, so that `--plan` can describe tasks without l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,13 +45,16 @@ class Task:
     positive: str = ""
 
     def to_record(self) -> dict[str, Any]:
-        """Return the task as JSON values, the form as its name."""
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
+        """Return the task as JSON values: the form as its name and, if it is fitted to the train labels, its fields."""
+        record = {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
+        return record if self.form == FORMS[self.form.name] else {**record, "form_fields": asdict(self.form)}
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Task:
+        values = {name: value for name, value in record.items() if name != "form_fields"}
         tuples = {name: tuple(record[name]) for name in ("metrics", "classes")}
-        return Task(**{**record, **tuples, "form": FORMS[record["form"]]})
+        form = replace(FORMS[record["form"]], **record.get("form_fields", {}))
+        return Task(**{**values, **tuples, "form": form})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +92,11 @@ class SplitIndices:
 class Loaded:
     """A task with the texts of its splits, cut to the numbers of examples that the recipe allows.
 
-    `task.outputs` is known here. `fingerprint`: hash (16 hex digits) of texts, labels and split. `majority`: score on the test
-    split, in percent points, of predicting train's most frequent class (its mean target) for every example. `notes`: sentences
-    for the report about examples that several splits share, and about unbalanced classes. `repeats`: the task with the train and
-    validation splits of the second search of a cell, of the third, and so on (`Budget.searches`); the test split is the same.
+    `task.outputs` is known here, and `task.form` is fitted to the train labels. `fingerprint`: hash (16 hex digits) of texts,
+    labels and split. `majority`: score on the test split, in percent points, of predicting train's most frequent class (its mean
+    target) for every example. `notes`: sentences for the report about examples that several splits share, about unbalanced
+    classes, and on how targets are standardised. `repeats`: the task with the train and validation splits of the second search of
+    a cell, of the third, and so on (`Budget.searches`); the test split is the same.
     """
 
     task: Task
@@ -115,7 +119,7 @@ class Split:
     """The tokenised examples of one split, concatenated without padding, special tokens included.
 
     `ids` int32 [T] and `token_types` int8 [T] hold all T tokens; `offsets` int64 [n + 1]: example i of n is
-    ids[offsets[i]:offsets[i + 1]]. `labels` float32 [n] are class indices or targets.
+    ids[offsets[i]:offsets[i + 1]]. `labels` float32 [n] are class indices or standardised targets (`Form.encode`).
     """
 
     ids: np.ndarray

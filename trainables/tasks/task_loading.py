@@ -104,6 +104,8 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
     sources = {"train": train, "validation": found.validation or train, "test": found.test or train}
     indices = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}
     parts = tuple(source.take(indices[name]) for name, source in sources.items())
+    with _naming(known.name):
+        known = replace(known, form=known.form.fitted(parts[0].labels))
     labels = {name: part.labels for (name, source), part in zip(sources.items(), parts, strict=True) if source is train}
     keys = {name: found.keys.get(name, found.keys["train"]).take(indices[name]) for name in indices if found.keys}
     return Loaded(
@@ -194,24 +196,22 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
-    """Return a hash (16 hex digits) of all that affects training and score: texts, labels as float32, split, metric, outputs."""
+    """Return a hash (16 hex digits) of all that affects training and score: texts, labels, split, metric, form, outputs."""
     import numpy as np
 
     digest = hashlib.sha256(json.dumps([task.metrics[0], task.form.fingerprint_key, task.outputs]).encode())
     for part, indices in zip(parts, (chosen.train, chosen.validation, chosen.test), strict=True):
         digest.update(json.dumps([part.first, part.second, indices]).encode())
-        digest.update(np.asarray(part.labels, np.dtype("<f4")).tobytes())
+        digest.update(np.asarray(part.labels, np.dtype(task.form.label_type)).tobytes())
     return digest.hexdigest()[:16]
 
 
 def _majority(task: Task, train: Texts, test: Texts) -> float:
     """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
-    import numpy as np
-
     from trainables.tasks.metrics import compute_metrics
 
     outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
-    return compute_metrics(task, outputs, np.asarray(test.labels, np.float32)).score
+    return compute_metrics(task, outputs, task.form.encode(test.labels)).score
 
 
 def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:

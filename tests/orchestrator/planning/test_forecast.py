@@ -20,7 +20,7 @@ from orchestrator.planning.forecast import (
 )
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, Throughput, expected, measured
 from orchestrator.planning.token_counts import count_tokens, train_examples
 from orchestrator.run_options import RunOptions
@@ -309,13 +309,13 @@ def test_a_time_budget_that_is_too_short_is_refused_before_anything_starts(proje
     with pytest.raises(ValueError, match=r"--budget 1s: one configuration of each of 1 cells.*at least 4\.0 min here"):
         check_budget(one, make_options(out, budget="1s"))
     check_budget(one, make_options(out, budget="5m"))
-    write_ledger(out / sweep_id(one.space), one.space)
+    write_ledger(out / folder_name(one.space), one.space)
     check_budget(one, make_options(out, budget="1s"))
 
 
 def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     out = tmp_path / "runs"
-    write_ledger(out / sweep_id(project.space), project.space)
+    write_ledger(out / folder_name(project.space), project.space)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     text = plan_text(project, make_options(out))
     assert "done     0 of 24 trials have ended (none); 1 begun, to be continued; 0 of 4 cells finished" in text

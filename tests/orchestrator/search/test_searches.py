@@ -12,7 +12,7 @@ from benchmarks.fake_sweep import make
 from orchestrator.execution.concurrency import most_search_trials, most_trials
 from orchestrator.ledger import read_history
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.sweep_manifest import space_json, sweep_id
+from orchestrator.planning.sweep_manifest import folder_name, space_json
 from orchestrator.reproduce import read_cell
 from orchestrator.tracking.run_projection import RunProjection
 from search_spaces import keys
@@ -64,7 +64,7 @@ def test_more_searches_reuse_the_trials_of_fewer(tmp_path):
 def test_one_search_changes_no_name_and_no_id():
     space, one = make_space(), make_space(budget=Budget(trials=8, final_seeds=2, searches=1))
     assert "searches" not in space_json(space)["budget"]
-    assert sweep_id(one) == sweep_id(space) != sweep_id(searched(2))
+    assert folder_name(one) == folder_name(space) != folder_name(searched(2))
     trial = make(space)(space.cells[0], {"lr": 1e-4, "batch_size": 8}, 0, "search", 0)
     assert "search" not in trial.to_json()
     assert Trial.from_json(trial.to_json()) == trial

@@ -74,6 +74,9 @@ class Classification(Form):
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(1).astype("float64")
 
+    def collapsed(self, predictions: np.ndarray) -> bool:
+        return bool((predictions == predictions[0]).all())
+
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F
 
