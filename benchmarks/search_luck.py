@@ -4,7 +4,7 @@
 
 Every method has the same landscape: the same true scores of the same configurations. Each search sees a validation score of
 every configuration (its true score, the luck of a validation split, and that of one seed), takes the best, and trains it on fresh
-seeds. The product's own statistics then compare the methods: `search_means`, `TaskScores` and Holm's correction over all pairs. A
+seeds. The report's own statistics then compare the methods: search means, moderated variances, correction for all pairs. A
 verdict "better" for any pair is false. Also printed: how often a method that is really ahead by `GAP` points is found to be.
 
 Assumptions: validation scores of the configurations err independently, seeds and searches are normal, and a method's finals share
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reports.statistics.intervals import LEVEL, TaskScores, holm
+from benchmarks.interval_coverage import covers, judge
+from reports.statistics.intervals import LEVEL, TaskScores
 from reports.statistics.searches import search_means
 
 # True scores of the configurations below the best, as of four learning rates and two batch sizes.
@@ -83,20 +84,16 @@ def simulate(setting: Setting, rounds: int, seed: int = 4) -> Seen:
     draws = [draw(setting, generator) for _ in range(rounds)]
     truth = float(np.mean([true.mean() for _, true in draws]))
     counted, visible = np.zeros(3), []
+    regular = [True] * setting.methods
     for scores, _ in draws:
-        estimates = column(setting, scores)
-        pairs = estimates.differences()
-        ahead = scores + GAP * (np.arange(setting.methods) == 0)[:, None, None]
-        better = column(setting, ahead).differences()
-        found = dict(zip(better, holm([each.p_value for each in better.values()]), strict=True))[0, 1]
-        mean = estimates.mean(0)
-        assert mean is not None, "several finals or searches"
+        judged = judge(column(setting, scores), regular)
+        ahead = judge(column(setting, scores + GAP * (np.arange(setting.methods) == 0)[:, None, None]), regular)
         counted += (
-            min(holm([each.p_value for each in pairs.values()])) < 1 - LEVEL,
-            abs(mean.value - truth) <= mean.ci_half_width,
-            found < 1 - LEVEL and better[0, 1].value > 0,
+            min(judged.corrected.values()) < 1 - LEVEL,
+            covers(judged.means[0], truth),
+            ahead.corrected[0, 1] < 1 - LEVEL and ahead.differences[0, 1].value > 0,
         )
-        visible.append(pairs[0, 1].significance_threshold(len(pairs)))
+        visible.append(judged.differences[0, 1].significance_threshold(len(judged.differences)))
     false, covered, found = 100 * counted / rounds
     luck = float(np.mean([true.std(ddof=1) for _, true in draws]))
     return Seen(false=false, covered=covered, found=found, visible=float(np.median(visible)), luck=luck)

@@ -19,8 +19,11 @@ from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs, 
 from reports.render.table import Table
 from reports.sections.section import results_provenance
 from reports.statistics.analysis import AnalyzedSweep
-from reports.statistics.intervals import LEVEL, Estimate, holm
-from reports.statistics.standings import covariance_of, generator_of, task_scores
+from reports.statistics.intervals import LEVEL, Estimate, TaskScores
+from reports.statistics.multiple_comparisons import holm
+from reports.statistics.resampling import score_limits
+from reports.statistics.searches import repetitions
+from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
 
 NAME = "compare"
@@ -207,8 +210,12 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
     answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
     metric = a.manifest.tasks[cell.task].score
     covariance = covariance_of(metric, scores, answers, generator_of(a, cell.task))
-    found = task_scores([other, one], covariance).difference(0, 1)
-    return found or ("a single search" if one.by_search or other.by_search else "a single seed")
+    column = TaskScores(
+        *repetitions([other, one], covariance),
+        [sweep.columns[cell.model, cell.task].priors.get(cell.method) for sweep in (b, a)],
+        score_limits(metric),
+    )
+    return column.difference(0, 1) or ("a single search" if one.by_search or other.by_search else "a single seed")
 
 
 def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
@@ -236,7 +243,7 @@ def _score(result: CellResult | None) -> str:
     return (
         points(result.mean)
         + (f" ± {points(result.std)}" if result.std is not None else "")
-        + f" (n = {len(result.scores)})"
+        + f" (n = {len(result.scores)}{f', {result.collapsed} collapsed' if result.collapsed else ''})"
     )
 
 

@@ -3,7 +3,8 @@
 With `Budget(searches=k)` a cell is searched k times, each time with another validation split and other seeds, and every search
 has a winner and finals of its own. The finals of one search share its configuration, so they say nothing about the luck of the
 search; only the k searches are independent repetitions of the method. So the intervals of `reports/statistics/intervals.py` are
-computed from the k search means as they otherwise are from the scores of the final seeds, with k - 1 degrees of freedom. The
+computed from the k search means as they otherwise are from the scores of the final seeds, with k - 1 degrees of freedom (and
+those that moderated variances add, `reports/statistics/seed_variance.py`). The
 variance between the means of S finals contains that within searches already, s^2 / S, and the covariance over test examples is
 that of the means. Shapes: K finals of all methods, N search means of all methods.
 
@@ -16,6 +17,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
+from reports.data.cells import CellResult
+
+
+def repetitions(
+    results: Sequence[CellResult], covariance: np.ndarray | None
+) -> tuple[list[Sequence[float]], np.ndarray | None]:
+    """Return the values over which intervals are computed, by cell, and their covariance over test examples.
+
+    They are the scores of the finals, or the means of searches if a cell was searched several times. `covariance`: as for
+    `search_means`.
+    """
+    scores: list[Sequence[float]] = [result.scores for result in results]
+    if not any(result.by_search for result in results):
+        return scores, covariance
+    means, covariance = search_means(scores, [result.searches for result in results], covariance)
+    return list(means), covariance
 
 
 def search_means(
