@@ -21,17 +21,18 @@ def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, ob
     """Return the row of one cell. Epochs and hours leave out trials whose results were taken from another sweep.
 
     "final_hours" includes the finals of former winners, which "finals" does not count. "grid" is the number of configurations
-    in the cell's search space, "covered" the percentage of them that was tried; both are NaN for a range of real numbers.
+    in the cell's search space, "covered" the percentage of them that a search tried; both are NaN for a range of real numbers.
     """
     search, finals = trials[trials["phase"] == "search"], trials[trials["phase"] == "final"]
     retrained = trials[trials["phase"] != "search"]
     states, grid = search["state"].value_counts(), sweep.manifest.grid_of(cell.method)
-    configurations = math.ceil(len(search) / sweep.manifest.budget.search_seeds)
+    budget = sweep.manifest.budget
+    configurations = math.ceil(len(search) / (budget.search_seeds * budget.searches))
     return {
         "model": cell.model,
         "task": cell.task,
         "method": cell.method,
-        "planned": sweep.manifest.planned_trials(cell.method),
+        "planned": sweep.manifest.budget.searches * sweep.manifest.planned_trials(cell.method),
         "tried": len(search),
         "grid": grid if grid is not None else math.nan,
         "covered": 100 * configurations / grid if grid is not None else math.nan,
