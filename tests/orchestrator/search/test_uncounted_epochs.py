@@ -44,7 +44,7 @@ def test_no_rung_judges_a_trial_by_epochs_that_do_not_count(two_phases, tmp_path
     budget = Budget(trials=6, final_seeds=1, grace=1, min_values=1)
     sweep = drive(space(budget=budget), tmp_path, workers=3)
     ends = {name: [] for name in ("lt_sft", "full")}
-    for cell, search in sweep.cells.items():
+    for (cell, _), search in sweep.searches.items():
         ends[cell.method] += [len(e.curve) for e in search.search if e.outcome.state == "STOPPED"]
     assert not [end for end in ends["lt_sft"] if end < FIRST_COUNTED]
     assert [end for end in ends["full"] if end < FIRST_COUNTED], "the control is stopped early"
@@ -53,7 +53,7 @@ def test_no_rung_judges_a_trial_by_epochs_that_do_not_count(two_phases, tmp_path
 def test_rungs_after_the_first_counted_epoch_decide_by_counted_scores_alone(two_phases, tmp_path):
     budget = Budget(trials=6, final_seeds=1, grace=6, min_values=1)
     sweep = drive(space(budget=budget), tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         known = search._rungs[6]
         assert all(score is None or score == e.best_at(6) for score, e in zip(known, search.search, strict=True))
         assert all(score > 0 for score in known if score is not None)
@@ -65,7 +65,7 @@ def test_a_time_budget_that_ends_in_the_first_phase_lets_no_trial_win_by_it(two_
     sweep = Scene(f"{seconds}s", workers).run(space(), tmp_path)
     assert sweep.finished
     early = 0
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert search.winner
         assert search.winner.outcome.best_epoch >= (FIRST_COUNTED if search.cell.method == "lt_sft" else 1)
         assert len(search.finals) == 2
