@@ -96,7 +96,7 @@ def _claim(budget: Budget) -> str:
     return (
         "**What was varied:** seeds and test examples. Each cell was searched once, so that differences hold *for the "
         "configurations found*, which another search may not find again: between identical methods, one search each shows a "
-        "difference in 19 to 36 % of simulated columns (docs/statistics.md). `Budget(searches=3)` repeats the "
+        "difference in 21 to 40 % of simulated columns (docs/statistics.md). `Budget(searches=3)` repeats the "
         "searches and compares methods."
     )
 

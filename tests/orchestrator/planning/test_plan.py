@@ -14,6 +14,7 @@ from orchestrator.run_options import RunOptions
 from search_spaces.language import ablated, choice, log_uniform, method, own_search
 from tests.fixtures.run_options import make_options
 from tests.fixtures.spaces import make_space, plan_of
+from trainables.backbone import models
 from trainables.backbone.models import KNOWN_CONFIGS
 from trainables.methods import METHODS
 
@@ -182,7 +183,9 @@ def test_searched_epochs_lie_within_the_recipe_and_give_way_to_the_command_line(
 
 
 @pytest.fixture
-def six_layers(tmp_path):
+def six_layers(tmp_path, monkeypatch):
+    """A folder with the config of an encoder of six layers. Its weights, which a plan checks too, would be 270 MB."""
+    monkeypatch.setattr(models, "check", lambda name, max_length: models.peek(name))
     config = {**KNOWN_CONFIGS["bert-base-uncased"], "num_hidden_layers": 6}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return str(tmp_path)
