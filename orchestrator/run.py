@@ -24,6 +24,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
+from search_spaces.redaction import clean, clean_tracebacks, printable
 from trainables.backbone.models import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
@@ -174,7 +175,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.planning import preview
 
     if arguments.list:
-        print(preview.list_text(arguments.list))
+        print(printable(preview.list_text(arguments.list)))
         return exit_codes.COMPLETE
     if not arguments.space:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
@@ -183,7 +184,7 @@ def _main(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     plan = make_plan(load(arguments.space, METHODS), options)
     if arguments.plan:
-        print(preview.plan_text(plan, options))
+        print(printable(preview.plan_text(plan, options)))
         return exit_codes.COMPLETE
     preflight.check(options)
     from orchestrator.planning.forecast import check_budget
@@ -241,13 +242,13 @@ def _folder(text: str) -> Path:
 
 def _complain(error: BaseException | str, code: int) -> int:
     if os.environ.get("ORCHESTRATOR_DEBUG"):
-        traceback.print_exc()
+        print(clean(traceback.format_exc()), file=sys.stderr)
     logging.shutdown()
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
-    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", text)
+    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", clean(error))
     print(f"error: {text}", file=sys.stderr)
     return code
 
 
 if __name__ == "__main__":
+    clean_tracebacks()
     sys.exit(main())

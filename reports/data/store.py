@@ -26,7 +26,7 @@ from search_spaces import keys
 from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
 from search_spaces.records import Ablation
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, redact
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
             OSError,
             ImportError,
         ) as error:  # ImportError: the driver of the database is not installed
-            raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+            raise StoreError(f"{redact(tracking_uri)}: {clean_line(error)[:300]}") from None
 
 
 def _sweep_id(run: Any) -> str:
@@ -243,7 +243,7 @@ def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answe
                 path = client.download_artifacts(run.info.run_id, name, folder)
                 return parse(Path(path).read_text(encoding="utf-8"))
             except (MlflowException, OSError, ValueError) as error:
-                log.info("no %s of run %s: %s", name, run.info.run_id, redact(str(error)).splitlines()[0][:200])
+                log.info("no %s of run %s: %s", name, run.info.run_id, clean_line(error)[:200])
                 return None
 
     with ThreadPoolExecutor(max_workers=4) as pool:
