@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # Seconds without a delivery after which the end of a sweep does not wait for the tracking store any longer: usually, and after a
 # signal, which is usually followed by SIGKILL after 30 s.
 PATIENCE, PATIENCE_AFTER_SIGNAL = 120.0, 5.0
+# Seconds that the first attempt may take in any case: a database that is being made is not away.
+FIRST_ATTEMPT = 30.0
 # Name of the store, in the sweep's folder, from which a report is made if the tracking store is away.
 LOCAL_STORE, LOCAL_ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 
@@ -59,7 +61,9 @@ class Delivery:
         while not self.tracker.drain(1.0):
             if self.tracker.behind < behind:
                 behind, since = self.tracker.behind, time.monotonic()
-            patience = PATIENCE_AFTER_SIGNAL if self.drain.signal else PATIENCE
+            patience = (
+                PATIENCE if not self.drain.signal else PATIENCE_AFTER_SIGNAL if self.tracker.answered else FIRST_ATTEMPT
+            )
             if self.tracker.failure or time.monotonic() - since > patience:
                 return False
         return True

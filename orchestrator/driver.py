@@ -99,14 +99,17 @@ def drive(plan: Plan, options: RunOptions) -> int:
             sweep.resume_searches()
         drain = Drain(options.command)
         delivery = Delivery(tracker=tracker, uri=uri, ledger=ledger, report=options.report, drain=drain, umask=umask)
-        with drain.listening():
+        with drain.listening(), ExitStack() as stack:
             if sweep.finished:
                 code = _verdict(sweep)
             else:
-                code = _run(sweep, inputs, options, folder, console, events, time_budget, drain, delivery)
+                code = _run(sweep, inputs, options, folder, console, events, time_budget, drain, delivery, stack)
             if sweep.finished:
                 sweep.close()
-            return _finish(sweep, code, delivery, options)
+            code = _finish(sweep, code, delivery, options)
+            if drain.signal is not None:
+                drain.end_process(code)
+            return code
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
@@ -170,8 +173,9 @@ def _run(
     time_budget: TimeBudget | None,
     drain: Drain,
     delivery: Delivery,
+    stack: ExitStack,
 ) -> int:
-    """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code."""
+    """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
     checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append)
     checkpoints.tidy()
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
@@ -184,12 +188,11 @@ def _run(
             log.error("%s", error)
         return code
 
-    with ExitStack() as stack:
-        try:
-            share, temporary = stack.enter_context(cluster(options.gpus, per_device, options.address, drain))
-        except StartInterrupted:
-            return drain.code
-        stack.enter_context(watched(on_loss))
+    try:
+        share, temporary = stack.enter_context(cluster(options.gpus, per_device, options.address, drain))
+    except StartInterrupted:
+        return drain.code
+    with watched(on_loss):
         events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
         delivery.tracker.await_answer(FIRST_ANSWER)
         # Imported only here because Ray reads environment variables and its token at import, and `cluster` sets them.

@@ -14,6 +14,8 @@ import re
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import TracebackType
 from urllib.parse import quote, quote_plus, unquote
@@ -36,7 +38,7 @@ _TOKEN = re.compile(
     r"|(?:AKIA|ASIA)[A-Z0-9]{8,}|AIza[\w-]{20,}|dapi[0-9a-f]{16,}|npm_\w{16,}|pypi-[\w-]{16,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?<=Bearer )\S+|(?<=Basic )(?=\S*[A-Z])(?=\S*[0-9])[A-Za-z0-9+/]{8,}={0,2}",
+    r"|(?<=Bearer )\S+|(?<=Basic )(?=\S*[a-z]\S*[A-Z])[A-Za-z0-9+/]{8,}={0,2}",
     re.DOTALL,
 )
 # What is assigned to a name such as password, PGPASSWORD, api_key or HF_TOKEN; names of special tokens (pad_token) are left.
@@ -116,6 +118,20 @@ class CleanRecords(logging.Filter):
             record.exc_text = clean("".join(traceback.format_exception(*record.exc_info)).rstrip())
             record.exc_info = None
         return True
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """Replace an exception whose message holds a secret by a RuntimeError without it.
+
+    For code that runs on other machines: what is secret there may be unknown where the message is recorded.
+    """
+    try:
+        yield
+    except Exception as error:
+        if redact(str(error)) == str(error):
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {redact(str(error))}") from None
 
 
 def clean_tracebacks() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,9 +86,20 @@ class Drain:
             self._starting = False
             self.listen()
 
+    def end_process(self, code: int) -> NoReturn:
+        """End this process without Ray's shutdown, which makes SIGTERM fatal: a second one would change the exit code.
+
+        The reaper ends Ray's processes.
+        """
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
     def _on(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            self._end_process()
+            log.error("stopped at once; continue with: %s", self._command)
+            self.end_process(INTERRUPTED)
         if self.signal is None:
             self._note(signal.Signals(number))
             if self._starting:
@@ -96,10 +108,6 @@ class Drain:
     def _note(self, number: signal.Signals) -> None:
         self.signal = self.signal or (signal.SIGINT if number is signal.SIGINT else signal.SIGTERM)
         self._deadline = time.monotonic() + PATIENCE[self.signal]
-
-    def _end_process(self) -> NoReturn:
-        log.error("stopped at once; continue with: %s", self._command)
-        os._exit(INTERRUPTED)
 
 
 @contextmanager

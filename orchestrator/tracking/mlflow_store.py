@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from search_spaces.tracking_uri import sqlite_path
 log = logging.getLogger(__name__)
 
 PAGE = 1000
+# Held while a database is made: the library with which MLflow does that (alembic) has state that belongs to the process.
+_MAKING = threading.Lock()
 # MLflow's limits for one batch: 1000 entries in all, of which 100 params and 100 tags.
 METRICS, PARAMS, TAGS = 800, 100, 100
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
@@ -227,7 +230,7 @@ def _make_database(path: Path) -> None:
     if path.exists() and path.stat().st_size:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("w") as lock:
+    with _MAKING, path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists() and path.stat().st_size:
             return

@@ -46,7 +46,7 @@ class Tracker:
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
-        self._answered = False  # whether the store could be opened, or the first attempt failed
+        self.answered = False  # whether the store could be opened, or the first attempt failed
         # Set if the ledger has a record that cannot be translated, or the store refused at the start; the thread has then ended.
         self.failure: Damaged | StoreRefused | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -70,7 +70,7 @@ class Tracker:
     def await_answer(self, timeout: float) -> None:
         """Wait, at most `timeout` seconds, until the store was opened or the first attempt failed. Raises `failure` if set."""
         with self._news:
-            self._news.wait_for(lambda: self._answered or self.failure is not None, timeout)
+            self._news.wait_for(lambda: self.answered or self.failure is not None, timeout)
         if self.failure:
             raise self.failure
 
@@ -114,7 +114,7 @@ class Tracker:
                 self._give_up(error)
                 return
             except Exception as error:  # the sweep goes on, whatever error the store or its client has
-                if not self._answered and (reason := refusal(error, self._uri)):
+                if not self.answered and (reason := refusal(error, self._uri)):
                     self._give_up(StoreRefused(f"the tracking store {redact(self._uri)} cannot be used: {reason}"))
                     return
                 link = None
@@ -150,7 +150,7 @@ class Tracker:
 
     def _note_answer(self) -> None:
         with self._news:
-            self._answered = True
+            self.answered = True
             self._news.notify_all()
 
     def _give_up(self, error: Damaged | StoreRefused) -> None:

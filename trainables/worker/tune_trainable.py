@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from search_spaces.redaction import without_secrets
 from trainables.worker.ray_actors import RemoteTrial, find_registry
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class TrialTrainable(tune.Trainable):
         registry = find_registry(self.config["registry"])
         job = ray.get(registry.job.remote(self.config["slot"]))
         if job is not None:
-            RemoteTrial(job, registry).train() if self.config["shared"] else self._train(job, registry)
+            with without_secrets():
+                RemoteTrial(job, registry).train() if self.config["shared"] else self._train(job, registry)
         return {"trial": job and job["id"], "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
