@@ -99,7 +99,7 @@ class Drain:
     def _on(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             log.error("stopped at once; continue with: %s", self._command)
-            self.end_process(INTERRUPTED)
+            os._exit(INTERRUPTED)
         if self.signal is None:
             self._note(signal.Signals(number))
             if self._starting:
