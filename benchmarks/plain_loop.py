@@ -30,7 +30,7 @@ from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model, resolve
 from trainables.seeds import permutation
 from trainables.tasks.forms.form import Form
-from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.forms.regression import Regression
 from trainables.tasks.metrics import compute_metrics
 from trainables.tasks.task_data import Split, TaskData
 from trainables.tasks.task_loading import load
@@ -144,7 +144,7 @@ def padded(split: Split, chosen: np.ndarray, offset: int, form: Form) -> dict[st
     labels = torch.from_numpy(split.labels[chosen])
     # Explicit, because RoBERTa would count only tokens that differ from its padding token.
     batch["position_ids"] = (torch.arange(shape[1]) + offset).expand(shape)
-    return {**batch, "labels": labels if form == REGRESSION else labels.long()}
+    return {**batch, "labels": labels if isinstance(form, Regression) else labels.long()}
 
 
 @torch.no_grad()

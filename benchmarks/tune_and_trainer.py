@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.sweep_setting import Setting
 from trainables.backbone.models import Model, resolve
-from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.forms.form import Form
+from trainables.tasks.forms.regression import Regression
 from trainables.tasks.metrics import compute_metrics
 from trainables.tasks.task_data import Loaded, Task, Texts
 from trainables.tasks.task_loading import load
@@ -43,14 +44,15 @@ def read_splits(loaded: Loaded, model: Model, setting: Setting, padding: str) ->
 
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     parts = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
-    kind = float if loaded.task.form == REGRESSION else int
+    kind = float if isinstance(loaded.task.form, Regression) else int
     return tokenizer, {
-        name: tokenise(texts, tokenizer, setting.max_length, padding, kind) for name, texts in parts.items()
+        name: tokenise(texts, tokenizer, setting.max_length, padding, kind, loaded.task.form)
+        for name, texts in parts.items()
     }
 
 
-def tokenise(texts: Texts, tokenizer: Any, max_length: int, padding: str, kind: type) -> Examples:
-    """Examples with their labels as `kind`; padded to `max_length` already here where that is asked for."""
+def tokenise(texts: Texts, tokenizer: Any, max_length: int, padding: str, kind: type, form: Form) -> Examples:
+    """Examples with their encoded labels as `kind`; padded to `max_length` already here where that is asked for."""
     encoded = tokenizer(
         texts.first,
         texts.second,
@@ -58,7 +60,10 @@ def tokenise(texts: Texts, tokenizer: Any, max_length: int, padding: str, kind: 
         max_length=max_length,
         padding="max_length" if padding == "128" else False,
     )
-    return [{**{k: v[i] for k, v in encoded.items()}, "label": kind(label)} for i, label in enumerate(texts.labels)]
+    return [
+        {**{k: v[i] for k, v in encoded.items()}, "label": kind(label)}
+        for i, label in enumerate(form.encode(texts.labels))
+    ]
 
 
 def network_of(setting: Setting, model: Model, outputs: int) -> Any:

@@ -33,17 +33,22 @@ LOCAL_STORE, LOCAL_ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Delivers the records of a sweep and makes its report in the folder `report`, with permissions by `umask`."""
+    """Delivers the records of the sweep with the id `sweep` and makes its report in the folder `report`.
+
+    The report's files have the permissions that `umask` gives.
+    """
 
     tracker: Tracker
     uri: str
+    sweep: str
     ledger: Ledger
     report: Path
     drain: Drain
     umask: int
 
     def finish(self) -> int:
-        """Deliver the records and make the report. Return COMPLETE, or ENVIRONMENT if the store or the report failed.
+        """Deliver the records and make the report. Return COMPLETE, ENVIRONMENT if the store or the report failed, or
+        DAMAGED_STATE if the report found damaged results.
 
         Raises the tracker's failure: Damaged for a record that cannot be delivered, StoreRefused if the store refuses.
         """
@@ -52,8 +57,8 @@ class Delivery:
         if self.tracker.failure:
             raise self.tracker.failure
         uri = self.uri if delivered else self._local_store()
-        reported = bool(uri) and self._make_report(uri)
-        return exit_codes.COMPLETE if delivered and reported else exit_codes.ENVIRONMENT
+        reported = self._make_report(uri) if uri else exit_codes.ENVIRONMENT
+        return reported if delivered else exit_codes.ENVIRONMENT
 
     def _deliver(self) -> bool:
         """Wait until the store has all records, or has not taken any for too long. Return whether it has all."""
@@ -84,9 +89,9 @@ class Delivery:
             return ""
         return uri
 
-    def _make_report(self, uri: str) -> bool:
-        """Run `python -m reports`. Return whether it succeeded."""
-        words = ["--tracking-uri", uri, "--sweep", self.ledger.folder.name, "--out", str(self.report)]
+    def _make_report(self, uri: str) -> int:
+        """Run `python -m reports`. Return COMPLETE, DAMAGED_STATE if it found damaged results, or ENVIRONMENT."""
+        words = ["--tracking-uri", uri, "--sweep", self.sweep, "--out", str(self.report)]
         with shielded():
             process = subprocess.Popen([sys.executable, "-m", "reports", *words], env=environment(), umask=self.umask)
         try:
@@ -96,6 +101,6 @@ class Delivery:
             raise
         if code:
             log.error("the report could not be written (exit code %d)", code)
-            return False
+            return exit_codes.DAMAGED_STATE if code == exit_codes.DAMAGED_STATE else exit_codes.ENVIRONMENT
         log.info("report: %s", self.report / "summary.md")
-        return True
+        return exit_codes.COMPLETE

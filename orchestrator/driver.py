@@ -24,7 +24,7 @@ from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
-from orchestrator.planning.sweep_manifest import fingerprints, make_manifest, sweep_id
+from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
 from orchestrator.private_files import private_files
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
@@ -37,10 +37,11 @@ from search_spaces.redaction import CleanRecords, redact
 from search_spaces.tracking_uri import sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
+from trainables.worker.worker_environment import MANIFEST
+from trainables.worker.worker_environment import environment as worker_environment
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "sweep.json"
 # Version of the ledger's format. Raise it when the meaning of the records changes.
 FORMAT = 1
 # Seconds for which a sweep waits for the first answer of the tracking store, before it begins without one.
@@ -71,14 +72,16 @@ def drive(plan: Plan, options: RunOptions) -> int:
     models = {name: resolve(name) for name in plan.space.models}
     tasks = load_tasks(plan, options)
     out = options.out.absolute()
-    folder = out / sweep_id(plan.space)
+    folder = out / folder_name(plan.space)
     # Before anything is written, because this raises Damaged if the ledger of another sweep is damaged.
     cache = ResultCache(out, folder)
     with private_files() as umask, closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus))
         history = ledger.history
+        sweep_id = recorded_id(history, folder) or new_sweep_id(plan.space)
+        manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus), sweep=sweep_id)
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
+        add_notes(manifest, inputs.cut_notes())
         _write_state(folder, manifest, tasks)
         uri = options.tracking_uri or sqlite_uri(out / "mlflow.db")
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)
@@ -90,26 +93,52 @@ def drive(plan: Plan, options: RunOptions) -> int:
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
         log.info(
             "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
-            folder.name,
+            sweep_id,
             folder,
             redact(uri),
             options.command,
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
+        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
+        checkpoints.tidy()
         drain = Drain(options.command)
-        delivery = Delivery(tracker=tracker, uri=uri, ledger=ledger, report=options.report, drain=drain, umask=umask)
+        delivery = Delivery(
+            tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
+        )
         with drain.listening(), ExitStack() as stack:
             if sweep.finished:
                 code = _verdict(sweep)
             else:
-                code = _run(sweep, inputs, options, folder, console, events, time_budget, drain, delivery, stack)
+                paths = TrialPaths(
+                    sources=inputs.sources(),
+                    data=inputs.tokens,
+                    checkpoints=folder / "checkpoints",
+                    environment=worker_environment(),
+                    sweep=sweep_id,
+                )
+                code = _run(
+                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, drain, delivery, stack
+                )
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
             if drain.signal is not None:
                 drain.end_process(code)
             return code
+
+
+def recorded_id(history: SweepHistory, folder: Path) -> str:
+    """Return the id under which the sweep in `folder` began, "" if it has not begun.
+
+    Raises Damaged if the ledger's opening has none.
+    """
+    if not history.openings:
+        return ""
+    found = history.openings[0].manifest.get("sweep")
+    if not found or not isinstance(found, str):
+        raise Damaged(advice(folder / LEDGER, 1, "opens the sweep with a manifest that lacks sweep"))
+    return found
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
@@ -166,8 +195,9 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
 def _run(
     sweep: Sweep,
     inputs: SweepInputs,
+    paths: TrialPaths,
     options: RunOptions,
-    folder: Path,
+    checkpoints: CheckpointRetention,
     console: Console,
     events: EventLog,
     time_budget: TimeBudget | None,
@@ -176,8 +206,6 @@ def _run(
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
-    checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append)
-    checkpoints.tidy()
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
 
     def on_loss() -> int:
@@ -201,19 +229,25 @@ def _run(
         display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
         runner = TuneRunner(
             sweep=sweep,
-            paths=TrialPaths(sources=inputs.sources(), data=inputs.tokens, checkpoints=folder / "checkpoints"),
+            paths=paths,
             checkpoints=checkpoints,
             display=display,
             drain=drain,
             time_budget=time_budget,
         )
+        unfit = ""
         try:
             runner.run(share, temporary)
+        except exit_codes.EnvironmentUnfit as error:
+            unfit = str(error)
         except exit_codes.ClusterLost:
             if drain.signal is None:
                 raise
         finally:
             display.close(sweep.snapshot())
+    if unfit:
+        log.error("stopped: %s. When this is mended, continue with: %s", unfit, options.command)
+        return exit_codes.ENVIRONMENT
     return drain.code if drain.signal is not None and not sweep.finished else _verdict(sweep)
 
 

@@ -115,6 +115,8 @@ class Ledger:
             # The kernel may drop pages after a failed fsync, and a second fsync would then report success.
             self._refused = str(error) if isinstance(error, OSError) else ""
             self._cut_back()
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.folder / LEDGER)) from None
             raise
         self._size += len(data)
 

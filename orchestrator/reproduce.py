@@ -23,7 +23,7 @@ from search_spaces.language import Cell
 from search_spaces.loading import nearest
 from search_spaces.records import TRAINING_SEMANTICS, Outcome, TestResult, Trial
 from search_spaces.redaction import CleanRecords, clean, clean_tracebacks
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
 from search_spaces.redaction import clean, clean_tracebacks, printable
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
 
@@ -175,7 +175,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.planning import preview
 
     if arguments.list:
-        print(printable(preview.list_text(arguments.list)))
+        _print(preview.list_text(arguments.list))
         return exit_codes.COMPLETE
     if not arguments.space:
         raise ValueError("--space is missing: name a space (--list prints them) or a Python file")
@@ -184,7 +184,7 @@ def _main(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     plan = make_plan(load(arguments.space, METHODS), options)
     if arguments.plan:
-        print(printable(preview.plan_text(plan, options)))
+        _print(preview.plan_text(plan, options))
         return exit_codes.COMPLETE
     preflight.check(options)
     from orchestrator.planning.forecast import check_budget
@@ -198,6 +198,15 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.driver import drive
 
     return drive(plan, options)
+
+
+def _print(text: str) -> None:
+    """Write to standard output. A reader that closes it early, such as `head`, has seen what it wanted: that is no error."""
+    try:
+        print(printable(text), flush=True)
+    except BrokenPipeError:
+        # The interpreter would write the rest at its end and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _names(text: str) -> list[str]:
@@ -237,7 +246,7 @@ def _given(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
-    return Path(_given(text))
+    return Path(_given(text)).expanduser()
 
 
 def _complain(error: BaseException | str, code: int) -> int:

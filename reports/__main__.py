@@ -10,19 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.data.store_address import StoreError
+from reports.data.store_address import DamagedResults, StoreError
 from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
 from search_spaces.tracking_uri import sqlite_uri
 
 COMPARE = "compare"
-OK, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 2, 4, 130
+OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     0: the report was written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not
-    installed, or the report cannot be written; 130: interrupted.
+    installed, or the report cannot be written; 5: results in the store are damaged; 130: interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     comparing = words[:1] == [COMPARE]
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, BAD_INPUT)
     except (StoreError, OSError) as error:
         return _fail(error, ENVIRONMENT)
+    except DamagedResults as error:
+        return _fail(error, DAMAGED)
     except KeyboardInterrupt:
         return _fail("interrupted, nothing was written", INTERRUPTED)
     return OK

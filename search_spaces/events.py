@@ -103,7 +103,7 @@ class SearchesResumed:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepInterrupted:
-    """A signal asked the driver to stop; it starts no more trials."""
+    """A signal, or an error of the machines, asked the driver to stop; it starts no more trials."""
 
     reason: str
 

@@ -14,10 +14,12 @@ class FileTask:
     """A classification or regression task in the user's own CSV, TSV, JSONL or Parquet files.
 
     `text`, `text_pair` and `label` are names of columns; the label is a class or, with `regression`, a number. Without a `test`
-    file a tenth of `train` becomes the test split. Relative paths start at the folder of the space file. `metric` is the score
-    to be maximised; if it is empty, accuracy or Pearson's correlation. `positive` names the class of F1, precision and recall.
-    Rows without a text or label are an error, or dropped with `missing="drop"`. `encoding` is that of CSV, TSV and JSONL files.
-    `header` names the columns of CSV and TSV files that have no header line.
+    file a tenth of `train` becomes the test split, without a `validation` file a tenth of the rest the validation split: drawn
+    at random; or whole groups of rows, if `group` names a column such as the author; or the latest rows, if `time` names a column
+    of numbers or ISO 8601 dates. Relative paths start at the folder of the space file. `metric` is the score to be maximised; if
+    it is empty, accuracy or Pearson's correlation. `positive` names the class of F1, precision and recall. Rows without a text,
+    label, group or time are an error, or dropped with `missing="drop"`. `encoding` is that of CSV, TSV and JSONL files. `header`
+    names the columns of CSV and TSV files that have no header line.
     """
 
     name: str
@@ -32,6 +34,9 @@ class FileTask:
     missing: Literal["error", "drop"] = "error"
     encoding: str = "utf-8"
     header: tuple[str, ...] = ()
+    validation: str | None = None
+    group: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -53,3 +58,9 @@ class FileTask:
             raise ValueError(
                 f"task {self.name!r}: text, text_pair and label must be different columns; they are {columns}"
             )
+        if self.group is not None and self.time is not None:
+            raise ValueError(
+                f"task {self.name!r}: group and time cannot both be set: the rows are split by one of them"
+            )
+        if self.label in (self.group, self.time):
+            raise ValueError(f"task {self.name!r}: the column {self.label!r} is the label; rows cannot be split by it")

@@ -61,6 +61,8 @@ class SweepHistory:
         self.slowest_epoch: dict[Cell, float] = {}
         self.slowest_trial: dict[Cell, float] = {}
         self.timed_epochs: list[TimedEpoch] = []
+        # Ids of the trials whose checkpoint was measured after their last end.
+        self.measured: set[str] = set()
         # For each trial started in this sweep: its last device, and the number of trials on it.
         self._started: dict[str, tuple[str, int]] = {}
         self._per_device = 0
@@ -123,12 +125,14 @@ class SweepHistory:
     def _end(self, event: TrialEnded) -> None:
         found = self.trial(event.id)
         found.outcome = event.outcome
+        self.measured.discard(event.id)
         if event.outcome.state == "DONE":
             cell, seconds = found.trial.cell, sum(progress.seconds for progress in found.curve)
             self.slowest_trial[cell] = max(self.slowest_trial.get(cell, 0.0), seconds)
 
     def _measure(self, event: CheckpointMeasured) -> None:
         self.trial(event.id)
+        self.measured.add(event.id)
 
     def _choose(self, event: WinnerChosen) -> None:
         self.trial(event.id)

@@ -25,12 +25,14 @@ PHASE = "peft.phase"  # "search", "final", or "replaced": a final of a configura
 STATE = "peft.state"  # a State of search_spaces.records; RUNNING until the trial ends
 REASON = "peft.reason"
 CACHED = "peft.cached"  # "true" when the result was taken from another sweep
-COLLAPSED = "peft.collapsed"  # "true": all predictions on the test split are equal
+COLLAPSED = "peft.collapsed"  # "true": all predictions on the test split are (in regression: almost) equal
 DIVERGED = "peft.diverged"  # "true": the training loss was not finite
 WINNER = "peft.winner"  # trial id of the cell's winner, on the cell's run
 
 # Metrics of trials; step = epoch.
 SCORE, LOSS, SECONDS, MEMORY = "score", "loss", "seconds", "memory_mib"
+# Regression only: the loss is in squared standard deviations of the train targets, this one in squared units of the targets.
+TARGET_LOSS = "loss_target_units"
 # Metrics of trials, written once at the end.
 BEST_SCORE, BEST_EPOCH, EPOCHS = "best_score", "best_epoch", "epochs"
 COUNTS = "params."  # + weights, module, trained, total, or stored: number of tensor elements in the trial's checkpoint
@@ -40,4 +42,4 @@ TEST = "test."  # + metric name: score on the test split in percent points; fina
 # Artifacts.
 SWEEP_FILE = "sweep.json"  # of the sweep's run: the manifest (see orchestrator/planning/sweep_manifest.py)
 ABLATION_FILE = "ablation.json"  # of an ablated final's run: a search_spaces.records.Ablation as JSON
-PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...]}
+PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...], "checksum": n}

@@ -6,8 +6,10 @@ import ast
 import difflib
 import re
 import runpy
+import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -62,9 +64,10 @@ def docstring(name: str) -> str:
 def _execute(path: Path, methods: tuple[str, ...]) -> Space:
     """Run a space file and return its space. Raises ValueError naming file and line for any error of the file."""
     try:
-        found = runpy.run_path(str(path)).get("space")
-        if callable(found):
-            found = found(methods) if signature(found).parameters else found()
+        with _importing_from(path.parent.resolve()):
+            found = runpy.run_path(str(path)).get("space")
+            if callable(found):
+                found = found(methods) if signature(found).parameters else found()
     except SyntaxError as error:
         raise ValueError(f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}") from None
     # A user's file may raise any exception. That is an error of the file, not of this project.
@@ -74,6 +77,20 @@ def _execute(path: Path, methods: tuple[str, ...]) -> Space:
     if not isinstance(found, Space):
         raise ValueError(f"{path}: must assign a Space to the name `space`, not {type(found).__name__}")
     return found
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let a space file import modules beside it, as a script can. They are forgotten afterwards: another space has its own."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _explained(error: BaseException) -> str:

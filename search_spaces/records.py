@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -119,8 +120,9 @@ class Counts:
 class TestResult:
     """A final's scores on the test split, computed once, with the parameters of its best validation epoch.
 
-    `metrics` are in percent points; `predictions` and `labels` (class indices or values) hold one entry per test example.
-    `collapsed`: all predictions are equal.
+    `metrics` are in percent points; `predictions` and `labels` (class indices, or values in the unit of the user's targets) hold
+    one entry per test example. `collapsed`: all predictions are equal; in regression, their standard deviation is below 1 % of
+    that of the train targets.
     """
 
     metrics: Mapping[str, float]
@@ -146,6 +148,11 @@ class TestResult:
             labels=tuple(record["labels"]),
             collapsed=record["collapsed"],
         )
+
+
+def predictions_checksum(predictions: Sequence[float], labels: Sequence[float]) -> int:
+    """Return the CRC-32 that a file with a final's predictions holds, computed from the JSON of its values."""
+    return zlib.crc32(json.dumps([list(predictions), list(labels)]).encode())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,9 @@ on the sweep are taken in this thread or under its lock. Ray is not used here.
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +18,10 @@ from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 
+log = logging.getLogger(__name__)
+
+# Number of times that a trial is given to a machine that cannot train it, before the sweep stops.
+TRIES = 3
 # By worker slot: the message with the trial to train (`TrialPaths.job`); None ends the slot.
 Jobs = dict[str, dict[str, Any] | None]
 # By trial id: whether the trial should go on after its report.
@@ -61,6 +67,9 @@ class Controller:
         self._idle: list[str] = []  # worker slots that wait for a trial
         self._most_startable = 0
         self._closed = False
+        self._environment_errors: Counter[str] = Counter()  # by trial id
+        # Why the machines are not fit for the sweep; "" if they are. The sweep is then draining.
+        self.environment_error = ""
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -86,6 +95,9 @@ class Controller:
         for trial_id in verdicts:
             if self._sweep.entry(trial_id).outcome:
                 self._tell_ended(trial_id)
+        for report in reports:
+            if "environment_error" in report:
+                self._mailbox.release(report["id"])
         return jobs, verdicts
 
     def grow_slots(self) -> int:
@@ -110,6 +122,23 @@ class Controller:
             self._sweep.fail(trial_id, reason)
             self._tell_ended(trial_id)
 
+    def requeue(self, trial_id: str, reason: str) -> None:
+        """Have a trial trained again that could not be trained, for a `reason` that lies in its machine: it has no result.
+
+        After `TRIES` such errors of one trial the sweep is drained, and `environment_error` is the reason.
+        """
+        with self._lock:
+            if self._sweep.entry(trial_id).outcome:
+                return
+            log.warning("trial %s will be trained again: %s", trial_id, reason)
+            for slot in [slot for slot, trial in self._assigned.items() if trial.id == trial_id]:
+                del self._assigned[slot]
+            self._sweep.requeue_trial(trial_id)
+            self._environment_errors[trial_id] += 1
+            if self._environment_errors[trial_id] >= TRIES and not self.environment_error:
+                self.environment_error = reason
+                self._sweep.drain("environment")
+
     def drain(self, reason: str) -> None:
         """Start no more trials. Running trials may finish their current epoch."""
         with self._lock:
@@ -130,6 +159,10 @@ class Controller:
     def _apply(self, reports: Sequence[Mapping[str, Any]]) -> Verdicts:
         verdicts: Verdicts = {}
         for report in reports:
+            if "environment_error" in report:
+                self.requeue(report["id"], report["environment_error"])
+                verdicts[report["id"]] = False
+                continue
             outcome = Outcome.from_json(report["outcome"]) if report["outcome"] else None
             test = TestResult.from_json(report["test"]) if report["test"] else None
             goes_on = self._sweep.record(report["id"], Progress.from_json(report["progress"]), outcome, test)

@@ -1,9 +1,9 @@
-"""Paths that a device worker needs to train a trial."""
+"""Paths that a device worker needs to train a trial, and what its machine must share with the driver's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ class TrialPaths:
     data: Mapping[tuple[str, str], Path]
     # The folder that contains a folder for the checkpoint of each trial.
     checkpoints: Path
+    # The driver's code and package versions (`worker_environment.environment`), and the sweep's id, by which a worker checks that
+    # its machine is fit for the sweep. Empty: nothing is checked.
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sweep: str = ""
 
     def job(self, trial: Trial) -> dict[str, Any]:
         """Return the message that tells a device worker to train this trial."""
@@ -27,4 +31,6 @@ class TrialPaths:
             "source": self.sources[trial.cell.model],
             "data": str(self.data[trial.cell.model, trial.cell.task]),
             "checkpoints": str(self.checkpoints),
+            "environment": dict(self.environment),
+            "sweep": self.sweep,
         }

@@ -29,7 +29,7 @@ from orchestrator.execution.controller import Controller, EndListener, Jobs, Ver
 from orchestrator.execution.drain import Drain
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
-from orchestrator.exit_codes import ClusterLost
+from orchestrator.exit_codes import ClusterLost, EnvironmentUnfit
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
@@ -45,6 +45,8 @@ RETRIES = 2
 RUNS = 5
 # Number of worker slots that fail to open before a Tune run is ended.
 LOST_SLOTS = 3
+# In Ray's message about an actor whose node was lost.
+NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
 
@@ -59,7 +61,7 @@ class NotPickled:
 class WorkerSlotSearcher(NotPickled, Searcher):
     """Opens worker slots, at most `slots`. Tune calls `suggest` whenever it could start one more of its trials.
 
-    Each slot gets `config` and its own id. `reasons` has the last error of each slot.
+    Each slot gets `config` and its own id. `reasons` has the last error of each slot, `lost_nodes` the slots whose node died.
     """
 
     def __init__(self, controller: Controller, slots: int, config: dict[str, Any]):
@@ -68,6 +70,7 @@ class WorkerSlotSearcher(NotPickled, Searcher):
         self._open: set[str] = set()
         self._lost = 0
         self.reasons: dict[str, str] = {}
+        self.lost_nodes: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
         if len(self._open) >= self._slots:
@@ -84,7 +87,8 @@ class WorkerSlotSearcher(NotPickled, Searcher):
         self._open.discard(trial_id)
         assigned = self._controller.close_slot(trial_id)
         if error:
-            self._failed(assigned, self.reasons.pop(trial_id, "unknown"))
+            self._failed(assigned, self.reasons.pop(trial_id, "unknown"), trial_id in self.lost_nodes)
+        self.lost_nodes.discard(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -92,7 +96,10 @@ class WorkerSlotSearcher(NotPickled, Searcher):
 
     def restore(self, checkpoint_path: str) -> None: ...
 
-    def _failed(self, assigned: str, reason: str) -> None:
+    def _failed(self, assigned: str, reason: str, node_died: bool) -> None:
+        if assigned and node_died:
+            self._controller.requeue(assigned, reason)
+            return
         if assigned:
             log.error("trial %s failed: %s", assigned, reason)
             self._controller.fail(assigned, reason)
@@ -124,6 +131,10 @@ class WorkerSlotScheduler(NotPickled, FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Also called before a retry; only the searcher is told when a trial has failed for good.
         self._searcher.reasons[trial.trial_id] = reason_of(trial)
+        if NODE_DIED in _error_text(trial).rpartition("Failure #")[2]:
+            self._searcher.lost_nodes.add(trial.trial_id)
+        else:
+            self._searcher.lost_nodes.discard(trial.trial_id)
 
 
 class LoopCallback(NotPickled, tune.Callback):
@@ -170,8 +181,9 @@ class TuneRunner:
     time_budget: TimeBudget | None = None
 
     def run(self, share: Share, folder: Path) -> None:
-        """Run the sweep until it is finished, drained or broken. Raises ClusterLost if Tune has given up RUNS times.
+        """Run the sweep until it is finished, drained or broken.
 
+        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials.
         Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
@@ -182,6 +194,8 @@ class TuneRunner:
                 )
                 callback = LoopCallback(controller, self.display, self.drain)
                 _run_tune(searcher, share, folder / "tune", f"run{attempt}", callback)
+            if controller.environment_error:
+                raise EnvironmentUnfit(controller.environment_error)
             if self.sweep.finished or self.sweep.draining or self.sweep.broken:
                 return
             self.sweep.requeue()
@@ -240,11 +254,15 @@ def end_tune_run() -> None:
 
 def reason_of(trial: Any) -> str:
     """Return why one of Tune's trials failed: the last line of its error file without secrets, or "unknown"."""
-    path = Path(trial.error_file or "")
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     # Before it is split, because a secret may have several lines.
-    lines = [line.strip() for line in clean(text).split("\n") if line.strip()]
+    lines = [line.strip() for line in clean(_error_text(trial)).split("\n") if line.strip()]
     return lines[-1] if lines else "unknown"
+
+
+def _error_text(trial: Any) -> str:
+    """Return the content of the error file of one of Tune's trials, which has its errors so far; "" without one."""
+    path = Path(trial.error_file or "")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _first_line(error: BaseException) -> str:

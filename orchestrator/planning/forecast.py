@@ -15,7 +15,7 @@ from orchestrator.execution.concurrency import most_trials, trials_per_device
 from orchestrator.ledger import read, read_history
 from orchestrator.planning.disk_usage import checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, expected, measured, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
 from orchestrator.run_options import RunOptions
@@ -119,7 +119,7 @@ class Forecast:
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
     """Return the forecast, from the ledgers under `options.out` and a sample of the texts that are on this machine."""
     space = plan.space
-    folder = options.out / sweep_id(space)
+    folder = options.out / folder_name(space)
     history = read_history(folder)
     by_name = {task_name(task): task for task in space.tasks}
     ended_early, resumes = _time_budget(history.ended_early, options.budget)
@@ -160,7 +160,7 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
 
     A sweep that has begun is not checked, nor is one of which a cell's speed is unknown.
     """
-    if not options.budget or read(options.out / sweep_id(plan.space)):
+    if not options.budget or read(options.out / folder_name(plan.space)):
         return
     forecast = make_forecast(plan, options)
     if not forecast.machine.slots or len(forecast.epoch_seconds) < len(forecast.remaining):

@@ -89,7 +89,7 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
     written = _with_own_search(space)
     space, reductions = apply(written, options)
     tasks = {task_name(task): describe(task) for task in space.tasks}
-    shapes = {name: _shape(name) for name in space.models}
+    shapes = {name: _shape(name, space.recipe.max_length) for name in space.models}
     if options.models is not None:
         own = [shape for name in written.models if (shape := models.peek(name))]
         given = [shape for shape in shapes.values() if shape]
@@ -180,13 +180,15 @@ def _fewer(flag: str, names: Sequence[str], known: Mapping[str, object]) -> list
     return [f"{flag} {','.join(names)}, {len(names)} of {len(known)}"] if len(names) < len(known) else []
 
 
-def _shape(name: str) -> Shape | None:
-    """Return the model's shape, None if it is not on this machine.
+def _shape(name: str, max_length: int) -> Shape | None:
+    """Return the model's shape, None if it is not on this machine, after a check of its files.
 
-    Raises ValueError for a name without "/" that is neither a known model nor a directory: it is probably misspelled.
+    Raises ValueError for a model that cannot be used, and for a name without "/" that is neither a known model nor a
+    directory: it is probably misspelled.
     """
-    shape = models.peek(name)
-    if shape is None and "/" not in name and name != "minilm":
+    shape = models.check(name, max_length)
+    repository = name.partition("@")[0]
+    if shape is None and "/" not in repository and repository not in (*models.KNOWN_CONFIGS, "minilm"):
         known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
         raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
     return shape

@@ -77,6 +77,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
     """Return the (name, text) of each line on the work that is left and what it needs. Lines with an empty text are dropped."""
     return [
         ("tokens", _tokens(plan, forecast)),
+        ("cut", _cut(plan, forecast)),
         ("time", _time(options, forecast)),
         ("besides", _ablations(plan)),
         ("disk", _disk(plan, forecast)),
@@ -97,6 +98,16 @@ def _tokens(plan: Plan, forecast: Forecast) -> str:
     total = forecast.tokens
     whole = f"{_span(*map(_about, total))} in all that is left" if total and total[1] else ""
     return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
+
+
+def _cut(plan: Plan, forecast: Forecast) -> str:
+    """Return how many examples have more tokens than the recipe allows, of those that were looked at."""
+    each = [
+        f"{plan.tasks[task].title} on {models.title(model)} {size.cut}"
+        for (model, task), size in forecast.token_counts.items()
+        if size and size.cut.cut
+    ]
+    return f"to {plan.space.recipe.max_length} tokens, of the examples looked at: {'; '.join(each)}" if each else ""
 
 
 def _time(options: RunOptions, forecast: Forecast) -> str:

@@ -11,7 +11,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model
+from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
 from trainables.tasks.tokens import prepare, read
@@ -57,6 +57,22 @@ class SweepInputs:
         """Return where device workers find each model, by name: the directory of a local model, else its name on the Hub."""
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
 
+    def cut_notes(self) -> dict[str, tuple[str, ...]]:
+        """Return sentences about examples that were cut to the largest number of tokens, by task."""
+        most = self.space.recipe.max_length
+        found: dict[str, dict[str, list[str]]] = {}
+        for (model, task), path in self.tokens.items():
+            counts = ", ".join(f"{count} in {part}" for part, count in read(path).cut.items() if count.cut)
+            if counts:
+                found.setdefault(task, {}).setdefault(counts, []).append(title(model))
+        return {
+            task: tuple(
+                f"examples with more than {most} tokens are cut to that, for {', '.join(names)}: {counts}"
+                for counts, names in by_counts.items()
+            )
+            for task, by_counts in found.items()
+        }
+
     def mean_lengths(self) -> list[float]:
         """Return the mean number of tokens of a training example, one value for each (model, task)."""
         parts = (read(path).train for path in self.tokens.values())
@@ -79,7 +95,12 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
 
 
 def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, Loaded], out: Path) -> SweepInputs:
-    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read."""
+    """Tokenise each task for each model once, into tokens files in `out`/tokens, which the trials only read.
+
+    Raises ValueError if a model, downloaded since the plan was made, has too few positions or embeddings for the tokens.
+    """
+    for name, model in models.items():
+        check_length(name, model.shape, plan.space.recipe.max_length)
     tokens = {
         (name, task): prepare(examples, str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -22,24 +23,39 @@ from search_spaces.redaction import redact
 from trainables.backbone import models
 from trainables.backbone.models import Model
 from trainables.methods import METHODS
+from trainables.tasks import TASKS
+from trainables.tasks.forms.regression import REGRESSION, Regression
 from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header"}
+ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header", "validation", "group", "time"}
 
 
-def sweep_id(space: Space) -> str:
-    """Return the sweep's name, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
+def folder_name(space: Space) -> str:
+    """Return the name of a sweep's folder, `<space>-<8 hex digits>`. It changes with everything in the space except titles.
 
     The order of methods and values counts too, because it decides which configuration is tried first.
     """
-    text = json.dumps({**space_json(space), "semantics": TRAINING_SEMANTICS[space.recipe.precision]})
+    text = json.dumps({**space_json(space), **_semantics(space)})
     return f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def new_sweep_id(space: Space) -> str:
+    """Return the id of a sweep that begins now: the name of its folder and 8 random hex digits."""
+    return f"{folder_name(space)}-{secrets.token_hex(4)}"
+
+
+def _semantics(space: Space) -> dict[str, Any]:
+    """Return the version of the training code and, if a task is a regression, what has changed since the first release."""
+    known = {name: task.form == REGRESSION for name, task in TASKS.items()}
+    regression = any(known.get(task, False) if isinstance(task, str) else task.regression for task in space.tasks)
+    version = {"semantics": TRAINING_SEMANTICS[space.recipe.precision]}
+    return {**version, "regression": REGRESSION.fingerprint_key} if regression else version
+
+
 def space_json(space: Space) -> dict[str, Any]:
-    """Return the resolved space as JSON, from whose text the sweep's name is derived."""
+    """Return the resolved space as JSON, from whose text the name of the sweep's folder is derived."""
     return {
         "name": space.name,
         "models": list(space.models),
@@ -66,16 +82,17 @@ def _record(record: FileTask | Budget) -> dict[str, Any]:
 
 
 def make_manifest(
-    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str
+    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str, *, sweep: str
 ) -> dict[str, Any]:
     """Return the manifest of a sweep: its space, settings, fingerprints of models and data, versions, commit and device.
 
-    `command` is the command line that started it.
+    `command` is the command line that started it, `sweep` its id (`new_sweep_id`).
     """
     space = plan.space
     commit, dirty = _commit()
     return {
-        "sweep": sweep_id(space),
+        "sweep": sweep,
+        "folder": folder_name(space),
         "space": space.name,
         "title": space.title or space.name,
         "paper": space.paper,
@@ -83,7 +100,13 @@ def make_manifest(
         "stamp": list(plan.reductions),
         "command": redact(command),
         "models": {
-            name: {"title": models.title(name), "weights": m.fingerprint, "total": m.shape.total, "source": name}
+            name: {
+                "title": models.title(name),
+                "weights": m.fingerprint,
+                "total": m.shape.total,
+                "source": name,
+                "commit": m.commit,
+            }
             for name, m in found.items()
         },
         "tasks": {name: _task(task) for name, task in loaded.items()},
@@ -96,6 +119,12 @@ def make_manifest(
         "dirty": dirty,
         "device": device,
     }
+
+
+def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> None:
+    """Add sentences about the data, by task, to those that the manifest has."""
+    for name, told in notes.items():
+        manifest["tasks"][name]["notes"] += told
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -119,6 +148,7 @@ def _task(loaded: Loaded) -> dict[str, Any]:
         "notes": list(loaded.notes),
         "classes": list(task.classes),
         "positive": task.positive,
+        **({"targets": asdict(task.form)} if isinstance(task.form, Regression) else {}),
     }
 
 

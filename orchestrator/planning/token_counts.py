@@ -11,7 +11,7 @@ from pathlib import Path
 from search_spaces.language import FileTask, Recipe
 from trainables.backbone import models
 from trainables.tasks.splits import SHARE
-from trainables.tasks.task_data import MissingData, Texts
+from trainables.tasks.task_data import CutCount, MissingData, Texts
 from trainables.tasks.task_loading import describe, read
 
 # At most this many texts are tokenised, evenly spaced over the training file.
@@ -22,11 +22,12 @@ SAMPLE = 2000
 class TokenCount:
     """Size of the training split of a task for one tokenizer.
 
-    examples: number of examples. mean: tokens per example, estimated from a sample.
+    examples: number of examples. mean: tokens per example, and cut: how many are too long, of a sample of the train file.
     """
 
     examples: int
     mean: float
+    cut: CutCount
 
     @property
     def tokens(self) -> float:
@@ -45,34 +46,39 @@ def count_tokens(
         found = read(task, data_dir, folder)
     except MissingData:
         return None
-    examples = train_examples(len(found.train), found.test is not None, recipe.train_examples)
-    return TokenCount(examples=examples, mean=_mean(found.train, path, recipe.max_length))
+    files = sum(part is not None for part in (found.validation, found.test))
+    examples = train_examples(len(found.train), 2 - files, recipe.train_examples)
+    lengths = _lengths(found.train, path)
+    mean = sum(min(length, recipe.max_length) for length in lengths) / len(lengths)
+    return TokenCount(examples=examples, mean=mean, cut=CutCount.of(lengths, recipe.max_length))
 
 
-def train_examples(number: int, has_test: bool, most: int) -> int:
+def train_examples(number: int, drawn: int, most: int) -> int:
     """Return the size of the training split of a data set whose training file has `number` examples.
 
-    The validation split, and the test split unless `has_test`, are taken from them. `most` is the recipe's limit, 0 for none.
+    `drawn`: how many of the validation and test splits are taken from them. `most` is the recipe's limit, 0 for none.
     """
-    remaining = number if has_test else number - round(SHARE * number)
-    remaining -= round(SHARE * remaining)
+    remaining = number
+    for _ in range(drawn):
+        remaining -= round(SHARE * remaining)
     return min(remaining, most) if most else remaining
 
 
 def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
     """Return whether reading the task needs the Hub or a library for Parquet files."""
     if isinstance(task, FileTask):
-        return any(name.lower().endswith(".parquet") for name in (task.train, task.test) if name)
+        return any(name.lower().endswith(".parquet") for name in (task.train, task.validation, task.test) if name)
     return data_dir is None and describe(task).source == "glue"
 
 
-def _mean(texts: Texts, model: Path, max_length: int) -> float:
+def _lengths(texts: Texts, model: Path) -> list[int]:
+    """Return the number of tokens of a sample of the examples, uncut, special tokens included."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    tokenizer.no_truncation()
     tokenizer.no_padding()
     step = -(-len(texts) // SAMPLE)
     first = texts.first[::step]
     inputs = first if texts.second is None else list(zip(first, texts.second[::step], strict=True))
-    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(inputs)) / len(first)
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(inputs)]

@@ -31,7 +31,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell, Space
-from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult, Trial
+from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult, Trial, predictions_checksum
 from search_spaces.redaction import clean_line
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Sweep:
         # The event of the time budget that ended the searches; None while the searches go on.
         self.ended_early: SearchesEndedEarly | None = None
         self._waiting: list[tuple[CellSearch, TrialEntry]] = []
-        self._announced: set[Cell] = set()
+        # Trial ids of the winners that are recorded, by cell.
+        self._announced: dict[Cell, str] = {}
         self._replay(ledger.records)
 
     @contextmanager
@@ -165,6 +166,10 @@ class Sweep:
     def requeue(self) -> None:
         """Let `next_trial` return all trials again that have not ended, because the workers that trained them are gone."""
         self._waiting = [(s, e) for s, e in self._by_id.values() if e.outcome is None]
+
+    def requeue_trial(self, trial_id: str) -> None:
+        """Let `next_trial` return a trial again that has not ended, because its machine could not train it."""
+        self._waiting.append(self._by_id[trial_id])
 
     def close(self) -> None:
         """Record the end of the sweep in the ledger if every cell is finished."""
@@ -272,7 +277,11 @@ class Sweep:
         outcome = replace(outcome, counts=outcome.counts or self._count(entry.trial))
         if test:
             name = f"{PREDICTIONS}/{entry.trial.id}.json"
-            content = {"predictions": list(test.predictions), "labels": list(test.labels)}
+            content = {
+                "predictions": list(test.predictions),
+                "labels": list(test.labels),
+                "checksum": predictions_checksum(test.predictions, test.labels),
+            }
             write_atomic(self._ledger.folder / name, json.dumps(content))
             outcome = replace(outcome, predictions=name)
         self._enter_outcome(search, entry, outcome)
@@ -289,10 +298,13 @@ class Sweep:
             self._best[entry.trial.cell] = entry
 
     def _choose_winner(self, search: CellSearch) -> None:
-        """Choose the cell's winner if its search is over, and record the choice if it is not recorded yet."""
+        """Choose the cell's winner if its search is over, and record the choice unless it is the last one recorded.
+
+        Another winner than the recorded one follows if failed trials were trained again, and the search ended a second time.
+        """
         search.choose_winner()
-        if search.winner and search.cell not in self._announced:
-            self._announced.add(search.cell)
+        if search.winner and self._announced.get(search.cell) != search.winner.trial.id:
+            self._announced[search.cell] = search.winner.trial.id
             self._append(WinnerChosen(cell=search.cell, id=search.winner.trial.id))
 
     def _stops(self, search: CellSearch, entry: TrialEntry, progress: Progress, ended: Outcome | None) -> bool:
@@ -331,7 +343,7 @@ class Sweep:
             entry.cached = event.cached
             self._enter_outcome(search, entry, event.outcome)
         elif isinstance(event, WinnerChosen):
-            self._announced.add(event.cell)
+            self._announced[event.cell] = event.id
         elif isinstance(event, SearchesEndedEarly):
             self._end_searches_early(event)
         elif isinstance(event, SearchesResumed):
@@ -359,7 +371,7 @@ class Sweep:
             before = search.finals
             search.resume_search()
             if search.finals is not before:
-                self._announced.discard(cell)
+                self._announced.pop(cell, None)
                 self._drop(cell, before)
                 found.append(cell)
         return found

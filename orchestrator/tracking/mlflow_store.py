@@ -14,9 +14,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.run_projection import KINDS, Edit, Key, RunUpdates
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
@@ -58,11 +60,13 @@ class Store:
 
     `position` is the number of the ledger's records that have been written to the store, 0 for a new sweep. `artifacts` is the
     folder for files of a new experiment in a sqlite store; a server chooses its own. `folder` is the sweep's folder.
+    `began` is the time of the ledger's first record, in milliseconds since 1970. Raises EnvironmentUnfit if the store holds
+    another sweep of this id, which began at another time.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None, folder: Path, space: str, sweep: str):
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, space: str, sweep: str, began: int):
         self._client = _client(uri)
-        self._folder, self._sweep = folder, sweep
+        self._folder, self._sweep, self._began = folder, sweep, began
         location = artifacts.resolve().as_uri() if artifacts and uri.startswith("sqlite:") else None
         self._experiment = self._find_experiment(space, location)
         self.position = 0
@@ -97,6 +101,8 @@ class Store:
         for run in self._search():
             tags = run.data.tags
             key = Key(tags.get(keys.KIND, ""), tags.get(keys.CELL, ""), tags.get(keys.TRIAL, ""))
+            if key.kind == "sweep":
+                self._check_same_sweep(run)
             if key.kind in KINDS:
                 found.setdefault(key, []).append(run)
             parent = tags.get(keys.PARENT, "")
@@ -115,6 +121,22 @@ class Store:
             if key.kind == "sweep":
                 self.position = int(kept.data.tags.get(keys.POSITION, 0))
         return known
+
+    def _check_same_sweep(self, run: Any) -> None:
+        """Raise EnvironmentUnfit unless the run is of the sweep whose ledger began at `began`.
+
+        Ids without random digits, which an earlier version of this program gave, are shared by all sweeps of one space.
+        """
+        if run.info.start_time != self._began:
+            theirs, ours = (
+                datetime.fromtimestamp(time / 1000, UTC).isoformat(" ", "seconds")
+                for time in (run.info.start_time, self._began)
+            )
+            raise EnvironmentUnfit(
+                f"the tracking store holds another sweep with the id {self._sweep}: it began at {theirs}, the one in "
+                f"{self._folder} at {ours}. Their results must not be mixed: give another store with --tracking-uri; it is "
+                "filled from the ledger"
+            )
 
     def _search(self) -> Iterator[Any]:
         token = None

@@ -93,6 +93,8 @@ class RunProjection:
         # For each driver of the sweep: the commit of its code, and whether files differed from that commit.
         self._code: list[tuple[str, bool]] = []
         self._trials: dict[str, RunUpdates] = {}
+        # Standard deviations of the train targets, by regression task.
+        self._target_stds: dict[str, float] = {}
         self._open: set[Key] = set()
         self._extended: set[Cell] = set()
         self._edits: dict[Key, Edit] = {}
@@ -119,6 +121,8 @@ class RunProjection:
             keys.STAMP: ", ".join(manifest.get("stamp", ())),
             keys.COMMAND: command,
         }
+        targets = {name: task.get("targets") for name, task in manifest.get("tasks", {}).items()}
+        self._target_stds = {name: found["std"] for name, found in targets.items() if found}
         self._sweep = RunUpdates(key=Key("sweep"), name=manifest["sweep"], tags=tags)
         edit = self._edit(self._sweep)
         edit.tags.update(tags)
@@ -147,6 +151,9 @@ class RunProjection:
             keys.MEMORY: progress.memory_mib,
         }
         edit = self._trial_edit(event.id)
+        std = self._target_stds.get(edit.run.tags[keys.TASK])
+        if std is not None and progress.loss is not None:
+            values[keys.TARGET_LOSS] = progress.loss * std**2
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
     def _end(self, event: TrialEnded) -> None:

@@ -47,8 +47,9 @@ class Tracker:
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
         self.answered = False  # whether the store could be opened, or the first attempt failed
-        # Set if the ledger has a record that cannot be translated, or the store refused at the start; the thread has then ended.
-        self.failure: Damaged | StoreRefused | None = None
+        # Set if the ledger has a record that cannot be translated, if the store holds another sweep with this one's id, or if it
+        # refused at the start; the thread has then ended.
+        self.failure: Damaged | EnvironmentUnfit | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     @property
@@ -110,7 +111,7 @@ class Tracker:
                     self._deliver(link)
                 self._tell_found()
                 pause = PERIOD
-            except Damaged as error:  # the ledger is wrong, so a retry would fail as well
+            except (Damaged, EnvironmentUnfit) as error:  # a retry would fail as well
                 self._give_up(error)
                 return
             except Exception as error:  # the sweep goes on, whatever error the store or its client has
@@ -153,7 +154,7 @@ class Tracker:
             self.answered = True
             self._news.notify_all()
 
-    def _give_up(self, error: Damaged | StoreRefused) -> None:
+    def _give_up(self, error: Damaged | EnvironmentUnfit) -> None:
         with self._news:
             self.failure = error
             self._closed = True
@@ -187,7 +188,8 @@ def deliver_all(uri: str, artifacts: Path, folder: Path, records: Sequence[Ledge
 class Link:
     """A connection to the store, and the runs as they are after the first `position` records.
 
-    Raises Damaged if the first of `records` is not a complete opening of a sweep, or one cannot be applied.
+    Raises Damaged if the first of `records` is not a complete opening of a sweep, or one cannot be applied; EnvironmentUnfit if
+    the store holds another sweep with this one's id.
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
@@ -199,7 +201,8 @@ class Link:
             fault = f"opens the sweep with a manifest that lacks {', '.join(lacking)}"
             raise Damaged(advice(folder / LEDGER, 1, fault))
         self._folder = folder
-        self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"])
+        began = round(records[0].time * 1000)
+        self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"], began)
         self.position = self._store.position if self._store.position <= len(records) else 0
         self._runs = self._replay(records)
         missing = [key for key in self._runs.born if key not in self._store.known]

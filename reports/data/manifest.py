@@ -18,7 +18,8 @@ Record = TypeVar("Record", Budget, Recipe)
 class ModelFacts:
     """A backbone of the sweep.
 
-    weights: hash of its weight files. source: the name or path that it was loaded from.
+    weights: hash of its files. source: the name or path that it was loaded from, with the revision if one was pinned.
+    commit: of the Hub's repository; "" if it came from a folder.
     total: number of parameters of the pretrained model; the report's shares of parameters are relative to it.
     """
 
@@ -26,6 +27,7 @@ class ModelFacts:
     weights: str
     total: int
     source: str
+    commit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Manifest:
     """
 
     sweep: str
+    # Name of the sweep's folder in the folder --out.
+    folder: str
     space: str
     title: str
     paper: str
@@ -146,6 +150,7 @@ def parse(record: Any) -> Manifest:
 def _manifest(record: Mapping[str, Any]) -> Manifest:
     return Manifest(
         sweep=str(record["sweep"]),
+        folder=str(record.get("folder") or record["sweep"]),
         space=str(record["space"]),
         title=str(record.get("title") or record["space"]),
         paper=str(record.get("paper", "")),
@@ -182,6 +187,7 @@ def _model(facts: Mapping[str, Any]) -> ModelFacts:
         weights=str(facts.get("weights", "")),
         total=int(facts["total"]),
         source=str(facts.get("source", "")),
+        commit=str(facts.get("commit", "")),
     )
 
 

@@ -20,12 +20,12 @@ import pandas as pd
 
 from reports.data import histories, store_address
 from reports.data.manifest import Manifest, parse
-from reports.data.store_address import StoreError
-from reports.data.trial_table import trial_table
+from reports.data.store_address import DamagedResults, StoreError
+from reports.data.trial_table import PARAM, trial_table
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
-from search_spaces.records import Ablation
+from search_spaces.records import Ablation, predictions_checksum
 from search_spaces.redaction import clean_line, redact
 
 Answer = TypeVar("Answer")
@@ -95,7 +95,11 @@ def find(tracking_uri: str, space: str = "", sweep: str = "") -> str:
 
 
 def read(tracking_uri: str, sweep: str) -> StoredSweep:
-    """Read the sweep with this id. Raises ValueError if the store has no such sweep, StoreError if it cannot be read."""
+    """Read the sweep with this id.
+
+    Raises ValueError if the store has no such sweep, StoreError if it cannot be read, DamagedResults if predictions or ablations
+    of a final are damaged, or a cell's winner is not the configuration of its finals.
+    """
     with _client(tracking_uri) as client:
         runs = _sweep_runs(client)
         found = [run for run, _ in runs if run.data.tags.get(keys.SWEEP) == sweep]
@@ -114,11 +118,13 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
         predictions = _files(client, finals, keys.PREDICTIONS_FILE, parse_predictions)
         ablated = [run for run in finals if _is_ablated(manifest, run)]
         ablations = _files(client, ablated, keys.ABLATION_FILE, parse_ablation)
+    table, winners = trial_table(manifest, trials, _seconds(trials, epochs)), _winners(cells)
+    _check_winners(table, winners)
     return StoredSweep(
         manifest=manifest,
-        trials=trial_table(manifest, trials, _seconds(trials, epochs)),
+        trials=table,
         epochs=epochs,
-        winners=_winners(cells),
+        winners=winners,
         predictions=predictions,
         ablations=ablations,
         run_id=run.info.run_id,
@@ -233,18 +239,26 @@ def _is_ablated(manifest: Manifest, run: Any) -> bool:
 def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answer]) -> dict[str, Answer]:
     """Download the artifact `name` of each run and return what `parse` makes of its text, by run id.
 
-    Missing and damaged artifacts are left out; the report mentions them.
+    Runs without this artifact are left out; the report mentions them. Raises DamagedResults if `parse` raises ValueError.
     """
-    from mlflow.exceptions import MlflowException
 
     def one(run: Any) -> Answer | None:
+        if name not in {file.path for file in client.list_artifacts(run.info.run_id)}:
+            log.info("no %s of run %s", name, run.info.run_id)
+            return None
         with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run.info.run_id, name, folder)
             try:
-                path = client.download_artifacts(run.info.run_id, name, folder)
                 return parse(Path(path).read_text(encoding="utf-8"))
-            except (MlflowException, OSError, ValueError) as error:
-                log.info("no %s of run %s: %s", name, run.info.run_id, clean_line(error)[:200])
-                return None
+            except ValueError as error:
+                tags = run.data.tags
+                trial = tags.get(keys.TRIAL, "")
+                raise DamagedResults(
+                    f"the file {name} of the final {trial} of {tags.get(keys.CELL, '')} (MLflow run {run.info.run_id}) is "
+                    f"damaged: {str(error)[:200]}. Put a backup of it back. If the sweep's folder still has a good "
+                    f"predictions/{trial}.json, give the sweep's command another --tracking-uri, which it fills from there. "
+                    "Otherwise delete both files; the report then says which intervals leave out the test examples"
+                ) from None
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = zip(runs, pool.map(one, runs), strict=True)
@@ -252,11 +266,17 @@ def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answe
 
 
 def parse_predictions(text: str) -> Predictions:
-    """Convert the JSON of a final's predictions; raises ValueError unless it has equally many finite predictions and labels."""
+    """Convert the JSON of a final's predictions; raises ValueError unless it has equally many finite predictions and labels.
+
+    Also if they do not match their checksum; files of earlier versions have none.
+    """
     try:
         record = json.loads(text)
         predicted, labels = (np.asarray(record[name], dtype=float) for name in ("predictions", "labels"))
-    except (KeyError, TypeError) as error:
+        checksum = record.get("checksum")
+        if checksum is not None and checksum != predictions_checksum(record["predictions"], record["labels"]):
+            raise ValueError(f"{keys.PREDICTIONS_FILE}: its checksum does not match")
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{keys.PREDICTIONS_FILE}: {error!r}") from None
     if predicted.ndim != 1 or predicted.shape != labels.shape or not np.isfinite([predicted, labels]).all():
         raise ValueError(f"{keys.PREDICTIONS_FILE}: needs as many finite predictions as labels")
@@ -267,7 +287,7 @@ def parse_ablation(text: str) -> Ablation:
     """Convert the JSON of a final's ablation; raises ValueError unless every span of layers has a finite score."""
     try:
         found = Ablation.from_json(json.loads(text))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{keys.ABLATION_FILE}: {error!r}") from None
     layers = len(found.spans)
     numbers = [found.whole, found.seconds, *(score for scores in found.spans for score in scores)]
@@ -285,3 +305,17 @@ def _winners(cells: list[Any]) -> dict[str, str]:
     return {
         run.data.tags.get(keys.CELL, ""): run.data.tags[keys.WINNER] for run in cells if run.data.tags.get(keys.WINNER)
     }
+
+
+def _check_winners(trials: pd.DataFrame, winners: Mapping[str, str]) -> None:
+    """Raise DamagedResults if all finals of a cell train another configuration than that of the cell's winner."""
+    searched = [name for name in trials.columns if name.startswith(PARAM) and name != PARAM + "seed"]
+    for cell, winner in winners.items():
+        of_cell = trials[trials["cell"] == cell]
+        finals = of_cell.loc[of_cell["phase"] == "final", searched].fillna("").astype(str)
+        won = of_cell.loc[of_cell["trial"] == winner, searched].fillna("").astype(str)
+        if len(finals) and len(won) and not (finals == won.iloc[0]).all(axis=1).any():
+            raise DamagedResults(
+                f"{cell}: the winner on record, trial {winner}, has another configuration than the cell's finals; run the "
+                "sweep's command again, which records the right one"
+            )

@@ -19,6 +19,10 @@ class StoreError(Exception):
     """The tracking store cannot be read: missing, unreachable, damaged, or its database driver is not installed."""
 
 
+class DamagedResults(Exception):
+    """The tracking store can be read, but results in it are damaged, so that a report would show wrong numbers."""
+
+
 def check(uri: str) -> None:
     """Raise ValueError for an address that is not valid for a tracking store, StoreError if no store can be read there."""
     scheme = check_uri(uri).partition("://")[0].lower()

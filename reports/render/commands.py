@@ -25,12 +25,15 @@ def cell_command(command: str, cell: Cell) -> str:
     return shlex.join([*_without(words, NARROWED), *only])
 
 
-def finals_command(command: str, sweep: str, cell: Cell) -> str:
-    """Return the command line that trains the finals of this cell again; "" if the sweep's command is unknown or not valid."""
+def finals_command(command: str, folder_name: str, cell: Cell) -> str:
+    """Return the command line that trains the finals of this cell again; "" if the sweep's command is unknown or not valid.
+
+    `folder_name` is the name of the sweep's folder in the folder --out.
+    """
     words = _words(command)
     if not words:
         return ""
-    folder = f"{_value(words, '--out') or 'runs'}/{sweep}"
+    folder = f"{_value(words, '--out') or 'runs'}/{folder_name}"
     return shlex.join(["python", "-m", "orchestrator.reproduce", folder, str(cell)])
 
 

@@ -139,7 +139,8 @@ def _environment(sweep: AnalyzedSweep) -> list[Markup]:
     last, *before = (_code(*each) for each in ((manifest.commit, manifest.dirty), *manifest.earlier_code))
     earlier = f"; earlier calls of this sweep: {'; '.join(before)}" if before else ""
     models = "; ".join(
-        f"{facts.title}: {count(facts.total)} parameters, {facts.source or name}, weights {facts.weights or 'unknown'}"
+        f"{facts.title}: {count(facts.total)} parameters, {facts.source or name}, "
+        f"{f'commit {facts.commit} of the Hub, ' if facts.commit else ''}weights {facts.weights or 'unknown'}"
         for name, facts in manifest.models.items()
     )
     data = ", ".join(f"{task.title} {task.split or 'unknown'}" for task in manifest.tasks.values())

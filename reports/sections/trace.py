@@ -20,8 +20,8 @@ from search_spaces.language import Cell
 def text(sweep: AnalyzedSweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
     shown = tables(sweep)
-    cells, name = sweep.manifest.cells, sweep.manifest.sweep
-    finals = [finals_command(sweep.command, name, cell) for cell in cells]
+    cells, folder = sweep.manifest.cells, sweep.manifest.folder
+    finals = [finals_command(sweep.command, folder, cell) for cell in cells]
     commands = [cell_command(sweep.command, cell) for cell in cells]
     return paragraphs(
         "## How to reproduce",
@@ -89,7 +89,7 @@ def _row(sweep: AnalyzedSweep, cell: Cell) -> dict[str, object]:
         "dirty": manifest.dirty,
         "device": manifest.device,
         "command": cell_command(sweep.command, cell),
-        "finals_command": finals_command(sweep.command, manifest.sweep, cell),
+        "finals_command": finals_command(sweep.command, manifest.folder, cell),
     }
 
 

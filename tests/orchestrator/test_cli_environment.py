@@ -13,7 +13,7 @@ import pytest
 from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
 from tests.fixtures.cli_calls import QUICK, wants
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 from trainables.tasks.task_data import MissingData
 
 ROOT = Path(__file__).parents[2]

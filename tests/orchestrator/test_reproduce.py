@@ -13,7 +13,7 @@ from orchestrator import exit_codes, reproduce
 from orchestrator.ledger import Ledger, read, write_atomic
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_inputs import SweepInputs
-from orchestrator.planning.sweep_manifest import make_manifest, sweep_id
+from orchestrator.planning.sweep_manifest import folder_name, make_manifest
 from orchestrator.run_options import RunOptions
 from search_spaces.events import SweepOpened, TrialAsked, TrialEnded, WinnerChosen
 from search_spaces.language import Cell
@@ -44,9 +44,11 @@ def sweep(tmp_path_factory):
         inputs.trial(cell, {"lr": 3e-3, "batch_size": 8, "r": 4}, seed, "final" if seed else "search")
         for seed in (0, 1, 2)
     )
-    folder = out / sweep_id(plan.space)
+    folder = out / folder_name(plan.space)
     with closing(Ledger.open(folder)) as ledger:
-        manifest = make_manifest(plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores")
+        manifest = make_manifest(
+            plan, {name: model}, {"markers": task}, "python -m orchestrator.run", "2 CPU cores", sweep="markers-1"
+        )
         ledger.append(SweepOpened(format=1, manifest=manifest))
         ledger.append(*(TrialAsked(id=t.id, trial=t) for t in (searched, *finals)))
         ledger.append(WinnerChosen(cell=cell, id=searched.id))

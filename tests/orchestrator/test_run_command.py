@@ -1,6 +1,8 @@
 """The command that repeats a sweep, and the options that reach it."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,11 @@ def assert_repeats(words: list[str]) -> None:
     again = shlex.split(command_of(arguments))
     assert again[:3] == ["python", "-m", "orchestrator.run"]
     assert parser().parse_args(again[3:]) == arguments
+
+
+@pytest.mark.parametrize("words", [["--list", "methods"], ["--space", "quickstart", "--plan"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    command = [sys.executable, "-m", "orchestrator.run", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)

@@ -1,5 +1,6 @@
 """Finding and reading sweeps: what is missing is named, nothing is created, nothing secret is repeated."""
 
+import json
 import socket
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from reports.__main__ import main
 from reports.data.store import find, read
 from reports.data.store_address import StoreError
 from search_spaces import keys
+from search_spaces.records import predictions_checksum
 from tests.fixtures.report_store import FakeTrial, final, known_store, manifest, new_store, write_sweep
 
 CELL = "minilm/mrpc/adapter"
@@ -135,6 +137,63 @@ def test_a_manifest_that_is_gone_is_an_error_of_the_store(tmp_path):
         file.unlink()
     with pytest.raises(StoreError):
         read(uri, "sweep-1")
+
+
+GOOD = {"predictions": [1.0, 0.0, 1.0], "labels": [1.0, 1.0, 1.0]}
+
+
+def _with_predictions(tmp_path, text):
+    """A store whose second final has this file of predictions, None for no file; and the id of the final's run."""
+    uri = new_store(tmp_path)
+    write_sweep(uri, small(), [final(CELL, seed, 66.67, predictions=GOOD) for seed in (1, 2)])
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs(["1"], f"tags.`{keys.TRIAL}` = '{CELL}-final-2'")
+    path = Path(client.download_artifacts(run.info.run_id, keys.PREDICTIONS_FILE))
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    return uri, run.info.run_id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        "[" * 200_000,
+        '{"predictions": [1], "labels": [1, 0]}',
+        '{"predictions": [1, 0, NaN], "labels": [1, 1, 1]}',
+        json.dumps({**GOOD, "predictions": [1.0, 1.0, 1.0], "checksum": predictions_checksum(*GOOD.values())}),
+    ],
+    ids=["empty", "cut", "other", "deep", "short", "nan", "changed"],
+)
+def test_damaged_predictions_are_an_error_and_no_other_interval(tmp_path, capsys, text):
+    uri, _ = _with_predictions(tmp_path, text)
+    code, message = run(capsys, "--tracking-uri", uri, "--out", str(tmp_path / "out"))
+    assert code == 5
+    assert f"predictions.json of the final {CELL}-final-2 of {CELL}" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_with_their_checksum_are_read_and_missing_ones_are_left_out(tmp_path):
+    good = json.dumps({**GOOD, "checksum": predictions_checksum(*GOOD.values())})
+    (tmp_path / "a").mkdir()
+    uri, run_id = _with_predictions(tmp_path / "a", good)
+    assert read(uri, "sweep-1").predictions[run_id].predicted.tolist() == GOOD["predictions"]
+    (tmp_path / "b").mkdir()
+    uri, run_id = _with_predictions(tmp_path / "b", None)
+    found = read(uri, "sweep-1").predictions
+    assert len(found) == 1
+    assert run_id not in found
+
+
+def test_a_winner_that_is_not_the_configuration_of_the_finals_is_an_error(tmp_path, capsys):
+    uri = new_store(tmp_path)
+    trials = [FakeTrial(cell=CELL, name=f"t{i}", params={"lr": 10.0**-i, "batch_size": 8}) for i in (3, 4)]
+    write_sweep(uri, small(), [*trials, final(CELL, 1, 80.0, params=trials[0].params)], {CELL: "t4"})
+    code, message = run(capsys, "--tracking-uri", uri, "--out", str(tmp_path / "out"))
+    assert code == 5
+    assert f"{CELL}: the winner on record, trial t4, has another configuration" in message
 
 
 def test_more_runs_than_a_page_are_all_read(tmp_path, monkeypatch):

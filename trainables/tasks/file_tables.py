@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,15 @@ class FileTable:
     """The task's columns of one file.
 
     rows: one tuple per example: (text, label), or (text, text_pair, label). numbers: the number of each row in the file, from 1.
+    key_column: the column by which rows are split, "" if they are split at random. keys: its values; empty without it.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: list[Cells]
     numbers: list[int]
+    key_column: str = ""
+    keys: list[Any] = field(default_factory=list)
 
     @property
     def labels(self) -> LabelColumn:
@@ -47,36 +50,54 @@ class FileTable:
     def select(self, indices: Iterable[int]) -> FileTable:
         """Return the table of the rows at these indices."""
         chosen = list(indices)
-        return FileTable(
-            path=self.path,
-            columns=self.columns,
+        return replace(
+            self,
             rows=[self.rows[i] for i in chosen],
             numbers=[self.numbers[i] for i in chosen],
+            keys=[self.keys[i] for i in chosen] if self.key_column else [],
         )
 
+    def cells(self) -> Iterator[tuple[str, list[Any]]]:
+        """Yield the name and the values of each column, the label's and the keys' included."""
+        for place, name in enumerate(self.columns):
+            yield name, [row[place] for row in self.rows]
+        if self.key_column:
+            yield self.key_column, self.keys
 
-def read_table(path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...]) -> FileTable:
-    """Read these columns. `header` names all columns of a CSV or TSV file without a header line; it is () for other files.
 
-    Raises ValueError naming file and row of what cannot be read.
+def read_table(
+    path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...], key_column: str = ""
+) -> FileTable:
+    """Read these columns, and the one by which rows are split, if any.
+
+    `header` names all columns of a CSV or TSV file without a header line; it is () for other files. Raises ValueError naming file
+    and row of what cannot be read.
     """
+    wanted = (*columns, key_column) if key_column else columns
     # A byte order mark is not text.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         match path.suffix.lower():
             case ".csv":
-                rows = list(_csv(path, columns, encoding, header))
+                rows = list(_csv(path, wanted, encoding, header))
             case ".tsv":
-                rows = list(_tsv(path, columns, encoding, header))
+                rows = list(_tsv(path, wanted, encoding, header))
             case ".jsonl":
-                rows = list(_jsonl(path, columns, encoding))
+                rows = list(_jsonl(path, wanted, encoding))
             case _:
-                rows = list(_parquet(path, columns))
+                rows = list(_parquet(path, wanted))
     except UnicodeError:
         raise ValueError(_undecodable(path, encoding)) from None
     if not rows:
         raise ValueError(f"{path}: has no examples")
-    return FileTable(path=path, columns=columns, rows=rows, numbers=list(range(1, len(rows) + 1)))
+    return FileTable(
+        path=path,
+        columns=columns,
+        rows=[row[: len(columns)] for row in rows],
+        numbers=list(range(1, len(rows) + 1)),
+        key_column=key_column,
+        keys=[row[-1] for row in rows] if key_column else [],
+    )
 
 
 def _undecodable(path: Path, encoding: str) -> str:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from search_spaces.language import FileTask
 from trainables.tasks.file_tables import SUFFIXES, FileTable, read_table
 from trainables.tasks.forms.form import Labels
+from trainables.tasks.split_keys import SplitKeys, read_keys
 from trainables.tasks.task_data import Task, Texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileExamples:
+    """The examples of the user's files. `parts` and `keys` are named "train" and, if there are such files, "validation", "test".
+
+    keys: the values of the column by which rows are split; empty if they are split at random.
+    """
+
+    parts: Mapping[str, Texts]
+    keys: Mapping[str, SplitKeys]
+    labels: Labels
 
 
 def check(task: FileTask, known: Task, folder: Path) -> Labels | None:
@@ -19,17 +33,18 @@ def check(task: FileTask, known: Task, folder: Path) -> Labels | None:
 
     If a file is Parquet, which takes large libraries to open, only its first bytes are checked, and None is returned.
     """
-    packed = [path for path in _paths(task, folder) if path.suffix.lower() == ".parquet"]
+    packed = [path for path in _paths(task, folder).values() if path.suffix.lower() == ".parquet"]
     for path in packed:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 raise ValueError(f"{path}: is no readable Parquet file")
-    return None if packed else read(task, known, folder)[2]
+    return None if packed else read(task, known, folder).labels
 
 
-def read(task: FileTask, known: Task, folder: Path) -> tuple[Texts, Texts | None, Labels]:
-    """Return (train, test or None, the labels of both). Raises ValueError naming file, column and row of a fault."""
-    tables = [read_table(path, _columns(task), task.encoding, task.header) for path in _paths(task, folder)]
+def read(task: FileTask, known: Task, folder: Path) -> FileExamples:
+    """Return the examples of all files. Raises ValueError naming file, column and row of a fault."""
+    paths, column = _paths(task, folder), task.group or task.time or ""
+    tables = [read_table(path, _columns(task), task.encoding, task.header, column) for path in paths.values()]
     notes = [note for table in tables if (note := _quotes_note(table))]
     if task.missing == "drop":
         whole, tables = tables, [_complete(table) for table in tables]
@@ -37,24 +52,33 @@ def read(task: FileTask, known: Task, folder: Path) -> tuple[Texts, Texts | None
     for table in tables:
         _check_rows(table)
     labels = known.form.read_labels([table.labels for table in tables], known.metrics[0], task.positive)
-    labels = replace(labels, notes=(*notes, *labels.notes))
-    train, *test = (_texts(table, column) for table, column in zip(tables, labels.values, strict=True))
-    return train, test[0] if test else None, labels
+    return FileExamples(
+        parts={name: _texts(table, own) for name, table, own in zip(paths, tables, labels.values, strict=True)},
+        keys={
+            name: read_keys(table.path, column, table.keys, table.numbers, task.time is not None)
+            for name, table in zip(paths, tables, strict=True)
+            if column
+        },
+        labels=replace(labels, notes=(*notes, *labels.notes)),
+    )
 
 
 def _columns(task: FileTask) -> tuple[str, ...]:
     return (task.text, task.label) if task.text_pair is None else (task.text, task.text_pair, task.label)
 
 
-def _paths(task: FileTask, folder: Path) -> list[Path]:
-    paths = [folder / name for name in (task.train, task.test) if name]
-    for path in paths:
+def _paths(task: FileTask, folder: Path) -> dict[str, Path]:
+    """Return the paths of the train, validation and test files, without those that the task does not have."""
+    names = {"train": task.train, "validation": task.validation, "test": task.test}
+    paths = {part: folder / Path(name).expanduser() for part, name in names.items() if name}
+    for path in paths.values():
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path}: the file's name must end in {', '.join(SUFFIXES)}")
         if not path.is_file():
             raise ValueError(f"there is no file {path}; relative paths start at the space's folder")
-    if len(paths) == 2 and paths[0].samefile(paths[1]):
-        raise ValueError(f"train and test are the same file {paths[0]}")
+    for (part, path), (other, same) in combinations(paths.items(), 2):
+        if path.samefile(same):
+            raise ValueError(f"{part} and {other} are the same file {path}")
     return paths
 
 
@@ -69,7 +93,8 @@ def _is_missing(value: Any) -> bool:
 
 def _complete(table: FileTable) -> FileTable:
     """Return the table without the rows that lack a text or label. Raises ValueError if no row is left."""
-    kept = [i for i, row in enumerate(table.rows) if not any(map(_is_missing, row))]
+    lacking = {i for _, cells in table.cells() for i, cell in enumerate(cells) if _is_missing(cell)}
+    kept = [i for i in range(len(table.rows)) if i not in lacking]
     if not kept:
         raise ValueError(f"{table.path}: no row has both text and label")
     return table.select(kept)
@@ -79,7 +104,8 @@ def _dropped_note(table: FileTable, complete: FileTable) -> str:
     number = len(table.rows) - len(complete.rows)
     if not number:
         return ""
-    return f"{number} of {len(table.rows)} rows of {table.path.name} lack a text or label and are dropped"
+    lacking = f"a text, label or {table.key_column!r}" if table.key_column else "a text or label"
+    return f"{number} of {len(table.rows)} rows of {table.path.name} lack {lacking} and are dropped"
 
 
 def _quotes_note(table: FileTable) -> str:
@@ -98,9 +124,9 @@ def _quotes_note(table: FileTable) -> str:
 
 def _check_rows(table: FileTable) -> None:
     """Raise ValueError for texts and labels that are missing, and for texts that are not strings or not encodable as UTF-8."""
-    for place, name in enumerate(table.columns):
-        missing = [number for number, row in zip(table.numbers, table.rows, strict=True) if _is_missing(row[place])]
-        what = "the label is missing" if place == len(table.columns) - 1 else "is empty"
+    for name, cells in table.cells():
+        missing = [number for number, cell in zip(table.numbers, cells, strict=True) if _is_missing(cell)]
+        what = "the label is missing" if name == table.columns[-1] else "is empty"
         if missing:
             raise ValueError(
                 f"{table.path}: {_rows_text(missing)}, column {name!r}: {what}; fill or remove the row"

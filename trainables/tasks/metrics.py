@@ -21,7 +21,10 @@ CONSTANT = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """`metrics`: in percent points, the score first. `predictions`: a class index or a value per example."""
+    """`metrics`: in percent points, the score first. `predictions`: a class index or a value in the targets' unit per example.
+
+    `collapsed`: the model answers the same whatever its input is (`Form.collapsed`).
+    """
 
     metrics: dict[Metric, float]
     predictions: list[float]
@@ -33,23 +36,23 @@ class Scores:
 
 
 def compute_metrics(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Scores:
-    """Return metrics and predictions for outputs [n, C] of the head and labels [n] (n examples, C outputs).
+    """Return metrics and predictions for outputs [n, C] of the head and encoded labels [n] (n examples, C outputs).
 
-    Outputs are logits of C classes, or values if C = 1. If any of them is not finite, the model has diverged, and all count as 0.
+    Outputs are logits of C classes, or standardised values if C = 1. If any of them is not finite, the model has diverged, and
+    all count as 0. Metrics are computed from encoded predictions: those of a regression do not depend on the targets' unit.
     """
     assert outputs.ndim == 2, outputs.shape
     assert len(outputs) == len(labels) > 0, (outputs.shape, labels.shape)
     if not np.isfinite(outputs).all():
         outputs = np.zeros_like(outputs)
     predictions = task.form.predictions(outputs)
-    collapsed = _constant(predictions)
-    if collapsed:
+    if _constant(predictions):
         predictions = np.full_like(predictions, predictions[0])
     truth = labels.astype(np.float64)
     return Scores(
         metrics={name: 100.0 * FORMULAS[name](predictions, truth) for name in task.metrics},
-        predictions=predictions.tolist(),
-        collapsed=collapsed,
+        predictions=task.form.decode(predictions).tolist(),
+        collapsed=task.form.collapsed(predictions),
     )
 
 

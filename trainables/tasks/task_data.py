@@ -5,7 +5,9 @@ Imports the standard library only, so that `--plan` can describe tasks without l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainables.tasks.forms import FORMS
@@ -43,13 +45,16 @@ class Task:
     positive: str = ""
 
     def to_record(self) -> dict[str, Any]:
-        """Return the task as JSON values, the form as its name."""
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
+        """Return the task as JSON values: the form as its name and, if it is fitted to the train labels, its fields."""
+        record = {**{field.name: getattr(self, field.name) for field in fields(self)}, "form": self.form.name}
+        return record if self.form == FORMS[self.form.name] else {**record, "form_fields": asdict(self.form)}
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Task:
+        values = {name: value for name, value in record.items() if name != "form_fields"}
         tuples = {name: tuple(record[name]) for name in ("metrics", "classes")}
-        return Task(**{**record, **tuples, "form": FORMS[record["form"]]})
+        form = replace(FORMS[record["form"]], **record.get("form_fields", {}))
+        return Task(**{**values, **tuples, "form": form})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +78,9 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitIndices:
-    """The examples of each split, as row numbers (from 0) of the train file and, for `test`, of the test file.
+    """The examples of each split, as row numbers (from 0) of the train, validation and test file.
 
-    If a task has no test file, the test indices are row numbers of the train file, too.
+    If a task has no validation or test file, the indices of that split are row numbers of the train file, too.
     """
 
     train: tuple[int, ...]
@@ -87,9 +92,10 @@ class SplitIndices:
 class Loaded:
     """A task with the texts of its splits, cut to the numbers of examples that the recipe allows.
 
-    `task.outputs` is known here. `fingerprint`: hash (16 hex digits) of texts, labels and split. `majority`: score on the test
-    split, in percent points, of predicting train's most frequent class (its mean target) for every example. `notes`: sentences
-    for the report about examples that several splits share, and about unbalanced classes.
+    `task.outputs` is known here, and `task.form` is fitted to the train labels. `fingerprint`: hash (16 hex digits) of texts,
+    labels and split. `majority`: score on the test split, in percent points, of predicting train's most frequent class (its mean
+    target) for every example. `notes`: sentences for the report about examples that several splits share, about unbalanced
+    classes, and on how targets are standardised.
     """
 
     task: Task
@@ -107,7 +113,7 @@ class Split:
     """The tokenised examples of one split, concatenated without padding, special tokens included.
 
     `ids` int32 [T] and `token_types` int8 [T] hold all T tokens; `offsets` int64 [n + 1]: example i of n is
-    ids[offsets[i]:offsets[i + 1]]. `labels` float32 [n] are class indices or targets.
+    ids[offsets[i]:offsets[i + 1]]. `labels` float32 [n] are class indices or standardised targets (`Form.encode`).
     """
 
     ids: np.ndarray
@@ -120,11 +126,34 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutCount:
+    """How many of a number of examples have more tokens than `max_length` allows, and the median length of all in tokens."""
+
+    examples: int
+    cut: int
+    median: float
+
+    @staticmethod
+    def of(lengths: Sequence[int], max_length: int) -> CutCount:
+        """Return the count for the lengths of examples that are not cut yet, special tokens included."""
+        return CutCount(
+            examples=len(lengths), cut=sum(length > max_length for length in lengths), median=median(lengths)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.cut:,} of {self.examples:,} (median length {self.median:g})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`."""
+    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`.
+
+    `cut`: by split, how many examples were cut.
+    """
 
     task: Task
     train: Split
     validation: Split
     test: Split
     fingerprint: str
+    cut: Mapping[str, CutCount] = field(default_factory=dict)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from search_spaces.language import FileTask
@@ -16,20 +16,25 @@ from trainables.tasks.forms import FORMS
 from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.forms.form import Form, Metric
 from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.split_keys import SplitKeys, key_notes
 from trainables.tasks.splits import split
 from trainables.tasks.task_data import Loaded, SplitIndices, Task, Texts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A task with all its examples, before they are split; `test` is None if the test split has to be taken from `train`.
+    """A task with all its examples, before they are split.
 
-    `notes`: sentences about the labels, for the plan and the report.
+    `test`, `validation`: None if this split has to be taken from `train`. `keys`: the values of the column by which the rows of
+    "train", "validation" and "test" are split; empty if they are split at random. `notes`: sentences about the labels, for the
+    plan and the report.
     """
 
     task: Task
     train: Texts
     test: Texts | None
+    validation: Texts | None = None
+    keys: Mapping[str, SplitKeys] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -68,14 +73,24 @@ def load(
     `folder`: where relative paths of a file task start. Raises as `check_files` does, and ValueError for too few examples.
     """
     found = read(task, data_dir, folder)
-    known, source, test_source = found.task, found.train, found.test
-    test_labels = None if test_source is None else test_source.labels
+    known, train = found.task, found.train
     with _naming(known.name):
-        chosen = split(source.labels, test_labels, known.form, train_examples, test_examples)
-    parts = tuple(source.take(i) for i in (chosen.train, chosen.validation))
-    parts += ((test_source or source).take(chosen.test),)
-    drawn = ("train", "validation") if test_source else ("train", "validation", "test")
-    labels = {name: part.labels for name, part in zip(drawn, parts, strict=False)}
+        chosen = split(
+            train.labels,
+            None if found.test is None else found.test.labels,
+            known.form,
+            train_examples,
+            test_examples,
+            None if found.validation is None else found.validation.labels,
+            found.keys.get("train"),
+        )
+    sources = {"train": train, "validation": found.validation or train, "test": found.test or train}
+    indices = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}
+    parts = tuple(source.take(indices[name]) for name, source in sources.items())
+    with _naming(known.name):
+        known = replace(known, form=known.form.fitted(parts[0].labels))
+    labels = {name: part.labels for (name, source), part in zip(sources.items(), parts, strict=True) if source is train}
+    keys = {name: found.keys.get(name, found.keys["train"]).take(indices[name]) for name in indices if found.keys}
     return Loaded(
         task=known,
         train=parts[0],
@@ -84,7 +99,12 @@ def load(
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
         majority=_majority(known, parts[0], parts[2]),
-        notes=(*found.notes, *_shared(*parts), *known.form.notes(labels, known.classes)),
+        notes=(
+            *found.notes,
+            *(key_notes(keys) if keys else ()),
+            *_shared(*parts),
+            *known.form.notes(labels, known.classes),
+        ),
     )
 
 
@@ -101,8 +121,16 @@ def _describe_files(task: FileTask) -> Task:
         form=form,
         outputs=form.outputs,
         source="files",
-        test_source=Path(task.test).name if task.test else f"10 % of {Path(task.train).name}",
+        test_source=_test_source(task),
     )
+
+
+def _test_source(task: FileTask) -> str:
+    """Return where the test split comes from, for the plan and the report."""
+    if task.test:
+        return Path(task.test).name
+    drawn = f", by {task.group}" if task.group else f", the latest by {task.time}" if task.time else ""
+    return f"10 % of {Path(task.train).name}{drawn}"
 
 
 def _chosen_metric(task: FileTask, form: Form) -> Metric:
@@ -121,9 +149,17 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     known = describe(task)
     if isinstance(task, FileTask):
         with _naming(task.name):
-            train, test, labels = files.read(task, known, folder)
+            found = files.read(task, known, folder)
+        labels = found.labels
         known = replace(known, outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
-        return Examples(task=known, train=train, test=test, notes=labels.notes)
+        return Examples(
+            task=known,
+            train=found.parts["train"],
+            test=found.parts.get("test"),
+            validation=found.parts.get("validation"),
+            keys=found.keys,
+            notes=labels.notes,
+        )
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
     elif known.source == "nsmc":
@@ -143,24 +179,22 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
-    """Return a hash (16 hex digits) of all that affects training and score: texts, labels as float32, split, metric, outputs."""
+    """Return a hash (16 hex digits) of all that affects training and score: texts, labels, split, metric, form, outputs."""
     import numpy as np
 
     digest = hashlib.sha256(json.dumps([task.metrics[0], task.form.fingerprint_key, task.outputs]).encode())
     for part, indices in zip(parts, (chosen.train, chosen.validation, chosen.test), strict=True):
         digest.update(json.dumps([part.first, part.second, indices]).encode())
-        digest.update(np.asarray(part.labels, np.dtype("<f4")).tobytes())
+        digest.update(np.asarray(part.labels, np.dtype(task.form.label_type)).tobytes())
     return digest.hexdigest()[:16]
 
 
 def _majority(task: Task, train: Texts, test: Texts) -> float:
     """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
-    import numpy as np
-
     from trainables.tasks.metrics import compute_metrics
 
     outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
-    return compute_metrics(task, outputs, np.asarray(test.labels, np.float32)).score
+    return compute_metrics(task, outputs, task.form.encode(test.labels)).score
 
 
 def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:

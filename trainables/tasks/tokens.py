@@ -9,21 +9,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.tasks.task_data import Loaded, MissingData, Split, Task, TaskData, Texts
+from trainables.tasks.forms.form import Form
+from trainables.tasks.task_data import CutCount, Loaded, Split, Task, TaskData, Texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 # Version of the file format. Increase it when a change of the code writes another file for the same texts.
-FORMAT = 1
+FORMAT = 2
 PARTS = ("train", "validation", "test")
 ARRAYS = {"ids": np.int32, "token_types": np.int8, "offsets": np.int64, "labels": np.float32}
 TOKENIZER_FILES = (
@@ -38,26 +43,43 @@ TOKENIZER_FILES = (
 )
 
 
-def prepare(
-    loaded: Loaded, tokenizer_dir_or_id: str, max_length: int, cache: Path, revision: str | None = None
-) -> Path:
-    """Return the path of the task's tokens file in the folder `cache`, which is written unless it exists.
+class DamagedTokens(ValueError):
+    """A tokens file cannot be read, or its content differs from what was written."""
+
+
+def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) -> Path:
+    """Return the path of the task's tokens file in the folder `cache`, which is written unless a good one exists.
 
     `max_length`: largest number of tokens of an example, special ones included; of a pair, the longer text is cut first. Raises
-    MissingData if the tokenizer is not available, ValueError if it cannot be loaded or allows fewer tokens.
+    ValueError if the tokenizer cannot be loaded, allows fewer tokens or does not fit the model in the same folder.
     """
-    folder = _tokenizer_folder(tokenizer_dir_or_id, revision)
+    folder = Path(tokenizer_dir)
     path = place(loaded.task, loaded.fingerprint, folder, max_length, cache)
-    if path.exists():
+    if _is_good(path):
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not _is_good(path):
             tokenizer = _tokenizer(folder, max_length)
             types = _token_types(folder)
-            splits = {part: _tokenise(getattr(loaded, part), tokenizer, max_length, types) for part in PARTS}
-            _write(path, loaded, splits)
+            texts = {part: getattr(loaded, part) for part in PARTS}
+            splits = {part: _tokenise(texts[part], tokenizer, max_length, types, loaded.task.form) for part in PARTS}
+            _check_ids(folder, splits)
+            cut = {part: _cut_count(texts[part], splits[part], tokenizer, max_length) for part in PARTS}
+            _write(path, loaded, splits, cut)
     return path
+
+
+def _is_good(path: Path) -> bool:
+    """Return whether there is a tokens file that can be read; log a warning if there is one that cannot."""
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except DamagedTokens as error:
+        log.warning("%s; it is made again", error)
+        return False
+    return True
 
 
 def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache: Path) -> Path:
@@ -68,7 +90,7 @@ def place(task: Task, fingerprint: str, tokenizer: Path, max_length: int, cache:
 
 
 def read(path: Path) -> TaskData:
-    """Return the content of a tokens file. Raises ValueError if the file is damaged or has another format."""
+    """Return the content of a tokens file. Raises DamagedTokens if the file is missing, damaged or has another format."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -76,35 +98,14 @@ def read(path: Path) -> TaskData:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         good = header["digest"] == _digest(arrays, header)
+        if not good:
+            raise ValueError("its digest does not match")
         task = Task.from_record(json.loads(header["task"]))
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from None
-    if not good:
-        raise ValueError(_damaged(path, "its digest does not match"))
-    splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
-    return TaskData(task=task, fingerprint=header["fingerprint"], **splits)
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path}: tokenised data cannot be read ({reason}); delete the file, the next start makes it again"
-
-
-def _tokenizer_folder(name: str, revision: str | None) -> Path:
-    """Return the local folder of a tokenizer, downloaded if needed. Raises MissingData if it is not available."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(TOKENIZER_FILES)))
-    except HFValidationError:
-        raise ValueError(f"tokenizer {name!r} is neither a directory nor a Hub id") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise MissingData(
-            f"tokenizer {name!r} is neither in the cache nor reachable ({type(error).__name__}): give a local directory, or "
-            f"fill the cache on a machine with network"
-        ) from None
+        cut = {part: CutCount(**count) for part, count in json.loads(header["cut"]).items()}
+        splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedTokens(f"{path}: tokenised data cannot be read ({type(error).__name__}: {error})") from None
+    return TaskData(task=task, fingerprint=header["fingerprint"], cut=cut, **splits)
 
 
 def _fingerprint(folder: Path) -> str:
@@ -136,7 +137,18 @@ def _token_types(folder: Path) -> int:
     return json.loads(path.read_text(encoding="utf-8")).get("type_vocab_size", 2) if path.is_file() else 2
 
 
-def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int) -> Split:
+def _check_ids(folder: Path, splits: dict[str, Split]) -> None:
+    """Raise ValueError if a text has a token id for which the model next to the tokenizer has no embedding."""
+    path = folder / "config.json"
+    words = json.loads(path.read_text(encoding="utf-8")).get("vocab_size") if path.is_file() else None
+    largest = max(int(split.ids.max()) for split in splits.values())
+    if words is not None and largest >= words:
+        raise ValueError(
+            f"{folder}: its tokenizer makes token id {largest} of these texts, and the model has embeddings for {words} tokens"
+        )
+
+
+def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, token_types: int, form: Form) -> Split:
     encoded = tokenizer(
         texts.first,
         texts.second,
@@ -151,15 +163,31 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
         ids=np.concatenate(ids).astype(np.int32),
         token_types=np.minimum(np.concatenate(types), token_types - 1).astype(np.int8),
         offsets=np.concatenate([[0], np.cumsum([len(example) for example in ids])]).astype(np.int64),
-        labels=np.asarray(texts.labels, np.float32),
+        labels=form.encode(texts.labels),
     )
 
 
-def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
+def _cut_count(texts: Texts, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CutCount:
+    """Return how many of the texts were cut in `split`. Only those that fill `max_length` are tokenised again."""
+    lengths = np.diff(split.offsets)
+    full = np.flatnonzero(lengths >= max_length)
+    if len(full):
+        chosen = texts.take(tuple(full.tolist()))
+        # The tokenizer warns of examples that are longer than its model allows; these are only counted.
+        encoded = tokenizer(chosen.first, chosen.second, return_attention_mask=False, verbose=False)["input_ids"]
+        lengths[full] = [len(example) for example in encoded]
+    return CutCount.of(lengths.tolist(), max_length)
+
+
+def _write(path: Path, loaded: Loaded, splits: dict[str, Split], cut: dict[str, CutCount]) -> None:
     from safetensors.numpy import save_file
 
     arrays = {f"{part}.{name}": getattr(splits[part], name) for part in PARTS for name in ARRAYS}
-    header = {"task": json.dumps(loaded.task.to_record()), "fingerprint": loaded.fingerprint}
+    header = {
+        "task": json.dumps(loaded.task.to_record()),
+        "fingerprint": loaded.fingerprint,
+        "cut": json.dumps({part: asdict(count) for part, count in cut.items()}),
+    }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file(arrays, temporary, {**header, "digest": _digest(arrays, header)})
@@ -171,7 +199,7 @@ def _write(path: Path, loaded: Loaded, splits: dict[str, Split]) -> None:
 
 
 def _digest(arrays: dict[str, np.ndarray], header: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"]]).encode())
+    digest = hashlib.sha256(json.dumps([header["task"], header["fingerprint"], header["cut"]]).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

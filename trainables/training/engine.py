@@ -134,13 +134,13 @@ class Engine:
         The trial's current parameters are restored afterwards.
         """
         stack, index = self.find(trial_id)
-        split = stack.states[index].data.test
+        data = stack.states[index].data
         with stack.at_best_epoch(index):
-            scores = evaluate(self.backbone, [EvalRequest(stack=stack, index=index, split=split)])[0]
+            scores = evaluate(self.backbone, [EvalRequest(stack=stack, index=index, split=data.test)])[0]
         return TestResult(
             metrics={str(name): value for name, value in scores.metrics.items()},
             predictions=tuple(scores.predictions),
-            labels=tuple(split.labels.tolist()),
+            labels=tuple(data.task.form.decode(data.test.labels).tolist()),
             collapsed=scores.collapsed,
         )
 
@@ -196,12 +196,17 @@ class Engine:
     ) -> TrialState:
         """Add a trial that continues from a checkpoint, and return its state.
 
-        `tensors`: as `state` returned them after `epoch` epochs. `progress`: the reports of these epochs.
+        `tensors`: as `state` returned them after `epoch` epochs. `progress`: the reports of these epochs. Raises KeyError or
+        ValueError if a tensor is missing or has another shape than the trial's.
         """
         method = METHODS[trial.method](**trial.settings)
         layout = ParameterLayout(method, self.backbone, data.task.outputs)
         # Tensors read from a file may be unaligned in memory, and the last bits of matrix products depend on the alignment.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        shapes = {"values": (), "best": (), "moments": (2,), "keep": (), "memory": (method.memories,)}
+        for name, tensor in tensors.items():
+            if tuple(tensor.shape) != (*shapes[name], layout.size):
+                raise ValueError(f"tensor {name} has shape {tuple(tensor.shape)}, not {(*shapes[name], layout.size)}")
         state = TrialState(
             trial=trial, method=method, data=data, best=tensors["best"], epoch=epoch, progress=list(progress)
         )

@@ -108,7 +108,7 @@ class StackedTrials:
     def _constants(self) -> tuple[object, ...]:
         state = self.states[0]
         task, recipe = state.data.task, state.trial.recipe
-        return state.method, task.outputs, task.form, recipe.beta1, recipe.beta2, recipe.eps
+        return state.method, task.outputs, task.form.name, recipe.beta1, recipe.beta2, recipe.eps
 
 
 def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, backbone: Backbone) -> DropoutFactors:

@@ -2,7 +2,7 @@
 
 Tensors are in a safetensors file, everything else in a JSON file with the tensors' checksum. Reading executes no code. Files
 are renamed into place but not synced with fsync: if the process is killed, nothing is lost; after a power cut the checkpoint
-may be damaged, which the checksum detects, and the trial starts again.
+may be damaged, which the checksums detect, and the trial starts again.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from search_spaces.records import Ablation, Progress, TestResult, Trial
+from trainables.worker.worker_environment import WorkerEnvironmentError
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +45,19 @@ class Checkpoint:
 
 
 def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
-    """Replace the trial's checkpoint in `folder`. If the process is killed meanwhile, the old or the new one is complete."""
+    """Replace the trial's checkpoint in `folder`. If the process is killed meanwhile, the old or the new one is complete.
+
+    Raises WorkerEnvironmentError if it cannot be written.
+    """
+    try:
+        _write(folder, trial, checkpoint)
+    except (OSError, SafetensorError) as error:
+        raise WorkerEnvironmentError(f"checkpoint {folder} cannot be written ({error})") from None
+
+
+def _write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
+    _remove(fresh)
     fresh.mkdir(parents=True)
     save_file(checkpoint.tensors, fresh / "state.safetensors")
     record = {
@@ -56,12 +69,12 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
         "ablation": checkpoint.ablation.to_json() if checkpoint.ablation else None,
         "checksum": _checksum(fresh / "state.safetensors"),
     }
-    (fresh / "state.json").write_text(json.dumps(record), encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
+    (fresh / "state.json").write_text(json.dumps({**record, "record_checksum": _record_checksum(record)}), "utf-8")
+    _remove(old)
     if folder.exists():
         os.rename(folder, old)
     os.rename(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
@@ -72,25 +85,45 @@ def read(folder: Path, trial: Trial) -> Checkpoint | None:
             continue
         try:
             return _read(candidate, trial)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # damaged files raise errors of many types, also of the libraries that read them
             log.warning("checkpoint %s is not usable (%s); the trial starts from an earlier state", candidate, error)
     return None
 
 
 def _read(folder: Path, trial: Trial) -> Checkpoint:
     record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    # Checkpoints of earlier versions have no checksum of the record.
+    expected = record.pop("record_checksum", None)
+    if expected is not None and expected != _record_checksum(record):
+        raise ValueError("the checksum of state.json differs")
     if record["trial"] != trial.id:
         raise ValueError(f"belongs to trial {record['trial']}")
     if record["checksum"] != _checksum(folder / "state.safetensors"):
-        raise ValueError("checksum differs")
+        raise ValueError("the checksum of state.safetensors differs")
+    progress = [Progress.from_json(p) for p in record["progress"]]
+    epochs = [p.epoch for p in progress]
+    if not epochs or epochs != list(range(1, record["epoch"] + 1)):
+        raise ValueError(f"has the progress of epochs {epochs[:20]} after epoch {record['epoch']}")
     return Checkpoint(
         epoch=record["epoch"],
         done=record["done"],
-        progress=[Progress.from_json(p) for p in record["progress"]],
+        progress=progress,
         tensors=load_file(folder / "state.safetensors"),
         test=TestResult.from_json(record["test"]) if record["test"] else None,
         ablation=Ablation.from_json(record["ablation"]) if record.get("ablation") else None,
     )
+
+
+def _record_checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint's folder, or a file in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _checksum(path: Path) -> int:

@@ -11,8 +11,9 @@ It uses neither Ray nor threads; `trainables/worker/ray_actors.py` adds both. A 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from trainables.tasks.tokens import read
 from trainables.training.engine import Engine
 from trainables.worker.memory import CudaMemory, MemoryEstimator
 from trainables.worker.trial_runner import TrialRunner, mean_tokens
+from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, check_folder
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,40 @@ class Job:
     data: Path
     # The trial's checkpoint folder.
     folder: Path
+    # The driver's code and package versions, and the id of the sweep whose folder holds the checkpoints. Empty if the trial
+    # trains in the process that made the job.
+    environment: Mapping[str, str] = field(default_factory=dict)
+    sweep: str = ""
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Job:
         trial = Trial.from_json(record["trial"])
-        folder = Path(record["checkpoints"]) / trial.id
-        return cls(trial=trial, source=record["source"], data=Path(record["data"]), folder=folder)
+        return cls(
+            trial=trial,
+            source=record["source"],
+            data=Path(record["data"]),
+            folder=Path(record["checkpoints"]) / trial.id,
+            environment=record.get("environment", {}),
+            sweep=record.get("sweep", ""),
+        )
+
+    def check(self) -> Model:
+        """Return the trial's model on this machine.
+
+        Raises WorkerEnvironmentError if code, packages, the sweep's folder or the model's files are not the driver's.
+        """
+        check_environment(self.environment)
+        if self.sweep:
+            check_folder(self.folder.parent.parent, self.sweep)
+        try:
+            model = _model(self.source)
+        except ValueError as error:
+            raise WorkerEnvironmentError(str(error)) from None
+        if model.fingerprint != self.trial.weights:
+            raise WorkerEnvironmentError(
+                f"model {self.source!r} has other files here ({model.fingerprint}) than the sweep's ({self.trial.weights})"
+            )
+        return model
 
 
 class OutOfDeviceMemory(Exception):
@@ -74,16 +104,11 @@ class DeviceWorker:
     def add_trial(self, job: Job) -> None:
         """Add a trial to the residents, from its checkpoint if there is one. It replaces a resident with the same id.
 
-        Raises ValueError if the method refuses the settings or the model's files differ from the sweep's, OutOfDeviceMemory if
-        the estimated memory of a step with one more trial exceeds the device's.
+        Raises ValueError if the method refuses the settings, WorkerEnvironmentError if this machine is not fit for the trial (see
+        `Job.check`), OutOfDeviceMemory if the estimated memory of a step with one more trial exceeds the device's.
         """
         self.remove_trial(job.trial.id)
-        model = _model(job.source)
-        if model.fingerprint != job.trial.weights:
-            raise ValueError(
-                f"model {job.source!r} on this node has other files ({model.fingerprint}) than the sweep's "
-                f"({job.trial.weights})"
-            )
+        model = job.check()
         data = read_data(job.data)
         num_tokens = mean_tokens(job.trial, data)
         total = sum(r.num_tokens for r in self.residents.values()) + num_tokens

@@ -38,7 +38,10 @@ class Mailbox:
         return await future
 
     async def report(self, reports: Sequence[dict[str, Any]]) -> Verdicts:
-        """Send reports, each {"id", "progress", "outcome", "test"}. Returns the driver's decisions when all are recorded."""
+        """Send reports, each {"id", "progress", "outcome", "test"}. Returns the driver's decisions when all are recorded.
+
+        {"id", "environment_error"} instead says that the trial cannot be trained on this machine, with the reason.
+        """
         self._reports += reports
         future: asyncio.Future[Verdicts] = asyncio.get_running_loop().create_future()
         self._untaken.append(([report["id"] for report in reports], future))

@@ -214,9 +214,10 @@ class WorkerRegistry(Mailbox):
             self._actors[key][1].remove.remote(trial_id)
 
     def _core(self, trial_id: str, node: str) -> str:
-        """Return the key of the CPU core with the fewest trials on a node. A trial that has a worker keeps it."""
-        if trial_id in self._worker_of:
-            return self._worker_of[trial_id].removesuffix(f"/{trial_id}")
+        """Return the key of the CPU core with the fewest trials on a node. A trial that has a worker there keeps it."""
+        known = self._worker_of.get(trial_id, "").removesuffix(f"/{trial_id}")
+        if known.startswith(f"{node}/"):
+            return known
         occupied = Counter(self._worker_of.values())
         cores = next(n["Resources"].get("CPU", 1) for n in ray.nodes() if n["NodeID"] == node)
         return min((f"{node}/core{i}" for i in range(max(1, int(cores)))), key=lambda key: occupied[key])
@@ -258,9 +259,14 @@ class RemoteTrial:
 
 
 def open_registry(name: str, kind: type[WorkerRegistry] = WorkerRegistry) -> Any:
-    """Start the registry of a sweep under this name and return its handle. The registry ends when the handle is deleted."""
+    """Start the registry of a sweep under this name and return its handle. The registry ends when the handle is deleted.
+
+    It runs on the driver's node, so that no other node takes it along when it is lost.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Large, because every worker slot and every device worker may have a call that waits for an answer.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
+    options["scheduling_strategy"] = here
     return ray.remote(kind).options(**options).remote()
 
 

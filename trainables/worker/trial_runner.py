@@ -5,6 +5,7 @@ It uses neither Ray nor the other trials. The device worker performs the trainin
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from trainables.tasks.task_data import TaskData
 from trainables.training.engine import Engine
 from trainables.training.trial_state import TrialState
 from trainables.worker import checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def mean_tokens(trial: Trial, data: TaskData) -> float:
@@ -83,16 +86,27 @@ class TrialRunner:
         return Report(progress=progress, outcome=self._outcome(), test=self._test)
 
     def _add_to_engine(self, data: TaskData) -> TrialState:
-        """Add the trial to the engine, from its checkpoint if there is one, and return its state."""
+        """Add the trial to the engine, from its checkpoint if there is a good one, and return its state."""
         saved = checkpoint.read(self._folder, self.trial)
-        if saved is None:
-            return self.engine.add_trial(self.trial, data)
-        self._test, self._ablation = saved.test, saved.ablation
+        if saved is not None:
+            try:
+                return self._restore(saved, data)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of any type: it depends on what is wrong with the content
+                log.warning("checkpoint %s is not usable (%s); the trial starts again", self._folder, error)
+        return self.engine.add_trial(self.trial, data)
+
+    def _restore(self, saved: checkpoint.Checkpoint, data: TaskData) -> TrialState:
         tensors = dict(saved.tensors)
-        if "values" not in tensors:  # the checkpoint of a finished trial has only the values of its best epoch
+        if saved.done:  # such a checkpoint has only the values of the best epoch
+            if self.trial.phase == "final" and saved.test is None:
+                raise ValueError("it lacks the result on the test split")
             tensors["values"] = tensors["best"]
             tensors["moments"] = torch.zeros(2, *tensors["best"].shape)
-        return self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress)
+        state = self.engine.restore(self.trial, data, tensors, saved.epoch, saved.progress)
+        self._test, self._ablation = saved.test, saved.ablation
+        return state
 
     def _save(self) -> None:
         state, tensors = self.engine.state(self.trial.id)

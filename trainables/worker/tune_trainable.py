@@ -3,9 +3,9 @@
 If trials share a device, this process only waits: the trial trains in a device worker that is an actor of its own
 (`trainables/worker/ray_actors.py`), which the registry finds, and replaces if it dies. A trial that does not share its device
 trains in this process, which only then loads torch. Epochs are reported to the mailbox and not to Tune, which processes one
-result at a time. Tune reuses the process for later trials, so all expensive work is in `step` and not in `setup`. Tune's own
-checkpoints are empty: the device worker writes a checkpoint after every epoch, in a folder named by the trial's id, where a
-resumed sweep finds it.
+result at a time. An error of the machine is reported to the mailbox, too: the trial has no result then. Tune reuses the process
+for later trials, so all expensive work is in `step` and not in `setup`. Tune's own checkpoints are empty: the device worker
+writes a checkpoint after every epoch, in a folder named by the trial's id, where a resumed sweep finds it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from search_spaces.redaction import without_secrets
+from search_spaces.redaction import clean_line, without_secrets
 from trainables.worker.ray_actors import RemoteTrial, find_registry
+from trainables.worker.worker_environment import as_environment_error
 
 if TYPE_CHECKING:
     from trainables.worker.device_worker import DeviceWorker
@@ -35,8 +36,16 @@ class TrialTrainable(tune.Trainable):
         registry = find_registry(self.config["registry"])
         job = ray.get(registry.job.remote(self.config["slot"]))
         if job is not None:
-            with without_secrets():
+            try:
                 RemoteTrial(job, registry).train() if self.config["shared"] else self._train(job, registry)
+            except Exception as error:
+                # Ray wraps an error of another process, whose own error is its `cause`.
+                fault = as_environment_error(getattr(error, "cause", None) or error)
+                if fault is None:
+                    with without_secrets():
+                        raise
+                where = clean_line(f"node {ray.util.get_node_ip_address()}: {fault}")
+                ray.get(registry.report.remote([{"id": job["id"], "environment_error": where}]))
         return {"trial": job and job["id"], "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -163,6 +163,42 @@ def test_there_are_as_many_worker_slots_as_trials_that_can_run_and_never_fewer_l
     assert controller.grow_slots() == 6, "its cell waits for an earlier trial, but the worker slot is kept"
 
 
+def unfit(trial_id):
+    return {"id": trial_id, "environment_error": "node 10.0.0.3: No space left on device"}
+
+
+def test_a_trial_that_its_machine_cannot_train_is_given_out_again_and_is_no_failure(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path)
+    jobs, _ = controller.serve(["a"], [])
+    trial_id = jobs["a"]["id"]
+    again, verdicts = controller.serve(["b"], [unfit(trial_id)])
+    assert verdicts == {trial_id: False}
+    assert again["b"]["id"] == trial_id
+    assert controller._mailbox.released == [trial_id]
+    assert controller.close_slot("a") == "", "another slot has the trial now"
+    assert not sweep.failures
+    assert not controller.environment_error
+    assert not [r for r in read(tmp_path / "sweep") if r["event"] == "ended"]
+
+
+def test_machines_that_cannot_train_stop_the_sweep_and_its_trials_run_at_the_next_start(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path)
+    jobs, _ = controller.serve(["a", "b"], [])
+    first, other = jobs["a"]["id"], Trial.from_json(jobs["b"]["trial"])
+    for slot in ("c", "d"):
+        again, _ = controller.serve([slot], [unfit(first)])
+        assert again[slot]["id"] == first
+    last, verdicts = controller.serve(["e"], [unfit(first), report(other, curve(other)[0])])
+    assert last == {"e": None}
+    assert verdicts == {first: False, other.id: False}
+    assert controller.environment_error == "node 10.0.0.3: No space left on device"
+    assert controller.grow_slots() == 0
+    sweep._ledger.close()
+    assert result(drive(make_space(), tmp_path)) == result(drive(make_space(), tmp_path / "calm"))
+
+
 def test_a_failed_trial_is_told_once_it_is_durable(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
     controller = controller_of(sweep, tmp_path)

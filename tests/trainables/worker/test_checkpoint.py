@@ -1,10 +1,12 @@
 """A trial's state on disk: what is written is read back, what is damaged is noticed, what is not needed goes."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from orchestrator.execution.checkpoint_retention import CheckpointRetention
 from search_spaces.events import CheckpointMeasured
@@ -84,6 +86,80 @@ def test_a_damaged_checkpoint_is_not_used(damage, opened, caplog):
     assert "not usable" in caplog.text
 
 
+def _rewritten(folder, tensors=None, checksums=True, **changes):
+    """Replace tensors or fields of a checkpoint, with checksums that fit the new content if `checksums`."""
+    path = folder / "state.safetensors"
+    if isinstance(tensors, bytes):
+        path.write_bytes(tensors)
+    elif tensors is not None:
+        save_file(tensors(load_file(path)), path)
+    record = json.loads((folder / "state.json").read_text()) | changes
+    if checksums:
+        record |= {"checksum": checkpoint._checksum(path)}
+        del record["record_checksum"]
+        record["record_checksum"] = checkpoint._record_checksum(record)
+    (folder / "state.json").write_text(json.dumps(record))
+
+
+def _better(folder):
+    record = json.loads((folder / "state.json").read_text())
+    record["progress"][0]["best_score"] += 1
+    _rewritten(folder, checksums=False, progress=record["progress"])
+
+
+def _flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "tensors cut": lambda f: (f / "state.safetensors").write_bytes((f / "state.safetensors").read_bytes()[:100]),
+    "tensors empty": lambda f: (f / "state.safetensors").write_bytes(b""),
+    "tensors flipped": lambda f: _flipped(f / "state.safetensors", -3),
+    "a header of 2^62 bytes": lambda f: _rewritten(f, (2**62).to_bytes(8, "little") + b"{}"),
+    "tensors of another shape": lambda f: _rewritten(f, lambda found: {name: torch.zeros(3) for name in found}),
+    "a tensor is missing": lambda f: _rewritten(f, lambda found: {"best": found["best"]}),
+    "an unknown tensor": lambda f: _rewritten(f, lambda found: {**found, "more": found["best"].clone()}),
+    "record empty": lambda f: (f / "state.json").write_bytes(b""),
+    "record cut": lambda f: (f / "state.json").write_bytes((f / "state.json").read_bytes()[:50]),
+    "record nested deeply": lambda f: (f / "state.json").write_text("[" * 200_000),
+    "record of another kind": lambda f: (f / "state.json").write_text("[1]"),
+    "another score": _better,
+    "another epoch": lambda f: _rewritten(f, epoch=2),
+    "no progress": lambda f: _rewritten(f, epoch=0, progress=[]),
+    "done without its test": lambda f: _rewritten(f, done=True),
+    "another trial's": lambda f: _rewritten(f, trial="0" * 16),
+    "a file": lambda f: (shutil.rmtree(f), f.write_text("x")),
+    "gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_of_a_checkpoint_is_a_warning_and_the_trial_ends_with_the_same_result(damage, opened, caplog):
+    _, folder, open_device_worker = opened
+    undisturbed = rest(open_device_worker())
+    shutil.rmtree(folder)
+    following(open_device_worker())
+    DAMAGES[damage](folder)
+    worker = open_device_worker()
+    again = rest(worker)
+    assert not worker.failures
+    assert scores(again) == scores(undisturbed)
+    assert again[-1].test == undisturbed[-1].test
+    assert ("not usable" in caplog.text) == (damage != "gone")
+
+
+def test_a_checkpoint_of_an_earlier_version_without_a_checksum_of_its_record_is_continued(opened, caplog):
+    trial, folder, open_device_worker = opened
+    following(open_device_worker())
+    record = json.loads((folder / "state.json").read_text())
+    del record["record_checksum"]
+    (folder / "state.json").write_text(json.dumps(record))
+    assert checkpoint.read(folder, trial).epoch == 1
+    assert not caplog.text
+
+
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
     trial, folder, open_device_worker = opened
     following(open_device_worker())
@@ -111,6 +187,24 @@ def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
     keeper.trial_ended(first.id)
     assert events == [CheckpointMeasured(id=first.id, bytes=size, stored=256)]
     assert size > 4 * 256
+
+
+def test_a_size_that_a_killed_driver_did_not_record_is_recorded_at_the_next_start_before_the_checkpoint_goes(tmp_path):
+    sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
+    folder, events = tmp_path / "checkpoints", []
+    trials = [sweep.next_trial(), sweep.next_trial()]
+    for trial in trials:
+        (folder / trial.id).mkdir(parents=True)
+        save_file({"best": torch.zeros(250)}, folder / trial.id / "state.safetensors")
+    for point in (points := curve(trials[0]))[:-1]:
+        sweep.record(trials[0].id, point)
+    sweep.record(trials[0].id, points[-1], *end_of(trials[0], points[-1]))
+    measured = sweep._ledger.history.measured
+    CheckpointRetention(sweep, folder, events.append, measured).tidy()
+    assert [(event.id, event.stored) for event in events] == [(trials[0].id, 250)]
+    sweep._ledger.append(*events)
+    CheckpointRetention(sweep, folder, events.append, measured).tidy()
+    assert len(events) == 1, "it is measured once"
 
 
 def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_path):

@@ -1,15 +1,18 @@
 """Trials of a device worker have the results that they have alone, and an error ends only the trial that caused it."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
 from trainables.training.engine import Engine
-from trainables.worker import device_worker
+from trainables.worker import checkpoint, device_worker
 from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
+from trainables.worker.worker_environment import WorkerEnvironmentError, environment
 
 RECIPE = Recipe(epochs=3, patience=9)
 
@@ -138,14 +141,34 @@ def test_a_resident_that_cannot_be_trained_is_found_and_the_others_finish(job, m
     assert [len(reports[each.trial.id]) for each in jobs] == [3, 0, 3]
 
 
-def test_a_checkpoint_that_cannot_be_written_fails_its_trial_alone(job):
+def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_machine_and_the_other_trials_go_on(job, monkeypatch):
     good, bad = job(1), job(2)
     worker = entered(good, bad)
-    bad.folder.parent.mkdir()
-    bad.folder.with_name(bad.trial.id + ".new").write_text("in the way")
+    save = checkpoint.save_file
+
+    def full(tensors, path):
+        if bad.trial.id in str(path):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
     reports = finish(worker)
-    assert [type(e) for e in worker.failures.values()] == [FileExistsError]
+    (error,) = worker.failures.values()
+    assert isinstance(error, WorkerEnvironmentError)
+    assert str(bad.folder) in str(error)
+    assert "No space left" in str(error)
     assert len(reports[good.trial.id]) == 3
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_replaced(job, caplog):
+    each = job(1)
+    each.folder.parent.mkdir()
+    for place in (each.folder, each.folder.with_name(each.trial.id + ".new")):
+        place.write_text("in the way")
+    worker = entered(each)
+    assert len(finish(worker)[each.trial.id]) == 3
+    assert not worker.failures
+    assert "not usable" in caplog.text
 
 
 def test_a_trial_that_enters_again_replaces_itself_and_goes_on_from_its_checkpoint(job):
@@ -165,9 +188,31 @@ def test_a_trial_that_enters_again_replaces_itself_and_goes_on_from_its_checkpoi
 def test_a_model_with_other_files_is_refused_and_nothing_is_left(job):
     worker = DeviceWorker(torch.device("cpu"))
     wrong = job(1)
-    with pytest.raises(ValueError, match="other files"):
+    with pytest.raises(WorkerEnvironmentError, match="other files"):
         worker.add_trial(replace(wrong, trial=replace(wrong.trial, weights="0")))
     assert not worker.residents
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("code", "0" * 16), ("torch", "1.0"), ("transformers", "1.0"), ("tokenizers", "1.0"), ("numpy", "1.0")],
+)
+def test_a_worker_with_other_code_or_packages_is_refused_by_name_before_it_trains(job, name, value):
+    worker, each = DeviceWorker(torch.device("cpu")), job(1)
+    worker.add_trial(replace(each, environment=environment()))
+    worker.remove_trial(each.trial.id)
+    with pytest.raises(WorkerEnvironmentError, match=f"{name} {environment()[name]} instead of {value}"):
+        worker.add_trial(replace(each, environment={**environment(), name: value}))
+    assert not worker.residents
+
+
+def test_a_worker_that_sees_another_folder_than_the_driver_is_refused(job, tmp_path):
+    worker, each = DeviceWorker(torch.device("cpu")), job(1)
+    with pytest.raises(WorkerEnvironmentError, match="--out must be a folder that all nodes share"):
+        worker.add_trial(replace(each, sweep="markers-1"))
+    (tmp_path / "sweep.json").write_text(json.dumps({"sweep": "markers-1"}))
+    worker.add_trial(replace(each, sweep="markers-1"))
+    assert list(worker.residents) == [each.trial.id]
 
 
 def test_a_trial_alone_in_its_process_reports_one_epoch_at_a_time(job, tmp_path):

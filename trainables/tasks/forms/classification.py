@@ -74,6 +74,9 @@ class Classification(Form):
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(1).astype("float64")
 
+    def collapsed(self, predictions: np.ndarray) -> bool:
+        return bool((predictions == predictions[0]).all())
+
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         import torch.nn.functional as F
 
@@ -100,7 +103,7 @@ CLASSIFICATION = Classification()
 
 
 def _check_classes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> None:
-    """Raises ValueError if a file has one class, the train file almost as many classes as rows, or the test file a class more."""
+    """Raises ValueError if a file has one class, the train file almost as many classes as rows, or another file a class more."""
     for column, own in zip(columns, names, strict=True):
         if len(set(own)) < 2:
             raise ValueError(f"{column.where}: every label is {own[0]!r}; a task needs at least two classes")
@@ -108,10 +111,11 @@ def _check_classes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -
         raise ValueError(
             f"{columns[0].where}: {len(set(names[0]))} different labels in {len(names[0])} rows; for numbers set regression=True"
         )
-    for name in in_order(set(names[-1]) - set(names[0])):
-        raise ValueError(
-            f"{columns[-1].path}: label {name!r} of column {columns[-1].name!r} does not occur in {columns[0].path}"
-        )
+    for column, own in zip(columns[1:], names[1:], strict=True):
+        for name in in_order(set(own) - set(names[0])):
+            raise ValueError(
+                f"{column.path}: label {name!r} of column {column.name!r} does not occur in {columns[0].path}"
+            )
 
 
 def _positive_class(classes: Sequence[str], positive: str, metric: Metric) -> str:
@@ -137,7 +141,7 @@ def _positive_class(classes: Sequence[str], positive: str, metric: Metric) -> st
 
 
 def _class_notes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> list[str]:
-    """Sentences on the classes of each file, on spellings that may be one class, and on classes that the test file lacks."""
+    """Sentences on the classes of each file, on spellings that may be one class, and on classes that a file lacks."""
     told = [
         f"{len(set(own))} classes in {column.path.name}: {counts_text(own)}"
         for column, own in zip(columns, names, strict=True)
@@ -152,7 +156,8 @@ def _class_notes(columns: Sequence[LabelColumn], names: Sequence[list[str]]) -> 
             told.append(
                 f"{', '.join(map(repr, sorted(spellings[name])))} in {column.path.name} are read as one class, the number {name}"
             )
-    missing = in_order(set(names[0]) - set(names[-1]))
-    if missing:
-        told.append(f"{columns[-1].path.name} has no example of {', '.join(map(repr, missing))}")
+    for column, own in zip(columns[1:], names[1:], strict=True):
+        missing = in_order(set(names[0]) - set(own))
+        if missing:
+            told.append(f"{column.path.name} has no example of {', '.join(map(repr, missing))}")
     return told

@@ -65,7 +65,11 @@ class Form(ABC):
     metrics: all metrics of this form, the default one first.
     always_reported: metrics that are reported in addition to the one that a `FileTask` names.
     outputs: number of outputs of the head, or 0 if it depends on the data.
-    fingerprint_key: value that represents the form in the fingerprint (hash) of a task's data; it must never change.
+    fingerprint_key: value that represents the form in the fingerprint (hash) of a task's data. It changes only if training or
+    scoring of the form changes, so that older results are not taken for new ones. label_type: numpy type of the labels there.
+
+    Labels are encoded before training: `encode` gives what the loss compares with the head's outputs, and `decode` turns
+    encoded labels and predictions back. What a form takes from the train labels for this are its fields (`fitted`).
     """
 
     name: ClassVar[str]
@@ -73,15 +77,33 @@ class Form(ABC):
     always_reported: ClassVar[tuple[Metric, ...]]
     outputs: ClassVar[int]
     fingerprint_key: ClassVar[bool | str]
+    label_type: ClassVar[str] = "<f4"
 
     @abstractmethod
     def read_labels(self, columns: Sequence[LabelColumn], metric: Metric, positive: str = "") -> Labels:
         """Return the labels of each column as numbers.
 
-        `columns` are the label columns of the train file and, if there is one, of the test file; `positive` is the class that
-        the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or if `metric` is not
-        defined for these classes.
+        `columns` are the label columns of the train file and of the validation and test files, if there are any; `positive` is
+        the class that the user calls positive. Raises ValueError naming file, row and column of a label that is not valid, or
+        if `metric` is not defined for these classes.
         """
+
+    def fitted(self, train_labels: Sequence[float]) -> Form:
+        """Return the form for a task with these train labels: with another scale, for example, or the same form.
+
+        Raises ValueError if the form cannot be trained with them.
+        """
+        return self
+
+    def encode(self, labels: Sequence[float]) -> np.ndarray:
+        """Return the labels as the loss needs them, float32 [n]."""
+        import numpy as np
+
+        return np.asarray(labels, np.float32)
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        """Return encoded labels or predictions [n] as class indices, or as values in the unit of the user's labels, float64."""
+        return encoded.astype("float64")
 
     @abstractmethod
     def strata(self, labels: np.ndarray) -> np.ndarray:
@@ -89,15 +111,25 @@ class Form(ABC):
 
     @abstractmethod
     def constant_outputs(self, train_labels: Sequence[float], num_examples: int, outputs: int) -> np.ndarray:
-        """Return outputs float32 [num_examples, outputs] of the best constant model, the baseline of reports."""
+        """Return outputs float32 [num_examples, outputs] of the best constant model, the baseline of reports.
+
+        `train_labels` are not encoded.
+        """
 
     @abstractmethod
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """Return predictions float64 [n], class indices or values, for outputs [n, C] of the head."""
+        """Return predictions float64 [n], encoded like the labels, for outputs [n, C] of the head."""
+
+    @abstractmethod
+    def collapsed(self, predictions: np.ndarray) -> bool:
+        """Return whether the model answers the same whatever its input is, for encoded predictions [n]."""
 
     @abstractmethod
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the training loss [G, E] of each example, for logits [G, E, C] and labels float32 [G, E]."""
+        """Return the training loss [G, E] of each example, for logits [G, E, C] and encoded labels float32 [G, E].
+
+        It must not depend on fields of the form, since trials of several tasks are trained with the form of one of them.
+        """
 
     @abstractmethod
     def notes(self, labels: Mapping[str, Sequence[float]], classes: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,88 @@
+"""What a worker's machine must share with the driver's, and the error of a machine on which a trial cannot be trained.
+
+Such an error is no result of the trial: the driver has it trained again, elsewhere or after the machine was mended. Loads neither
+torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+# Packages whose version may change results.
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+# This project's packages that a worker runs. Files of spaces are left out: a worker gets trials, not a space.
+CODE = ("trainables", "search_spaces")
+LEFT_OUT = ("search_spaces", "spaces")
+# The file in a sweep's folder that holds the sweep's id.
+MANIFEST = "sweep.json"
+
+
+class WorkerEnvironmentError(Exception):
+    """A trial cannot be trained on this machine, for a reason that is not the trial's: disk, files, code or packages."""
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """Return what results depend on beside a trial: a hash of this project's code, and versions of packages by name.
+
+    Versions are without their local part ("+cu128"), which says for which device a package was built.
+    """
+    versions = {name: metadata.version(name).partition("+")[0] for name in PACKAGES}
+    return {"code": code_hash(Path(__file__).resolve().parents[2]), **versions}
+
+
+def code_hash(root: Path) -> str:
+    """Return a hash of the names and contents of this project's Python files below `root`: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in CODE for path in (root / package).rglob("*.py")):
+        name = path.relative_to(root)
+        if name.parts[:2] != LEFT_OUT:
+            digest.update(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_environment(expected: Mapping[str, str]) -> None:
+    """Raise WorkerEnvironmentError unless this process has the driver's code and package versions, which are `expected`."""
+    here = environment()
+    others = [
+        f"{name} {here.get(name, 'none')} instead of {value}"
+        for name, value in expected.items()
+        if here.get(name) != value
+    ]
+    if others:
+        raise WorkerEnvironmentError(
+            f"this worker differs from the driver: {', '.join(others)}. Install the same code and packages on every node"
+        )
+
+
+@lru_cache(maxsize=8)
+def check_folder(folder: Path, sweep: str) -> None:
+    """Raise WorkerEnvironmentError unless `folder` is the folder of this sweep, as the driver sees it."""
+    path = folder / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["sweep"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+    if found != sweep:
+        raise WorkerEnvironmentError(
+            f"{path} does not name the sweep {sweep} ({found}): --out must be a folder that all nodes share"
+        )
+
+
+def as_environment_error(error: BaseException) -> WorkerEnvironmentError | None:
+    """Return the error as WorkerEnvironmentError if its kind says that the machine is its cause, else None."""
+    from safetensors import SafetensorError
+
+    from trainables.backbone.models import MissingModel
+    from trainables.tasks.tokens import DamagedTokens
+
+    if isinstance(error, WorkerEnvironmentError):
+        return error
+    if isinstance(error, OSError | ImportError | SafetensorError | MissingModel | DamagedTokens):
+        return WorkerEnvironmentError(f"{type(error).__name__}: {error}")
+    return None
