@@ -141,11 +141,21 @@ def tokens_of(record: Record, trial: Trial) -> Path:
     """
     from trainables.backbone.models import resolve
     from trainables.tasks import tokens
+    from trainables.tasks.forms.regression import REGRESSION
 
+    facts = record.manifest["tasks"][trial.cell.task]
+    if facts["score"] in REGRESSION.metrics and not facts.get("targets"):
+        raise ValueError(
+            f"{trial.cell} was trained on targets that were not standardised, as is done since; check out the commit that the "
+            "report names"
+        )
     model, cell = resolve(record.manifest["models"][trial.cell.model]["source"]), trial.cell
     folder = record.folder.parent / "tokens"
     for path in sorted(folder.glob(f"{cell.task}-*.safetensors")):
-        data = tokens.read(path)
+        try:
+            data = tokens.read(path)
+        except tokens.DamagedTokens:  # or written in an earlier format: the sweep's command makes it again
+            continue
         if data.fingerprint == trial.split:
             made = tokens.place(data.task, trial.split, model.path, trial.recipe.max_length, folder)
             if made == path:

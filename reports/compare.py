@@ -19,7 +19,9 @@ from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs, 
 from reports.render.table import Table
 from reports.sections.section import results_provenance
 from reports.statistics.analysis import AnalyzedSweep
-from reports.statistics.intervals import LEVEL, Estimate, TaskScores, holm
+from reports.statistics.intervals import LEVEL, Estimate, TaskScores
+from reports.statistics.multiple_comparisons import holm
+from reports.statistics.resampling import score_limits
 from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
 
@@ -206,7 +208,12 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
     scores = [*other.scores, *one.scores]
     answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
     metric = a.manifest.tasks[cell.task].score
-    column = TaskScores([other.scores, one.scores], covariance_of(metric, scores, answers, generator_of(a, cell.task)))
+    column = TaskScores(
+        [other.scores, one.scores],
+        covariance_of(metric, scores, answers, generator_of(a, cell.task)),
+        [sweep.columns[cell.model, cell.task].priors.get(cell.method) for sweep in (b, a)],
+        score_limits(metric),
+    )
     return column.difference(0, 1) or "a single seed"
 
 
@@ -235,7 +242,7 @@ def _score(result: CellResult | None) -> str:
     return (
         points(result.mean)
         + (f" ± {points(result.std)}" if result.std is not None else "")
-        + f" (n = {len(result.scores)})"
+        + f" (n = {len(result.scores)}{f', {result.collapsed} collapsed' if result.collapsed else ''})"
     )
 
 

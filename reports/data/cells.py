@@ -41,6 +41,7 @@ class CellResult:
 
     progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is.
     scores: test scores of the finals that have one, in percent points, ordered by seed.
+    scores_without_collapse: the same without those of collapsed finals.
     runs, trials: MLflow run ids and trial ids of the same finals, in the same order.
     planned, running, failed: numbers of finals; failed ones ended without a score.
     collapsed: number of finals whose test predictions are all equal. diverged: number of finals whose loss was not finite.
@@ -52,6 +53,7 @@ class CellResult:
     cell: Cell
     progress: Progress
     scores: tuple[float, ...]
+    scores_without_collapse: tuple[float, ...]
     runs: tuple[str, ...]
     trials: tuple[str, ...]
     planned: int
@@ -71,6 +73,11 @@ class CellResult:
     def std(self) -> float | None:
         """Sample standard deviation of `scores` (divisor n - 1), percent points; None with fewer than two scores."""
         return stdev(self.scores) if len(self.scores) > 1 else None
+
+    @property
+    def all_converged(self) -> bool:
+        """Whether no final collapsed or diverged."""
+        return self.collapsed == 0 and self.diverged == 0
 
     @property
     def ended(self) -> bool:
@@ -159,6 +166,9 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
         cell=cell,
         progress=_progress(sweep, cell, rows, finals),
         scores=scores,
+        scores_without_collapse=tuple(
+            float(value) for value in found[~finals.loc[found.index, "collapsed"].astype(bool)]
+        ),
         runs=tuple(finals.loc[found.index, "run_id"]),
         trials=tuple(finals.loc[found.index, "trial"]),
         planned=sweep.manifest.budget.final_seeds,

@@ -9,10 +9,11 @@ import pandas as pd
 
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points
 from reports.render.table import Table
-from reports.sections.results import visible
+from reports.sections.results import collapses, visible
 from reports.sections.section import Section, caption, results_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.standings import Standing
+from search_spaces.language import Cell
 
 AVERAGE = "average"
 NONE = (None, None)
@@ -38,11 +39,13 @@ def text(sweep: AnalyzedSweep) -> str:
         caption(results_provenance(sweep)),
         "Would the best still be ahead with other seeds and other test examples? Intervals (95 %) cover both: the "
         "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
-        "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. The "
+        "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. A method's "
+        "variance between seeds is drawn towards the mean variance of its column, more so the more alike the variances of the "
+        "model's cells are (empirical Bayes); cells with a collapsed or diverged final are left out of this. The "
         "interval of a mean and that of a difference are not corrected for the number of comparisons; *p* is corrected "
-        "for all pairs of the column (Holm), because the best was chosen by the same numbers. *Worse*: p < 0.05; "
+        "for all pairs of the column (Shaffer), because the best was chosen by the same numbers. *Worse*: p < 0.05; "
         "*tied*: p >= 0.05, they cannot be told apart. *Smallest visible difference*: the smallest difference that would "
-        f"have been significant with this spread and the strictest correction. {missing}".strip(),
+        f"have been significant with this spread and the strictest correction. {missing}{_collapse_warning(sweep)}".strip(),
         tables(sweep)["differences"].markdown(),
     )
 
@@ -54,7 +57,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [
         (
             *(manifest.models[model].title, names[task], manifest.methods[method].title),
-            _shown(standing.value, standing.interval),
+            _mean(sweep, (model, task, method), standing),
             _shown(standing.gap.value if standing.gap else None, standing.gap_interval),
             *(_p_value(standing), _verdict(standing), visible(standing.smallest_significant_gap)),
         )
@@ -100,6 +103,24 @@ def _all(sweep: AnalyzedSweep) -> list[tuple[tuple[str, str, str], Standing]]:
         if len(sweep.manifest.tasks) > 1:
             found += [((model, AVERAGE, m), standing) for m, standing in sweep.average_standings[model].items()]
     return found
+
+
+def _mean(sweep: AnalyzedSweep, where: tuple[str, str, str], standing: Standing) -> str:
+    """A mean with its interval and the number of collapsed finals as text."""
+    model, task, method = where
+    result = None if task == AVERAGE else sweep.results[Cell(model=model, task=task, method=method)]
+    shown = _shown(standing.value, standing.interval)
+    return f"{shown}, {collapses(result)}" if result and collapses(result) else shown
+
+
+def _collapse_warning(sweep: AnalyzedSweep) -> str:
+    """A sentence on what intervals of cells with a collapsed final do not cover; "" if no final collapsed."""
+    if not any(collapses(result) for result in sweep.results.values()):
+        return ""
+    return (
+        "**Collapsed finals** are counted in means and intervals. How often a seed collapses cannot be known from so few: "
+        "the interval of such a mean covers the mean over all seeds less often than in 95 % of cases. "
+    )
 
 
 def _shown(value: float | None, interval: tuple[float, float] | None) -> str:

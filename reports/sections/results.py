@@ -18,6 +18,7 @@ from reports.render.markdown import MISSING, Markup, bullets, count, escape, par
 from reports.render.table import Table
 from reports.sections.section import Section, caption, results_provenance
 from reports.statistics.analysis import AnalyzedSweep
+from reports.statistics.collapse_rate import largest_plausible_rate
 from reports.statistics.standings import Standing
 from search_spaces.language import Cell
 
@@ -90,9 +91,14 @@ def _legend(sweep: AnalyzedSweep) -> str:
         if n > 1
         else "With a single seed no difference between methods can be judged."
     )
+    collapses = (
+        "*k of m collapsed*: so many finals give one constant prediction; the mean contains them, the notes below give the mean "
+        f"of the others. Intervals and ties suppose that no further seed collapses. Without a collapse among {n} finals, "
+        f"a seed may still collapse with a probability of up to {100 * largest_plausible_rate(0, n):.0f} % (exact 95 % bound). "
+    )
     return (
         f"Percent points, higher is better: {spread} over the final seeds, n = {n} unless another n is given. **Bold**: best "
-        f"mean of the column. {ties} *Average* is the unweighted mean over tasks, given when every task has a result. "
+        f"mean of the column. {ties} {collapses}*Average* is the unweighted mean over tasks, given when every task has a result. "
         f"{MISSING}: no result."
     )
 
@@ -156,14 +162,21 @@ def _score(manifest: Manifest, result: CellResult, standing: Standing | None) ->
     shown = points(result.mean) + (f" ± {points(result.std)}" if result.std is not None else " (std n/a)")
     shown = f"**{shown}**" if standing.best else shown
     number = f"n = {len(result.scores)}" if len(result.scores) != result.planned else ""
-    return Markup(" ".join(part for part in (shown, "≈" if standing.tied else "", marks, number) if part))
+    parts = (shown, "≈" if standing.tied else "", marks, collapses(result), number)
+    return Markup(" ".join(part for part in parts if part))
+
+
+def collapses(result: CellResult) -> str:
+    """How many of the finals with a score collapsed, as text: "1 of 3 collapsed"; "" if none did."""
+    number = len(result.scores) - len(result.scores_without_collapse)
+    return f"{number} of {len(result.scores)} collapsed" if number else ""
 
 
 def _flags(manifest: Manifest, result: CellResult) -> list[str]:
     """The keys of `MARKS` whose footnotes apply to this cell."""
     majority = manifest.tasks[result.cell.task].majority
     carried = {
-        "collapsed": result.collapsed > 0,
+        "collapsed": bool(collapses(result)),
         "diverged": result.diverged > 0,
         "incomplete": len(result.scores) != result.planned,
         "mixed": result.mixed,
@@ -197,12 +210,24 @@ def _note(name: str, result: CellResult) -> str:
         details = f" ({', '.join(part for part in counted if part)})" if any(counted) else ""
         return f"{state.get(result.progress, result.progress + '; ')}{len(result.scores)} of {result.planned} finals{details}"
     return {
-        "collapsed": f"{result.collapsed} of {result.planned} finals collapsed to one constant prediction; counted in the mean",
+        "collapsed": _collapse_note(result),
         "diverged": f"{result.diverged} of {result.planned} finals diverged (the loss stopped being finite); "
         "counted in the mean where they have a score",
         "mixed": "the finals differ in their hyperparameters (the winner changed during the sweep)",
         "constant": "the mean is not above that of a constant prediction",
     }[name]
+
+
+def _collapse_note(result: CellResult) -> str:
+    """The number of collapsed finals, the exact bound of their rate, and the mean of the others."""
+    others = result.scores_without_collapse
+    number = len(result.scores) - len(others)
+    rate = 100 * largest_plausible_rate(number, len(result.scores))
+    mean = f"the mean of the other {len(others)} is {points(fmean(others))}" if others else "no other has a score"
+    return (
+        f"{number} of {len(result.scores)} finals collapsed to one constant prediction; counted in the mean; a seed collapses "
+        f"with a probability of at most {rate:.0f} % (exact 95 % bound); {mean}"
+    )
 
 
 def _parameters(sweep: AnalyzedSweep, model: str) -> Table:
@@ -273,6 +298,8 @@ def _csv_row(sweep: AnalyzedSweep, result: CellResult, metric: str, values: Sequ
         "tied": standing.tied if standing else None,
         "constant_prediction": task.majority if is_score else None,
         "collapsed": result.collapsed,
+        "collapse_rate_at_most": _collapse_rate(result),
+        "mean_without_collapse": _mean_without_collapse(result) if is_score else None,
         "diverged": result.diverged,
         "failed": result.failed,
         "weights": counts.weights if counts else None,
@@ -281,6 +308,17 @@ def _csv_row(sweep: AnalyzedSweep, result: CellResult, metric: str, values: Sequ
         "total": total,
         "trained_percent": 100 * counts.trained / total if counts else None,
     }
+
+
+def _collapse_rate(result: CellResult) -> float | None:
+    """The exact upper bound of the probability that a seed collapses, between 0 and 1; None without a score."""
+    collapsed = len(result.scores) - len(result.scores_without_collapse)
+    return largest_plausible_rate(collapsed, len(result.scores)) if result.scores else None
+
+
+def _mean_without_collapse(result: CellResult) -> float | None:
+    others = result.scores_without_collapse
+    return fmean(others) if others else None
 
 
 SECTION = Section(text=text, rows=rows, tables=tables, provenance=results_provenance)

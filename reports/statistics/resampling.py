@@ -151,3 +151,11 @@ _FORMULAS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "pearson": _pearson,
     "spearman": _spearman,
 }
+
+# Metrics that are correlations lie between -100 and 100 percent points; all others between 0 and 100.
+_CORRELATIONS = ("matthews", "pearson", "spearman")
+
+
+def score_limits(metric: str) -> tuple[float, float]:
+    """Return the lowest and highest possible value of a metric, in percent points."""
+    return (-100.0 if metric in _CORRELATIONS else 0.0), 100.0

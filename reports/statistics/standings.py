@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 
@@ -17,9 +17,11 @@ import numpy as np
 from reports.data.cells import CellResult
 from reports.data.manifest import Manifest
 from reports.data.store import Predictions, StoredSweep
-from reports.statistics.intervals import LEVEL, Estimate, TaskScores, averaged, holm
-from reports.statistics.resampling import covariances, draw_resamples, resampled_scores
+from reports.statistics.intervals import LEVEL, Estimate, TaskScores, averaged
+from reports.statistics.multiple_comparisons import all_pairs
+from reports.statistics.resampling import covariances, draw_resamples, resampled_scores, score_limits
 from reports.statistics.rounding import round_as_printed
+from reports.statistics.seed_variance import SampleVariance, SeedVariancePrior, estimate_priors
 from search_spaces.language import Cell
 
 # If predictions give a score that differs from the logged one by more percent points than this, they are not used. The two may
@@ -56,11 +58,8 @@ class Standing:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean, limited to the range of scores (-100 to 100); None with a single seed."""
-        if self.mean is None:
-            return None
-        low, high = self.mean.interval
-        return max(low, -100.0), min(high, 100.0)
+        """95 % interval of the mean, cut to the possible range of the metric; None with a single seed."""
+        return None if self.mean is None else self.mean.interval
 
     @property
     def gap_interval(self) -> tuple[float, float] | None:
@@ -81,17 +80,20 @@ class ColumnEstimates:
     means: the same means with their variances; None for a method with a single seed.
     differences: by pair of labels, the mean of the first method minus that of the second.
     with_examples: whether the estimates include the variance over the choice of test examples.
+    priors: for each method the prior that moderated its variance over seeds; None if it has none. Empty for a mean over tasks.
     """
 
     values: Mapping[str, float]
     means: Mapping[str, Estimate | None]
     differences: Mapping[tuple[str, str], Estimate]
     with_examples: bool
+    priors: Mapping[str, SeedVariancePrior | None] = field(default_factory=dict)
 
     @cached_property
     def corrected(self) -> dict[tuple[str, str], float]:
-        """p-value of the difference of each pair, corrected for the number of pairs (Holm)."""
-        p_values = holm([difference.p_value for difference in self.differences.values()])
+        """p-value of the difference of each pair, corrected for the number of pairs."""
+        methods = {label for pair in self.differences for label in pair}
+        p_values = all_pairs([difference.p_value for difference in self.differences.values()], len(methods))
         return dict(zip(self.differences, p_values, strict=True))
 
     @property
@@ -102,9 +104,16 @@ class ColumnEstimates:
 
 
 def estimate_columns(sweep: StoredSweep, results: Mapping[Cell, CellResult]) -> Columns:
-    """Return the estimates of all models and tasks of the sweep from the results of its cells."""
-    manifest = sweep.manifest
-    return {(model, task): _column(sweep, results, model, task) for model in manifest.models for task in manifest.tasks}
+    """Return the estimates of all models and tasks of the sweep from the results of its cells.
+
+    The cells of a model moderate each other's variances over seeds, except those with a collapsed or diverged final.
+    """
+    columns: dict[tuple[str, str], ColumnEstimates] = {}
+    for model in sweep.manifest.models:
+        found = [_TaskColumn(sweep, results, model, task) for task in sweep.manifest.tasks]
+        priors = estimate_priors([column.regular_variances for column in found])
+        columns |= {(model, column.task): column.estimates(prior) for column, prior in zip(found, priors, strict=True)}
+    return columns
 
 
 def task_standings(columns: Columns) -> dict[Cell, Standing]:
@@ -145,22 +154,39 @@ def interval_coverage(standings: Iterable[Standing]) -> str:
     return f"95 % interval over seeds{examples}"
 
 
-def _column(sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, task: str) -> ColumnEstimates:
-    """Return the estimates of one model and task, for the method rows that have a score."""
-    cells = {label: results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods}
-    cells = {label: result for label, result in cells.items() if result.scores}
-    labels = list(cells)
-    scores = [score for result in cells.values() for score in result.scores]
-    predictions = [sweep.predictions.get(run) for result in cells.values() for run in result.runs]
-    metric = sweep.manifest.tasks[task].score
-    covariance = covariance_of(metric, scores, predictions, generator_of(sweep, task)) if cells else None
-    column = TaskScores([result.scores for result in cells.values()], covariance)
-    return ColumnEstimates(
-        values={label: fmean(result.scores) for label, result in cells.items()},
-        means={label: column.mean(index) for index, label in enumerate(labels)},
-        differences={(labels[a], labels[b]): estimate for (a, b), estimate in column.differences().items()},
-        with_examples=covariance is not None,
-    )
+class _TaskColumn:
+    """The scores of one model and task, for the method rows that have a score."""
+
+    def __init__(self, sweep: StoredSweep, results: Mapping[Cell, CellResult], model: str, task: str):
+        self.task = task
+        cells = {label: results[Cell(model=model, task=task, method=label)] for label in sweep.manifest.methods}
+        self._cells = {label: result for label, result in cells.items() if result.scores}
+        scores = [score for result in self._cells.values() for score in result.scores]
+        predictions = [sweep.predictions.get(run) for result in self._cells.values() for run in result.runs]
+        metric = sweep.manifest.tasks[task].score
+        covariance = covariance_of(metric, scores, predictions, generator_of(sweep, task)) if scores else None
+        self._with_examples = covariance is not None
+        each = [result.scores for result in self._cells.values()]
+        self._scores = TaskScores(each, covariance, limits=score_limits(metric))
+
+    @property
+    def regular_variances(self) -> list[SampleVariance]:
+        """The variances between the seeds of the cells without a collapsed or diverged final."""
+        found = zip(self._cells.values(), self._scores.sample_variances, strict=True)
+        return [sample for result, sample in found if sample is not None and result.all_converged]
+
+    def estimates(self, prior: SeedVariancePrior | None) -> ColumnEstimates:
+        """Return the estimates, with the variances of cells without a collapsed or diverged final moderated by the prior."""
+        labels = list(self._cells)
+        priors = {label: prior if result.all_converged else None for label, result in self._cells.items()}
+        column = self._scores.moderated(list(priors.values()))
+        return ColumnEstimates(
+            values={label: fmean(result.scores) for label, result in self._cells.items()},
+            means={label: column.mean(index) for index, label in enumerate(labels)},
+            differences={(labels[a], labels[b]): estimate for (a, b), estimate in column.differences().items()},
+            with_examples=self._with_examples,
+            priors=priors,
+        )
 
 
 def _compare(column: ColumnEstimates) -> dict[str, Standing]:

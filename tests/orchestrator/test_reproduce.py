@@ -142,8 +142,23 @@ def test_tokens_that_are_gone_and_other_training_are_named(sweep, tmp_path):
     (final, *_) = record.finals
     with pytest.raises(ValueError, match=r"has no file of task 'markers'.*sweep's command makes it again"):
         reproduce.tokens_of(replace(record, folder=tmp_path / "x"), final.trial)
+    tasks = {name: {**facts, "score": "pearson"} for name, facts in record.manifest["tasks"].items()}
+    with pytest.raises(ValueError, match="targets that were not standardised, as is done since; check out the commit"):
+        reproduce.tokens_of(replace(record, manifest={**record.manifest, "tasks": tasks}), final.trial)
     with pytest.raises(ValueError, match="check out the commit"):
         reproduce.check_semantics(replace(final.trial, semantics=TRAINING_SEMANTICS["fp32"] + 1))
+
+
+def test_tokens_files_that_cannot_be_read_are_passed_over(sweep, tmp_path):
+    record = reproduce.read_cell(*sweep)
+    (final, *_) = record.finals
+    folder = record.folder.parent / "tokens"
+    unreadable = folder / "markers-0000.safetensors"
+    unreadable.write_bytes(b"of an earlier format")
+    try:
+        assert reproduce.tokens_of(record, final.trial) in set(folder.iterdir()) - {unreadable}
+    finally:
+        unreadable.unlink()
 
 
 @pytest.mark.slow

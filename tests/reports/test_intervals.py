@@ -1,90 +1,65 @@
 """Intervals and corrected tests against second formulas, and against simulated methods whose true scores are known."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from reports.statistics.intervals import LEVEL, TaskScores, averaged, holm
-from reports.statistics.resampling import covariances, draw_resamples, resampled_scores
-from tests.fixtures.simulated_methods import Accuracy, Matthews, Pearson
+from benchmarks.interval_coverage import DrawnScores, simulate_coverage, simulate_power
+from benchmarks.simulated_methods import Accuracy, Matthews, Pearson
+from reports.statistics.intervals import LEVEL, TaskScores, averaged
+from reports.statistics.multiple_comparisons import all_pairs, holm
+from reports.statistics.resampling import covariances, draw_resamples, resampled_scores, score_limits
 from trainables.tasks.metrics import FORMULAS
 
 # Standard deviations of a seed's true score, in points: accuracy 1.2 and 3.7, MCC 1.8 and 5.5, Pearson's r 0.5 and 1.6.
 # GLUE's small tasks show 0.1 to 3 (methods.md, section 5).
-WORLDS = (Accuracy(0.05), Accuracy(0.15), Matthews(0.03), Matthews(0.09), Pearson(0.03), Pearson(0.09))
+TASKS = (Accuracy(0.05), Accuracy(0.15), Matthews(0.03), Matthews(0.09), Pearson(0.03), Pearson(0.09))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Shares of simulations: the truth within the interval of a mean, within that of a difference, a false "better" anywhere in
-    the column, the truth within the interval of a two-level bootstrap.
-    """
-
-    mean: float
-    difference: float
-    false_better: float
-    naive: float
+def simulate(task, seeds, rounds):
+    """Means over repetitions with 4 methods, and the standard error of each."""
+    found = simulate_coverage(task, 4, seeds, rounds, np.random.default_rng(20261121))
+    return {name: (values.mean(), values.std() / math.sqrt(rounds)) for name, values in found.items()}
 
 
-def simulate(world, seeds, rounds, methods=4, examples=300, number=500):
-    """The best of the column is chosen by the data in every round, as the report does."""
-    generator = np.random.default_rng(20261121)
-    counted = np.zeros(4)
-    for _ in range(rounds):
-        weights = draw_resamples(examples, generator, number)
-        predictions, labels = world.draw(generator, methods, seeds, examples)
-        scores = resampled_scores(world.metric, predictions, labels, np.ones((1, examples))).reshape(methods, seeds)
-        column = TaskScores(scores, covariances(world.metric, predictions, labels, weights))
-        mean, difference = column.mean(0), column.difference(0, 1)
-        pairs = column.differences()
-        corrected = dict(zip(pairs, holm([pair.p_value for pair in pairs.values()]), strict=True))
-        best = int(scores.mean(1).argmax())
-        low, high = two_level(world, predictions[:seeds], labels, weights, generator)
-        counted += (
-            abs(mean.value - world.truth) <= mean.ci_half_width,
-            abs(difference.value) <= difference.ci_half_width,
-            any(p < 1 - LEVEL and best in pair for pair, p in corrected.items()),
-            low <= world.truth <= high,
-        )
-    return Seen(**dict(zip(Seen.__dataclass_fields__, counted / rounds, strict=True)))
+def check(task, seeds, rounds, undercoverage):
+    """Coverage below 95 % by at most `undercoverage`, false "better" in at most 5 %, both within three standard errors."""
+    found = simulate(task, seeds, rounds)
+    for name in ("mean", "difference"):
+        share, error = found[name]
+        assert share + 3 * error >= LEVEL - undercoverage, name
+        assert share <= 0.99, name
+    share, error = found["false better"]
+    assert share - 3 * error <= 1 - LEVEL
 
 
-def two_level(world, predictions, labels, weights, generator):
-    """The usual bootstrap over seeds and examples, by percentiles: what is not used."""
-    scores = resampled_scores(world.metric, predictions, labels, weights)
-    chosen = generator.integers(0, len(predictions), scores.shape)
-    return np.quantile(np.take_along_axis(scores, chosen, 1).mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-
-
-@pytest.mark.parametrize("world", [Accuracy(0.1), Matthews(0.06), Pearson(0.06)], ids=lambda world: world.metric)
-def test_intervals_hold_the_truth_and_no_difference_is_rarely_called_one(world):
-    """200 rounds: 95 % with a standard error of 1.5, 5 % likewise."""
-    seen = simulate(world, seeds=3, rounds=200, number=200)
-    assert 0.90 <= seen.mean <= 0.995
-    assert 0.90 <= seen.difference <= 0.995
-    assert seen.false_better <= 0.095
+@pytest.mark.parametrize("task", [Accuracy(0.1), Matthews(0.06), Pearson(0.06)], ids=lambda task: task.metric)
+def test_intervals_hold_the_truth_and_no_difference_is_rarely_called_one(task):
+    check(task, seeds=3, rounds=150, undercoverage=0.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: f"{world.metric}-{world.spread:.1f}")
-def test_of_a_thousand_simulations_95_in_100_intervals_hold_the_truth(world, seeds):
-    seen = simulate(world, seeds, rounds=1000)
-    print(world.metric, f"seed std {world.spread:.2f}", f"seeds {seeds}", seen)  # noqa: T201
-    assert 0.93 <= seen.mean <= 0.97
-    assert 0.93 <= seen.difference <= 0.97
-    assert seen.false_better <= 0.05
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.metric}-{task.spread:.1f}")
+def test_95_in_100_intervals_hold_the_truth_for_every_metric_and_number_of_seeds(task, seeds):
+    """The standard error of a coverage is about 0.8 %. The benchmark `interval_coverage` has smaller ones."""
+    check(task, seeds, rounds=250, undercoverage=0.005)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: f"{world.metric}-{world.spread:.1f}")
-def test_two_seeds_call_no_difference_one_hardly_more_often(world):
-    seen = simulate(world, seeds=2, rounds=1000)
-    print(world.metric, f"seed std {world.spread:.2f}", "seeds 2", seen)  # noqa: T201
-    assert seen.false_better <= 0.065
+def test_moderated_variances_find_a_gap_of_four_points_with_two_seeds_nearly_twice_as_often():
+    """400 repetitions, standard errors of 2.5 %; the benchmark's 1,500 find 58 % and 32 %."""
+    rates = {}
+    for moderate in (True, False):
+        generator = np.random.default_rng(5)
+        found = simulate_power(DrawnScores(methods=4, seeds=2, gap=4), 400, generator, moderate)
+        rates[moderate] = {name: values.mean() for name, values in found.items()}
+    assert rates[True]["found"] > 0.5
+    assert rates[False]["found"] < 0.4
+    assert rates[True]["false better"] < 0.085
+    assert rates[True]["mean"] > 0.925
 
 
 def test_a_large_difference_is_found():
@@ -132,12 +107,13 @@ def test_the_bootstrap_knows_the_variance_of_an_accuracy():
     assert found[0, 0] == pytest.approx(1e4 * 0.25 * 0.75 / 399, rel=0.04)
 
 
-def test_without_predictions_a_difference_has_the_standard_error_of_welchs_test_and_hardly_fewer_degrees():
+def test_without_predictions_a_difference_is_welchs_test():
     first, second = [80.1, 82.5, 79.9, 81.0], [78.0, 83.5, 80.0]
     found = TaskScores([first, second]).difference(0, 1)
     expected = stats.ttest_ind(first, second, equal_var=False)
     assert found.value / found.std_error == pytest.approx(expected.statistic)
-    assert 2 <= found.df <= expected.df
+    assert found.df == pytest.approx(expected.df)
+    assert found.p_value == pytest.approx(expected.pvalue)
 
 
 def test_without_predictions_a_mean_has_students_interval():
@@ -178,6 +154,41 @@ def test_holm_agrees_with_its_definition():
     # Sorted: 0.005 * 4, 0.01 * 3, 0.03 * 2, 0.04 * 1, each at least the one before.
     assert holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(("methods", "factors"), [(2, [1]), (3, [3, 1, 1]), (4, [6, 3, 3, 3, 2, 1])])
+def test_all_pairs_agree_with_shaffers_table(methods, factors):
+    p_values = [0.001 * 1.1**n for n in range(len(factors))]
+    assert all_pairs(p_values, methods) == pytest.approx(
+        np.maximum.accumulate([p * f for p, f in zip(p_values, factors, strict=True)])
+    )
+
+
+def test_all_pairs_of_five_methods_have_shaffers_factors():
+    """1, 2, 3, 4, 6 or 10 pairs of five methods can be alike (Shaffer 1986, table 2)."""
+    p_values = [1e-9 * 100**n for n in range(4)] + [0.9] * 6
+    assert all_pairs(p_values, 5)[:4] == pytest.approx([1e-8, 6e-7, 6e-5, 6e-3])
+    with pytest.raises(ValueError, match="3 p-values for 4 methods"):
+        all_pairs([0.1] * 3, 4)
+
+
+def test_intervals_end_where_the_metric_does():
+    column = TaskScores([[99.0, 95.0], [1.0, 20.0]], limits=(0.0, 100.0))
+    low, high = column.mean(0).interval
+    assert (low > 0.0, high) == (True, 100.0)
+    assert column.mean(1).interval[0] == 0.0
+    assert column.difference(0, 1).interval[1] == 100.0
+    assert (-column.difference(0, 1)).interval[0] == -100.0
+    both = averaged([column.mean(0), TaskScores([[99.0, 95.0]], limits=(-100.0, 100.0)).mean(0)])
+    assert both.limits == (-50.0, 100.0)
+
+
+@pytest.mark.parametrize("metric", FORMULAS)
+def test_the_limits_of_a_metric_are_those_of_a_right_and_of_a_wrong_answer(metric):
+    labels = np.array([0.0, 1.0, 0.0, 1.0])
+    assert (100 * FORMULAS[metric](1 - labels, labels), 100 * FORMULAS[metric](labels, labels)) == pytest.approx(
+        score_limits(metric)
+    )
 
 
 def test_the_smallest_visible_difference_is_where_a_corrected_test_begins_to_speak():

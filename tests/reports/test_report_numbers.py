@@ -1,12 +1,14 @@
 """The numbers of the report against `statistics`, tables of Student's t, and counting by hand."""
 
+import re
 import statistics
 
 import pytest
+from scipy import stats
 
 from reports.data.cells import test_scores
 from reports.data.store import read
-from reports.sections import budget, cost, results, trials, winners
+from reports.sections import budget, cost, differences, results, trials, winners
 from reports.statistics.analysis import analyze
 from reports.statistics.edges import edge
 from search_spaces.language import Cell, choice, log_uniform, uniform
@@ -41,6 +43,27 @@ def test_collapsed_and_diverged_finals_are_counted_and_stay_in_the_mean(sweep):
     assert len(found[cell("bert-base-uncased/mrpc/adapter")].scores) == 3
 
 
+def test_a_collapsed_final_stands_beside_its_mean_and_interval_and_in_the_csv(sweep):
+    text = differences.text(sweep)
+    assert re.search(r"\| STS-B \| Fine-tuning \| 59.00 \\\[0?-?[0-9.]+, 100.00\\\], 1 of 3 collapsed \|", text)
+    assert "**Collapsed finals** are counted in means and intervals." in text
+    row = results.rows(sweep).set_index(["model", "task", "method"]).loc[("minilm", "stsb", "full")]
+    assert row["mean_without_collapse"] == pytest.approx(88.5)
+    assert row["collapse_rate_at_most"] == pytest.approx(stats.beta.ppf(0.95, 2, 2))
+
+
+def test_cells_with_a_collapsed_or_diverged_final_neither_moderate_others_nor_are_moderated(sweep):
+    column = sweep.columns["minilm", "stsb"]
+    assert column.priors["full"] is None
+    assert column.priors["adapter"] == column.priors["madapter"]
+    variances = {"adapter": (0.5, 1), "madapter": (0.25, 2)}  # of 87, 88 and of 89, 89.5, 90, with degrees of freedom
+    assert column.priors["adapter"].scale == pytest.approx(sum(v * df for v, df in variances.values()) / 3)
+    assert column.means["full"].seed_variance.df == pytest.approx(2)
+    assert column.means["full"].seed_variance.value == pytest.approx(statistics.variance((0.0, 88.0, 89.0)) / 3)
+    assert column.means["adapter"].seed_variance.df > 1
+    assert sweep.columns["bert-base-uncased", "mrpc"].priors["adapter"] is None
+
+
 def test_every_cell_says_how_far_it_is(sweep):
     progress = {str(name): result.progress for name, result in sweep.results.items()}
     assert progress.pop("bert-base-uncased/stsb/full") == "finals running"
@@ -65,14 +88,20 @@ def test_only_the_best_mean_of_a_column_is_bold_and_equal_ones_share_it(sweep):
 
 
 def test_what_cannot_be_told_from_the_best_carries_the_tie_mark(sweep):
-    """The store of the fixture has no predictions: Welch's test over seeds, corrected for three pairs."""
+    """The store of the fixture has no predictions: variances over seeds of 1, 0.25 and 0.04, moderated, with 2 degrees each."""
     text = results.text(sweep)
-    # 86.5 - 85.0: standard error sqrt(1/3 + 0.25/3) = 0.645, 2.94 degrees of freedom, t = 2.32.
-    assert "| Fine-tuning | 85.00 ± 1.00 ≈ | " in text
-    # 89.5 - 87.5, of 3 and 2 values: standard error 0.577, 1.68 degrees of freedom, t = 3.46.
-    assert "87.50 ± 0.71 ≈ § n = 2" in text
-    # 86.5 - 80.2: standard error 0.311, t = 20.3 with 2.6 degrees of freedom, p = 0.0006 before the correction.
     assert "| MAdapter | 80.20 ± 0.20 | " in text
+    # 86.5 - 85.0, the last of three pairs to be tested, since all others differ: no correction.
+    d0 = sweep.columns["minilm", "mrpc"].priors["full"].df
+    first, other = ((d0 * 1.29 / 3 + 2 * variance) / (d0 + 2) / 3 for variance in (1.0, 0.25))
+    own, shared = (first**2 + other**2) / (d0 + 2), (2 * d0 * 1.29 / 3 / (d0 + 2) / 3) ** 2 / (3 * 2 * d0 / (d0 + 2))
+    df = (first + other) ** 2 / (own + shared)
+    expected = 2 * stats.t.sf(1.5 / (first + other) ** 0.5, df)
+    standing = sweep.standings[cell("minilm/mrpc/full")]
+    assert standing.p_value == pytest.approx(expected)
+    assert ("| Fine-tuning | 85.00 ± 1.00 ≈ | " in text) == (expected >= 0.05)
+    # 89.5 - 87.5 on the other task, with 2 of 3 finals: tied.
+    assert "87.50 ± 0.71 ≈ § n = 2" in text
 
 
 def test_averages_need_every_task(sweep):
@@ -85,7 +114,12 @@ def test_averages_need_every_task(sweep):
 
 def test_flags_name_the_cell_and_the_reason(sweep):
     text = results.text(sweep)
-    assert "† Fine-tuning on STS-B: 1 of 3 finals collapsed to one constant prediction" in text
+    assert (
+        "† Fine-tuning on STS-B: 1 of 3 finals collapsed to one constant prediction; counted in the mean; a seed collapses with "
+        "a probability of at most 86 % (exact 95 % bound); the mean of the other 2 is 88.50"
+    ) in text
+    assert "† 1 of 3 collapsed |" in text
+    assert "a seed may still collapse with a probability of up to 63 % (exact 95 % bound)" in text
     assert "‡ Adapter on MRPC: 1 of 3 finals diverged" in text
     assert "§ Adapter on STS-B: 2 of 3 finals (1 failed)" in text
     assert "§ MAdapter on STS-B: no trial of the search finished, hence no winner; 0 of 3 finals" in text

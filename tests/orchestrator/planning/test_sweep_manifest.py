@@ -1,5 +1,6 @@
 """The name of a sweep, and what its manifest says: they change with what a space says, and with nothing else."""
 
+import hashlib
 import json
 import os
 import re
@@ -86,6 +87,20 @@ def test_a_sweep_gets_another_name_with_the_meaning_of_training(monkeypatch):
     monkeypatch.setattr(sweep_manifest, "TRAINING_SEMANTICS", {**sweep_manifest.TRAINING_SEMANTICS, "fp32": 99})
     assert folder_name(make_space()) != before
     assert folder_name(make_space(recipe=Recipe(precision="bf16"))) == narrow, "the other precision trains as before"
+
+
+def test_sweeps_with_a_regression_have_another_name_than_when_targets_were_not_standardised():
+    """So that they begin anew, in a folder of their own; sweeps with classification alone keep their names."""
+    mine = FileTask(name="mine", train="a.csv", text="t", label="l", regression=True)
+    regressions = [make_space(tasks=tasks) for tasks in (("stsb",), (mine,), ("mrpc", "stsb"))]
+    classification = make_space(tasks=("mrpc", replace(mine, regression=False)))
+    now = [folder_name(space) for space in regressions]
+    kept = folder_name(classification)
+    text = json.dumps({**sweep_manifest.space_json(classification), "semantics": 3})
+    assert kept.endswith(hashlib.sha256(text.encode()).hexdigest()[:8])
+    for space, name in zip(regressions, now, strict=True):
+        first_release = json.dumps({**sweep_manifest.space_json(space), "semantics": 3})
+        assert not name.endswith(hashlib.sha256(first_release.encode()).hexdigest()[:8])
 
 
 def test_a_sweep_has_the_same_name_in_every_process():

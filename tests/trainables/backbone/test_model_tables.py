@@ -1,4 +1,4 @@
-"""A model whose tables do not fit what is put into them, or whose weights are not whole, is refused by --plan; shards are read."""
+"""A model whose tables do not fit what is put into them, or whose weights are not whole, is refused by --plan."""
 
 import json
 import shutil

@@ -102,6 +102,22 @@ def test_all_units_share_one_split_and_none_shares_a_fingerprint(trained):
     assert len({each.fingerprint for each in loaded}) == len(UNITS)
 
 
+def test_trials_of_tasks_in_different_units_share_a_stack_and_answer_each_in_its_own(trained, tiny_bert):
+    engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
+    recipe = Recipe(epochs=3, patience=9)
+    trials = {name: make_trial("adapter", lr=3e-3, recipe=recipe, r=8, seed=1) for name in ("k", "price")}
+    trials = {name: replace(trial, split=name) for name, trial in trials.items()}
+    states = [engine.add_trial(trial, trained(name)[1]) for name, trial in trials.items()]
+    while not all(state.done for state in states):
+        assert len(engine._stacks) == 1
+        engine.step()
+    for name, trial in trials.items():
+        alone = trained(name)[-1]
+        together = engine.test(trial.id)
+        assert together.labels == alone.labels
+        assert together.predictions == pytest.approx(alone.predictions, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["k", "time"])
 def test_the_tokens_file_has_standardised_targets_and_what_turns_them_back(trained, name):
     loaded, data, *_ = trained(name)

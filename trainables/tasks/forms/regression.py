@@ -31,8 +31,8 @@ MIN_SPREAD = 0.01
 class Regression(Form):
     """Labels, loss, predictions and metrics of regression tasks; `Form` describes the attributes and methods.
 
-    mean, std: of the targets of the train split, in their unit. The defaults leave targets as they are, as in tokens files of the
-    first release.
+    mean, std: of the targets of the train split, in their unit. The defaults, before the form is fitted, leave targets as they
+    are.
     """
 
     name = "regression"
