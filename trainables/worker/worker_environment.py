@@ -78,7 +78,7 @@ def as_environment_error(error: BaseException) -> WorkerEnvironmentError | None:
     """Return the error as WorkerEnvironmentError if its kind says that the machine is its cause, else None."""
     from safetensors import SafetensorError
 
-    from trainables.backbone.models import MissingModel
+    from trainables.backbone.hub import MissingModel
     from trainables.tasks.tokens import DamagedTokens
 
     if isinstance(error, WorkerEnvironmentError):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainables.backbone.models import MissingModel
+from trainables.backbone.hub import MissingModel
 from trainables.tasks.tokens import DamagedTokens
 from trainables.worker import tune_trainable
 from trainables.worker.tune_trainable import TrialTrainable
