@@ -56,7 +56,7 @@ class Drain:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals within the block, except those that are ignored, as SIGHUP is under nohup."""
+        """Handle the signals within the block, except a SIGHUP that is ignored, as under nohup."""
         before = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
         try:
@@ -68,7 +68,8 @@ class Drain:
     def listen(self) -> None:
         """Install the handlers, also again after Ray has installed its own."""
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # Shells start background jobs with SIGINT ignored, which must not keep `kill -INT` from them.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on)
 
     @contextmanager

@@ -61,7 +61,18 @@ def test_running_epochs_have_a_deadline(drain, monkeypatch):
     assert drain.due
 
 
-def test_the_handlers_before_come_back_and_an_ignored_signal_stays_ignored():
+def test_a_background_job_whose_shell_ignores_ctrl_c_is_interrupted_all_the_same():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        drain = Drain("")
+        with drain.listening():
+            signal.raise_signal(signal.SIGINT)
+        assert drain.code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_handlers_before_come_back_and_an_ignored_hangup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         handler = signal.getsignal(signal.SIGTERM)
