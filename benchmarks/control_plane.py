@@ -84,7 +84,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         share = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
         runner = tune_runner.TuneRunner(
             sweep=sweep,
-            paths=TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root),
+            paths=TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root),
             checkpoints=EndTimes(marks, lambda: (time.perf_counter(), cpu_of_threads())),
             display=ProgressDisplay(space.name, sweep.snapshot(), Console(quiet=True)),
             drain=tune_runner.Drain(""),
@@ -136,7 +136,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
     tracker.append(_tracker(root, sweep))
-    paths = TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+    paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
     controller = Controller(sweep, NoMailbox(), paths, EndTimes([], lambda: (0.0, {})))
     jobs, _ = controller.serve([f"p{i}" for i in range(trials)], [])
     residents = [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
@@ -175,7 +175,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     space = make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4)
     sweep = make_sweep(space, root / "sweep")
     marks: Marks = []
-    paths = TrialPaths(sources={"m": "m"}, data={("m", t): root for t in space.tasks}, checkpoints=root)
+    paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
     controller = Controller(sweep, NoMailbox(), paths, EndTimes(marks, lambda: (0.0, dict(spent))))
     live: list[Any] = []
     while not sweep.finished:

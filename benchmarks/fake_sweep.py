@@ -37,7 +37,7 @@ def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -
 def make(space: Space) -> Any:
     """Builds trials from configurations, as the driver does, without a model or data."""
 
-    def build(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any) -> Trial:
+    def build(cell: Cell, hyperparameters: dict[str, Any], seed: int, phase: Any, search: int = 0) -> Trial:
         entry = space.entry(cell.method)
         values = {**space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in TRAINING}
@@ -51,7 +51,8 @@ def make(space: Space) -> Any:
             phase=phase,
             recipe=replace(space.recipe, epochs=values.get("epochs", space.recipe.epochs)),
             weights="w",
-            split="s",
+            split=f"s{search}" if search else "s",
+            search=search,
         )
 
     return build

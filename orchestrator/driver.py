@@ -188,8 +188,10 @@ def set_up_logging(console: Console) -> None:
 def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loaded]) -> None:
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
     for name, task in loaded.items():
-        indices = {part: list(getattr(task.split_indices, part)) for part in ("train", "validation", "test")}
-        write_atomic(folder / "splits" / f"{name}.json", json.dumps(indices))
+        for number, each in enumerate((task, *task.repeats), start=1):
+            indices = {part: list(getattr(each.split_indices, part)) for part in ("train", "validation", "test")}
+            file = f"{name}.json" if number == 1 else f"{name}.search{number}.json"
+            write_atomic(folder / "splits" / file, json.dumps(indices))
 
 
 def _run(
@@ -253,7 +255,7 @@ def _run(
 
 def _verdict(sweep: Sweep) -> int:
     """Return TOO_MANY_FAILURES if too many trials failed or, after failures, a cell has no winner, else COMPLETE."""
-    empty = [search for search in sweep.cells.values() if search.finished and search.winner is None]
+    empty = [search for search in sweep.searches.values() if search.finished and search.winner is None]
     return exit_codes.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exit_codes.COMPLETE
 
 

@@ -19,16 +19,17 @@ from typing import Any
 
 from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, read_history
+from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
-from search_spaces.records import TRAINING_SEMANTICS, Outcome, TestResult, Trial
+from search_spaces.records import SEEDS_PER_SEARCH, TRAINING_SEMANTICS, Outcome, TestResult, Trial
 from search_spaces.redaction import CleanRecords, clean, clean_tracebacks
 from trainables.backbone.hub import MissingModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Final:
-    """The cell's winner with one seed. `outcome` is None if this seed is not in the ledger or has not ended."""
+    """The winner of a search of the cell with one seed. `outcome` is None if this seed is not in the ledger or has not ended."""
 
     trial: Trial
     outcome: Outcome | None
@@ -36,12 +37,17 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The finals of one cell from the ledger, in the order of their seeds, and the manifest of the sweep in `folder`."""
+    """The finals of one cell from the ledger, by search and seed, and the manifest of the sweep in `folder`."""
 
     folder: Path
     manifest: Mapping[str, Any]
     cell: Cell
     finals: tuple[Final, ...]
+
+    @property
+    def searches(self) -> list[int]:
+        """The numbers of the cell's searches that have finals here, from 0."""
+        return sorted({final.trial.search for final in self.finals})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,23 +78,25 @@ def read_cell(folder: Path, cell: str) -> Record:
     if not history.openings:
         raise ValueError(f"{folder}: there is no sweep; give the folder with its ledger.jsonl, OUT/SWEEP")
     manifest = history.manifest
-    won = {str(each): trial_id for each, trial_id in history.winners.items()}
-    if cell not in won:
+    winners = [history.trial(won).trial for key, won in sorted(history.winners.items()) if str(key[0]) == cell]
+    if not winners:
         _refuse_cell(folder, cell, manifest)
-    winner = history.trial(won[cell]).trial
-    finals = {
-        known.trial.seed: Final(trial=known.trial, outcome=known.outcome)
-        for known in history.trials.values()
-        if known.trial.phase == "final"
-        and (known.trial.cell, known.trial.hyperparameters) == (winner.cell, winner.hyperparameters)
-    }
-    by_seed = tuple(final for _, final in sorted(finals.items())) or (_first_final(winner, manifest),)
-    return Record(folder=folder, manifest=manifest, cell=winner.cell, finals=by_seed)
+    known = [each for each in history.trials.values() if each.trial.phase == "final"]
+    finals = [final for winner in winners for final in _finals_of(winner, known, manifest)]
+    return Record(folder=folder, manifest=manifest, cell=winners[0].cell, finals=tuple(finals))
+
+
+def _finals_of(winner: Trial, known: Sequence[TrialHistory], manifest: Mapping[str, Any]) -> list[Final]:
+    """Return the finals of the winner of one search, by seed. If it has none yet, its first one is derived."""
+    own = (winner.search_key, winner.hyperparameters)
+    found = [each for each in known if (each.trial.search_key, each.trial.hyperparameters) == own]
+    finals = {each.trial.seed: Final(trial=each.trial, outcome=each.outcome) for each in found}
+    return [final for _, final in sorted(finals.items())] or [_first_final(winner, manifest)]
 
 
 def _first_final(winner: Trial, manifest: Mapping[str, Any]) -> Final:
-    """Return the first final that a cell would train: the winner with the first seed after those of the search."""
-    seed = manifest["seed"] + manifest["budget"].get("search_seeds", 1)
+    """Return the first final that a search would train: the winner with the first seed after those of its trials."""
+    seed = manifest["seed"] + SEEDS_PER_SEARCH * winner.search + manifest["budget"].get("search_seeds", 1)
     return Final(trial=replace(winner, phase="final", seed=seed), outcome=None)
 
 
@@ -175,8 +183,10 @@ def on_gpus(record: Record) -> bool:
 def _lines(record: Record, finals: Sequence[Final]) -> Iterator[str]:
     """Train the finals and yield the output: a header, a line per final, and the means. Scores are in percent."""
     metric = record.manifest["tasks"][record.cell.task]["score"]
-    settings = ", ".join(f"{name} = {value}" for name, value in finals[0].trial.hyperparameters.items())
-    yield f"{record.cell}: {settings}"
+    for number in dict.fromkeys(final.trial.search for final in finals):
+        first_of_search = next(final.trial for final in finals if final.trial.search == number)
+        settings = ", ".join(f"{name} = {value}" for name, value in first_of_search.hyperparameters.items())
+        yield f"{record.cell}{f', search {number + 1}' if len(record.searches) > 1 else ''}: {settings}"
     yield from _differences(record)
     yield f"  seed  trial           {metric}, %: recorded  retrained  predictions that differ"
     pairs = []

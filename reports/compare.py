@@ -22,6 +22,7 @@ from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.intervals import LEVEL, Estimate, TaskScores
 from reports.statistics.multiple_comparisons import holm
 from reports.statistics.resampling import score_limits
+from reports.statistics.searches import repetitions
 from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
 
@@ -208,13 +209,13 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
     scores = [*other.scores, *one.scores]
     answers = [*(b.predictions.get(run) for run in other.runs), *(a.predictions.get(run) for run in one.runs)]
     metric = a.manifest.tasks[cell.task].score
+    covariance = covariance_of(metric, scores, answers, generator_of(a, cell.task))
     column = TaskScores(
-        [other.scores, one.scores],
-        covariance_of(metric, scores, answers, generator_of(a, cell.task)),
+        *repetitions([other, one], covariance),
         [sweep.columns[cell.model, cell.task].priors.get(cell.method) for sweep in (b, a)],
         score_limits(metric),
     )
-    return column.difference(0, 1) or "a single seed"
+    return column.difference(0, 1) or ("a single search" if one.by_search or other.by_search else "a single seed")
 
 
 def _identity(manifest: Manifest, cell: Cell) -> tuple[str, str, str]:
@@ -246,6 +247,14 @@ def _score(result: CellResult | None) -> str:
     )
 
 
+def _chosen(sweep: AnalyzedSweep, cell: Cell) -> dict[str, str] | None:
+    """Return the winner's hyperparameters, those of several searches one after the other; None without a winner."""
+    rows = [winner_row(sweep, cell, number) for number in range(sweep.manifest.budget.searches)]
+    found = [hyperparameters(row) for row in rows if row is not None]
+    names = dict.fromkeys(name for each in found for name in each)
+    return {name: ", ".join(each.get(name, MISSING) for each in found) for name in names} if found else None
+
+
 def _shown(difference: Estimate | None) -> str:
     if difference is None:
         return MISSING
@@ -255,8 +264,7 @@ def _shown(difference: Estimate | None) -> str:
 
 def _configurations(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> str:
     """Return the hyperparameters in which the two winners differ, as "name: A / B"; "–" unless both sweeps have a winner."""
-    winners = [winner_row(sweep, cell) for sweep in (a, b)]
-    one, other = (None if winner is None else hyperparameters(winner) for winner in winners)
+    one, other = (_chosen(sweep, cell) for sweep in (a, b))
     if one is None or other is None:
         return MISSING
     names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from search_spaces.language import Cell
-from search_spaces.records import END_STATES, Outcome, Progress, Trial
+from search_spaces.records import END_STATES, Outcome, Progress, SearchKey, Trial
 
 Decision = Literal["continue", "stop"]
 
@@ -78,7 +78,7 @@ class CheckpointMeasured:
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerChosen:
-    """The search of a cell ended, and the configuration of this trial was the best."""
+    """A search of a cell ended, and the configuration of this trial was the best. The trial says which search it was."""
 
     cell: Cell
     id: str
@@ -96,9 +96,15 @@ class SearchesEndedEarly:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchesResumed:
-    """Searches that a time budget had ended are resumed in these cells."""
+    """Searches that a time budget had ended are resumed: of each of these cells the search with this number."""
 
     cells: tuple[Cell, ...]
+    searches: tuple[int, ...] = ()  # one number per cell; empty: the number is 0 for all
+
+    @property
+    def search_keys(self) -> tuple[SearchKey, ...]:
+        """Which searches are resumed."""
+        return tuple(zip(self.cells, self.searches or (0,) * len(self.cells), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +236,10 @@ def _cells(records: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
     return tuple(Cell(**record) for record in records)
 
 
+def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(_a(int)(value) for value in values)
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -246,6 +256,7 @@ _WIRES: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "Progress": (_progress, Progress.to_json),
     "Outcome": (_outcome, Outcome.to_json),
     "Cell": (lambda record: Cell(**record), lambda cell: dict(vars(cell))),
+    "tuple[int, ...]": (_numbers, list),
     "tuple[Cell, ...]": (_cells, lambda cells: [dict(vars(cell)) for cell in cells]),
 }
 

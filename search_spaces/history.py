@@ -24,7 +24,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
-from search_spaces.records import BUDGET, Outcome, Progress, Trial
+from search_spaces.records import BUDGET, Outcome, Progress, SearchKey, Trial
 
 
 @dataclass(kw_only=True)
@@ -53,8 +53,8 @@ class SweepHistory:
         self.openings: list[SweepOpened] = []
         # By trial id, in the order of the TrialAsked events.
         self.trials: dict[str, TrialHistory] = {}
-        # Trial ids of the current winners. A cell whose search was resumed has none until the search ends again.
-        self.winners: dict[Cell, str] = {}
+        # Trial ids of the current winners. A search that was resumed has none until it ends again.
+        self.winners: dict[SearchKey, str] = {}
         # The time budget that has ended the searches, unless they were resumed since.
         self.ended_early: SearchesEndedEarly | None = None
         # Seconds of the slowest epoch of each cell, and of its slowest trial that ran to its end.
@@ -135,18 +135,18 @@ class SweepHistory:
         self.measured.add(event.id)
 
     def _choose(self, event: WinnerChosen) -> None:
-        self.trial(event.id)
-        self.winners[event.cell] = event.id
+        self.winners[event.cell, self.trial(event.id).trial.search] = event.id
 
     def _end_early(self, event: SearchesEndedEarly) -> None:
         self.ended_early = event
 
     def _resume(self, event: SearchesResumed) -> None:
         self.ended_early = None
-        for cell in event.cells:
-            self.winners.pop(cell, None)
+        resumed = set(event.search_keys)
+        for key in resumed:
+            self.winners.pop(key, None)
         for found in self.trials.values():
-            if found.trial.cell in event.cells and found.outcome and found.outcome.reason == BUDGET:
+            if found.trial.search_key in resumed and found.outcome and found.outcome.reason == BUDGET:
                 found.outcome = None
 
 

@@ -27,7 +27,10 @@ REASON = "peft.reason"
 CACHED = "peft.cached"  # "true" when the result was taken from another sweep
 COLLAPSED = "peft.collapsed"  # "true": all predictions on the test split are (in regression: almost) equal
 DIVERGED = "peft.diverged"  # "true": the training loss was not finite
-WINNER = "peft.winner"  # trial id of the cell's winner, on the cell's run
+WINNER = (
+    "peft.winner"  # trial id of the cell's winner, on the cell's run; of its second search "peft.winner.1", and so on
+)
+SEARCH = "peft.search"  # number of the cell's search that a trial belongs to, from 1; missing for those of the first, number 0
 
 # Metrics of trials; step = epoch.
 SCORE, LOSS, SECONDS, MEMORY = "score", "loss", "seconds", "memory_mib"
@@ -43,3 +46,8 @@ TEST = "test."  # + metric name: score on the test split in percent points; fina
 SWEEP_FILE = "sweep.json"  # of the sweep's run: the manifest (see orchestrator/planning/sweep_manifest.py)
 ABLATION_FILE = "ablation.json"  # of an ablated final's run: a search_spaces.records.Ablation as JSON
 PREDICTIONS_FILE = "predictions.json"  # of a final's run: {"predictions": [...], "labels": [...], "checksum": n}
+
+
+def winner_of(search: int) -> str:
+    """Return the name of the tag with the winner of this search of the cell; searches count from 0."""
+    return f"{WINNER}.{search}" if search else WINNER

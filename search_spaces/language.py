@@ -169,15 +169,18 @@ class Budget:
     """The budget of every cell of a space.
 
     `trials`: number of configurations, stopped ones included. `search_seeds`: number of seeds of each; the winner is chosen by
-    the mean score. `final_seeds`: number of finals. `in_flight`: number of trials of a cell that run at once; trial i is
-    proposed, and stopped or not, from the results of trials 0..i-in_flight alone. So the result of a sweep depends neither on
-    timing nor on the number of GPUs. ASHA's rungs are at `grace`, `grace` * `reduction`, ... epochs, below a trial's number of
-    epochs; no trial is stopped at a rung that has fewer than `min_values` scores.
+    the mean score. `final_seeds`: number of finals. `searches`: how often all of this is repeated, each time on another
+    validation split of the training data and with other seeds; every search has its own `trials`, winner and `final_seeds`
+    finals. `in_flight`: number of trials of a search that run at once; trial i is proposed, and stopped or not, from the results
+    of trials 0..i-in_flight alone. So the result of a sweep depends neither on timing nor on the number of GPUs. ASHA's rungs are
+    at `grace`, `grace` * `reduction`, ... epochs, below a trial's number of epochs; no trial is stopped at a rung that has fewer
+    than `min_values` scores.
     """
 
     trials: int = 8
     search_seeds: int = 1
     final_seeds: int = 3
+    searches: int = 1
     in_flight: int = 2
     grace: int = 2
     reduction: int = 2
@@ -189,6 +192,7 @@ class Budget:
             ("trials", 1 <= self.trials <= 10_000, "between 1 and 10000 per cell"),
             ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
             ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
+            ("searches", 1 <= self.searches <= 100, "between 1 and 100"),
             ("in_flight", self.in_flight >= 1, "at least 1"),
             ("grace", self.grace >= 1, "at least 1 epoch"),
             ("reduction", self.reduction >= 2, "at least 2"),

@@ -23,6 +23,10 @@ Phase = Literal["search", "final"]
 State = Literal["PLANNED", "CACHED", "RUNNING", "STOPPED", "DONE", "FAILED", "INVALID"]
 # CACHED is not an end state: it says that the result was taken from another sweep, and is recorded in addition to one of these.
 END_STATES = ("DONE", "STOPPED", "FAILED", "INVALID")
+# Search number j of a cell uses the seed of the space plus j times this: more than one search has seeds (`Budget` allows 200).
+SEEDS_PER_SEARCH = 1000
+# A cell and the number of one of its searches, from 0.
+SearchKey = tuple[Cell, int]
 # `Outcome.reason` of trials that were STOPPED because the time budget was used up.
 BUDGET = "budget"
 
@@ -34,7 +38,8 @@ class Trial:
     `method` is the method's name, `cell.method` the label of its row. `settings` are the arguments of the method, fixed and
     searched ones, without lr and batch size. `split` is a fingerprint (hash) of the task's texts, labels and split, `weights` one
     of the backbone's files. `semantics` is the version of the training code, by default the current entry of
-    TRAINING_SEMANTICS. `ablated`: True for a final that is also scored with its method removed from spans of layers.
+    TRAINING_SEMANTICS. `ablated`: True for a final that is also scored with its method removed from spans of layers. `search`:
+    number of the cell's search that the trial belongs to, from 0 (see `Budget.searches`).
     """
 
     cell: Cell
@@ -49,6 +54,7 @@ class Trial:
     split: str
     semantics: int = 0
     ablated: bool = False
+    search: int = 0
 
     def __post_init__(self) -> None:
         if not self.semantics:
@@ -61,13 +67,18 @@ class Trial:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def search_key(self) -> SearchKey:
+        return self.cell, self.search
+
+    @property
     def hyperparameters(self) -> dict[str, Scalar]:
         return {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.recipe.epochs, **self.settings}
 
     def to_json(self) -> dict[str, Any]:
         record = {**asdict(self), "settings": dict(sorted(self.settings.items()))}
-        # Left out where it is False, so that such trials keep the ids that they had before this field existed.
-        return record if self.ablated else {key: value for key, value in record.items() if key != "ablated"}
+        # Left out where they have their defaults, so that such trials keep the ids that they had before these fields existed.
+        added = {"ablated": self.ablated, "search": self.search}
+        return {key: value for key, value in record.items() if added.get(key, True)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:

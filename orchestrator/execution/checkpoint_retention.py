@@ -32,7 +32,7 @@ class CheckpointRetention:
         measured: Container[str] = (),
     ):
         self._sweep, self._folder, self._record, self._measured = sweep, folder, record, measured
-        found = ((cell, sweep.best_of(cell)) for cell in sweep.cells)
+        found = ((cell, sweep.best_of(cell)) for cell in sweep.space.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def trial_ended(self, trial_id: str) -> None:

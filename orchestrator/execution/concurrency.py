@@ -31,14 +31,14 @@ def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
 
 
 def most_search_trials(space: Space) -> int:
-    """Return how many trials of the searches can run at once: of each cell `Budget.in_flight`, if it has so many."""
+    """Return how many trials of the searches can run at once: `Budget.in_flight` of each, if it has so many."""
     budget = space.budget
-    return len(space.cells) * min(budget.in_flight, budget.trials * budget.search_seeds)
+    return len(space.cells) * budget.searches * min(budget.in_flight, budget.trials * budget.search_seeds)
 
 
 def most_trials(space: Space) -> int:
     """Return how many trials can run at once; the finals of a cell all can, once its search is over."""
-    return max(most_search_trials(space), len(space.cells) * space.budget.final_seeds)
+    return max(most_search_trials(space), len(space.cells) * space.budget.searches * space.budget.final_seeds)
 
 
 def _mean(value: Scalar | Dimension) -> float:

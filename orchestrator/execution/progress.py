@@ -88,7 +88,7 @@ class ProgressDisplay:
         for r in found:
             best = "" if r.best is None else f"{r.best:.2f}"
             numbers = (f"{r.done}/{r.total}", str(r.running), str(r.stopped), str(r.failed), best, str(r.epochs))
-            table.add_row(Text(printable(str(r.cell))), r.phase, *numbers)
+            table.add_row(Text(printable(str(_named(r, found)))), r.phase, *numbers)
         return table
 
 
@@ -109,6 +109,12 @@ def log_event(event: Event) -> None:
         log.info(text, event.budget, event.spent / 60, event.needed / 60)
     elif isinstance(event, SearchesResumed):
         log.info("the searches that a time budget had ended go on")
+
+
+def _named(snapshot: CellSnapshot, found: Sequence[CellSnapshot]) -> str:
+    """Return the cell, with the number of its search, counted from 1, if cells have several."""
+    several = any(each.search for each in found)
+    return f"{snapshot.cell}, search {snapshot.search + 1}" if several else str(snapshot.cell)
 
 
 def _epochs(found: Sequence[CellSnapshot]) -> int:

@@ -14,8 +14,8 @@ from search_spaces.records import Trial
 class TrialPaths:
     # By model name: a directory, or the name under which the model is in the Hub's cache.
     sources: Mapping[str, str]
-    # Paths of the tokens files by (model, task).
-    data: Mapping[tuple[str, str], Path]
+    # Paths of the tokens files by (model, task, number of the search).
+    data: Mapping[tuple[str, str, int], Path]
     # The folder that contains a folder for the checkpoint of each trial.
     checkpoints: Path
     # The driver's code and package versions (`worker_environment.environment`), and the sweep's id, by which a worker checks that
@@ -29,7 +29,7 @@ class TrialPaths:
             "id": trial.id,
             "trial": trial.to_json(),
             "source": self.sources[trial.cell.model],
-            "data": str(self.data[trial.cell.model, trial.cell.task]),
+            "data": str(self.data[trial.cell.model, trial.cell.task, trial.search]),
             "checkpoints": str(self.checkpoints),
             "environment": dict(self.environment),
             "sweep": self.sweep,

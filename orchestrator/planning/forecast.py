@@ -23,7 +23,7 @@ from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, task_name
-from search_spaces.records import BUDGET
+from search_spaces.records import BUDGET, SearchKey
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build
 
@@ -46,10 +46,10 @@ class Machine:
 
 
 @dataclass
-class CellProgress:
-    """The progress of one cell according to the ledger.
+class SearchProgress:
+    """The progress of one search of a cell according to the ledger.
 
-    num_searched: search trials that have ended. num_finals: finals of the current winner that have ended.
+    num_searched: search trials that have ended. num_finals: finals of its current winner that have ended.
     begun_epochs: epochs trained so far by trials that have not ended.
     states: number of trials in each state; "begun" for those that have not ended.
     """
@@ -62,7 +62,7 @@ class CellProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class RemainingEpochs:
-    """Lower and upper bounds of the number of epochs that a cell still has to train.
+    """Lower and upper bounds of the number of epochs that a search, or all searches of a cell, still have to train.
 
     `min_total`, `max_total`: sum over all its trials. `min_sequential`, `max_sequential`: sum over the longest sequence of trials
     of which each can only start after the one before has ended.
@@ -86,7 +86,7 @@ class Forecast:
     folder: Path
     machine: Machine
     token_counts: Mapping[tuple[str, str], TokenCount | None]
-    progress: Mapping[Cell, CellProgress]
+    progress: Mapping[SearchKey, SearchProgress]
     remaining: Mapping[Cell, RemainingEpochs]
     epoch_seconds: Mapping[Cell, tuple[float, bool]]
     ended_early: str
@@ -123,7 +123,7 @@ def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
     history = read_history(folder)
     by_name = {task_name(task): task for task in space.tasks}
     ended_early, resumes = _time_budget(history.ended_early, options.budget)
-    known = cell_progress(history, resumes)
+    known = search_progress(history, resumes)
 
     @cache
     def tokens_of(model: str, name: str, train_examples: int) -> TokenCount | None:
@@ -148,7 +148,11 @@ def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
         token_counts=lengths,
         progress=known,
         remaining={
-            cell: remaining_epochs(plan, cell, known.get(cell, CellProgress()), not ended_early) for cell in space.cells
+            cell: combined(
+                remaining_epochs(plan, cell, known.get((cell, n), SearchProgress()), not ended_early)
+                for n in range(space.budget.searches)
+            )
+            for cell in space.cells
         },
         epoch_seconds={cell: found for cell, found in estimates.items() if found},
         ended_early=ended_early,
@@ -166,8 +170,11 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
     if not forecast.machine.slots or len(forecast.epoch_seconds) < len(forecast.remaining):
         return
     shortest = min(*(plan.epochs(entry)[0] for entry in plan.space.methods), plan.space.recipe.patience + 1)
+    searches = plan.space.budget.searches
     final_epochs = plan.space.budget.final_seeds * shortest
-    each = [(epoch * (1 + final_epochs), epoch * (1 + shortest)) for epoch, _ in forecast.epoch_seconds.values()]
+    each = [
+        (searches * epoch * (1 + final_epochs), epoch * (1 + shortest)) for epoch, _ in forecast.epoch_seconds.values()
+    ]
     needed = _shortest(each, forecast.machine.slots)
     if needed > seconds(options.budget):
         raise ValueError(
@@ -176,31 +183,33 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
         )
 
 
-def cell_progress(history: SweepHistory, resumes: bool = False) -> dict[Cell, CellProgress]:
-    """Return the progress of each cell that has a trial. `num_finals` does not include finals of a former winner.
+def search_progress(history: SweepHistory, resumes: bool = False) -> dict[SearchKey, SearchProgress]:
+    """Return the progress of each search that has a trial. `num_finals` does not include finals of a former winner.
 
-    With `resumes`, searches that a time budget ended will be resumed: the trials that it stopped count as begun, and no cell has
-    a winner.
+    With `resumes`, searches that a time budget ended will be resumed: the trials that it stopped count as begun, and no search
+    has a winner.
     """
     won = {} if resumes else history.winners
-    found: dict[Cell, CellProgress] = {}
+    found: dict[SearchKey, SearchProgress] = {}
     for known in history.trials.values():
         trial, end = known.trial, known.outcome
-        cell = found.setdefault(trial.cell, CellProgress())
+        search = found.setdefault(trial.search_key, SearchProgress())
         state = end.state if end and not (resumes and end.reason == BUDGET) else "begun"
-        cell.states[state] = cell.states.get(state, 0) + 1
+        search.states[state] = search.states.get(state, 0) + 1
         if state == "begun":
-            cell.begun_epochs += len(known.curve)
+            search.begun_epochs += len(known.curve)
         elif trial.phase == "search":
-            cell.num_searched += 1
+            search.num_searched += 1
         else:
-            winner = history.trials.get(won.get(trial.cell, ""))
-            cell.num_finals += bool(winner and winner.trial.hyperparameters == trial.hyperparameters)
+            winner = history.trials.get(won.get(trial.search_key, ""))
+            search.num_finals += bool(winner and winner.trial.hyperparameters == trial.hyperparameters)
     return found
 
 
-def remaining_epochs(plan: Plan, cell: Cell, known: CellProgress, searching: bool = True) -> RemainingEpochs:
-    """Return the epochs that remain for a cell with this progress. `searching` is False if a time budget has ended its search.
+def remaining_epochs(plan: Plan, cell: Cell, known: SearchProgress, searching: bool = True) -> RemainingEpochs:
+    """Return the epochs that remain for a search of a cell with this progress.
+
+    `searching` is False if a time budget has ended it.
 
     For the upper bound, no trial is stopped and each trains all its epochs. For the lower bound, ASHA stops at the first rung
     every trial that it may stop, and early stopping ends the others as soon as possible. Trials that diverge or fail may end
@@ -219,6 +228,17 @@ def remaining_epochs(plan: Plan, cell: Cell, known: CellProgress, searching: boo
         max_total=max(0, (tries + finals) * epochs - known.begun_epochs),
         min_sequential=max(0, rounds * stopped + (shortest if finals else 0) - known.begun_epochs),
         max_sequential=rounds * epochs + (epochs if finals else 0),
+    )
+
+
+def combined(searches: Iterable[RemainingEpochs]) -> RemainingEpochs:
+    """Return the epochs that remain for searches of a cell together, which do not wait for each other."""
+    known = list(searches)
+    return RemainingEpochs(
+        min_total=sum(each.min_total for each in known),
+        max_total=sum(each.max_total for each in known),
+        min_sequential=max(each.min_sequential for each in known),
+        max_sequential=max(each.max_sequential for each in known),
     )
 
 

@@ -67,9 +67,9 @@ class Plan:
     @property
     def trials(self) -> int:
         """The number of trials of the whole sweep, finals included."""
-        finals = self.space.budget.final_seeds
-        seeds = self.space.budget.search_seeds
-        return sum(self.num_configurations(self.space.entry(cell.method)) * seeds + finals for cell in self.space.cells)
+        budget = self.space.budget
+        tries = (self.num_configurations(self.space.entry(cell.method)) for cell in self.space.cells)
+        return budget.searches * sum(number * budget.search_seeds + budget.final_seeds for number in tries)
 
     def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
         """Return the parameter counts with the fewest and with the most trained parameters over the row's possible settings.

@@ -8,7 +8,7 @@ from collections import Counter
 from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
-from search_spaces.language import Choice, Dimension, MethodEntry, grid_size
+from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
 from search_spaces.records import END_STATES
 from trainables.backbone import models
@@ -27,7 +27,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"{space.name}: {space.title or 'untitled'}",
         f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
         f"  {plan.trials} trials: at most {budget.trials} tried per cell{seeds}, its winner re-trained on "
-        f"{budget.final_seeds} fresh seeds",
+        f"{budget.final_seeds} fresh seeds{_searches(budget)}",
         f"  at most {space.recipe.epochs} epochs each, patience {space.recipe.patience}; at most {budget.in_flight} trials of a "
         f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
         "",
@@ -46,6 +46,13 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         lines += ["", "  reduced: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
+
+
+def _searches(budget: Budget) -> str:
+    """Return how often a cell is searched, and what of this a difference between methods then covers, as a part of a sentence."""
+    if budget.searches > 1:
+        return f"; {budget.searches} times, each search with its own validation split, seeds and winner"
+    return "; one search: differences hold for the configurations found (Budget(searches=3) varies the search)"
 
 
 def list_text(kind: str) -> str:
@@ -172,11 +179,15 @@ def _done(plan: Plan, forecast: Forecast) -> str:
     if not forecast.progress:
         return f"nothing of it has run yet ({forecast.folder})"
     states: Counter[str] = Counter()
-    for cell in forecast.progress.values():
-        states.update(cell.states)
+    for search in forecast.progress.values():
+        states.update(search.states)
     begun = states.pop("begun", 0)
     told = ", ".join(f"{states[state]} {state}" for state in END_STATES if state in states)
-    finished = sum(cell.num_finals >= plan.space.budget.final_seeds for cell in forecast.progress.values())
+    known = forecast.progress
+    numbers, finals = range(plan.space.budget.searches), plan.space.budget.final_seeds
+    finished = sum(
+        all((cell, n) in known and known[cell, n].num_finals >= finals for n in numbers) for cell in plan.space.cells
+    )
     parts = [f"{states.total()} of {plan.trials} trials have ended ({told or 'none'})"]
     parts += [f"{begun} begun, to be continued"] if begun else []
     parts += [f"{finished} of {len(plan.space.cells)} cells finished"]

@@ -25,11 +25,14 @@ class SweepInputs:
     space: Space
     models: Mapping[str, Model]
     tasks: Mapping[str, Loaded]
-    # Paths of the tokens files by (model, task).
-    tokens: Mapping[tuple[str, str], Path]
+    # Paths of the tokens files by (model, task, number of the search).
+    tokens: Mapping[tuple[str, str, int], Path]
 
-    def trial(self, cell: Cell, hyperparameters: dict[str, Scalar], seed: int, phase: Phase) -> Trial:
-        """Return the trial of a configuration, with its fixed and searched settings and the fingerprints of model and data."""
+    def trial(self, cell: Cell, hyperparameters: dict[str, Scalar], seed: int, phase: Phase, search: int = 0) -> Trial:
+        """Return the trial of a configuration, with its fixed and searched settings and the fingerprints of model and data.
+
+        `search`: number of the cell's search, from 0.
+        """
         entry = self.space.entry(cell.method)
         values: dict[str, Any] = {**self.space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in TRAINING}
@@ -44,8 +47,9 @@ class SweepInputs:
             phase=phase,
             recipe=replace(recipe, epochs=int(values.get("epochs", recipe.epochs))),
             weights=self.models[cell.model].fingerprint,
-            split=self.tasks[cell.task].fingerprint,
+            split=self.tasks[cell.task].of_search(search).fingerprint,
             ablated=entry.ablated and phase == "final",
+            search=search,
         )
 
     def counts(self, trial: Trial) -> Counts:
@@ -58,10 +62,11 @@ class SweepInputs:
         return {name: str(model.path) if Path(name).is_dir() else name for name, model in self.models.items()}
 
     def cut_notes(self) -> dict[str, tuple[str, ...]]:
-        """Return sentences about examples that were cut to the largest number of tokens, by task."""
+        """Return sentences about examples, of first searches, that were cut to the largest number of tokens, by task."""
         most = self.space.recipe.max_length
         found: dict[str, dict[str, list[str]]] = {}
-        for (model, task), path in self.tokens.items():
+        first = {(model, task): path for (model, task, search), path in self.tokens.items() if not search}
+        for (model, task), path in first.items():
             counts = ", ".join(f"{count} in {part}" for part, count in read(path).cut.items() if count.cut)
             if counts:
                 found.setdefault(task, {}).setdefault(counts, []).append(title(model))
@@ -74,7 +79,7 @@ class SweepInputs:
         }
 
     def mean_lengths(self) -> list[float]:
-        """Return the mean number of tokens of a training example, one value for each (model, task)."""
+        """Return the mean number of tokens of a training example, one value for each tokens file."""
         parts = (read(path).train for path in self.tokens.values())
         return [len(part.ids) / len(part) for part in parts]
 
@@ -89,6 +94,7 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
             folder=plan.space.folder,
             train_examples=recipe.train_examples,
             test_examples=recipe.test_examples,
+            searches=plan.space.budget.searches,
         )
         for task in plan.space.tasks
     }
@@ -102,8 +108,9 @@ def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, 
     for name, model in models.items():
         check_length(name, model.shape, plan.space.recipe.max_length)
     tokens = {
-        (name, task): prepare(examples, str(model.path), plan.space.recipe.max_length, out / "tokens")
+        (name, task, n): prepare(examples.of_search(n), str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()
         for task, examples in tasks.items()
+        for n in range(plan.space.budget.searches)
     }
     return SweepInputs(space=plan.space, models=models, tasks=tasks, tokens=tokens)

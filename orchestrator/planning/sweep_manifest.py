@@ -29,7 +29,7 @@ from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "positive", "missing", "encoding", "header", "validation", "group", "time"}
+ADDED_FIELDS = {"search_seeds", "searches", "positive", "missing", "encoding", "header", "validation", "group", "time"}
 
 
 def folder_name(space: Space) -> str:
@@ -130,7 +130,13 @@ def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> N
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprints of the models and tasks of a manifest. They must not change when a sweep is continued."""
     weights = {f"model {name}": m["weights"] for name, m in manifest["models"].items()}
-    return weights | {f"task {name}": t["split"] for name, t in manifest["tasks"].items()}
+    splits = {f"task {name}": t["split"] for name, t in manifest["tasks"].items()}
+    more = {
+        f"task {name}, search {number}": split
+        for name, t in manifest["tasks"].items()
+        for number, split in enumerate(t.get("more_splits", ()), start=2)
+    }
+    return weights | splits | more
 
 
 def _task(loaded: Loaded) -> dict[str, Any]:
@@ -148,6 +154,8 @@ def _task(loaded: Loaded) -> dict[str, Any]:
         "notes": list(loaded.notes),
         "classes": list(task.classes),
         "positive": task.positive,
+        # Splits of the searches after the first; left out with a single search, as in the manifests of earlier versions.
+        **({"more_splits": [each.fingerprint for each in loaded.repeats]} if loaded.repeats else {}),
         **({"targets": asdict(task.form)} if isinstance(task.form, Regression) else {}),
     }
 

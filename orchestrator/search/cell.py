@@ -1,10 +1,13 @@
-"""The state of one cell: its search trials, its winner and its finals. It depends on nothing but the trials' reports.
+"""The state of one search of a cell: its trials, its winner and its finals. It depends on nothing but the trials' reports.
 
 The proposal of trial i, and ASHA's decisions on it, use only trials 0 to i - `Budget.in_flight`. All of these have ended before
 trial i is started, so the result depends neither on time nor on the number of workers, and replaying the ledger reproduces it.
 
 A configuration is trained on `search_seeds` seeds, in consecutive trials: trial i trains configuration i // search_seeds on its
 seed number i % search_seeds. ASHA decides on single trials; the study and the choice of the winner use means over the seeds.
+
+With `Budget.searches` = k, a cell has k of these objects. They share nothing: each has a validation split, seeds, a study, a
+winner and finals of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Literal
 from orchestrator.search.asha import Bracket
 from orchestrator.search.sampler import Study
 from search_spaces.language import Budget, Cell, Scalar, Space
-from search_spaces.records import BUDGET, Outcome, Progress, State, Trial
+from search_spaces.records import BUDGET, SEEDS_PER_SEARCH, Outcome, Progress, SearchKey, State, Trial
 
 # End states, worst first: a configuration gets the worst state of its trials (`aggregate_seeds`).
 WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
@@ -54,9 +57,10 @@ class TrialEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class CellSnapshot:
-    """The progress of a cell at one moment: numbers of trials by state (search and finals together), and of trained epochs."""
+    """The progress of a search at one moment: numbers of trials by state (search and finals together), and of trained epochs."""
 
     cell: Cell
+    search: int
     phase: Literal["search", "finals", "finished"]
     done: int
     running: int
@@ -70,13 +74,17 @@ class CellSnapshot:
 
 
 class CellSearch:
-    """The search and the finals of one cell. `make(cell, hyperparameters, seed, phase)` builds a `Trial`."""
+    """One search of a cell, and its finals. `make(cell, hyperparameters, seed, phase, search)` builds a `Trial`.
 
-    def __init__(self, cell: Cell, space: Space, make: Callable[..., Trial]):
-        self.cell, self.make, self.seed = cell, make, space.seed
+    `number`: which of the cell's searches this is, from 0.
+    """
+
+    def __init__(self, cell: Cell, space: Space, make: Callable[..., Trial], number: int = 0):
+        self.cell, self.number, self.make = cell, number, make
+        self.seed = space.seed + SEEDS_PER_SEARCH * number
         self.budget: Budget = space.budget
         dimensions = space.dimensions_of(space.entry(cell.method))
-        self.study = Study(dimensions, self.budget.trials, space.seed, cell)
+        self.study = Study(dimensions, self.budget.trials, self.seed, cell)
         self.bracket = Bracket(
             grace=self.budget.grace,
             reduction=self.budget.reduction,
@@ -98,6 +106,10 @@ class CellSearch:
         self.num_ended = 0
         self._rungs: dict[int, list[float | None]] = {}
         self._recount()
+
+    @property
+    def key(self) -> SearchKey:
+        return self.cell, self.number
 
     @property
     def entries(self) -> list[TrialEntry]:
@@ -146,6 +158,7 @@ class CellSearch:
         finals = self.budget.final_seeds if self.winner or not self.searched else 0
         return CellSnapshot(
             cell=self.cell,
+            search=self.number,
             phase="finished" if self.finished else "finals" if self.searched else "search",
             done=states.count("DONE"),
             running=states.count("RUNNING"),
@@ -280,13 +293,14 @@ class CellSearch:
         return self.search[configuration * seeds : (configuration + 1) * seeds]
 
     def _enter(self, hyperparameters: dict[str, Scalar], seed: int) -> TrialEntry:
-        entry = TrialEntry(self.make(self.cell, hyperparameters, seed, "search"), len(self.search))
+        entry = TrialEntry(self.make(self.cell, hyperparameters, seed, "search", self.number), len(self.search))
         self.search.append(entry)
         return entry
 
     def _final(self, winner: TrialEntry) -> TrialEntry:
         seed = self.seed + self.budget.search_seeds + len(self.finals)
-        entry = TrialEntry(self.make(self.cell, winner.trial.hyperparameters, seed, "final"), len(self.finals))
+        trial = self.make(self.cell, winner.trial.hyperparameters, seed, "final", self.number)
+        entry = TrialEntry(trial, len(self.finals))
         self.finals.append(entry)
         return entry
 

@@ -31,7 +31,16 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell, Space
-from search_spaces.records import BUDGET, Counts, Outcome, Progress, TestResult, Trial, predictions_checksum
+from search_spaces.records import (
+    BUDGET,
+    Counts,
+    Outcome,
+    Progress,
+    SearchKey,
+    TestResult,
+    Trial,
+    predictions_checksum,
+)
 from search_spaces.redaction import clean_line
 
 log = logging.getLogger(__name__)
@@ -47,8 +56,8 @@ REASON_LENGTH = 500
 class Sweep:
     """The state of a sweep, rebuilt from the records in `ledger`; raises Damaged if they cannot belong to this space.
 
-    `make(cell, hyperparameters, seed, phase)` builds a trial, `count(trial)` counts its parameters. `notify` is called with new
-    records once they are durable.
+    `make(cell, hyperparameters, seed, phase, search)` builds a trial, `count(trial)` counts its parameters. `notify` is called
+    with new records once they are durable.
     """
 
     def __init__(
@@ -61,7 +70,8 @@ class Sweep:
         notify: Callable[[Sequence[LedgerRecord]], None] = lambda records: None,
     ):
         self.space, self._ledger, self._cache, self._count, self._notify = space, ledger, cache, count, notify
-        self.cells = {cell: CellSearch(cell, space, make) for cell in space.cells}
+        numbers = range(space.budget.searches)
+        self.searches = {(cell, n): CellSearch(cell, space, make, n) for n in numbers for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
         self._best: dict[Cell, TrialEntry] = {}
         self._failed = self._ended = 0
@@ -71,8 +81,8 @@ class Sweep:
         # The event of the time budget that ended the searches; None while the searches go on.
         self.ended_early: SearchesEndedEarly | None = None
         self._waiting: list[tuple[CellSearch, TrialEntry]] = []
-        # Trial ids of the winners that are recorded, by cell.
-        self._announced: dict[Cell, str] = {}
+        # Trial ids of the winners that are recorded, by search.
+        self._announced: dict[SearchKey, str] = {}
         self._replay(ledger.records)
 
     @contextmanager
@@ -150,17 +160,19 @@ class Sweep:
                 self._append(SweepInterrupted(reason=reason))
 
     def end_searches_early(self, budget: SearchesEndedEarly) -> None:
-        """End the searches of all cells. Running search trials stop after their next report; then the winners are chosen."""
+        """End all searches. Running search trials stop after their next report; then the winners are chosen."""
         with self.transaction():
             self._append(budget)
             self._end_searches_early(budget)
-            for search in self.cells.values():
+            for search in self.searches.values():
                 self._choose_winner(search)
 
     def resume_searches(self) -> None:
         """Resume the searches that a time budget had ended."""
         with self.transaction():
-            self._append(SearchesResumed(cells=tuple(self._resume_searches())))
+            resumed = self._resume_searches()
+            cells, numbers = tuple(cell for cell, _ in resumed), tuple(number for _, number in resumed)
+            self._append(SearchesResumed(cells=cells, searches=numbers if any(numbers) else ()))
         self._recount()
 
     def requeue(self) -> None:
@@ -179,7 +191,7 @@ class Sweep:
 
     @property
     def finished(self) -> bool:
-        return all(search.finished for search in self.cells.values())
+        return all(search.finished for search in self.searches.values())
 
     @property
     def over(self) -> bool:
@@ -189,7 +201,7 @@ class Sweep:
     @property
     def startable(self) -> int:
         """The number of trials that could run now: those that have been asked for and not ended, and those that may be next."""
-        return sum(search.num_running + max(0, search.num_startable) for search in self.cells.values())
+        return sum(search.num_running + max(0, search.num_startable) for search in self.searches.values())
 
     @property
     def failures(self) -> list[TrialEntry]:
@@ -212,14 +224,14 @@ class Sweep:
 
     def snapshot(self) -> tuple[CellSnapshot, ...]:
         """Return the progress of each cell. Call it under the lock that guards this object; the result needs no lock."""
-        return tuple(search.snapshot() for search in self.cells.values())
+        return tuple(search.snapshot() for search in self.searches.values())
 
     def entry(self, trial_id: str) -> TrialEntry:
         return self._by_id[trial_id][1]
 
     def _ask(self) -> tuple[CellSearch, TrialEntry] | None:
         """Return a new trial, None if none may start. Finals come first, then cells with the fewest running and asked trials."""
-        order = sorted(self.cells.values(), key=lambda s: (s.winner is None, s.num_running, len(s.search)))
+        order = sorted(self.searches.values(), key=lambda s: (s.winner is None, s.num_running, len(s.search)))
         for search in order:
             entry = search.next()
             if entry:
@@ -298,13 +310,13 @@ class Sweep:
             self._best[entry.trial.cell] = entry
 
     def _choose_winner(self, search: CellSearch) -> None:
-        """Choose the cell's winner if its search is over, and record the choice unless it is the last one recorded.
+        """Choose the winner of a search if it is over, and record the choice unless it is the last one recorded.
 
         Another winner than the recorded one follows if failed trials were trained again, and the search ended a second time.
         """
         search.choose_winner()
-        if search.winner and self._announced.get(search.cell) != search.winner.trial.id:
-            self._announced[search.cell] = search.winner.trial.id
+        if search.winner and self._announced.get(search.key) != search.winner.trial.id:
+            self._announced[search.key] = search.winner.trial.id
             self._append(WinnerChosen(cell=search.cell, id=search.winner.trial.id))
 
     def _stops(self, search: CellSearch, entry: TrialEntry, progress: Progress, ended: Outcome | None) -> bool:
@@ -325,11 +337,11 @@ class Sweep:
                 self._replay_event(record.event)
             except ValueError as error:
                 raise Damaged(advice(self._ledger.folder / LEDGER, record.seq, str(error))) from None
-        for search in self.cells.values():
+        for search in self.searches.values():
             search.reopen_failed()
         self._recount()
         with self.transaction():
-            for search in self.cells.values():
+            for search in self.searches.values():
                 self._choose_winner(search)
 
     def _replay_event(self, event: Event) -> None:
@@ -343,7 +355,7 @@ class Sweep:
             entry.cached = event.cached
             self._enter_outcome(search, entry, event.outcome)
         elif isinstance(event, WinnerChosen):
-            self._announced[event.cell] = event.id
+            self._announced[self._replayed(event.id)[0].key] = event.id
         elif isinstance(event, SearchesEndedEarly):
             self._end_searches_early(event)
         elif isinstance(event, SearchesResumed):
@@ -360,31 +372,32 @@ class Sweep:
 
     def _end_searches_early(self, event: SearchesEndedEarly) -> None:
         self.ended_early = event
-        for search in self.cells.values():
+        for search in self.searches.values():
             search.ended_early = True
 
-    def _resume_searches(self) -> list[Cell]:
-        """Resume the searches that the time budget ended, and return the cells whose search has trials left."""
+    def _resume_searches(self) -> list[SearchKey]:
+        """Resume the searches that the time budget ended, and return those that have trials left."""
         self.ended_early = None
         found = []
-        for cell, search in self.cells.items():
+        for key, search in self.searches.items():
             before = search.finals
             search.resume_search()
             if search.finals is not before:
-                self._announced.pop(cell, None)
-                self._drop(cell, before)
-                found.append(cell)
+                self._announced.pop(key, None)
+                self._drop(search.cell, before)
+                found.append(key)
         return found
 
     def _drop(self, cell: Cell, finals: Sequence[TrialEntry]) -> None:
         """Discard finals after their search was resumed, because the winner may change.
 
-        Finals that have not ended are not trained, and the best trial of the cell is again a search trial.
+        Finals that have not ended are not trained, and none of the discarded ones is the best trial of the cell any more.
         """
         for entry in finals:
             if entry.outcome is None:
                 del self._by_id[entry.trial.id]
-        done = [e for e in self.cells[cell].search if e.outcome and e.outcome.state == "DONE" and not e.cached]
+        entries = [e for search in self.searches.values() if search.cell == cell for e in search.entries]
+        done = [e for e in entries if e.outcome and e.outcome.state == "DONE" and not e.cached]
         if done:
             self._best[cell] = max(done, key=_rank)
         else:
@@ -392,9 +405,9 @@ class Sweep:
 
     def _replay_asked(self, event: TrialAsked) -> None:
         trial = event.trial
-        if trial.cell not in self.cells or trial.id != event.id:
+        if trial.search_key not in self.searches or trial.id != event.id:
             raise ValueError(f"asks for trial {event.id} of {trial.cell}, which this space does not contain")
-        search = self.cells[trial.cell]
+        search = self.searches[trial.search_key]
         self._enter(search, search.replay(trial))
 
 

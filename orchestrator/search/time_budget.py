@@ -38,7 +38,7 @@ class TimeBudget:
 
     def end_searches_when_due(self, sweep: Sweep, slots: int) -> None:
         """End the searches of the sweep if the time left only suffices for the finals, of which `slots` are trained at once."""
-        if sweep.ended_early or all(search.searched for search in sweep.cells.values()):
+        if sweep.ended_early or all(search.searched for search in sweep.searches.values()):
             return
         spent, needed = self._clock(), reserve(sweep, self._durations, slots)
         if spent + needed >= self.seconds:
@@ -53,7 +53,7 @@ def reserve(sweep: Sweep, durations: Durations, slots: int) -> float:
     missing finals. It assumes the worst order on the `slots`, with the longest jobs last.
     """
     epochs = sweep.space.recipe.epochs
-    unfinished = [search for search in sweep.cells.values() if not search.finished]
+    unfinished = [search for search in sweep.searches.values() if not search.finished]
     first = max((durations.epoch(search.cell) for search in unfinished if not search.searched), default=0.0)
     return first + greedy((job for search in unfinished for job in _jobs(search, durations, epochs)), slots)
 

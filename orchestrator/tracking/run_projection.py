@@ -28,7 +28,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
-from search_spaces.records import Outcome, Trial
+from search_spaces.records import Outcome, SearchKey, Trial
 from search_spaces.redaction import clean_line, redact
 
 KINDS = ("sweep", "cell", "trial")
@@ -96,7 +96,7 @@ class RunProjection:
         # Standard deviations of the train targets, by regression task.
         self._target_stds: dict[str, float] = {}
         self._open: set[Key] = set()
-        self._extended: set[Cell] = set()
+        self._extended: set[SearchKey] = set()
         self._edits: dict[Key, Edit] = {}
         self._now = 0
 
@@ -181,9 +181,10 @@ class RunProjection:
 
     def _choose_winner(self, event: WinnerChosen) -> None:
         cell, winner = event.cell, self._trials[event.id]
-        self._edit(self._cell_run(cell)).tags[keys.WINNER] = event.id
-        if cell in self._extended:
-            for run in self._finals(cell):
+        search = _search_of(winner)
+        self._edit(self._cell_run(cell)).tags[keys.winner_of(search)] = event.id
+        if (cell, search) in self._extended:
+            for run in self._finals(cell, search):
                 same = {**run.params, "seed": ""} == {**winner.params, "seed": ""}
                 self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
 
@@ -192,15 +193,15 @@ class RunProjection:
 
     def _resume_searches(self, event: SearchesResumed) -> None:
         self._edit_sweep().tags |= {keys.CURTAILED: "", keys.EXTENDED: "true"}
-        for cell in event.cells:
-            self._extended.add(cell)
-            self._edit(self._cell_run(cell)).tags[keys.WINNER] = ""
-            for run in self._finals(cell):
+        for cell, search in event.search_keys:
+            self._extended.add((cell, search))
+            self._edit(self._cell_run(cell)).tags[keys.winner_of(search)] = ""
+            for run in self._finals(cell, search):
                 self._edit(run).tags[keys.PHASE] = "replaced"
 
-    def _finals(self, cell: Cell) -> list[RunUpdates]:
+    def _finals(self, cell: Cell, search: int) -> list[RunUpdates]:
         runs = (run for run in self._trials.values() if run.key.cell == str(cell) and run.key in self.born)
-        return [run for run in runs if run.tags[keys.PHASE] == "final"]
+        return [run for run in runs if run.tags[keys.PHASE] == "final" and _search_of(run) == search]
 
     def _interrupt(self, event: SweepInterrupted) -> None:
         """Set the runs to KILLED, since trials end soon after an interruption. A trial that is continued uses the same run."""
@@ -251,9 +252,12 @@ class RunProjection:
 
     def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
         tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+        if trial.search:
+            tags[keys.SEARCH] = str(trial.search)
         return RunUpdates(
             key=Key("trial", str(trial.cell), trial_id),
-            name=f"{trial.cell.method} lr={trial.lr:g} b={trial.batch_size} seed {trial.seed}",
+            name=f"{trial.cell.method} lr={trial.lr:g} b={trial.batch_size} seed {trial.seed}"
+            + (f" search {trial.search + 1}" if trial.search else ""),
             tags=self._cell_tags(trial.cell, "trial") | tags,
             params={key: _text(value) for key, value in {**trial.hyperparameters, "seed": trial.seed}.items()},
             parent=self._cell_run(trial.cell),
@@ -294,6 +298,10 @@ def _final_values(outcome: Outcome) -> dict[str, float]:
     if outcome.counts:
         values |= {keys.COUNTS + name: number for name, number in vars(outcome.counts).items()}
     return values | {keys.TEST + name: value for name, value in outcome.metrics.items()}
+
+
+def _search_of(run: RunUpdates) -> int:
+    return int(run.tags.get(keys.SEARCH, 0))
 
 
 def _text(value: object) -> str:

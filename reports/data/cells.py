@@ -40,14 +40,16 @@ class CellResult:
     """The results of one cell.
 
     progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is.
-    scores: test scores of the finals that have one, in percent points, ordered by seed.
+    scores: test scores of the finals that have one, in percent points, ordered by search and seed.
     scores_without_collapse: the same without those of collapsed finals.
-    runs, trials: MLflow run ids and trial ids of the same finals, in the same order.
+    runs, trials, searches: MLflow run ids, trial ids and numbers of the searches of the same finals, in the same order.
     planned, running, failed: numbers of finals; failed ones ended without a score.
     collapsed: number of finals whose test predictions are all equal. diverged: number of finals whose loss was not finite.
         Both are in `scores` as well if they have a score.
-    mixed: whether the finals differ in their hyperparameters, because the winner changed during the sweep.
-    counts: None while neither a final nor the winner has parameter counts.
+    mixed: whether the finals of one search differ in their hyperparameters, because its winner changed during the sweep.
+    counts: None while neither a final nor the winner of the first search has parameter counts.
+    more_counts: those of the winners of the other searches, where known.
+    by_search: whether the cell was to be searched several times.
     """
 
     cell: Cell
@@ -63,16 +65,30 @@ class CellResult:
     diverged: int
     mixed: bool
     counts: CellCounts | None
+    searches: tuple[int, ...] = ()
+    more_counts: tuple[CellCounts, ...] = ()
+    by_search: bool = False
+
+    @property
+    def repeats(self) -> tuple[float, ...]:
+        """The values over which the cell was repeated, percent points: its finals' scores, or if it was searched several times
+        the mean score of each search's finals.
+        """
+        if not self.by_search:
+            return self.scores
+        numbers = dict.fromkeys(self.searches)
+        pairs = list(zip(self.searches, self.scores, strict=True))
+        return tuple(fmean(score for of, score in pairs if of == number) for number in numbers)
 
     @property
     def mean(self) -> float | None:
-        """Mean of `scores`, percent points; None without a score."""
-        return fmean(self.scores) if self.scores else None
+        """Mean of `repeats`, percent points; None without a score."""
+        return fmean(self.repeats) if self.scores else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation of `scores` (divisor n - 1), percent points; None with fewer than two scores."""
-        return stdev(self.scores) if len(self.scores) > 1 else None
+        """Sample standard deviation of `repeats` (divisor n - 1), percent points; None with fewer than two."""
+        return stdev(self.repeats) if len(self.repeats) > 1 else None
 
     @property
     def all_converged(self) -> bool:
@@ -95,9 +111,10 @@ def collect_results(sweep: StoredSweep) -> Mapping[Cell, CellResult]:
 
 
 def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) -> list[CellCounts]:
-    """Return the parameter counts of a method row's winners on one model, one entry per task for which they are known."""
-    cells = [cell for cell in results if (cell.model, cell.method) == (model, label)]
-    return [counts for cell in cells if (counts := results[cell].counts) is not None]
+    """Return the parameter counts of a method row's winners on one model, one entry per task and search for
+    which they are known."""
+    cells = [results[cell] for cell in results if (cell.model, cell.method) == (model, label)]
+    return [counts for cell in cells for counts in (cell.counts, *cell.more_counts) if counts is not None]
 
 
 def check_selection(trials: pd.DataFrame) -> None:
@@ -135,19 +152,23 @@ def final_values(finals: pd.DataFrame, metric: str) -> tuple[float, ...]:
 
 
 def _by_seed(finals: pd.DataFrame, metric: str) -> pd.Series:
-    """Return the finite test scores of finals in the state DONE, ordered by seed; the index is that of the rows."""
+    """Return the finite test scores of finals in the state DONE, by search and seed; the index is that of the rows."""
     values = test_scores(finals, metric)[finals["state"] == "DONE"]
     values = values[values.map(math.isfinite)]
     if PARAM + "seed" not in finals:
         return values
     seeds = pd.to_numeric(finals.loc[values.index, PARAM + "seed"], errors="coerce")
-    return values.loc[seeds.sort_values(kind="stable").index]
+    order = pd.DataFrame({"search": finals.loc[values.index, "search"], "seed": seeds})
+    return values.loc[order.sort_values(["search", "seed"], kind="stable").index]
 
 
-def winner_row(sweep: StoredSweep, cell: Cell) -> pd.Series | None:
-    """Return the row of the cell's winner in the table of trials; None if there is no winner or its run is not stored."""
+def winner_row(sweep: StoredSweep, cell: Cell, search: int = 0) -> pd.Series | None:
+    """Return the row of the winner of a search of the cell (numbered from 0) in the table of trials.
+
+    None if there is no winner or its run is not stored.
+    """
     trials = sweep.trials
-    rows = trials[(trials["cell"] == str(cell)) & (trials["trial"] == sweep.winners.get(str(cell), ""))]
+    rows = trials[(trials["cell"] == str(cell)) & (trials["trial"] == sweep.winners.get((str(cell), search), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
@@ -162,31 +183,52 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
     found = _by_seed(finals, sweep.manifest.tasks[cell.task].score)
     scores = tuple(float(value) for value in found)
     running = int((~finals["state"].isin(END_STATES)).sum())
+    numbers = range(sweep.manifest.budget.searches)
+    by_search = [finals[finals["search"] == number] for number in numbers]
+    counts = [_counts(by_search[number], winner_row(sweep, cell, number)) for number in numbers]
     return CellResult(
         cell=cell,
-        progress=_progress(sweep, cell, rows, finals),
+        progress=_progress(sweep, cell, rows),
         scores=scores,
         scores_without_collapse=tuple(
             float(value) for value in found[~finals.loc[found.index, "collapsed"].astype(bool)]
         ),
         runs=tuple(finals.loc[found.index, "run_id"]),
         trials=tuple(finals.loc[found.index, "trial"]),
-        planned=sweep.manifest.budget.final_seeds,
+        planned=len(numbers) * sweep.manifest.budget.final_seeds,
         running=running,
         failed=len(finals) - running - len(scores),
         collapsed=int(finals["collapsed"].sum()),
         diverged=int(finals["diverged"].sum()),
-        mixed=len({tuple(sorted(hyperparameters(row).items())) for _, row in finals.iterrows()}) > 1,
-        counts=_counts(finals, winner_row(sweep, cell)),
+        mixed=any(_mixed(each) for each in by_search),
+        counts=counts[0],
+        searches=tuple(int(number) for number in finals.loc[found.index, "search"]),
+        more_counts=tuple(each for each in counts[1:] if each),
+        by_search=len(numbers) > 1,
     )
 
 
-def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, finals: pd.DataFrame) -> Progress:
-    """Return how far the cell is. "no winner": its search ended, or was ended by a time budget, and no trial is DONE."""
+def _mixed(finals: pd.DataFrame) -> bool:
+    return len({tuple(sorted(hyperparameters(row).items())) for _, row in finals.iterrows()}) > 1
+
+
+def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> Progress:
+    """Return how far the cell is: as far as the search that is least far, but "complete" beside a search without a winner."""
+    numbers = range(sweep.manifest.budget.searches)
+    found = {_search_progress(sweep, cell, rows[rows["search"] == number], number) for number in numbers}
+    if len(found) > 1 and "not started" in found:
+        return "searching"
+    order: tuple[Progress, ...] = ("not started", "searching", "finals running", "complete", "no winner")
+    return next(progress for progress in order if progress in found)
+
+
+def _search_progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, search: int) -> Progress:
+    """Return how far a search is. "no winner": it ended, or was ended by a time budget, and no trial is DONE."""
+    finals = rows[rows["phase"] == "final"]
     ended = rows["state"].isin(END_STATES)
     if ended[finals.index].sum() >= sweep.manifest.budget.final_seeds:
         return "complete"
-    if str(cell) in sweep.winners or len(finals):
+    if (str(cell), search) in sweep.winners or len(finals):
         return "finals running"
     if rows.empty:
         return "not started"

@@ -27,7 +27,7 @@ def configurations(sweep: StoredSweep) -> pd.DataFrame:
     if sweep.manifest.budget.search_seeds == 1:
         return search.assign(seeds=[(trial,) for trial in search["trial"]])
     settings = [name for name in search if str(name).startswith(PARAM) and name != PARAM + "seed"]
-    groups = search.groupby(["cell", *settings], sort=False, dropna=False)
+    groups = search.groupby(["cell", "search", *settings], sort=False, dropna=False)
     rows = [_row(sweep.manifest.budget.search_seeds, seeds) for _, seeds in groups]
     return pd.DataFrame(rows, columns=[*search.columns, "seeds"])
 
@@ -37,10 +37,11 @@ def can_win(rows: pd.DataFrame) -> pd.Series:
     return (rows["state"] == "DONE") | (rows["reason"] == BUDGET)
 
 
-def winning_trials(configurations: pd.DataFrame, winners: Mapping[str, str]) -> set[str]:
+def winning_trials(configurations: pd.DataFrame, winners: Mapping[tuple[str, int], str]) -> set[str]:
     """Return the ids of all trials, one per seed, of the winning configurations.
 
-    `configurations` is the table of the function of that name; `winners` maps a cell to the id of its winning trial.
+    `configurations` is the table of the function of that name; `winners` maps a cell and the number of
+    its search to the id of the winning trial.
     """
     won = configurations[configurations["trial"].isin(set(winners.values()))]
     return {trial for seeds in won["seeds"] for trial in seeds}

@@ -35,7 +35,7 @@ class TaskFacts:
     """A task of the sweep.
 
     score: name of the metric by which trials are selected and compared. metrics: all metrics, that one included.
-    split: hash of the texts, the labels and the split.
+    split: hash of the texts, the labels and the split. more_splits: the same of the cells' further searches, if any.
     train, validation, test: numbers of examples. test_source: where the test split was taken from.
     majority: test score of always predicting the training split's most frequent class (in regression: its mean label), percent
         points; None if unknown.
@@ -54,6 +54,11 @@ class TaskFacts:
     test_source: str
     notes: tuple[str, ...]
     positive: str
+    more_splits: tuple[str, ...] = ()
+
+    def split_of(self, search: int) -> str:
+        """The hash of texts, labels and split that this search of a cell uses; searches count from 0."""
+        return (self.split, *self.more_splits)[search] if search <= len(self.more_splits) else ""
 
     @property
     def score_title(self) -> str:
@@ -122,7 +127,7 @@ class Manifest:
         ]
 
     def planned_tries(self, label: str) -> int:
-        """Number of configurations that each cell of this method row may try: the budget, or the grid's size if smaller."""
+        """Number of configurations that each search of this method row may try: the budget, or the grid's size if smaller."""
         return int(min(self.budget.trials, grid_size(self.methods[label].searched)))
 
     @property
@@ -131,7 +136,7 @@ class Manifest:
         return any(self.planned_tries(label) > 1 for label in self.methods)
 
     def planned_trials(self, label: str) -> int:
-        """Number of search trials in each cell of this method row: configurations times search seeds."""
+        """Number of search trials in each search of this method row: configurations times search seeds."""
         return self.planned_tries(label) * self.budget.search_seeds
 
 
@@ -205,6 +210,7 @@ def _task(name: str, facts: Mapping[str, Any]) -> TaskFacts:
         test_source=str(facts.get("test_source", "")),
         notes=tuple(str(note) for note in facts.get("notes", ())),
         positive=str(facts.get("positive", "")),
+        more_splits=tuple(str(split) for split in facts.get("more_splits", ())),
     )
 
 

@@ -27,7 +27,7 @@ def _spent(sweep: StoredSweep, cell: Cell, trials: pd.DataFrame) -> dict[str, ob
         "model": cell.model,
         "task": cell.task,
         "method": cell.method,
-        "planned": sweep.manifest.planned_trials(cell.method),
+        "planned": sweep.manifest.budget.searches * sweep.manifest.planned_trials(cell.method),
         "tried": len(search),
         "done": int(states.get("DONE", 0)),
         "stopped": int(states.get("STOPPED", 0)),

@@ -54,7 +54,7 @@ class StoredSweep:
 
     trials: one row per trial of a cell in the manifest; `reports/data/trial_table.py` lists the columns.
     epochs: one row per MLflow run and epoch; `reports.data.histories.epochs` lists the columns.
-    winners: trial id of the winner by cell ("model/task/label"); cells without a winner are missing.
+    winners: trial id of the winner by cell ("model/task/label") and number of the cell's search; those without one are missing.
     predictions: by MLflow run id of the final; finals without stored predictions are missing.
     ablations: validation scores with the method removed from spans of layers, by run id of the final, where stored.
     run_id: id of the sweep's own MLflow run.
@@ -65,7 +65,7 @@ class StoredSweep:
     manifest: Manifest
     trials: pd.DataFrame
     epochs: pd.DataFrame
-    winners: Mapping[str, str]
+    winners: Mapping[tuple[str, int], str]
     predictions: Mapping[str, Predictions]
     ablations: Mapping[str, Ablation]
     run_id: str
@@ -118,7 +118,8 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
         predictions = _files(client, finals, keys.PREDICTIONS_FILE, parse_predictions)
         ablated = [run for run in finals if _is_ablated(manifest, run)]
         ablations = _files(client, ablated, keys.ABLATION_FILE, parse_ablation)
-    table, winners = trial_table(manifest, trials, _seconds(trials, epochs)), _winners(cells)
+    table = trial_table(manifest, trials, _seconds(trials, epochs))
+    winners = _winners(cells, manifest.budget.searches)
     _check_winners(table, winners)
     return StoredSweep(
         manifest=manifest,
@@ -300,20 +301,23 @@ def parse_ablation(text: str) -> Ablation:
     return found
 
 
-def _winners(cells: list[Any]) -> dict[str, str]:
-    """Return the winner's trial id by cell, from the runs of the cells; cells without a winner are left out."""
-    return {
-        run.data.tags.get(keys.CELL, ""): run.data.tags[keys.WINNER] for run in cells if run.data.tags.get(keys.WINNER)
+def _winners(cells: list[Any], searches: int) -> dict[tuple[str, int], str]:
+    """Return the winner's trial id by cell and number of its search, from the runs of the cells; without a winner left out."""
+    found = {
+        (run.data.tags.get(keys.CELL, ""), number): run.data.tags.get(keys.winner_of(number), "")
+        for run in cells
+        for number in range(searches)
     }
+    return {key: trial for key, trial in found.items() if trial}
 
 
-def _check_winners(trials: pd.DataFrame, winners: Mapping[str, str]) -> None:
-    """Raise DamagedResults if all finals of a cell train another configuration than that of the cell's winner."""
+def _check_winners(trials: pd.DataFrame, winners: Mapping[tuple[str, int], str]) -> None:
+    """Raise DamagedResults if all finals of a search train another configuration than that of its winner."""
     searched = [name for name in trials.columns if name.startswith(PARAM) and name != PARAM + "seed"]
-    for cell, winner in winners.items():
-        of_cell = trials[trials["cell"] == cell]
-        finals = of_cell.loc[of_cell["phase"] == "final", searched].fillna("").astype(str)
-        won = of_cell.loc[of_cell["trial"] == winner, searched].fillna("").astype(str)
+    for (cell, search), winner in winners.items():
+        of_search = trials[(trials["cell"] == cell) & (trials["search"] == search)]
+        finals = of_search.loc[of_search["phase"] == "final", searched].fillna("").astype(str)
+        won = of_search.loc[of_search["trial"] == winner, searched].fillna("").astype(str)
         if len(finals) and len(won) and not (finals == won.iloc[0]).all(axis=1).any():
             raise DamagedResults(
                 f"{cell}: the winner on record, trial {winner}, has another configuration than the cell's finals; run the "

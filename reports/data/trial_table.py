@@ -2,6 +2,7 @@
 
 Columns (missing numbers are NaN):
 run_id: id of the MLflow run. trial: trial id. cell: "model/task/label". model, task, method: its parts; method is the label.
+search: number of the cell's search that the trial belongs to, from 0.
 phase: "search", "final", or "replaced" for a final of a former winner. state, reason: how the trial ended, and why.
 cached: the result was taken from another sweep. collapsed, diverged (the loss was not finite): True or False.
 best_score: best validation score over epochs, percent points. best_epoch: its epoch. epochs: number of epochs trained.
@@ -28,7 +29,7 @@ from search_spaces.redaction import clean_line
 PARAM = "param."  # prefix of the columns with hyperparameters
 COUNTS = ("weights", "module", "trained", "total", "stored")
 _BASE = (
-    *("run_id", "started", "cell", "model", "task", "method", "trial", "phase", "state", "reason"),
+    *("run_id", "started", "cell", "model", "task", "method", "trial", "search", "phase", "state", "reason"),
     *(
         "cached",
         "collapsed",
@@ -60,7 +61,9 @@ def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple
     # A trial has two runs after a retried request or a crash: the one that ended is kept, else the newest.
     table = table.assign(ended=table["state"].isin(END_STATES), order=table["cell"].map(order))
     table = table.sort_values(["ended", "started"], kind="stable").drop_duplicates(["cell", "trial"], keep="last")
-    table = table.sort_values(["order", "phase", "started", "trial"], ascending=[True, False, True, True])
+    table = table.sort_values(
+        ["order", "phase", "search", "started", "trial"], ascending=[True, False, True, True, True]
+    )
     return table.drop(columns=["ended", "order", "started"]).reset_index(drop=True)
 
 
@@ -92,6 +95,7 @@ def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
         "task": task,
         "method": method,
         "trial": tags.get(keys.TRIAL, run.info.run_id),
+        "search": int(tags.get(keys.SEARCH, "0")),
         "phase": tags.get(keys.PHASE, ""),
         "state": tags.get(keys.STATE, ""),
         "reason": clean_line(tags.get(keys.REASON, "")),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural
 from reports.render.table import Table
-from reports.sections.section import Section, most
+from reports.sections.section import Section, most, several, unit
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Budget
 from search_spaces.records import BUDGET
@@ -33,11 +33,11 @@ def text(sweep: AnalyzedSweep) -> str:
     budget = sweep.manifest.budget
     return paragraphs(
         "## Budget",
-        f"Every cell may try {_may_try(budget)} of at most "
+        f"Every {unit(budget)} may try {_may_try(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
-        f"{plural(budget.final_seeds, 'seed')}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
-        "trials are also counted as done, stopped, failed or invalid. *Re-used*: taken from an earlier sweep, their "
-        "time is not counted again. "
+        f"{plural(budget.final_seeds, 'seed')}{several(budget)}. *Stopped*: by ASHA or a time budget. *Failed*: ended without a "
+        "score. *Diverged* trials are also counted as done, stopped, failed or invalid. *Re-used*: taken from an earlier sweep, "
+        "their time is not counted again. "
         "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
         "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
         "hours on the clock.",
@@ -72,7 +72,8 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     ]
     lines.append([Markup("*All*"), "", "", *(_number(name, spent[name].sum()) for name in HEADER)])
     caption = Markup(
-        f"Trials, epochs and hours of each cell; the budget is {most(manifest.budget)} per cell for every method."
+        f"Trials, epochs and hours of each cell; the budget is {most(manifest.budget)} per {unit(manifest.budget)} for every "
+        "method."
     )
     header = ["Model", "Task", "Method", *HEADER.values()]
     return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=caption)}

@@ -10,10 +10,10 @@ import pandas as pd
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.results import collapses, visible
-from reports.sections.section import Section, caption, results_provenance
+from reports.sections.section import Section, caption, results_provenance, varied
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.standings import Standing
-from search_spaces.language import Cell
+from search_spaces.language import Budget, Cell
 
 AVERAGE = "average"
 NONE = (None, None)
@@ -35,13 +35,14 @@ def text(sweep: AnalyzedSweep) -> str:
         else ""
     )
     return paragraphs(
-        "## Which differences are real",
+        f"## Which differences are real {varied(sweep.manifest.budget)}",
         caption(results_provenance(sweep)),
-        "Would the best still be ahead with other seeds and other test examples? Intervals (95 %) cover both: the "
-        "variance between seeds, and the covariance of the runs' scores over test examples, from a paired bootstrap "
-        "of the metric itself (the same draws for every method and seed), with quantiles of Student's t. A method's "
-        "variance between seeds is drawn towards the mean variance of its column, more so the more alike the variances of the "
-        "model's cells are (empirical Bayes); cells with a collapsed or diverged final are left out of this. The "
+        f"{_question(sweep.manifest.budget)} Intervals (95 %) cover both: the "
+        f"variance between {_repeated(sweep.manifest.budget)}, and the covariance of the runs' scores over test examples, from a "
+        "paired bootstrap of the metric itself (the same draws for every method and seed), with quantiles of Student's t. A "
+        f"method's variance between {_repeated(sweep.manifest.budget)} is drawn towards the mean variance of its column, more so "
+        "the more alike the variances of the model's cells are (empirical Bayes); cells with a collapsed or diverged final are "
+        "left out of this. The "
         "interval of a mean and that of a difference are not corrected for the number of comparisons; *p* is corrected "
         "for all pairs of the column (Shaffer), because the best was chosen by the same numbers. *Worse*: p < 0.05; "
         "*tied*: p >= 0.05, they cannot be told apart. *Smallest visible difference*: the smallest difference that would "
@@ -66,7 +67,9 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     table_caption = Markup(
         f"Differences to the best of each column, in percent points. {results_provenance(sweep).caption}"
     )
-    return {"differences": Table(header=HEADER, rows=lines, align="lllrrrlr", caption=table_caption)}
+    return {
+        "differences": Table(header=_header(sweep.manifest.budget), rows=lines, align="lllrrrlr", caption=table_caption)
+    }
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -133,6 +136,23 @@ def _p_value(standing: Standing) -> str:
     if standing.p_value is None:
         return MISSING
     return "< 0.001" if standing.p_value < 0.001 else f"{standing.p_value:.3f}"
+
+
+def _header(budget: Budget) -> tuple[str, ...]:
+    return tuple(f"{name} {varied(budget)}" if name == "Verdict" else name for name in HEADER)
+
+
+def _question(budget: Budget) -> str:
+    if budget.searches > 1:
+        return "Would the best still be ahead if all were searched again, and with other test examples?"
+    return (
+        "Would the best *configurations found* still be ahead with other seeds and other test examples? (Whether another search "
+        "would find ones as good is not asked: each cell was searched once.)"
+    )
+
+
+def _repeated(budget: Budget) -> str:
+    return "the means of the searches" if budget.searches > 1 else "seeds"
 
 
 def _verdict(standing: Standing) -> str:

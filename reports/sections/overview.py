@@ -7,8 +7,9 @@ from collections import Counter
 from reports.data.manifest import Manifest, TaskFacts
 from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
 from reports.render.table import Table
-from reports.sections.section import Section, mean_of, most
+from reports.sections.section import Section, mean_of, most, several, unit
 from reports.statistics.analysis import AnalyzedSweep
+from search_spaces.language import Budget
 
 # Metrics that are the share of correct predictions: one of n test examples changes them by 100 / n percent points.
 _SHARES = ("accuracy",)
@@ -63,15 +64,17 @@ def _selection(manifest: Manifest) -> list[Markup]:
     seeds = "one fresh seed" if budget.final_seeds == 1 else f"{budget.final_seeds} fresh seeds"
     return [
         Markup(
-            f"Search: {most(budget)} per cell, as many for every method, each with "
-            f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}."
+            f"Search: {most(budget)} per {unit(budget)}, as many for every method, each with "
+            f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}"
+            f"{several(budget)}."
         ),
         Markup(
             f"Selection: by the best epoch's score on the validation split{mean_of(budget)}. That split is a part of the "
-            "training data, the same for every method and seed (sizes below). The test split is not used for it."
+            f"training data, the same for every method and seed{_own_split(budget)} (sizes below). The test split is not used "
+            "for it."
         ),
         Markup(
-            f"Finals: the winner of each cell is trained again from scratch on {seeds}, never stopped by ASHA. "
+            f"Finals: the winner of each {unit(budget)} is trained again from scratch on {seeds}, never stopped by ASHA. "
             "The test split is scored once per final, with the parameters of its best validation epoch. All results below are "
             "scores of finals."
         ),
@@ -81,6 +84,10 @@ def _selection(manifest: Manifest) -> list[Markup]:
             f"{recipe.max_length} tokens."
         ),
     ]
+
+
+def _own_split(budget: Budget) -> str:
+    return " of one search; each search of a cell has another one" if budget.searches > 1 else ""
 
 
 def _stopping(manifest: Manifest) -> str:
@@ -143,7 +150,9 @@ def _environment(sweep: AnalyzedSweep) -> list[Markup]:
         f"{f'commit {facts.commit} of the Hub, ' if facts.commit else ''}weights {facts.weights or 'unknown'}"
         for name, facts in manifest.models.items()
     )
-    data = ", ".join(f"{task.title} {task.split or 'unknown'}" for task in manifest.tasks.values())
+    data = ", ".join(
+        f"{task.title} {' '.join((task.split, *task.more_splits)) or 'unknown'}" for task in manifest.tasks.values()
+    )
     return [
         Markup(f"Device: {escape(manifest.device or 'unknown')}"),
         Markup(f"Versions: {escape(versions or 'unknown')}"),

@@ -5,7 +5,7 @@ A second table per model has the numbers of parameters that each method trains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 import pandas as pd
@@ -14,15 +14,14 @@ from reports.data.cells import CellResult, final_values, winner_counts
 from reports.data.manifest import Manifest
 from reports.data.papers import nominal_percent, paper_of
 from reports.plots.method_styles import methods_by_family
-from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points, shares
+from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points, shares
 from reports.render.table import Table
+from reports.sections.second_look import advice, ends_of
 from reports.sections.section import Section, caption, results_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.collapse_rate import largest_plausible_rate
 from reports.statistics.standings import Standing
-from search_spaces.language import Cell
-
-Results = Mapping[Cell, CellResult]
+from search_spaces.language import Budget, Cell
 
 # Footnote marks of a cell, by their cause.
 MARKS = {
@@ -31,18 +30,24 @@ MARKS = {
     "incomplete": "§",
     "mixed": "¶",
     "constant": "▾",
+    "edge": "⇥",
 }
 
 
 def text(sweep: AnalyzedSweep) -> str:
     shown = tables(sweep)
-    results = sweep.results
-    parts = ["## Results on the test split", caption(results_provenance(sweep)), _legend(sweep)]
+    parts = [
+        "## Results on the test split",
+        caption(results_provenance(sweep)),
+        _claim(sweep.manifest.budget),
+        _legend(sweep),
+    ]
     for number, (model, facts) in enumerate(sweep.manifest.models.items(), start=1):
         parts += [
             f"### {escape(facts.title)}",
             shown[f"results_{number}"].markdown(),
-            bullets(_footnotes(sweep.manifest, model, results)),
+            bullets(_footnotes(sweep, model)),
+            _second_look(sweep, model),
             f"Trainable parameters on {escape(facts.title)}, {count(facts.total)} of which are 100 %:",
             shown[f"parameters_{number}"].markdown(),
         ]
@@ -81,7 +86,36 @@ def average(results: Sequence[CellResult]) -> float | None:
     return fmean(means) if len(means) == len(results) else None
 
 
+def _claim(budget: Budget) -> str:
+    """What the differences between methods hold for: what was repeated, and what was not."""
+    if budget.searches > 1:
+        return (
+            f"**What was varied:** each cell was searched {budget.searches} times, each time with another validation split and "
+            "other seeds. So differences between rows hold for the methods as they are searched here."
+        )
+    return (
+        "**What was varied:** seeds and test examples. Each cell was searched once, so that differences hold *for the "
+        "configurations found*, which another search may not find again: between identical methods, one search each shows a "
+        "difference in 19 to 36 % of simulated columns (docs/statistics.md). `Budget(searches=3)` repeats the "
+        "searches and compares methods."
+    )
+
+
+def _second_look(sweep: AnalyzedSweep, model: str) -> str:
+    """What should be searched again before a row's result is read as its method's; "" if nothing."""
+    found = advice(sweep, model)
+    if not found:
+        return ""
+    return paragraphs(
+        "**Search again before drawing conclusions about these methods:** a winner stands at the end of its range, or the mean "
+        "is not above a constant prediction. The setting, not the method, may be what is weak.",
+        bullets(found),
+    )
+
+
 def _legend(sweep: AnalyzedSweep) -> str:
+    if sweep.manifest.budget.searches > 1:
+        return _legend_of_searches(sweep.manifest.budget)
     n = sweep.manifest.budget.final_seeds
     spread = "mean ± sample standard deviation (n − 1)" if n > 1 else "one run, standard deviation n/a,"
     ties = (
@@ -103,6 +137,18 @@ def _legend(sweep: AnalyzedSweep) -> str:
     )
 
 
+def _legend_of_searches(budget: Budget) -> str:
+    k = budget.searches
+    return (
+        f"Percent points, higher is better: mean ± sample standard deviation (n − 1) of the {k} searches, each the mean of its "
+        f"{plural(budget.final_seeds, 'final')}. **Bold**: best mean of the column. ≈: tied with the column's best, which these "
+        f"{k} searches and these test examples cannot tell apart from it (how it is tested: next section). ≈ says *cannot tell*, "
+        "not *equal*: the last row of each table says how small a difference to the best could have been seen. *Average* is the "
+        f"unweighted mean over tasks, given when every task has a result. n: finals with a score, if not all have one. "
+        f"{MISSING}: no result."
+    )
+
+
 def _scores(sweep: AnalyzedSweep, model: str) -> Table:
     """The table of test scores of one model: a row per method, then constant predictions and smallest visible differences."""
     manifest, results, judged = sweep.manifest, sweep.results, sweep.standings
@@ -110,7 +156,7 @@ def _scores(sweep: AnalyzedSweep, model: str) -> Table:
     lines: list[list[object]] = []
     for label in methods_by_family(sweep, model):
         cells = [Cell(model=model, task=task, method=label) for task in manifest.tasks]
-        shown = [_score(manifest, results[cell], judged.get(cell)) for cell in cells]
+        shown = [_score(sweep, results[cell], judged.get(cell)) for cell in cells]
         lines.append([manifest.methods[label].title, *shown, _average(averages.get(label))])
     constants = [task.majority for task in manifest.tasks.values()]
     known = [value for value in constants if value is not None]
@@ -154,9 +200,9 @@ def _average(standing: Standing | None) -> Markup:
     return Markup((f"**{shown}**" if standing.best else shown) + (" ≈" if standing.tied else ""))
 
 
-def _score(manifest: Manifest, result: CellResult, standing: Standing | None) -> Markup:
+def _score(sweep: AnalyzedSweep, result: CellResult, standing: Standing | None) -> Markup:
     """The entry of one cell: mean ± standard deviation, tie and footnote marks, and n if finals are missing."""
-    marks = "".join(MARKS[name] for name in _flags(manifest, result))
+    marks = "".join(MARKS[name] for name in _flags(sweep, result))
     if result.mean is None or standing is None:
         return Markup(f"{MISSING} {marks}".strip())
     shown = points(result.mean) + (f" ± {points(result.std)}" if result.std is not None else " (std n/a)")
@@ -172,30 +218,31 @@ def collapses(result: CellResult) -> str:
     return f"{number} of {len(result.scores)} collapsed" if number else ""
 
 
-def _flags(manifest: Manifest, result: CellResult) -> list[str]:
+def _flags(sweep: AnalyzedSweep, result: CellResult) -> list[str]:
     """The keys of `MARKS` whose footnotes apply to this cell."""
-    majority = manifest.tasks[result.cell.task].majority
+    majority = sweep.manifest.tasks[result.cell.task].majority
     carried = {
         "collapsed": bool(collapses(result)),
         "diverged": result.diverged > 0,
         "incomplete": len(result.scores) != result.planned,
         "mixed": result.mixed,
         "constant": None not in (majority, result.mean) and result.mean <= majority,  # type: ignore[operator]
+        "edge": bool(ends_of(sweep, result.cell)),
     }
     return [name for name in MARKS if carried[name]]
 
 
-def _footnotes(manifest: Manifest, model: str, results: Results) -> list[Markup]:
+def _footnotes(sweep: AnalyzedSweep, model: str) -> list[Markup]:
     """The footnotes below a model's table of scores, in the order of `MARKS`."""
-    notes = []
-    for cell, result in results.items():
+    notes, manifest = [], sweep.manifest
+    for cell, result in sweep.results.items():
         where = escape(f"{manifest.methods[cell.method].title} on {manifest.tasks[cell.task].title}")
         if cell.model == model:
-            notes += [Markup(f"{MARKS[name]} {where}: {_note(name, result)}") for name in _flags(manifest, result)]
+            notes += [Markup(f"{MARKS[name]} {where}: {_note(sweep, name, result)}") for name in _flags(sweep, result)]
     return sorted(notes, key=lambda note: list(MARKS.values()).index(note[0]))
 
 
-def _note(name: str, result: CellResult) -> str:
+def _note(sweep: AnalyzedSweep, name: str, result: CellResult) -> str:
     """The text of the footnote that `name`, a key of `MARKS`, stands for."""
     if name == "incomplete":
         state = {
@@ -215,6 +262,9 @@ def _note(name: str, result: CellResult) -> str:
         "counted in the mean where they have a score",
         "mixed": "the finals differ in their hyperparameters (the winner changed during the sweep)",
         "constant": "the mean is not above that of a constant prediction",
+        "edge": "the winner's "
+        + ", ".join(f"{key} is the {end} value" for key, end in ends_of(sweep, result.cell).items())
+        + " searched",
     }[name]
 
 

@@ -81,8 +81,8 @@ def results_provenance(sweep: AnalyzedSweep) -> Provenance:
         split="test",
         selected_on="validation",
         describes="results",
-        rule=f"per cell, the configuration with the best epoch's score on the validation split{mean_of(budget)}",
-        seeds=f"{budget.final_seeds} per cell, not used in the search",
+        rule=f"per {unit(budget)}, the configuration with the best epoch's score on the validation split{mean_of(budget)}",
+        seeds=f"{budget.final_seeds} per {unit(budget)}, not used in the search",
         tries=_tries(sweep),
     )
 
@@ -95,7 +95,8 @@ def search_provenance(sweep: AnalyzedSweep) -> Provenance:
         split="validation",
         selected_on="validation",
         describes="search",
-        rule=f"the best epoch of each trial, the best {'trial' if one else 'configuration'} of each cell{mean_of(budget)}",
+        rule=f"the best epoch of each trial, the best {'trial' if one else 'configuration'} of each {unit(budget)}"
+        f"{mean_of(budget)}",
         seeds="one, the same for every trial" if one else f"{budget.search_seeds}, the same for every configuration",
         tries=_tries(sweep),
     )
@@ -104,6 +105,21 @@ def search_provenance(sweep: AnalyzedSweep) -> Provenance:
 def most(budget: Budget) -> str:
     """The largest number of configurations that a cell may try, as text. A cell with a smaller grid tries all of its points."""
     return "one configuration" if budget.trials == 1 else f"up to {budget.trials} configurations"
+
+
+def unit(budget: Budget) -> str:
+    """What one winner is chosen for: a cell, or a search if cells have several."""
+    return "search" if budget.searches > 1 else "cell"
+
+
+def several(budget: Budget) -> str:
+    """ ", k searches per cell" if cells have several, else ""."""
+    return f", {budget.searches} searches per cell" if budget.searches > 1 else ""
+
+
+def varied(budget: Budget) -> str:
+    """What differences between methods hold for, given what was repeated, as a part of a sentence."""
+    return f"over {budget.searches} searches per cell" if budget.searches > 1 else "for the configurations found"
 
 
 def mean_of(budget: Budget) -> str:
@@ -119,7 +135,7 @@ def ablation_provenance(sweep: AnalyzedSweep) -> Provenance:
 def _tries(sweep: AnalyzedSweep) -> str:
     """How many configurations each cell tried, as text for the caption."""
     if not sweep.curtailed:
-        return f"{most(sweep.manifest.budget)} per cell"
+        return f"{most(sweep.manifest.budget)} per {unit(sweep.manifest.budget)}{several(sweep.manifest.budget)}"
     found = sweep.configurations["cell"].value_counts()
     each = [int(found.get(str(cell), 0)) for cell in sweep.manifest.cells]
     fewest, spent = min(each), max(each)

@@ -12,6 +12,7 @@ from reports.sections.section import Section, caption, search_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import Edge, as_number, edge
 from search_spaces.language import Cell
+from search_spaces.records import SearchKey
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
 
@@ -28,7 +29,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "## Winners of the search",
         caption(search_provenance(sweep)),
         f"*Validation*: the winner's validation score at its best epoch{_mean(sweep)}. *Tied*: other "
-        f"{_kind(sweep)} of the cell with the same score. "
+        f"{_kind(sweep)} of the {'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the same score. "
         "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
         tables(sweep)["winners"].markdown(),
         advice,
@@ -37,17 +38,22 @@ def text(sweep: AnalyzedSweep) -> str:
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    lines = [_line(sweep, cell) for cell in sweep.manifest.cells]
+    lines = [_line(sweep, cell, number) for cell, number in searches(sweep)]
     table_caption = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
     return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell: the winner's hyperparameters (one text), score (percent points, validation split) and best epoch.
+    """One row per search of a cell: its winner's hyperparameters (one text), validation score (percent points), best epoch.
 
     `at_edge` names the hyperparameters whose value is at an end of the searched range.
     """
-    return pd.DataFrame([_csv_row(sweep, cell) for cell in sweep.manifest.cells])
+    return pd.DataFrame([_csv_row(sweep, cell, number) for cell, number in searches(sweep)])
+
+
+def searches(sweep: AnalyzedSweep) -> list[SearchKey]:
+    """Every search of the sweep, by cell."""
+    return [(cell, number) for cell in sweep.manifest.cells for number in range(sweep.manifest.budget.searches)]
 
 
 def _mean(sweep: AnalyzedSweep) -> str:
@@ -62,7 +68,7 @@ def _kind(sweep: AnalyzedSweep) -> str:
 
 def _otherwise(sweep: AnalyzedSweep) -> str:
     """A warning for winners that do not have the best validation score of their cell."""
-    cells = [str(cell) for cell in sweep.manifest.cells if _beaten(sweep, cell)]
+    cells = [named(sweep, cell, number) for cell, number in searches(sweep) if _beaten(sweep, cell, number)]
     if not cells:
         return ""
     return (
@@ -71,23 +77,28 @@ def _otherwise(sweep: AnalyzedSweep) -> str:
     )
 
 
-def _beaten(sweep: AnalyzedSweep, cell: Cell) -> bool:
-    """Whether another configuration that can win the cell has a higher validation score than its winner."""
-    winner = _won(sweep, cell)
-    return winner is not None and bool((_candidates(sweep, cell)["best_score"] > winner["best_score"]).any())
+def named(sweep: AnalyzedSweep, cell: Cell, number: int) -> str:
+    """The cell, with the number of its search, counted from 1, if cells have several."""
+    return f"{cell}, search {number + 1}" if sweep.manifest.budget.searches > 1 else str(cell)
 
 
-def _won(sweep: AnalyzedSweep, cell: Cell) -> pd.Series | None:
-    """The winner's row of `sweep.configurations`; None while the cell has no winner or its run is not in the store."""
+def _beaten(sweep: AnalyzedSweep, cell: Cell, number: int) -> bool:
+    """Whether another configuration that can win this search has a higher validation score than its winner."""
+    winner = won(sweep, cell, number)
+    return winner is not None and bool((_candidates(sweep, cell, number)["best_score"] > winner["best_score"]).any())
+
+
+def won(sweep: AnalyzedSweep, cell: Cell, number: int) -> pd.Series | None:
+    """The winner's row of `sweep.configurations`; None while the search has no winner or its run is not in the store."""
     table = sweep.configurations
-    rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get(str(cell), ""))]
+    rows = table[(table["cell"] == str(cell)) & (table["trial"] == sweep.winners.get((str(cell), number), ""))]
     return None if rows.empty else rows.iloc[0]
 
 
-def _candidates(sweep: AnalyzedSweep, cell: Cell) -> pd.DataFrame:
-    """The cell's configurations that can win: those trained to their end, and those that a time budget stopped."""
+def _candidates(sweep: AnalyzedSweep, cell: Cell, number: int) -> pd.DataFrame:
+    """The configurations that can win a search: those trained to their end, and those that a time budget stopped."""
     table = sweep.configurations
-    return table[(table["cell"] == str(cell)) & can_win(table)]
+    return table[(table["cell"] == str(cell)) & (table["search"] == number) & can_win(table)]
 
 
 def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
@@ -112,17 +123,20 @@ def _value(value: str) -> str:
     return value if number is None else f"{number:.4g}"
 
 
-def _ties(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> int:
+def _ties(sweep: AnalyzedSweep, cell: Cell, number: int, winner: pd.Series) -> int:
     """How many other candidates have exactly the winner's validation score; -1 if the winner is not a candidate itself."""
-    return int((_candidates(sweep, cell)["best_score"] == winner["best_score"]).sum()) - 1
+    return int((_candidates(sweep, cell, number)["best_score"] == winner["best_score"]).sum()) - 1
 
 
-def _line(sweep: AnalyzedSweep, cell: Cell) -> tuple[object, ...]:
+def _line(sweep: AnalyzedSweep, cell: Cell, number: int) -> tuple[object, ...]:
     manifest = sweep.manifest
-    where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, manifest.methods[cell.method].title)
-    winner = _won(sweep, cell)
+    method = manifest.methods[cell.method].title
+    if manifest.budget.searches > 1:
+        method = f"{method}, search {number + 1}"
+    where = (manifest.models[cell.model].title, manifest.tasks[cell.task].title, method)
+    winner = won(sweep, cell, number)
     if winner is None:
-        known = "winner's run is not in the store" if str(cell) in sweep.winners else "no winner yet"
+        known = "winner's run is not in the store" if (str(cell), number) in sweep.winners else "no winner yet"
         return (*where, known, MISSING, MISSING, MISSING, "")
     flags = "; ".join(f"{name}: {end} value" for name, end in edges_of(sweep, cell, winner).items())
     epoch = MISSING if pd.isna(winner["best_epoch"]) else f"{winner['best_epoch']:.0f} of {winner['epochs']:.0f}"
@@ -131,16 +145,16 @@ def _line(sweep: AnalyzedSweep, cell: Cell) -> tuple[object, ...]:
         describe(sweep, cell, winner),
         points(winner["best_score"]),
         epoch,
-        str(max(_ties(sweep, cell, winner), 0)),
+        str(max(_ties(sweep, cell, number, winner), 0)),
         flags,
     )
 
 
-def _csv_row(sweep: AnalyzedSweep, cell: Cell) -> dict[str, object]:
-    row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method}
-    winner = _won(sweep, cell)
+def _csv_row(sweep: AnalyzedSweep, cell: Cell, number: int) -> dict[str, object]:
+    row: dict[str, object] = {"model": cell.model, "task": cell.task, "method": cell.method, "search": number}
+    winner = won(sweep, cell, number)
     if winner is None:
-        return {**row, "trial": sweep.winners.get(str(cell), ""), "at_edge": ""}
+        return {**row, "trial": sweep.winners.get((str(cell), number), ""), "at_edge": ""}
     return {
         **row,
         "trial": winner["trial"],
@@ -149,7 +163,7 @@ def _csv_row(sweep: AnalyzedSweep, cell: Cell) -> dict[str, object]:
         "best_score": winner["best_score"],
         "best_epoch": winner["best_epoch"],
         "epochs": winner["epochs"],
-        "ties": max(_ties(sweep, cell, winner), 0),
+        "ties": max(_ties(sweep, cell, number, winner), 0),
         "at_edge": "; ".join(f"{name} {end}" for name, end in edges_of(sweep, cell, winner).items()),
     }
 

@@ -87,7 +87,7 @@ class AnalyzedSweep(StoredSweep):
     @property
     def interval_coverage(self) -> str:
         """Text for captions: whether the intervals of means cover variation over seeds only, or over test examples, too."""
-        return standings.interval_coverage(self.standings.values())
+        return standings.interval_coverage(self.standings.values(), self.manifest.budget.searches)
 
 
 def analyze(stored: StoredSweep) -> AnalyzedSweep:

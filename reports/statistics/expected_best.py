@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,8 @@ def curves(configurations: pd.DataFrame) -> Mapping[Cell, list[float]]:
     """Return E[best of k], k = 1 ... N, of every cell in which a configuration ended with a score (validation, percent points).
 
     `configurations` is the table of `reports.data.configurations.configurations`. A configuration that ASHA or a time budget
-    stopped counts with its best score up to then; one without a score counts with the lowest score of its model and task.
+    stopped counts with its best score up to then; one without a score counts with the lowest score of its model and task. For a
+    cell that was searched several times it is the mean over its searches, N being that of the shortest.
     """
     search = configurations[configurations["state"].isin(END_STATES)]
     lowest = search.groupby(["model", "task"])["best_score"].min()
@@ -36,7 +38,9 @@ def curves(configurations: pd.DataFrame) -> Mapping[Cell, list[float]]:
         model, task, method = str(name).rsplit("/", 2)  # from the end: a model may be a path with slashes
         if tries["best_score"].notna().any():
             scores = tries["best_score"].fillna(lowest[model, task])
-            found[Cell(model=model, task=task, method=method)] = expected_best([float(score) for score in scores])
+            each = [expected_best([float(score) for score in own]) for _, own in scores.groupby(tries["search"])]
+            mean = [fmean(values) for values in zip(*each, strict=False)]
+            found[Cell(model=model, task=task, method=method)] = mean
     return found
 
 

@@ -21,6 +21,7 @@ from reports.statistics.intervals import LEVEL, Estimate, TaskScores, averaged
 from reports.statistics.multiple_comparisons import all_pairs
 from reports.statistics.resampling import covariances, draw_resamples, resampled_scores, score_limits
 from reports.statistics.rounding import round_as_printed
+from reports.statistics.searches import repetitions
 from reports.statistics.seed_variance import SampleVariance, SeedVariancePrior, estimate_priors
 from search_spaces.language import Cell
 
@@ -145,13 +146,14 @@ def average_standings(manifest: Manifest, columns: Columns, model: str) -> dict[
     )
 
 
-def interval_coverage(standings: Iterable[Standing]) -> str:
-    """Return for captions whether the intervals of these means cover seeds only, or test examples, too."""
+def interval_coverage(standings: Iterable[Standing], searches: int = 1) -> str:
+    """Return for captions whether the intervals of these means cover seeds (or several searches) only, or test
+    examples, too."""
     known = {standing.with_examples for standing in standings if standing.mean}
     examples = (
         " and test examples" if known == {True} else ", in some tasks over test examples too" if True in known else ""
     )
-    return f"95 % interval over seeds{examples}"
+    return f"95 % interval over {'searches' if searches > 1 else 'seeds'}{examples}"
 
 
 class _TaskColumn:
@@ -166,12 +168,11 @@ class _TaskColumn:
         metric = sweep.manifest.tasks[task].score
         covariance = covariance_of(metric, scores, predictions, generator_of(sweep, task)) if scores else None
         self._with_examples = covariance is not None
-        each = [result.scores for result in self._cells.values()]
-        self._scores = TaskScores(each, covariance, limits=score_limits(metric))
+        self._scores = TaskScores(*repetitions(list(self._cells.values()), covariance), limits=score_limits(metric))
 
     @property
     def regular_variances(self) -> list[SampleVariance]:
-        """The variances between the seeds of the cells without a collapsed or diverged final."""
+        """The variances between the seeds (or searches) of the cells without a collapsed or diverged final."""
         found = zip(self._cells.values(), self._scores.sample_variances, strict=True)
         return [sample for result, sample in found if sample is not None and result.all_converged]
 
@@ -181,7 +182,7 @@ class _TaskColumn:
         priors = {label: prior if result.all_converged else None for label, result in self._cells.items()}
         column = self._scores.moderated(list(priors.values()))
         return ColumnEstimates(
-            values={label: fmean(result.scores) for label, result in self._cells.items()},
+            values={label: fmean(result.repeats) for label, result in self._cells.items()},
             means={label: column.mean(index) for index, label in enumerate(labels)},
             differences={(labels[a], labels[b]): estimate for (a, b), estimate in column.differences().items()},
             with_examples=self._with_examples,

@@ -37,7 +37,7 @@ def sweep(tmp_path_factory):
     )
     data = tokens.prepare(task, str(model.path), plan.space.recipe.max_length, out / "tokens")
     inputs = SweepInputs(
-        space=plan.space, models={name: model}, tasks={"markers": task}, tokens={(name, "markers"): data}
+        space=plan.space, models={name: model}, tasks={"markers": task}, tokens={(name, "markers", 0): data}
     )
     cell = Cell(model=name, task="markers", method="adapter")
     searched, *finals = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIGMA = 1e-2
-ADAPTER_LR = choice(1e-4, 3e-4, 5e-4, 1e-3)
+ADAPTER_LR = choice(1e-4, 3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class BitFitSmall(Method):
     paper: ClassVar[str] = "Ben Zaken et al. 2022"
     family: ClassVar[MethodFamily] = "scaling and bias"
     sites: ClassVar[tuple[Site, ...]] = ("attention.query", "ffn.intermediate")
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 1e-2, 3e-2)}
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         return {"delta": Parameter(shape=(shape.ends(site)[1],))}

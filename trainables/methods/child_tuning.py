@@ -29,7 +29,7 @@ class ChildTuningF(Full):
     title: ClassVar[str] = "Child-Tuning F"
     paper: ClassVar[str] = "Xu et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.2, 0.3, 0.4)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "keep": choice(0.2, 0.3, 0.4)}
 
     keep: float = 0.3
 
@@ -48,7 +48,7 @@ class ChildTuningD(Full):
     title: ClassVar[str] = "Child-Tuning D"
     paper: ClassVar[str] = "Xu et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.1, 0.2, 0.3)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "keep": choice(0.1, 0.2, 0.3)}
 
     keep: float = 0.3
 

@@ -47,7 +47,7 @@ class DiffPruning(WeightMethod):
     title: ClassVar[str] = "Diff pruning"
     paper: ClassVar[str] = "Guo et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "l0": choice(1.25e-7, 1e-6)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "l0": choice(1.25e-7, 1e-6)}
     phases: ClassVar[Literal[1, 2]] = 2
     penalised: ClassVar[bool] = True
     noisy: ClassVar[tuple[str, ...]] = ("alpha", "shared_alpha")

@@ -28,7 +28,7 @@ class FishMask(WeightMethod):
     title: ClassVar[str] = "FISH mask"
     paper: ClassVar[str] = "Sung et al. 2021"
     family: ClassVar[MethodFamily] = "mask"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.001, 0.005, 0.02)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "keep": choice(0.001, 0.005, 0.02)}
     example: ClassVar[Mapping[str, Scalar]] = {"keep": 0.1, "examples": 20}
 
     keep: float = 0.005

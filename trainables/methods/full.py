@@ -20,4 +20,4 @@ class Full(WeightMethod):
     title: ClassVar[str] = "Fine-tuning"
     paper: ClassVar[str] = "Devlin et al. 2019"
     family: ClassVar[MethodFamily] = "full"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4)}

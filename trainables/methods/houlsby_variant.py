@@ -66,7 +66,7 @@ class HoulsbyVariant(Adapter):
     """`variant`: name of the variant; `r`: width of the bottleneck; `extra`: number of square layers in "extra_layers"."""
 
     title: ClassVar[str] = "Houlsby variant"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(32, 64, 128)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(32, 64, 128)}
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "variant": "batch_norm"}
 
     variant: Variant = "norm_input"

@@ -20,4 +20,4 @@ class LayerNormOnly(Method):
     paper: ClassVar[str] = "Houlsby et al. 2019"
     family: ClassVar[MethodFamily] = "freezing"
     norms: ClassVar[Literal["none", "biases", "all"]] = "all"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-4, 1e-3, 3e-3, 1e-2)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 1e-2, 3e-2)}

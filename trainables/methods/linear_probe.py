@@ -30,7 +30,7 @@ class LinearProbe(Method):
     paper: ClassVar[str] = "feature-based transfer"
     family: ClassVar[MethodFamily] = "freezing"
     search: ClassVar[Mapping[str, Dimension]] = {
-        "lr": choice(5e-4, 1e-3, 3e-3, 1e-2),
+        "lr": choice(1e-3, 3e-3, 1e-2, 3e-2),
         "reads": choice("own", "first", "mean"),
     }
     example_lr: ClassVar[float] = 0.03

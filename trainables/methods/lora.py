@@ -60,7 +60,7 @@ class LoRA(LowRank):
 
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2022"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(4, 8, 16)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-4, 1e-3, 3e-3, 1e-2), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up",)
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
 

@@ -28,7 +28,7 @@ class LtSft(Full):
     title: ClassVar[str] = "LT-SFT"
     paper: ClassVar[str] = "Ansell et al. 2022"
     family: ClassVar[MethodFamily] = "mask"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "keep": choice(0.005, 0.01, 0.05)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "keep": choice(0.005, 0.01, 0.05)}
     phases: ClassVar[Literal[1, 2]] = 2
     rewinds: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Scalar]] = {"keep": 0.1}

@@ -35,7 +35,7 @@ class MAM(Method):
     paper: ClassVar[str] = "He et al. 2022"
     family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.prefix", "ffn.output")
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 64)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(16, 64)}
     example: ClassVar[Mapping[str, Scalar]] = {"length": 2, "r": 4}
 
     length: int = 16

@@ -38,7 +38,7 @@ class Parallel(Method):
     family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = BOTH
     search: ClassVar[Mapping[str, Dimension]] = {
-        "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
+        "lr": choice(1e-4, 3e-4, 1e-3, 3e-3),
         "r": choice(16, 64),
         "scale": choice(1.0, 4.0),
     }

@@ -37,7 +37,7 @@ class Pfeiffer(Method):
     paper: ClassVar[str] = "Pfeiffer et al. 2021"
     family: ClassVar[MethodFamily] = "adapter"
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48, 64)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(16, 48, 64)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up", "up_bias")
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
 

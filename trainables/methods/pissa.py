@@ -31,7 +31,7 @@ class PiSSA(LoRA):
 
     title: ClassVar[str] = "PiSSA"
     paper: ClassVar[str] = "Meng et al. 2024"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ()  # zeros would also remove the largest singular values of the weight
 
     @property

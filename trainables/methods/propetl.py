@@ -39,7 +39,7 @@ class ProPETL(Method):
     paper: ClassVar[str] = "Zeng et al. 2023"
     family: ClassVar[MethodFamily] = "combination"
     search: ClassVar[Mapping[str, Dimension]] = {
-        "lr": choice(1e-4, 3e-4, 5e-4, 1e-3),
+        "lr": choice(1e-4, 3e-4, 1e-3, 3e-3),
         "mask_lr": choice(1e-3, 3e-3, 1e-2),
     }
     sites: ClassVar[tuple[Site, ...]] = ("ffn.output",)

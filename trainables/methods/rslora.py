@@ -21,7 +21,7 @@ from trainables.methods.lora import LoRA
 class RsLoRA(LoRA):
     title: ClassVar[str] = "rsLoRA"
     paper: ClassVar[str] = "Kalajdzievski 2023"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(5e-5, 1e-4, 3e-4, 5e-4), "r": choice(4, 8, 16)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(4, 8, 16)}
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4, "targets": "all"}
 
     @property

@@ -25,7 +25,7 @@ class TopLayers(WeightMethod):
     title: ClassVar[str] = "Top layers"
     paper: ClassVar[str] = "Houlsby et al. 2019"
     family: ClassVar[MethodFamily] = "freezing"
-    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 2e-5, 5e-5, 1e-4), "k": choice(1, 2, 3, 5)}
+    search: ClassVar[dict[str, Dimension]] = {"lr": choice(1e-5, 3e-5, 1e-4, 3e-4), "k": choice(1, 2, 3, 5)}
     example: ClassVar[Mapping[str, Scalar]] = {"k": 1}
 
     k: int = 2

@@ -41,7 +41,7 @@ class UniPELT(Method):
     paper: ClassVar[str] = "Mao et al. 2022"
     family: ClassVar[MethodFamily] = "combination"
     sites: ClassVar[tuple[Site, ...]] = ("attention.query", "attention.value", "attention.prefix", "ffn.output")
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 5e-4, 1e-3), "r": choice(16, 48)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(16, 48)}
     example: ClassVar[Mapping[str, Scalar]] = {"length": 3, "r": 4, "rank": 2}
 
     length: int = 10

@@ -2,8 +2,9 @@
 
 The validation split is a tenth of the train file, stratified by class or by bins of the targets (see `Form.strata`); or whole
 groups of rows, or the latest rows, if the user names a column for that. It is drawn with a constant seed, so that it is the same
-for every method and trial seed. If a recipe limits the number of examples, the subsets are drawn after the split, with the same
-seed.
+for every method and trial seed. Only where a space repeats its searches (`Budget.searches`), each search of a cell has another
+one, if it is drawn; the test split is the same for all. If a recipe limits the number of examples, the subsets are drawn after
+the split, with the same seed.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ def split(
     test_examples: int,
     validation_labels: Sequence[float] | None = None,
     keys: SplitKeys | None = None,
+    search: int = 0,
 ) -> SplitIndices:
     """Return the row numbers of the three splits. `labels`, `validation_labels`, `test_labels`: the labels of the three files.
 
     Without `test_labels`, a tenth of the train file becomes the test split; without `validation_labels`, a tenth of the rest
     becomes the validation split. `keys`: the groups or times of the rows of the train file, if they are not split at random.
-    `train_examples` and `test_examples` limit the splits (0: no limit); the validation split shrinks with train. Raises
-    ValueError if there are fewer than 20 examples to split, or if all have the same key.
+    `train_examples` and `test_examples` limit the splits (0: no limit); the validation split shrinks with train. `search`: number
+    of the search whose train and validation splits are returned; the test split is the same for all. Raises ValueError if there
+    are fewer than 20 examples to split, or if all have the same key.
     """
     import numpy as np
 
@@ -57,15 +60,16 @@ def split(
     else:
         test_strata = form.strata(np.asarray(test_labels))
         test = np.arange(len(test_strata))
+    seed = SEED + search
     if validation_labels is None:
-        train, validation = _set_aside(rest, strata, keys)
+        train, validation = _set_aside(rest, strata, keys, seed)
         validation_strata = strata
     else:
         validation_strata = form.strata(np.asarray(validation_labels))
         train, validation = rest, np.arange(len(validation_strata))
     if 0 < train_examples < len(train):
         keep = max(MIN_VALIDATION, round(len(validation) * train_examples / len(train)))
-        train, validation = _cut(train, train_examples, strata), _cut(validation, keep, validation_strata)
+        train, validation = _cut(train, train_examples, strata, seed), _cut(validation, keep, validation_strata, seed)
     return SplitIndices(
         train=tuple(train.tolist()),
         validation=tuple(validation.tolist()),
@@ -73,20 +77,22 @@ def split(
     )
 
 
-def _set_aside(indices: np.ndarray, strata: np.ndarray, keys: SplitKeys | None) -> tuple[np.ndarray, np.ndarray]:
+def _set_aside(
+    indices: np.ndarray, strata: np.ndarray, keys: SplitKeys | None, seed: int = SEED
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (the others, about a tenth of the indices), both sorted. Raises ValueError if it cannot be set aside."""
     if len(indices) < 20:
         raise ValueError(f"only {len(indices)} examples are left to set a tenth of them aside: at least 20 are needed")
     number = round(SHARE * len(indices))
     if keys is None:
-        return _divide(indices, number, strata)
+        return _divide(indices, number, strata, seed)
     own = keys.take(indices.tolist())
     if len(set(own.times or own.groups)) < 2:
         raise ValueError(
             f"column {keys.column!r} has the single value {own.groups[0]!r} in the {len(indices)} rows that are to be split; "
             f"at least two are needed, three without a test file"
         )
-    return _divide_by_time(indices, number, own) if own.times else _divide_groups(indices, number, strata, own)
+    return _divide_by_time(indices, number, own) if own.times else _divide_groups(indices, number, strata, own, seed)
 
 
 def _divide_by_time(indices: np.ndarray, number: int, keys: SplitKeys) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +107,7 @@ def _divide_by_time(indices: np.ndarray, number: int, keys: SplitKeys) -> tuple[
 
 
 def _divide_groups(
-    indices: np.ndarray, number: int, strata: np.ndarray, keys: SplitKeys
+    indices: np.ndarray, number: int, strata: np.ndarray, keys: SplitKeys, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (the others, about `number` indices), both sorted and nearly stratified. Rows of one group are not divided.
 
@@ -110,7 +116,7 @@ def _divide_groups(
     """
     import numpy as np
 
-    random = np.random.RandomState(SEED)
+    random = np.random.RandomState(seed)
     groups, own = (np.unique(values, return_inverse=True)[1] for values in (keys.groups, strata[indices]))
     sizes, wanted = np.bincount(groups), np.bincount(own) * number / len(indices)
     best, least = np.zeros(len(indices), bool), np.inf
@@ -124,15 +130,19 @@ def _divide_groups(
     return indices[~best], indices[best]
 
 
-def _cut(indices: np.ndarray, number: int, strata: np.ndarray) -> np.ndarray:
+def _cut(indices: np.ndarray, number: int, strata: np.ndarray, seed: int = SEED) -> np.ndarray:
     """Return `number` of the indices, sorted and stratified; all of them if `number` is 0 or at least as large."""
     if not 0 < number < len(indices):
         return indices
-    return _divide(indices, number, strata, small_strata="drawn")[1]
+    return _divide(indices, number, strata, seed, small_strata="drawn")[1]
 
 
 def _divide(
-    indices: np.ndarray, number: int, strata: np.ndarray, small_strata: Literal["drawn", "others"] = "others"
+    indices: np.ndarray,
+    number: int,
+    strata: np.ndarray,
+    seed: int = SEED,
+    small_strata: Literal["drawn", "others"] = "others",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `number` of the indices, stratified. Return (the others, the drawn), both sorted.
 
@@ -144,15 +154,15 @@ def _divide(
     own = strata[indices]
     classes, counts = np.unique(own, return_counts=True)
     if counts.min() >= 2 and min(number, len(indices) - number) >= len(classes):
-        others, drawn = train_test_split(indices, test_size=number, random_state=SEED, stratify=own)
+        others, drawn = train_test_split(indices, test_size=number, random_state=seed, stratify=own)
     elif small_strata == "others":
-        others, drawn = _allocate(indices, number, own)
+        others, drawn = _allocate(indices, number, own, seed)
     else:
-        drawn, others = _allocate(indices, len(indices) - number, own)
+        drawn, others = _allocate(indices, len(indices) - number, own, seed)
     return np.sort(others), np.sort(drawn)
 
 
-def _allocate(indices: np.ndarray, number: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _allocate(indices: np.ndarray, number: int, own: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw `number` of the indices so that each stratum gives its share, to a whole example, and keeps one as long as possible.
 
     For strata that are too small for scikit-learn's stratified split. `own`: the stratum of each index. Shares are rounded by the
@@ -160,7 +170,7 @@ def _allocate(indices: np.ndarray, number: int, own: np.ndarray) -> tuple[np.nda
     """
     import numpy as np
 
-    random = np.random.RandomState(SEED)
+    random = np.random.RandomState(seed)
     order = random.permutation(len(indices))
     classes, counts = np.unique(own, return_counts=True)
     shares = number * (counts - 1) / max(1, (counts - 1).sum())

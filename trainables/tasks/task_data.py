@@ -95,7 +95,8 @@ class Loaded:
     `task.outputs` is known here, and `task.form` is fitted to the train labels. `fingerprint`: hash (16 hex digits) of texts,
     labels and split. `majority`: score on the test split, in percent points, of predicting train's most frequent class (its mean
     target) for every example. `notes`: sentences for the report about examples that several splits share, about unbalanced
-    classes, and on how targets are standardised.
+    classes, and on how targets are standardised. `repeats`: the task with the train and validation splits of the second search of
+    a cell, of the third, and so on (`Budget.searches`); the test split is the same.
     """
 
     task: Task
@@ -106,6 +107,11 @@ class Loaded:
     fingerprint: str
     majority: float
     notes: tuple[str, ...] = ()
+    repeats: tuple[Loaded, ...] = ()
+
+    def of_search(self, number: int) -> Loaded:
+        """Return the task with the splits that this search of a cell uses; searches count from 0."""
+        return self.repeats[number - 1] if number else self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,13 +66,29 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
 
 
 def load(
-    task: str | FileTask, *, data_dir: Path | None, folder: Path, train_examples: int, test_examples: int
+    task: str | FileTask,
+    *,
+    data_dir: Path | None,
+    folder: Path,
+    train_examples: int,
+    test_examples: int,
+    searches: int = 1,
 ) -> Loaded:
     """Read and split a task and cut its splits to these numbers of examples (0: all).
 
-    `folder`: where relative paths of a file task start. Raises as `check_files` does, and ValueError for too few examples.
+    `folder`: where relative paths of a file task start. `searches`: for how many searches of a cell the task is split; all but
+    the first are in `Loaded.repeats`. Raises as `check_files` does, and ValueError for too few examples.
     """
     found = read(task, data_dir, folder)
+    first, *repeats = (_divided(found, train_examples, test_examples, search) for search in range(searches))
+    notes = first.notes
+    if any(each.split_indices.validation == first.split_indices.validation for each in repeats):
+        notes += ("all searches have the same validation split: differences do not cover the choice of another one",)
+    return replace(first, repeats=tuple(repeats), notes=notes)
+
+
+def _divided(found: Examples, train_examples: int, test_examples: int, search: int) -> Loaded:
+    """Return the task with the splits of one search, numbered from 0."""
     known, train = found.task, found.train
     with _naming(known.name):
         chosen = split(
@@ -83,6 +99,7 @@ def load(
             test_examples,
             None if found.validation is None else found.validation.labels,
             found.keys.get("train"),
+            search,
         )
     sources = {"train": train, "validation": found.validation or train, "test": found.test or train}
     indices = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}

@@ -37,7 +37,7 @@ class EndedTrials:
 
 
 def controller_of(sweep, root, exchange=None):
-    paths = TrialPaths(sources={"m": "m"}, data={("m", task): root for task in ("t", "u")}, checkpoints=root)
+    paths = TrialPaths(sources={"m": "m"}, data={("m", task, 0): root for task in ("t", "u")}, checkpoints=root)
     return Controller(sweep, DirectMailbox(exchange), paths, EndedTrials(root / "sweep"))
 
 

@@ -11,7 +11,7 @@ from tests.fixtures.fakes import curve, drive, end_of, make_space, open_sweep
 def test_rows_count_what_the_sweep_did(tmp_path):
     sweep = drive(make_space(), tmp_path)
     for row in sweep.snapshot():
-        search = sweep.cells[row.cell]
+        search = sweep.searches[row.cell, 0]
         assert row.phase == "finished"
         assert row.done + row.stopped == row.total == len(search.entries)
         assert row.best == search.winner.outcome.best_score
@@ -30,6 +30,6 @@ def test_the_table_names_each_cell_and_its_running_trials(tmp_path):
     display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
     display.close(sweep.snapshot())
     drawn = console.file.getvalue()
-    assert all(str(cell) in drawn for cell in sweep.cells)
+    assert all(str(cell) in drawn for cell, _ in sweep.searches)
     assert f"{points[-1].best_score:.2f}" in drawn
     assert "1 of 36 trials ended, 1 running" in drawn

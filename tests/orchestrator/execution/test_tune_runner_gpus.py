@@ -45,7 +45,7 @@ tune_runner.TrialTrainable = Fake
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
          _temp_dir=str(root / "ray"), runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}})
 sweep = open_sweep(make_space(), root)
-data = {("m", task): root for task in ("t", "u")}
+data = {("m", task, 0): root for task in ("t", "u")}
 paths = TrialPaths(sources={"m": "m"}, data=data, checkpoints=root)
 # Two trials share a GPU, but each trains in its own process: no shared device worker is needed to see where Ray puts them.
 part = share(gpus, per_gpu, 4)
@@ -55,7 +55,7 @@ class Unheard:
 runner = tune_runner.TuneRunner(sweep=sweep, paths=paths, checkpoints=Unheard(), drain=tune_runner.Drain(""),
                                 display=ProgressDisplay("fake", sweep.snapshot(), Console(quiet=True)))
 runner.run(replace(part, per_device=1), root)
-states = [[e.outcome.state, e.outcome.reason] for s in sweep.cells.values() for e in s.entries]
+states = [[e.outcome.state, e.outcome.reason] for s in sweep.searches.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))
 """
 

@@ -10,13 +10,13 @@ from orchestrator.execution import cluster
 from orchestrator.ledger import Ledger, read_history
 from orchestrator.planning import forecast
 from orchestrator.planning.forecast import (
-    CellProgress,
     RemainingEpochs,
-    cell_progress,
+    SearchProgress,
     check_budget,
     make_forecast,
     makespan,
     remaining_epochs,
+    search_progress,
 )
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.preview import plan_text
@@ -48,7 +48,7 @@ def fake_plan(**changes) -> Plan:
 
 
 def epochs_of(sweep):
-    return {cell: sum(len(e.curve) for e in search.entries) for cell, search in sweep.cells.items()}
+    return {cell: sum(len(e.curve) for e in search.entries) for (cell, _), search in sweep.searches.items()}
 
 
 @pytest.mark.parametrize("patience", [2, 8])
@@ -59,7 +59,7 @@ def test_a_sweep_trains_as_many_epochs_as_were_foreseen_at_least_and_at_most(pat
     )
     plan = Plan(space=space, reductions=(), shapes={}, tasks={})
     for cell, epochs in epochs_of(drive(space, tmp_path)).items():
-        foreseen = remaining_epochs(plan, cell, CellProgress())
+        foreseen = remaining_epochs(plan, cell, SearchProgress())
         assert foreseen.min_total <= epochs <= foreseen.max_total
         assert foreseen.max_total == (plan.num_configurations(space.entry(cell.method)) + 2) * 8
 
@@ -90,12 +90,12 @@ def test_the_least_is_what_a_search_takes_whose_first_trials_are_its_best(tmp_pa
                         break
         return sweep
 
-    assert epochs_of(run())[cell] == remaining_epochs(plan, cell, CellProgress()).min_total
+    assert epochs_of(run())[cell] == remaining_epochs(plan, cell, SearchProgress()).min_total
 
 
 def test_the_longest_chain_of_a_cell_is_its_rounds_and_a_final():
     plan = fake_plan(budget=Budget(trials=7, final_seeds=2, in_flight=2), methods=(method("adapter", r=choice(8, 16)),))
-    found = remaining_epochs(plan, plan.space.cells[0], CellProgress())
+    found = remaining_epochs(plan, plan.space.cells[0], SearchProgress())
     assert found.max_sequential == 4 * 8 + 8
     # Trials 0 to 3 cannot be stopped, but a chain may go through others.
     assert found.min_sequential == 4 * 2 + 8
@@ -104,11 +104,14 @@ def test_the_longest_chain_of_a_cell_is_its_rounds_and_a_final():
 def test_what_is_done_is_not_left(tmp_path):
     space = make_space()
     drive(space, tmp_path)
-    known, plan = cell_progress(read_history(tmp_path / "sweep")), Plan(space=space, reductions=(), shapes={}, tasks={})
+    known, plan = (
+        search_progress(read_history(tmp_path / "sweep")),
+        Plan(space=space, reductions=(), shapes={}, tasks={}),
+    )
     for cell in space.cells:
-        assert known[cell].num_finals == 2
-        assert set(known[cell].states) <= set(END_STATES)
-        assert remaining_epochs(plan, cell, known[cell]) == RemainingEpochs(
+        assert known[cell, 0].num_finals == 2
+        assert set(known[cell, 0].states) <= set(END_STATES)
+        assert remaining_epochs(plan, cell, known[cell, 0]) == RemainingEpochs(
             min_total=0, max_total=0, min_sequential=0, max_sequential=0
         )
 
@@ -117,8 +120,8 @@ def test_epochs_of_a_trial_that_has_begun_are_not_left():
     plan = fake_plan()
     cell = plan.space.cells[0]
     new, begun = (
-        remaining_epochs(plan, cell, CellProgress()),
-        remaining_epochs(plan, cell, CellProgress(begun_epochs=3)),
+        remaining_epochs(plan, cell, SearchProgress()),
+        remaining_epochs(plan, cell, SearchProgress(begun_epochs=3)),
     )
     assert (new.max_total - begun.max_total, new.min_total - begun.min_total) == (3, 3)
 
@@ -133,15 +136,17 @@ def test_a_larger_time_budget_has_the_rest_of_the_search_before_it_and_perhaps_a
         == forecast._time_budget(history.ended_early, "31s")
         == ("", True)
     )
-    before = {cell: {e.trial.id: len(e.curve) for e in search.entries} for cell, search in ended.cells.items()}
-    searched = {cell: sum(e.outcome.reason != BUDGET for e in s.search) for cell, s in ended.cells.items()}
-    assert {cell: known.num_searched for cell, known in cell_progress(history, True).items()} == searched
-    foreseen = {cell: remaining_epochs(plan, cell, known) for cell, known in cell_progress(history, True).items()}
+    before = {cell: {e.trial.id: len(e.curve) for e in search.entries} for (cell, _), search in ended.searches.items()}
+    searched = {cell: sum(e.outcome.reason != BUDGET for e in s.search) for (cell, _), s in ended.searches.items()}
+    assert {cell: known.num_searched for (cell, _), known in search_progress(history, True).items()} == searched
+    foreseen = {
+        cell: remaining_epochs(plan, cell, known) for (cell, _), known in search_progress(history, True).items()
+    }
     full = Scene(None).run(space, tmp_path)
-    for cell, search in full.cells.items():
+    for (cell, _), search in full.searches.items():
         more = sum(len(e.curve) - before[cell].get(e.trial.id, 0) for e in search.entries)
         assert more <= foreseen[cell].max_total
-    assert cell_progress(read_history(tmp_path / "sweep"))[cell].num_finals == 2
+    assert search_progress(read_history(tmp_path / "sweep"))[cell, 0].num_finals == 2
 
 
 def make_setting(**changes) -> Setting:
@@ -279,7 +284,7 @@ def test_hours_follow_from_what_an_epoch_took_here(project, tmp_path):
     one = replace(project.space, tasks=("agreement",), methods=project.space.methods[:1])
     write_ledger(out / "earlier", one, seconds=3600.0)
     ahead = make_forecast(replace(project, space=one), make_options(out))
-    (cell,) = one.cells
+    ((cell, _),) = one.searches
     assert ahead.epoch_seconds == {cell: (3600.0, True)}
     # 4 tries and 2 finals of 3 or 4 epochs; in_flight 2: trials 0 to 3 are judged by too few to be stopped.
     least, most = ahead.hours

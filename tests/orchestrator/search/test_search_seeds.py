@@ -37,7 +37,7 @@ def done(seeds):
 
 def test_every_configuration_is_trained_on_every_seed_and_the_best_mean_wins(tmp_path):
     sweep = drive(seeded_space(grace=8), tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         tried = groups(search)
         assert len(tried) == (6 if search.cell.method == "full" else 8)
         assert all([e.trial.seed for e in seeds] == [0, 1, 2] for seeds in tried)
@@ -51,8 +51,8 @@ def test_every_configuration_is_trained_on_every_seed_and_the_best_mean_wins(tmp
 
 def test_the_best_single_trial_does_not_win_against_a_better_mean(tmp_path):
     sweep = drive(seeded_space(grace=8), tmp_path)
-    lucky = [max(s.search, key=lambda e: e.outcome.best_score) for s in sweep.cells.values()]
-    winners = [s.winner for s in sweep.cells.values()]
+    lucky = [max(s.search, key=lambda e: e.outcome.best_score) for s in sweep.searches.values()]
+    winners = [s.winner for s in sweep.searches.values()]
     assert any(
         one.trial.hyperparameters != other.trial.hyperparameters for one, other in zip(lucky, winners, strict=True)
     )
@@ -61,14 +61,14 @@ def test_the_best_single_trial_does_not_win_against_a_better_mean(tmp_path):
 @pytest.mark.parametrize("how", ["failed", "stopped"])
 def test_a_configuration_that_lost_a_seed_cannot_win_by_the_others(how, tmp_path):
     calm = drive(seeded_space(grace=8), tmp_path / "calm")
-    cell, search = next(iter(calm.cells.items()))
+    (cell, _), search = next(iter(calm.searches.items()))
     hurt = max(groups(search), key=lambda seeds: fmean(done(seeds)))
     lost = min(hurt, key=lambda e: e.outcome.best_score).trial.id
 
     if how == "failed":
-        found = drive(seeded_space(grace=8), tmp_path / "hurt", fails=lambda trial: trial.id == lost).cells[cell]
+        found = drive(seeded_space(grace=8), tmp_path / "hurt", fails=lambda trial: trial.id == lost).searches[cell, 0]
     else:
-        found = calm.cells[cell]
+        found = calm.searches[cell, 0]
         found.winner = None
         entry = next(e for e in found.search if e.trial.id == lost)
         entry.outcome = Outcome(state="STOPPED", reason="asha", epochs=2, best_epoch=2, best_score=1.0)
@@ -83,7 +83,7 @@ def test_where_every_configuration_lost_a_seed_the_one_with_most_of_them_wins(tm
 
     # A fifth of all trials may fail before the sweep counts as broken, so the other cells have none.
     sweep = drive(seeded_space(grace=8), tmp_path, fails=fails)
-    search = next(s for c, s in sweep.cells.items() if c.task == "t")
+    search = next(s for (c, _), s in sweep.searches.items() if c.task == "t")
     assert search.winner is max(groups(search), key=lambda seeds: fmean(done(seeds)))[0]
 
 
@@ -113,7 +113,7 @@ def test_the_study_is_told_the_worst_end_and_the_mean_of_the_scores(states, told
 
 def test_the_study_hears_of_each_configuration_once(tmp_path):
     sweep = drive(seeded_space(grace=8), tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         told = [t for t in search.study._study.trials if t.state.is_finished()]
         assert len(told) <= len(groups(search)) == search.study.num_asked
         for trial, seeds in zip(told, groups(search), strict=False):
@@ -156,7 +156,7 @@ def test_the_same_command_tries_failed_seeds_again(tmp_path):
     space = seeded_space(grace=8)
     bad = next(iter(space.cells))
     first = drive(space, tmp_path, fails=lambda t: t.cell == bad and t.seed == 3)
-    assert {e.outcome.state for e in first.cells[bad].finals} == {"FAILED", "DONE"}
+    assert {e.outcome.state for e in first.searches[bad, 0].finals} == {"FAILED", "DONE"}
     assert result(drive(space, tmp_path)) == result(drive(space, tmp_path / "calm"))
 
 
@@ -179,8 +179,8 @@ def test_a_plan_counts_every_seed():
 def test_more_seeds_reuse_the_trials_of_one(tmp_path):
     drive(seeded_space(seeds=1, grace=8, trials=6), tmp_path, name="one")
     again = open_sweep(seeded_space(seeds=1, grace=8, trials=6), tmp_path, "one")
-    known = {e.trial.id for s in again.cells.values() for e in s.search if s.cell.method == "full"}
+    known = {e.trial.id for s in again.searches.values() for e in s.search if s.cell.method == "full"}
     again._ledger.close()
     sweep = drive(seeded_space(grace=8, trials=6), tmp_path, name="three")
-    cached = {e.trial.id for s in sweep.cells.values() for e in s.search if e.cached}
+    cached = {e.trial.id for s in sweep.searches.values() for e in s.search if e.cached}
     assert known <= cached

@@ -14,12 +14,12 @@ from tests.fixtures.ledger_lines import read
 
 
 def trials_of(sweep):
-    return [entry.trial for search in sweep.cells.values() for entry in search.entries]
+    return [entry.trial for search in sweep.searches.values() for entry in search.entries]
 
 
 def test_a_sweep_tries_the_budget_and_retrains_the_winner_on_fresh_seeds(tmp_path):
     sweep = drive(make_space(), tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert len(search.search) == (6 if search.cell.method == "full" else 8)
         best = max((e for e in search.search if e.outcome.state == "DONE"), key=lambda e: e.outcome.best_score)
         assert search.winner is best
@@ -31,22 +31,22 @@ def test_a_sweep_tries_the_budget_and_retrains_the_winner_on_fresh_seeds(tmp_pat
 def test_no_configuration_is_tried_twice(tmp_path):
     space = make_space(methods=(method("adapter", r=choice(8, 16, 32)),), budget=Budget(trials=12, final_seeds=1))
     sweep = drive(space, tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert len({e.trial.id for e in search.search}) == 12
 
 
 def test_a_finite_space_within_the_budget_is_enumerated(tmp_path):
     sweep = drive(make_space(), tmp_path)
-    search = next(s for cell, s in sweep.cells.items() if (cell.task, cell.method) == ("t", "full"))
+    search = next(s for (cell, _), s in sweep.searches.items() if (cell.task, cell.method) == ("t", "full"))
     tried = {(e.trial.lr, e.trial.batch_size) for e in search.search}
     assert tried == {(lr, b) for lr in (1e-5, 1e-4, 1e-3) for b in (8, 16)}
 
 
 def test_some_trials_are_stopped_and_none_that_win_or_are_final(tmp_path):
     sweep = drive(make_space(), tmp_path)
-    states = [e.outcome.state for s in sweep.cells.values() for e in s.search]
+    states = [e.outcome.state for s in sweep.searches.values() for e in s.search]
     assert 0 < states.count("STOPPED") < len(states) / 2
-    stopped = [e for s in sweep.cells.values() for e in s.search if e.outcome.state == "STOPPED"]
+    stopped = [e for s in sweep.searches.values() for e in s.search if e.outcome.state == "STOPPED"]
     assert {len(e.curve) for e in stopped} <= {2, 4}
 
 
@@ -88,7 +88,7 @@ def test_another_space_reuses_the_same_trials(tmp_path):
     wider = replace(space, tasks=("t", "u", "v"))
     sweep = drive(wider, tmp_path, name="second", trained=trained)
     assert {trial_id for trial_id, _ in trained} == {t.id for t in trials_of(sweep) if t.cell.task == "v"}
-    cached = [e for s in sweep.cells.values() for e in s.entries if e.cached]
+    cached = [e for s in sweep.searches.values() for e in s.entries if e.cached]
     assert len(cached) == sum(t.cell.task != "v" for t in trials_of(sweep))
     final = next(e for e in cached if e.trial.phase == "final")
     assert (tmp_path / "second" / final.outcome.predictions).is_file()
@@ -102,7 +102,7 @@ def test_a_failed_trial_is_recorded_and_cannot_win(tmp_path):
         return trial.cell == bad and trial.lr == 1e-4 and trial.phase == "search"
 
     sweep = drive(make_space(), tmp_path, fails=fails)
-    failed = [e for e in sweep.cells[bad].search if e.outcome.state == "FAILED"]
+    failed = [e for e in sweep.searches[bad, 0].search if e.outcome.state == "FAILED"]
     assert len(failed) == 2
     assert all(e.outcome.reason == "boom" for e in failed)
     assert sweep.finished
@@ -117,9 +117,9 @@ def test_the_same_command_tries_failed_trials_again(tmp_path):
         return trial.cell in bad and trial.phase == "final"
 
     first = drive(space, tmp_path, fails=fails)
-    assert {e.outcome.state for c in bad for e in first.cells[c].finals} == {"FAILED"}
+    assert {e.outcome.state for c in bad for e in first.searches[c, 0].finals} == {"FAILED"}
     again = drive(space, tmp_path)
-    assert {e.outcome.state for c in bad for e in again.cells[c].finals} == {"DONE"}
+    assert {e.outcome.state for c in bad for e in again.searches[c, 0].finals} == {"DONE"}
     assert result(again) == result(drive(space, tmp_path / "calm"))
 
 
@@ -136,7 +136,7 @@ def test_the_recorded_winner_is_the_one_of_the_finals_after_failed_trials_were_m
     """Every trial but the worst of each cell fails at first, so that the worst one is the winner on record for a while."""
     space = make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, final_seeds=2, grace=8))
     calm = drive(space, tmp_path / "calm")
-    (search,) = calm.cells.values()
+    (search,) = calm.searches.values()
     worst = min(search.search, key=lambda e: e.outcome.best_score).trial.id
     broken = drive(space, tmp_path, fails=lambda trial: trial.id != worst)
     assert broken.broken
@@ -152,7 +152,7 @@ def test_the_recorded_winner_is_the_one_of_the_finals_after_failed_trials_were_m
 
 def test_a_stale_winner_that_an_earlier_version_recorded_is_corrected(tmp_path):
     sweep = drive(make_space(tasks=("t",), methods=(method("full"),)), tmp_path)
-    (search,) = sweep.cells.values()
+    (search,) = sweep.searches.values()
     stale = next(e.trial.id for e in search.search if e is not search.winner)
     with closing(Ledger.open(tmp_path / "sweep")) as ledger:
         ledger.append(WinnerChosen(cell=search.cell, id=stale))
@@ -203,7 +203,7 @@ def test_trials_train_as_long_as_their_configuration_says(tmp_path):
         budget=Budget(trials=4, final_seeds=1, grace=8),
     )
     sweep = drive(space, tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert sorted((e.trial.lr, len(e.curve)) for e in search.search) == [(1e-5, 2), (1e-5, 8), (1e-4, 2), (1e-4, 8)]
         assert all(len(e.curve) == e.trial.recipe.epochs for e in search.entries)
         assert search.finals[0].trial.recipe == search.winner.trial.recipe

@@ -54,14 +54,14 @@ def test_the_searches_end_in_time_for_the_finals(budget, workers, tmp_path):
     space, scene = make_space(), Scene(f"{budget * 3 / workers}s", workers)
     sweep = scene.run(space, tmp_path)
     assert sweep.finished
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert [e.outcome.state for e in search.finals] == ["DONE"] * 2
         assert search.search
         assert search.winner
     assert sweep.ended_early.budget == scene.budget
     # An epoch is what a trial takes to hear that it is over.
     assert scene.now <= scene.time_budget.seconds + 1
-    tried = [len(search.search) for search in sweep.cells.values()]
+    tried = [len(search.search) for search in sweep.searches.values()]
     assert sum(tried) < 28
     assert max(tried) - min(tried) <= space.budget.in_flight, "cells are cut where they stand, and they stand even"
 
@@ -74,14 +74,14 @@ def test_most_of_the_time_is_used(tmp_path):
 
 def test_what_ran_when_the_searches_ended_is_stopped_for_that_reason_and_can_win(tmp_path):
     sweep = Scene("30s").run(make_space(), tmp_path)
-    entries = [e for search in sweep.cells.values() for e in search.search]
+    entries = [e for search in sweep.searches.values() for e in search.search]
     stopped = [e for e in entries if e.outcome.reason == BUDGET]
     assert stopped
     assert {e.outcome.state for e in stopped} == {"STOPPED"}
     for entry in stopped:
         assert len(entry.curve) < 8
         assert entry.outcome.best_score == entry.curve[-1].best_score
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         able = [e for e in search.search if e.outcome.state == "DONE" or e.outcome.reason == BUDGET]
         assert search.winner.outcome.best_score == max(e.outcome.best_score for e in able)
 
@@ -89,7 +89,7 @@ def test_what_ran_when_the_searches_ended_is_stopped_for_that_reason_and_can_win
 def test_however_little_time_there_is_each_cell_has_one_configuration_and_its_finals(tmp_path):
     scene = Scene("1s", workers=1)
     sweep = scene.run(make_space(), tmp_path)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert 1 <= len(search.search) <= 2
         assert len(search.finals) == 2
     assert sweep.finished
@@ -105,7 +105,7 @@ def test_a_configuration_that_fails_is_replaced_by_another_so_that_each_cell_has
         return False
 
     sweep = Scene("1s", workers=1).run(make_space(tasks=("t",)), tmp_path, fails=fails)
-    for search in sweep.cells.values():
+    for search in sweep.searches.values():
         assert search.winner, [e.outcome for e in search.search]
         assert len(search.finals) == 2
 
@@ -123,14 +123,14 @@ def test_a_killed_driver_continues_to_the_end_that_the_budget_had_set(dies_at, t
     with pytest.raises(Died):
         scene.run(space, tmp_path, dies_at=dies_at, trained=trained)
     cut = scene.sweep.ended_early
-    asked = {e.trial.id for s in scene.sweep.cells.values() for e in s.search}
-    without = sum(not s.search for s in scene.sweep.cells.values())
+    asked = {e.trial.id for s in scene.sweep.searches.values() for e in s.search}
+    without = sum(not s.search for s in scene.sweep.searches.values())
     again = Scene("30s", now=scene.now).run(space, tmp_path, seed=7, trained=trained)
     assert again.finished
     assert len(trained) == len(set(trained))
     if cut:
         assert again.ended_early.spent == cut.spent
-        new = {e.trial.id for s in again.cells.values() for e in s.search} - asked
+        new = {e.trial.id for s in again.searches.values() for e in s.search} - asked
         assert len(new) == without, "only a cell that had nothing to choose from asks for more"
 
 
@@ -161,18 +161,18 @@ def test_a_search_that_is_taken_up_again_ends_as_one_that_was_never_ended(budget
 def run_to_another_winner(tmp_path):
     """A sweep that a budget ended, and then went on; the cells whose winner has changed with that."""
     first = Scene("70s").run(make_space(), tmp_path)
-    before = {cell: search.winner.trial for cell, search in first.cells.items()}
-    finals = {cell: [e.trial.id for e in search.finals] for cell, search in first.cells.items()}
+    before = {cell: search.winner.trial for (cell, _), search in first.searches.items()}
+    finals = {cell: [e.trial.id for e in search.finals] for (cell, _), search in first.searches.items()}
     trained = []
     second = Scene(None).run(make_space(), tmp_path, trained=trained)
-    changed = {cell for cell, search in second.cells.items() if search.winner.trial != before[cell]}
+    changed = {cell for (cell, _), search in second.searches.items() if search.winner.trial != before[cell]}
     assert 0 < len(changed) < len(before), "the curves of this space show both"
     return second, finals, changed, trained
 
 
 def test_finals_of_a_winner_that_stays_are_kept_and_those_of_another_do_not_count(tmp_path):
     sweep, finals, changed, trained = run_to_another_winner(tmp_path)
-    for cell, search in sweep.cells.items():
+    for (cell, _), search in sweep.searches.items():
         ids = [e.trial.id for e in search.finals]
         assert [e.trial.seed for e in search.finals] == [1, 2]
         assert {e.trial.lr for e in search.finals} == {search.winner.trial.lr}
@@ -195,7 +195,7 @@ def test_the_store_tells_finals_that_count_from_those_that_were_replaced(tmp_pat
             tags.setdefault(edit.run.key, dict(edit.run.tags)).update(edit.tags)
     assert tags[Key("sweep")][keys.CURTAILED] == ""
     assert tags[Key("sweep")][keys.EXTENDED] == "true"
-    for cell, search in sweep.cells.items():
+    for (cell, _), search in sweep.searches.items():
         assert tags[Key("cell", str(cell))][keys.WINNER] == search.winner.trial.id
         assert {tags[Key("trial", str(cell), e.trial.id)][keys.PHASE] for e in search.finals} == {"final"}
         for trial_id in finals[cell] if cell in changed else []:
@@ -210,7 +210,7 @@ def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its
     for progress in points:
         sweep.record(trial.id, progress, *(end_of(trial, progress) if progress is points[-1] else (None, None)))
     sweep.end_searches_early(SearchesEndedEarly(budget="1s", allowed=1.0, spent=1.0, needed=0.0))
-    (search,) = sweep.cells.values()
+    (search,) = sweep.searches.values()
     assert search.winner.trial == trial
     final = sweep.next_trial()
     assert final.phase == "final"
@@ -220,7 +220,7 @@ def test_a_running_final_of_a_winner_that_is_none_any_more_is_not_trained_to_its
     assert final.id not in {e.trial.id for e in search.entries}
     sweep._ledger.close()
     again = open_sweep(space, tmp_path)
-    assert {e.trial.phase for s in again.cells.values() for e in s.entries} == {"search"}
+    assert {e.trial.phase for s in again.searches.values() for e in s.entries} == {"search"}
 
 
 def test_what_is_kept_for_the_finals_is_what_they_took_elsewhere(tmp_path):

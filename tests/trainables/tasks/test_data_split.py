@@ -7,6 +7,7 @@ import pytest
 
 from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.split_keys import SplitKeys
 from trainables.tasks.splits import split
 
 
@@ -90,3 +91,35 @@ def test_many_small_classes_are_split_without_stratification_rather_than_refused
 def test_too_few_examples_are_refused(number):
     with pytest.raises(ValueError, match=rf"{number} examples are too few"):
         cut(halves(number), halves(10))
+
+
+def test_each_search_has_another_validation_split_and_all_have_one_test_split():
+    labels = [float(i % 3) for i in range(300)]
+    first, second, again = (split(labels, None, CLASSIFICATION, 0, 0, search=search) for search in (0, 1, 1))
+    assert first == split(labels, None, CLASSIFICATION, 0, 0)
+    assert second == again
+    assert first.test == second.test
+    assert len(set(first.validation) & set(second.validation)) < len(first.validation) / 2
+    for each in (first, second):
+        assert sorted((*each.train, *each.validation, *each.test)) == list(range(300))
+
+
+def test_each_search_draws_another_part_of_the_train_file_where_a_recipe_cuts_it():
+    labels = [float(i % 2) for i in range(2000)]
+    first, second = (split(labels, labels[:400], CLASSIFICATION, 100, 200, search=search) for search in (0, 1))
+    assert first.test == second.test
+    assert len(first.train) == len(second.train) == 100
+    assert set(first.train) != set(second.train)
+
+
+def test_each_search_sets_other_groups_aside_and_the_latest_rows_are_the_same_for_all():
+    labels = [float(i % 2) for i in range(200)]
+    groups = SplitKeys(column="author", groups=tuple(str(i // 4) for i in range(200)), times=())
+    first, second = (split(labels, labels[:40], CLASSIFICATION, 0, 0, None, groups, search) for search in (0, 1))
+    assert set(first.validation) != set(second.validation)
+    for each in (first, second):
+        assert not {i // 4 for i in each.train} & {i // 4 for i in each.validation}
+    times = SplitKeys(column="day", groups=tuple(map(str, range(200))), times=tuple(map(float, range(200))))
+    assert split(labels, labels[:40], CLASSIFICATION, 0, 0, None, times, 0) == split(
+        labels, labels[:40], CLASSIFICATION, 0, 0, None, times, 1
+    )

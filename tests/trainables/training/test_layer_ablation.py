@@ -225,7 +225,7 @@ def test_the_ledger_and_mlflow_keep_it_whenever_the_driver_dies(tmp_path, monkey
     for reports in (150, 5, 3):
         with pytest.raises(fakes.Died):
             fakes.drive(space, tmp_path, dies_at=reports)
-    finals = [e for cell in fakes.drive(space, tmp_path).cells.values() for e in cell.finals]
+    finals = [e for cell in fakes.drive(space, tmp_path).searches.values() for e in cell.finals]
     assert len(finals) == 8
     assert all(entry.outcome.ablation == known for entry in finals)
 
