@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,18 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from orchestrator import exit_codes
+from orchestrator.delivery import Delivery
 from orchestrator.execution.checkpoint_retention import CheckpointRetention
-from orchestrator.execution.cluster import cluster, device_name, environment, watched
+from orchestrator.execution.cluster import cluster, device_name, watched
 from orchestrator.execution.concurrency import trials_per_device
+from orchestrator.execution.drain import Drain, StartInterrupted
 from orchestrator.execution.progress import ProgressDisplay, log_event
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
+from orchestrator.private_files import private_files
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
@@ -32,7 +33,8 @@ from orchestrator.search.time_budget import TimeBudget, stopwatch
 from orchestrator.tracking.tracker import Tracker
 from search_spaces.events import DevicesShared, Event, LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import CleanRecords, redact
+from search_spaces.tracking_uri import sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
 from trainables.worker.worker_environment import MANIFEST
@@ -42,8 +44,8 @@ log = logging.getLogger(__name__)
 
 # Version of the ledger's format. Raise it when the meaning of the records changes.
 FORMAT = 1
-# Seconds without a delivery after which the end of a sweep does not wait for the tracking store any longer.
-DELIVERY = 120.0
+# Seconds for which a sweep waits for the first answer of the tracking store, before it begins without one.
+FIRST_ANSWER = 30.0
 
 
 class EventLog:
@@ -73,7 +75,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
     folder = out / folder_name(plan.space)
     # Before anything is written, because this raises Damaged if the ledger of another sweep is damaged.
     cache = ResultCache(out, folder)
-    with closing(Ledger.open(folder)) as ledger:
+    with private_files() as umask, closing(Ledger.open(folder)) as ledger:
         history = ledger.history
         sweep_id = recorded_id(history, folder) or new_sweep_id(plan.space)
         manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus), sweep=sweep_id)
@@ -81,7 +83,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
         _write_state(folder, manifest, tasks)
-        uri = options.tracking_uri or f"sqlite:///{out / 'mlflow.db'}"
+        uri = options.tracking_uri or sqlite_uri(out / "mlflow.db")
         tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)
         tracker.start()
         before = history.seconds_spent
@@ -100,24 +102,30 @@ def drive(plan: Plan, options: RunOptions) -> int:
             sweep.resume_searches()
         checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
         checkpoints.tidy()
-        if sweep.finished:
-            code = _verdict(sweep)
-        else:
-            paths = TrialPaths(
-                sources=inputs.sources(),
-                data=inputs.tokens,
-                checkpoints=folder / "checkpoints",
-                environment=worker_environment(),
-                sweep=sweep_id,
-            )
-            code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget)
-        if sweep.finished:
-            sweep.close()
-        delivered = tracker.drain(DELIVERY)
-        tracker.close()
-        if tracker.failure:
-            raise tracker.failure
-    return _finish(sweep, sweep_id, code, delivered, uri, options)
+        drain = Drain(options.command)
+        delivery = Delivery(
+            tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
+        )
+        with drain.listening(), ExitStack() as stack:
+            if sweep.finished:
+                code = _verdict(sweep)
+            else:
+                paths = TrialPaths(
+                    sources=inputs.sources(),
+                    data=inputs.tokens,
+                    checkpoints=folder / "checkpoints",
+                    environment=worker_environment(),
+                    sweep=sweep_id,
+                )
+                code = _run(
+                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, drain, delivery, stack
+                )
+            if sweep.finished:
+                sweep.close()
+            code = _finish(sweep, code, delivery, options)
+            if drain.signal is not None:
+                drain.end_process(code)
+            return code
 
 
 def recorded_id(history: SweepHistory, folder: Path) -> str:
@@ -170,7 +178,9 @@ def set_up_logging(console: Console) -> None:
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(CleanRecords())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     for package in ("orchestrator", "trainables", "search_spaces"):
         logging.getLogger(package).setLevel(logging.INFO)
 
@@ -193,15 +203,31 @@ def _run(
     console: Console,
     events: EventLog,
     time_budget: TimeBudget | None,
+    drain: Drain,
+    delivery: Delivery,
+    stack: ExitStack,
 ) -> int:
-    """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code."""
+    """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
-    with cluster(options.gpus, per_device, options.address) as (share, temporary), watched():
-        events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
-        # Imported only here because Ray reads environment variables and its token at import, and `cluster` sets them.
-        from orchestrator.execution.tune_runner import Drain, TuneRunner
 
-        drain = Drain(options.command)
+    def on_loss() -> int:
+        code = drain.code if drain.signal else exit_codes.CLUSTER_LOST
+        try:
+            delivery.finish()
+        except Exception as error:  # this is the end of the process, which has to come with that code
+            log.error("%s", error)
+        return code
+
+    try:
+        share, temporary = stack.enter_context(cluster(options.gpus, per_device, options.address, drain))
+    except StartInterrupted:
+        return drain.code
+    with watched(on_loss):
+        events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
+        delivery.tracker.await_answer(FIRST_ANSWER)
+        # Imported only here because Ray reads environment variables and its token at import, and `cluster` sets them.
+        from orchestrator.execution.tune_runner import TuneRunner
+
         display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
         runner = TuneRunner(
             sweep=sweep,
@@ -211,21 +237,20 @@ def _run(
             drain=drain,
             time_budget=time_budget,
         )
-        with drain.listening():
-            unfit = ""
-            try:
-                runner.run(share, temporary)
-            except exit_codes.EnvironmentUnfit as error:
-                unfit = str(error)
-            finally:
-                display.close(sweep.snapshot())
-    exit_codes.preempt_on_sigterm()
+        unfit = ""
+        try:
+            runner.run(share, temporary)
+        except exit_codes.EnvironmentUnfit as error:
+            unfit = str(error)
+        except exit_codes.ClusterLost:
+            if drain.signal is None:
+                raise
+        finally:
+            display.close(sweep.snapshot())
     if unfit:
         log.error("stopped: %s. When this is mended, continue with: %s", unfit, options.command)
         return exit_codes.ENVIRONMENT
-    if drain.signal is not None and not sweep.finished:
-        return exit_codes.INTERRUPTED if drain.signal is signal.SIGINT else exit_codes.PREEMPTED
-    return _verdict(sweep)
+    return drain.code if drain.signal is not None and not sweep.finished else _verdict(sweep)
 
 
 def _verdict(sweep: Sweep) -> int:
@@ -234,23 +259,12 @@ def _verdict(sweep: Sweep) -> int:
     return exit_codes.TOO_MANY_FAILURES if sweep.broken or (empty and sweep.failures) else exit_codes.COMPLETE
 
 
-def _finish(sweep: Sweep, sweep_id: str, code: int, delivered: bool, uri: str, options: RunOptions) -> int:
-    if not delivered:
-        log.error(
-            "the tracking store %s did not receive all records; they are in the ledger, and the same command sends them",
-            redact(uri),
-        )
-        return code or exit_codes.ENVIRONMENT
-    arguments = ["--tracking-uri", uri, "--sweep", sweep_id, "--out", str(options.report)]
-    done = subprocess.run([sys.executable, "-m", "reports", *arguments], env=environment(), check=False)
-    if done.returncode:
-        log.error("the report could not be written (exit code %d)", done.returncode)
-        damaged = done.returncode == exit_codes.DAMAGED_STATE
-        return code or (exit_codes.DAMAGED_STATE if damaged else exit_codes.ENVIRONMENT)
-    log.info("report: %s", options.report / "summary.md")
+def _finish(sweep: Sweep, code: int, delivery: Delivery, options: RunOptions) -> int:
+    """Deliver the records, make the report, say how to go on, and return the exit code of the process."""
+    finished = delivery.finish()
     if code in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
         log.info("interrupted; nothing that was acknowledged is lost. Continue with: %s", options.command)
     elif code == exit_codes.TOO_MANY_FAILURES:
         first = sweep.failures[0].outcome
         log.error("stopped: %s; the first: %s", sweep.broken or "a cell has no result", first.reason if first else "")
-    return code
+    return code or finished

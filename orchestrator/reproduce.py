@@ -23,6 +23,7 @@ from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
 from search_spaces.records import SEEDS_PER_SEARCH, Outcome, TestResult, Trial, training_semantics
+from search_spaces.redaction import CleanRecords, clean, clean_tracebacks
 from trainables.backbone.hub import MissingModel
 
 
@@ -52,7 +53,9 @@ class Record:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(CleanRecords())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         record = read_cell(arguments.folder, arguments.cell)
         for line in _lines(record, chosen(record, arguments.seed)):
@@ -239,7 +242,7 @@ def _refuse_cell(folder: Path, cell: str, manifest: Mapping[str, Any]) -> None:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {clean(error)}", file=sys.stderr)
     return code
 
 
@@ -264,4 +267,5 @@ def _seed(text: str) -> int:
 
 
 if __name__ == "__main__":
+    clean_tracebacks()
     sys.exit(main())

@@ -24,6 +24,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
+from search_spaces.redaction import clean, clean_tracebacks, printable
 from trainables.backbone.hub import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
@@ -202,7 +203,7 @@ def _main(arguments: argparse.Namespace) -> int:
 def _print(text: str) -> None:
     """Write to standard output. A reader that closes it early, such as `head`, has seen what it wanted: that is no error."""
     try:
-        print(text, flush=True)
+        print(printable(text), flush=True)
     except BrokenPipeError:
         # The interpreter would write the rest at its end and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -250,13 +251,13 @@ def _folder(text: str) -> Path:
 
 def _complain(error: BaseException | str, code: int) -> int:
     if os.environ.get("ORCHESTRATOR_DEBUG"):
-        traceback.print_exc()
+        print(clean(traceback.format_exc()), file=sys.stderr)
     logging.shutdown()
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
-    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", text)
+    text = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", clean(error))
     print(f"error: {text}", file=sys.stderr)
     return code
 
 
 if __name__ == "__main__":
+    clean_tracebacks()
     sys.exit(main())

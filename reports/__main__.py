@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
+from search_spaces.tracking_uri import sqlite_uri
 
 COMPARE = "compare"
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
@@ -26,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     comparing = words[:1] == [COMPARE]
     options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)
-    options.tracking_uri = options.tracking_uri or f"sqlite:///{Path.cwd() / 'runs' / 'mlflow.db'}"
+    register_secret(*passwords_in(" ".join(words)))
     try:
+        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / "mlflow.db")
         print(_compare(options) if comparing else _build(options))
     except ValueError as error:
         return _fail(error, BAD_INPUT)
@@ -56,7 +58,12 @@ def _compare(options: argparse.Namespace) -> Path:
 
     def sweep(name: str) -> AnalyzedSweep:
         """Read a sweep by its id in the store, by the address of a store (its newest sweep is taken), or by ADDRESS#id."""
-        uri, _, known = name.partition("#") if "://" in name else (options.tracking_uri, "", name)
+        # The last "#" begins the id, unless a slash follows it: then it belongs to a path.
+        address, mark, known = name.rpartition("#")
+        if "://" not in name:
+            uri, known = options.tracking_uri, name
+        else:
+            uri, known = (address, known) if mark and "/" not in known else (name, "")
         return analyze(read(uri, find(uri, sweep=known)))
 
     return compare.write(sweep(options.a), sweep(options.b), options.out)
@@ -90,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(error: object, code: int) -> int:
     """Print the error on one line to stderr, without credentials, and return the exit code."""
-    message = " ".join(redact(str(error)).split())
-    print(f"reports: {message}", file=sys.stderr)
+    print(f"reports: {clean_line(error)}", file=sys.stderr)
     return code
 
 
 if __name__ == "__main__":
+    clean_tracebacks()
     sys.exit(main())

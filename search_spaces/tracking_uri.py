@@ -1,4 +1,4 @@
-"""Checks addresses of MLflow tracking stores, and removes passwords and tokens from texts that are shown.
+"""Checks addresses of MLflow tracking stores.
 
 `check_uri` refuses addresses that MLflow cannot use; `check_recorded_uri`, for addresses that will be logged or stored, also
 refuses credentials. Both look at the address only and open no connection or file.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from search_spaces.redaction import holds_password, redact
 
 SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql", "mssql")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-# Greedy, because an unquoted password may hold a slash or an @.
-_USERINFO = re.compile(r"(?<=://)(?!/)[^\s'\"]*@")
-_QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
-_TOKEN = re.compile(r"\b(?:hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+")
-
-
-def redact(text: str) -> str:
-    """Return the text without the user names, passwords and queries of its addresses; common access tokens become "***"."""
-    return _TOKEN.sub("***", _QUERY.sub(r"\1", _USERINFO.sub("", text)))
+# What may stand after the "?" of a sqlite address. Any other "?" belongs to the path, where SQLAlchemy would end it.
+SQLITE_OPTIONS = {
+    "cache",
+    "check_same_thread",
+    "detect_types",
+    "immutable",
+    "isolation_level",
+    "mode",
+    "nolock",
+    "timeout",
+    "uri",
+}
 
 
 def check_uri(uri: str) -> str:
@@ -55,14 +60,30 @@ def check_recorded_uri(uri: str) -> str:
 
 def sqlite_path(uri: str) -> Path:
     """Return the path in an address sqlite:///relative or sqlite:////absolute. Raises ValueError for any other address."""
-    path = uri[len("sqlite://") :].partition("?")[0]
+    path, mark, query = uri[len("sqlite://") :].partition("?")
+    if mark and not {name for name, _ in parse_qsl(query, keep_blank_values=True)} <= SQLITE_OPTIONS:
+        raise ValueError(
+            f"{_shown(uri)}: the path of a database cannot hold a '?', where its address would end; rename it"
+        )
     if not path.startswith("/") or path.rstrip("/") in ("", "/:memory:"):
         raise ValueError(f"{_shown(uri)}: write sqlite:///relative/path.db or sqlite:////absolute/path.db")
     return Path(path[1:])
 
 
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a database file. Raises ValueError if the absolute path holds a "?", where its address would end."""
+    absolute = path.absolute()
+    if "?" in str(absolute):
+        raise ValueError(
+            f"{str(absolute)!r}: the path of the tracking database cannot hold a '?', where its address would end; choose a "
+            "folder without one"
+        )
+    return f"sqlite:///{absolute}"
+
+
 def _shown(uri: str) -> str:
-    return f"--tracking-uri {redact(uri)!r}"
+    # Decoded, because what is percent-encoded would not be recognised as a password; a path is shown as it was given.
+    return f"--tracking-uri {redact(uri if uri.startswith('sqlite:') else unquote(unquote(uri)))!r}"
 
 
 def _check_server(uri: str) -> None:
@@ -78,7 +99,7 @@ def _check_server(uri: str) -> None:
 
 
 def _refuse_server_credentials(uri: str) -> None:
-    if "@" in uri:
+    if "@" in unquote(uri):
         raise ValueError(
             f"{_shown(uri)}: an address is kept in logs and records, so it must not hold a user name or password; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
@@ -86,8 +107,7 @@ def _refuse_server_credentials(uri: str) -> None:
 
 
 def _refuse_database_password(uri: str) -> None:
-    userinfo = _USERINFO.search(uri)
-    if (userinfo and ":" in userinfo[0]) or re.search(r"[?&](password|pwd)=", uri, re.IGNORECASE):
+    if holds_password(uri):
         raise ValueError(
             f"{_shown(uri)}: an address is kept in logs and records, so it must not hold a password; put an MLflow server in "
             "front of the database and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

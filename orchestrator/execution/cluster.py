@@ -6,25 +6,29 @@ import logging
 import math
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.exit_codes import CLUSTER_LOST, EnvironmentUnfit
+from orchestrator.execution.drain import Drain, shielded
+from orchestrator.execution.reaper import processes_of
+from orchestrator.exit_codes import EnvironmentUnfit
 from search_spaces.environment import changed
+from search_spaces.redaction import CleanRecords, clean_line, register_secret
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCH_SECONDS = 5.0
 LOST_AFTER = 6  # checks in a row without an answer
+ATTEMPTS = 2  # to start Ray; on a busy machine the first may take longer than Ray waits for itself
 REAPER_SECONDS = 15.0
 # Environment variables that Ray itself changes; they are restored after the sweep.
 SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
@@ -91,10 +95,13 @@ def share(gpus: int, per_device: int, cpus: float) -> Share:
 
 
 @contextmanager
-def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[Share, Path]]:
+def cluster(
+    gpus: int, per_device: int, address: str | None, drain: Drain | None = None
+) -> Iterator[tuple[Share, Path]]:
     """Start a Ray cluster, or join the one at `address`. Yields the trials' share and a private folder, removed at the end.
 
-    Raises EnvironmentUnfit if the cluster has fewer GPUs than `gpus` or Ray does not start.
+    Raises EnvironmentUnfit if the cluster has fewer GPUs than `gpus` or Ray does not start, StartInterrupted if `drain` gets a
+    signal meanwhile.
     """
     # A short path, since socket paths are limited to 107 bytes, and private, since the folder contains the token.
     folder = Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp" if os.path.isdir("/tmp") else None))
@@ -102,7 +109,9 @@ def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[S
         import ray
 
         try:
-            yield _start(folder, gpus, per_device, address), folder
+            with drain.starting_ray() if drain else nullcontext(), shielded():
+                share = _start(folder, gpus, per_device, address)
+            yield share, folder
         finally:
             ray.shutdown()
 
@@ -111,8 +120,9 @@ def cluster(gpus: int, per_device: int, address: str | None) -> Iterator[tuple[S
 def _guarded(folder: Path) -> Iterator[None]:
     """Start a process (`reaper.py`) that ends all processes of this sweep and removes `folder`, however this process ends."""
     command = [sys.executable, "-m", "orchestrator.execution.reaper", str(folder)]
-    # It gets its own session, so that Ctrl-C or the end of the terminal does not end it before this process.
-    reaper = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
+    # Shielded and in its own session, so that no signal that ends this process ends it, too.
+    with shielded():
+        reaper = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), start_new_session=True)
     try:
         yield
     finally:
@@ -123,11 +133,14 @@ def _guarded(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def watched() -> Iterator[None]:
-    """Watch the cluster in a thread. If no node answers for 30 s, end this process with exit code 7; Tune would wait forever."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(stop,), name="cluster-watch", daemon=True)
-    thread.start()
+def watched(on_loss: Callable[[], int]) -> Iterator[None]:
+    """Watch the cluster. If no node answers for 30 s, call `on_loss` and end this process with the exit code that it returns.
+
+    The main thread cannot be told, since it waits in Ray or Tune, for ever.
+    """
+    stop, answered = threading.Event(), threading.Event()
+    for target, arguments in ((_ask, (stop, answered)), (_watch, (stop, answered, on_loss))):
+        threading.Thread(target=target, args=arguments, name=f"cluster{target.__name__}", daemon=True).start()
     try:
         yield
     finally:
@@ -137,18 +150,40 @@ def watched() -> Iterator[None]:
 def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Share:
     import ray
 
-    try:
-        _init(folder, gpus, address)
-    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"cluster at {address}" if address else "Ray on this machine"
-        raise EnvironmentUnfit(f"{where} does not start: {_first_line(error)}") from None
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _init(folder, gpus, address, attempt)
+            break
+        except Exception as error:  # Ray raises a plain Exception when it starts too slowly
+            ray.shutdown()
+            reason = clean_line(error).partition(". ")[0] or type(error).__name__
+            if address:
+                raise EnvironmentUnfit(f"cluster at {address} cannot be joined: {reason}") from None
+            _kill_leftovers(folder)
+            if attempt == ATTEMPTS:
+                raise EnvironmentUnfit(f"Ray on this machine did not start in {ATTEMPTS} attempts: {reason}") from None
+            log.warning("Ray did not start (%s); trying once more", reason)
+    _clean_logs_of_ray()
     resources = ray.cluster_resources()
     if gpus > resources.get("GPU", 0):
         raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {resources.get('GPU', 0):g}")
     return share(gpus, per_device, resources.get("CPU", 1))
 
 
-def _init(folder: Path, gpus: int, address: str | None) -> None:
+def _kill_leftovers(folder: Path) -> None:
+    """Kill the processes of an attempt to start Ray, which would compete with those of the next one."""
+    for pid in processes_of(folder, spared=os.getpid()):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _clean_logs_of_ray() -> None:
+    """Take secrets out of what Ray logs in this process; it has logging handlers of its own."""
+    for handler in logging.getLogger("ray").handlers:
+        handler.addFilter(CleanRecords())
+
+
+def _init(folder: Path, gpus: int, address: str | None, attempt: int) -> None:
     import ray
 
     env_vars = {
@@ -167,7 +202,7 @@ def _init(folder: Path, gpus: int, address: str | None) -> None:
         num_cpus=count_cores(),
         num_gpus=gpus,
         include_dashboard=False,
-        _temp_dir=str(folder / "ray"),
+        _temp_dir=str(folder / f"ray{attempt}"),
         **common,
     )
 
@@ -184,11 +219,15 @@ def _environment(folder: Path, address: str | None) -> Iterator[None]:
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Otherwise Ray ends this process with exit code 1 after 60 s without its head; `watched` ends it with a better one.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     }
     if address is None:
         token = folder / "token"
         token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32), encoding="ascii")
+        secret = secrets.token_hex(32)
+        register_secret(secret)
+        token.write_text(secret, encoding="ascii")
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": None}
     try:
         with changed({**{name: os.environ.get(name) for name in SET_BY_RAY}, **settings}):
@@ -214,22 +253,24 @@ def _read_authentication_again() -> None:
         AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _watch(stop: threading.Event) -> None:
+def _ask(stop: threading.Event, answered: threading.Event) -> None:
+    """Set `answered` each time that a node of the cluster answers. A call may block for minutes, when the cluster is lost."""
     import ray
 
+    while not stop.wait(WATCH_SECONDS):
+        with suppress(Exception):  # any exception means that Ray does not answer
+            if any(node["Alive"] for node in ray.nodes()):
+                answered.set()
+
+
+def _watch(stop: threading.Event, answered: threading.Event, on_loss: Callable[[], int]) -> None:
+    # Counts waits instead of comparing times, so that a process that was suspended takes nothing for lost.
     misses = 0
     while not stop.wait(WATCH_SECONDS):
-        try:
-            alive = any(node["Alive"] for node in ray.nodes())
-        except Exception:  # any exception here means that Ray does not answer
-            alive = False
-        misses = 0 if alive else misses + 1
-        if misses >= LOST_AFTER and not stop.is_set():
+        misses = 0 if answered.is_set() else misses + 1
+        answered.clear()
+        if misses > LOST_AFTER and not stop.is_set():
             log.error("the Ray cluster does not answer any more; the same command continues this sweep")
+            code = on_loss()
             logging.shutdown()
-            time.sleep(0.2)
-            os._exit(CLUSTER_LOST)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+            os._exit(code)

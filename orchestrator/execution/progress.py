@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.search.cell import CellSnapshot
 from search_spaces.events import (
@@ -22,6 +23,7 @@ from search_spaces.events import (
     TrialEnded,
     WinnerChosen,
 )
+from search_spaces.redaction import printable
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +77,18 @@ class ProgressDisplay:
         return f", {new / seconds:.2f} epochs/s, about {left / 60:.0f} min left"
 
     def _table(self, found: Sequence[CellSnapshot]) -> Table:
-        table = Table(title=self._title, caption=self._summary(found), title_justify="left", caption_justify="left")
+        table = Table(
+            title=Text(printable(self._title)),
+            caption=self._summary(found),
+            title_justify="left",
+            caption_justify="left",
+        )
         for name in ("cell", "phase", "done", "running", "stopped", "failed", "best val", "epochs"):
             table.add_column(name, justify="left" if name in ("cell", "phase") else "right")
         for r in found:
             best = "" if r.best is None else f"{r.best:.2f}"
             numbers = (f"{r.done}/{r.total}", str(r.running), str(r.stopped), str(r.failed), best, str(r.epochs))
-            table.add_row(_named(r, found), r.phase, *numbers)
+            table.add_row(Text(printable(str(_named(r, found)))), r.phase, *numbers)
         return table
 
 

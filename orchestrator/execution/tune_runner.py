@@ -11,13 +11,11 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 from ray import tune
@@ -28,12 +26,14 @@ from ray.tune.search import Searcher
 
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Jobs, Verdicts
+from orchestrator.execution.drain import Drain
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
-from orchestrator.exit_codes import INTERRUPTED, ClusterLost, EnvironmentUnfit
+from orchestrator.exit_codes import ClusterLost, EnvironmentUnfit
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
+from search_spaces.redaction import clean
 from trainables.worker.ray_actors import open_registry
 from trainables.worker.tune_trainable import TrialTrainable
 
@@ -49,8 +49,6 @@ LOST_SLOTS = 3
 NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
-# Seconds for which running epochs may go on after a first signal. SIGTERM is usually followed by SIGKILL after 30 s.
-PATIENCE = {signal.SIGINT: 120.0, signal.SIGTERM: 20.0}
 
 
 class NotPickled:
@@ -156,46 +154,6 @@ class LoopCallback(NotPickled, tune.Callback):
             end_tune_run()
 
 
-class Drain:
-    """Handles signals. The first one starts a drain (no new trials, running epochs may end) with a deadline; a second Ctrl-C ends
-    the process at once.
-
-    The handler only stores the signal, since it may interrupt a ledger write; `LoopCallback` acts on it. `command` is printed as
-    the command that continues the sweep.
-    """
-
-    def __init__(self, command: str):
-        self._command = command
-        self.signal: signal.Signals | None = None
-        self._deadline = float("inf")
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() > self._deadline
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP within the block. Enter it after Ray has started, which sets its own handlers."""
-        signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        before = {s: signal.signal(s, self._on) for s in signals}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
-
-    def _on(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            self._on_second_signal()
-        if self.signal is None:
-            self.signal = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
-            self._deadline = time.monotonic() + PATIENCE[self.signal]
-
-    def _on_second_signal(self) -> NoReturn:
-        log.error("stopped at once; continue with: %s", self._command)
-        os._exit(INTERRUPTED)
-
-
 class RayMailbox:
     """The driver's end of the mailbox, which is a Ray actor (`registry`)."""
 
@@ -295,9 +253,10 @@ def end_tune_run() -> None:
 
 
 def reason_of(trial: Any) -> str:
-    """Return why one of Tune's trials failed: the last line of its error file, at most 500 characters, or "unknown"."""
-    lines = [line.strip() for line in _error_text(trial).split("\n") if line.strip()]
-    return lines[-1][:500] if lines else "unknown"
+    """Return why one of Tune's trials failed: the last line of its error file without secrets, or "unknown"."""
+    # Before it is split, because a secret may have several lines.
+    lines = [line.strip() for line in clean(_error_text(trial)).split("\n") if line.strip()]
+    return lines[-1] if lines else "unknown"
 
 
 def _error_text(trial: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.planning.plan import Plan
 from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
+from search_spaces.redaction import redact
 from trainables.backbone import models
 from trainables.backbone.models import Model
 from trainables.methods import METHODS
@@ -103,7 +104,7 @@ def make_manifest(
         "paper": space.paper,
         "seed": space.seed,
         "stamp": list(plan.reductions),
-        "command": command,
+        "command": redact(command),
         "models": {
             name: {
                 "title": models.title(name),

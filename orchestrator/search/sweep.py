@@ -41,6 +41,7 @@ from search_spaces.records import (
     Trial,
     predictions_checksum,
 )
+from search_spaces.redaction import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 # likely to be wrong.
 FAILED_AT_ONCE, FAILED_SHARE = 3, 0.2
 PREDICTIONS = "predictions"
+# Most characters of the reason of a failure that are recorded.
+REASON_LENGTH = 500
 
 
 class Sweep:
@@ -142,8 +145,9 @@ class Sweep:
         return ended is None
 
     def fail(self, trial_id: str, reason: str) -> None:
-        """End a trial as FAILED, for a `reason` that a retry would not remove."""
+        """End a trial as FAILED, for a `reason` that a retry would not remove; secrets in it are left out."""
         search, entry = self._by_id[trial_id]
+        reason = clean_line(reason)[:REASON_LENGTH]
         if not entry.outcome:
             with self.transaction():
                 self._end(search, entry, Outcome(state="FAILED", reason=reason, epochs=len(entry.curve)), None)

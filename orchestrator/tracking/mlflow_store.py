@@ -6,8 +6,11 @@ makes a new connection and applies the edits again.
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,13 +22,21 @@ from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.run_projection import KINDS, Edit, Key, RunUpdates
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
+from search_spaces.redaction import clean_line
+from search_spaces.tracking_uri import sqlite_path
 
 log = logging.getLogger(__name__)
 
 PAGE = 1000
+# Held while a database is made: the library with which MLflow does that (alembic) has state that belongs to the process.
+_MAKING = threading.Lock()
 # MLflow's limits for one batch: 1000 entries in all, of which 100 params and 100 tags.
 METRICS, PARAMS, TAGS = 800, 100, 100
 PARAM_LENGTH, TAG_LENGTH, KEY_LENGTH = 6000, 8000, 250
+# What SQLite and MLflow say about a file that is no database, or one whose tables are not complete.
+_BROKEN = re.compile(
+    "file is not a database|disk image is malformed|already exists|duplicate column name|no such (index|table|column)"
+)
 # MLflow's own retries are switched off, even if the user's environment sets them: a repeated create_run would make a second
 # run. The tracker retries instead, and looks for the run before it creates one.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -192,13 +203,65 @@ def environment() -> AbstractContextManager[None]:
     return changed({**RETRIES, **unless_set(ENVIRONMENT)})
 
 
+def refusal(error: Exception, uri: str) -> str:
+    """Return why the store at `uri` will refuse again after this error, in one line; "" if a later attempt may succeed."""
+    from mlflow.exceptions import MlflowException
+
+    text = clean_line(error)
+    if uri.startswith("http"):
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+        if status in (401, 403):
+            return (
+                f"the server refuses access ({status}); set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+                f"MLFLOW_TRACKING_PASSWORD, for a user who may write ({text[:200]})"
+            )
+        return ""
+    if isinstance(error, ImportError):
+        return f"the driver of the database is not installed ({text[:200]})"
+    if re.search("database schema|Can't locate revision", text):
+        return f"another version of MLflow made it: {text[:600]}"
+    if uri.startswith("sqlite:") and re.search(_BROKEN, text):
+        return (
+            f"it is damaged, or was not made to its end ({text[:200]}); move the file away, and the same command fills a new "
+            "one from the ledger"
+        )
+    return ""
+
+
 def _client(uri: str) -> Any:
     # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if uri.startswith("sqlite:") and "?" not in uri:
+        _make_database(sqlite_path(uri))
     return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's database at `path` unless there is one.
+
+    It is made under another name and renamed when it is complete: MLflow makes its tables in about 60 steps, and cannot open
+    a database in which some of them are missing. A lock file keeps two sweeps from making it at the same time; the kernel
+    releases the lock when a process ends.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if path.exists() and path.stat().st_size:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _MAKING, path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and path.stat().st_size:
+            return
+        unfinished = path.with_name(path.name + ".unfinished")
+        for leftover in (unfinished, unfinished.with_name(unfinished.name + "-journal")):
+            leftover.unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store.engine.dispose()
+        os.replace(unfinished, path)
 
 
 def _key(name: str) -> str:

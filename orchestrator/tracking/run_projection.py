@@ -29,7 +29,7 @@ from search_spaces.events import (
 )
 from search_spaces.language import Cell
 from search_spaces.records import Outcome, SearchKey, Trial
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, redact
 
 KINDS = ("sweep", "cell", "trial")
 
@@ -161,7 +161,7 @@ class RunProjection:
         edit = self._trial_edit(event.id)
         edit.tags |= {
             keys.STATE: outcome.state,
-            keys.REASON: redact(outcome.reason),
+            keys.REASON: clean_line(outcome.reason),
             keys.CACHED: _text(event.cached),
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.ledger import LEDGER, Damaged, advice
-from orchestrator.tracking.mlflow_store import Store, environment
+from orchestrator.tracking.mlflow_store import Store, environment, refusal
 from orchestrator.tracking.run_projection import RunProjection
 from search_spaces.events import LedgerRecord, SweepOpened
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, redact
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 PERIOD, RETRY, RETRY_LIMIT, AWAITED = 0.5, 1.0, 30.0, 1.0
 BATCH = 1000  # records per delivery; after each one the position is recorded in the store
 CLOSING = 5.0  # seconds for which `close` waits for a delivery that has begun
+
+
+class StoreRefused(EnvironmentUnfit):
+    """The tracking store answered when it was first asked, and the answer will stay no. Exit code 4."""
 
 
 class Tracker:
@@ -42,8 +46,9 @@ class Tracker:
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
-        # Set if the ledger has a record that cannot be translated, or if the store holds another sweep with this one's id; the
-        # thread has then ended.
+        self.answered = False  # whether the store could be opened, or the first attempt failed
+        # Set if the ledger has a record that cannot be translated, if the store holds another sweep with this one's id, or if it
+        # refused at the start; the thread has then ended.
         self.failure: Damaged | EnvironmentUnfit | None = None
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
@@ -62,6 +67,13 @@ class Tracker:
             while (record := self._early.pop(len(self._records) + 1, None)) is not None:
                 self._records.append(record)
             self._news.notify_all()
+
+    def await_answer(self, timeout: float) -> None:
+        """Wait, at most `timeout` seconds, until the store was opened or the first attempt failed. Raises `failure` if set."""
+        with self._news:
+            self._news.wait_for(lambda: self.answered or self.failure is not None, timeout)
+        if self.failure:
+            raise self.failure
 
     def drain(self, timeout: float) -> bool:
         """Wait until all records are delivered, or none was delivered for `timeout` seconds. Return whether all are."""
@@ -103,9 +115,13 @@ class Tracker:
                 self._give_up(error)
                 return
             except Exception as error:  # the sweep goes on, whatever error the store or its client has
+                if not self.answered and (reason := refusal(error, self._uri)):
+                    self._give_up(StoreRefused(f"the tracking store {redact(self._uri)} cannot be used: {reason}"))
+                    return
                 link = None
                 pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
                 self._tell_lost(error)
+                self._note_answer()
 
     def _wait(self, pause: float) -> bool:
         """Wait for `pause` seconds, and then until there is a record to deliver. Return False if the tracker was closed."""
@@ -120,6 +136,7 @@ class Tracker:
 
     def _connect(self) -> Link:
         link = Link(self._uri, self._artifacts, self._folder, self._records)
+        self._note_answer()
         self._note(link.position)
         return link
 
@@ -132,6 +149,11 @@ class Tracker:
             self._delivered = position
             self._news.notify_all()
 
+    def _note_answer(self) -> None:
+        with self._news:
+            self.answered = True
+            self._news.notify_all()
+
     def _give_up(self, error: Damaged | EnvironmentUnfit) -> None:
         with self._news:
             self.failure = error
@@ -141,7 +163,7 @@ class Tracker:
     def _tell_lost(self, error: Exception) -> None:
         if not self._lost:
             self._lost = True
-            reason = redact(f"{type(error).__name__}: {error}").splitlines()[0][:200]
+            reason = clean_line(f"{type(error).__name__}: {error}")[:500]
             log.warning(
                 "tracking store %s unreachable, %d records wait in the ledger (%s)",
                 redact(self._uri),
@@ -153,6 +175,14 @@ class Tracker:
         if self._lost:
             self._lost = False
             log.warning("tracking store %s reachable again", redact(self._uri))
+
+
+def deliver_all(uri: str, artifacts: Path, folder: Path, records: Sequence[LedgerRecord]) -> None:
+    """Write all records to a store in this thread. Raises whatever error the store has."""
+    with environment():
+        link = Link(uri, artifacts, folder, records)
+        while link.position < len(records):
+            link.deliver(records[link.position : link.position + BATCH])
 
 
 class Link:

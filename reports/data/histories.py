@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reports.data.store_address import StoreError
 from search_spaces import keys
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, redact
 
 COLUMNS = ["run_id", "epoch", "score", "seconds"]
 _NAMES = (keys.SCORE, keys.SECONDS)
@@ -53,7 +53,7 @@ def _from_database(tracking_uri: str, sweep: str) -> pd.DataFrame:
     try:
         return pd.read_sql(query, engine)
     except SQLAlchemyError as error:
-        raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+        raise StoreError(f"{redact(tracking_uri)}: {clean_line(error)[:300]}") from None
     finally:
         engine.dispose()
 

@@ -26,7 +26,7 @@ from search_spaces import keys
 from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
 from search_spaces.records import Ablation, predictions_checksum
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line, redact
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
             OSError,
             ImportError,
         ) as error:  # ImportError: the driver of the database is not installed
-            raise StoreError(f"{redact(tracking_uri)}: {redact(str(error)).splitlines()[0][:300]}") from None
+            raise StoreError(f"{redact(tracking_uri)}: {clean_line(error)[:300]}") from None
 
 
 def _sweep_id(run: Any) -> str:

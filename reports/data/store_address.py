@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from search_spaces.tracking_uri import SERVERS, check_uri, redact, sqlite_path
+from search_spaces.redaction import redact
+from search_spaces.tracking_uri import SERVERS, check_uri, sqlite_path
 
 
 class StoreError(Exception):

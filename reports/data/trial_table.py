@@ -24,7 +24,7 @@ from reports.data.manifest import Manifest
 from search_spaces import keys
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
-from search_spaces.tracking_uri import redact
+from search_spaces.redaction import clean_line
 
 PARAM = "param."  # prefix of the columns with hyperparameters
 COUNTS = ("weights", "module", "trained", "total", "active", "stored_bytes")
@@ -98,7 +98,7 @@ def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
         "search": int(tags.get(keys.SEARCH, "0")),
         "phase": tags.get(keys.PHASE, ""),
         "state": tags.get(keys.STATE, ""),
-        "reason": redact(tags.get(keys.REASON, "")),
+        "reason": clean_line(tags.get(keys.REASON, "")),
         "cached": tags.get(keys.CACHED) == "true",
         "collapsed": tags.get(keys.COLLAPSED) == "true",
         "diverged": tags.get(keys.DIVERGED) == "true",

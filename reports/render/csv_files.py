@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from search_spaces.redaction import printable
+
 # A cell that starts with one of these is a formula, or can become one, in spreadsheet programs.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Columns with integers, which pandas converts to floats if a value is missing.
@@ -37,5 +39,10 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def escape_formula(value: object) -> object:
-    """Return the value, prefixed with an apostrophe if it is a text that a spreadsheet program could run as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Return the value; a text without control characters, and after an apostrophe if a spreadsheet program could run it as a
+    formula.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) or value.startswith(_FORMULA) else text

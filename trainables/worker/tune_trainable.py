@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from search_spaces.redaction import clean_line, without_secrets
 from trainables.worker.ray_actors import RemoteTrial, find_registry
 from trainables.worker.worker_environment import as_environment_error
 
@@ -41,8 +42,9 @@ class TrialTrainable(tune.Trainable):
                 # Ray wraps an error of another process, whose own error is its `cause`.
                 fault = as_environment_error(getattr(error, "cause", None) or error)
                 if fault is None:
-                    raise
-                where = f"node {ray.util.get_node_ip_address()}: {fault}"
+                    with without_secrets():
+                        raise
+                where = clean_line(f"node {ray.util.get_node_ip_address()}: {fault}")
                 ray.get(registry.report.remote([{"id": job["id"], "environment_error": where}]))
         return {"trial": job and job["id"], "done": True}
 

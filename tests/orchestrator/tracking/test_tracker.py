@@ -1,5 +1,6 @@
 """The tracker's thread: it never holds the sweep up, whatever the store does, and delivers when it can."""
 
+import contextlib
 import http.server
 import logging
 import shutil
@@ -9,10 +10,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.tracker import Tracker
+from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.tracking.tracker import Link, StoreRefused, Tracker
 from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, write_predictions
 
 RECORDS = numbered(WHOLE)
@@ -131,8 +134,8 @@ def fake_server(status, delay=0.0):
         server.server_close()
 
 
-@pytest.mark.parametrize("status", [500, 429, 403])
-def test_a_server_that_refuses_is_asked_again_about_once_a_second(tmp_path, caplog, status):
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_server_that_fails_is_asked_again_about_once_a_second(tmp_path, caplog, status):
     with fake_server(status) as (uri, requests), tracking(uri, tmp_path, RECORDS) as tracker:
         assert not tracker.drain(2.5)
         assert tracker.behind == len(RECORDS)
@@ -216,3 +219,69 @@ def test_draining_ends_when_the_store_has_stopped(tmp_path):
     start = time.monotonic()
     assert not tracker.drain(0.4)
     assert 0.4 < time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_refuses_access_at_the_start_is_asked_once_and_ends_the_sweep(schema, tmp_path, status):
+    with fake_server(status) as (uri, requests), tracking(uri, tmp_path, RECORDS) as tracker:
+        with pytest.raises(StoreRefused, match=rf"refuses access \({status}\); set MLFLOW_TRACKING_TOKEN") as caught:
+            tracker.await_answer(60)
+        assert not tracker.drain(20)
+    assert len(requests) == 1
+    assert issubclass(StoreRefused, EnvironmentUnfit)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_refuses_later_is_asked_again(tmp_path, monkeypatch):
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
+
+    failures = [MlflowException("API request failed with error code 401", error_code=UNAUTHENTICATED)]
+
+    class Later(Link):
+        def __init__(self, uri, artifacts, folder, records):
+            self.position = 0
+
+        def deliver(self, records):
+            if failures:
+                raise failures.pop()
+            self.position += len(records)
+
+    monkeypatch.setattr("orchestrator.tracking.tracker.Link", Later)
+    with tracking("http://127.0.0.1:9", tmp_path, RECORDS) as tracker:
+        tracker.await_answer(60)
+        assert tracker.drain(20)
+        assert tracker.failure is None
+
+
+@pytest.mark.parametrize("status", [500, 404])
+def test_a_store_that_is_away_does_not_end_the_sweep(tmp_path, status):
+    with fake_server(status) as (uri, _), tracking(uri, tmp_path, RECORDS) as tracker:
+        tracker.await_answer(60)
+        assert tracker.failure is None
+
+
+def test_a_database_of_another_version_of_mlflow_ends_the_sweep_with_the_way_out(schema, tmp_path):
+    path = Path(shutil.copy(schema, tmp_path))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'fedcba987654'")
+    told = r"another version of MLflow made it: .*fedcba987654.*mlflow db upgrade"
+    with tracking(f"sqlite:///{path}", tmp_path, RECORDS) as tracker, pytest.raises(StoreRefused, match=told):
+        tracker.await_answer(60)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "unfinished"])
+def test_a_database_that_cannot_be_opened_ends_the_sweep_with_the_way_out(schema, tmp_path, damage):
+    path = Path(shutil.copy(schema, tmp_path))
+    if damage == "text":
+        path.write_text("not a database " * 99)
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:40_000])
+    else:  # as an earlier version left it when it was killed
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("DROP TABLE inputs")
+            database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    told = "move the file away, and the same command fills a new one"
+    with tracking(f"sqlite:///{path}", tmp_path, RECORDS) as tracker, pytest.raises(StoreRefused, match=told) as caught:
+        tracker.await_answer(60)
+    assert "\n" not in str(caught.value)

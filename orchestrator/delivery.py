@@ -1,0 +1,106 @@
+"""The end of a driver's work: the last records go to the tracking store, and the report is made.
+
+Where the store does not take the records, the report is made from the ledger, by way of an MLflow store in the sweep's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import exit_codes
+from orchestrator.execution.cluster import environment
+from orchestrator.execution.drain import Drain, shielded
+from orchestrator.ledger import Ledger
+from orchestrator.tracking.tracker import Tracker, deliver_all
+from search_spaces.redaction import clean_line, redact
+from search_spaces.tracking_uri import sqlite_uri
+
+log = logging.getLogger(__name__)
+
+# Seconds without a delivery after which the end of a sweep does not wait for the tracking store any longer: usually, and after a
+# signal, which is usually followed by SIGKILL after 30 s.
+PATIENCE, PATIENCE_AFTER_SIGNAL = 120.0, 5.0
+# Seconds that the first attempt may take in any case: a database that is being made is not away.
+FIRST_ATTEMPT = 30.0
+# Name of the store, in the sweep's folder, from which a report is made if the tracking store is away.
+LOCAL_STORE, LOCAL_ARTIFACTS = "mlflow.db", "mlflow-artifacts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Delivers the records of the sweep with the id `sweep` and makes its report in the folder `report`.
+
+    The report's files have the permissions that `umask` gives.
+    """
+
+    tracker: Tracker
+    uri: str
+    sweep: str
+    ledger: Ledger
+    report: Path
+    drain: Drain
+    umask: int
+
+    def finish(self) -> int:
+        """Deliver the records and make the report. Return COMPLETE, ENVIRONMENT if the store or the report failed, or
+        DAMAGED_STATE if the report found damaged results.
+
+        Raises the tracker's failure: Damaged for a record that cannot be delivered, StoreRefused if the store refuses.
+        """
+        delivered = self._deliver()
+        self.tracker.close()
+        if self.tracker.failure:
+            raise self.tracker.failure
+        uri = self.uri if delivered else self._local_store()
+        reported = self._make_report(uri) if uri else exit_codes.ENVIRONMENT
+        return reported if delivered else exit_codes.ENVIRONMENT
+
+    def _deliver(self) -> bool:
+        """Wait until the store has all records, or has not taken any for too long. Return whether it has all."""
+        behind, since = self.tracker.behind, time.monotonic()
+        while not self.tracker.drain(1.0):
+            if self.tracker.behind < behind:
+                behind, since = self.tracker.behind, time.monotonic()
+            patience = (
+                PATIENCE if not self.drain.signal else PATIENCE_AFTER_SIGNAL if self.tracker.answered else FIRST_ATTEMPT
+            )
+            if self.tracker.failure or time.monotonic() - since > patience:
+                return False
+        return True
+
+    def _local_store(self) -> str:
+        """Write all records to a store in the sweep's folder and return its address, "" if that fails."""
+        folder = self.ledger.folder
+        log.error(
+            "the tracking store %s did not receive all records; they are in the ledger, from which the report is made, and the "
+            "same command sends them",
+            redact(self.uri),
+        )
+        try:
+            uri = sqlite_uri(folder / LOCAL_STORE)
+            deliver_all(uri, folder / LOCAL_ARTIFACTS, folder, self.ledger.records)
+        except Exception as error:  # whatever error MLflow has; the ledger has everything
+            log.error("no report: %s could not be written (%s)", folder / LOCAL_STORE, clean_line(error))
+            return ""
+        return uri
+
+    def _make_report(self, uri: str) -> int:
+        """Run `python -m reports`. Return COMPLETE, DAMAGED_STATE if it found damaged results, or ENVIRONMENT."""
+        words = ["--tracking-uri", uri, "--sweep", self.sweep, "--out", str(self.report)]
+        with shielded():
+            process = subprocess.Popen([sys.executable, "-m", "reports", *words], env=environment(), umask=self.umask)
+        try:
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        if code:
+            log.error("the report could not be written (exit code %d)", code)
+            return exit_codes.DAMAGED_STATE if code == exit_codes.DAMAGED_STATE else exit_codes.ENVIRONMENT
+        log.info("report: %s", self.report / "summary.md")
+        return exit_codes.COMPLETE

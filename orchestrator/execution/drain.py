@@ -1,0 +1,124 @@
+"""Signals: the first one starts a drain, in which no trial is started any more and running epochs may end. A second Ctrl-C ends
+the process at once.
+
+Schedulers (`timeout`, systemd, Slurm) and terminals send a signal to all processes of a job. Only the driver may act on it, since
+its drain needs Ray and the trials; `shielded` therefore starts child processes with these signals blocked. They end with the
+driver: Ray's processes are killed at its shutdown, and by the reaper.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+from orchestrator.exit_codes import INTERRUPTED, PREEMPTED
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds for which running epochs may go on after a first signal. SIGTERM is usually followed by SIGKILL after 30 s.
+PATIENCE = {signal.SIGINT: 120.0, signal.SIGTERM: 20.0}
+
+
+class StartInterrupted(BaseException):
+    """A signal arrived while Ray was being started. Nothing has to be finished first."""
+
+
+class Drain:
+    """Handles SIGINT, SIGTERM and SIGHUP. `signal` is the first one (SIGTERM also for SIGHUP), None before it.
+
+    The handler only stores the signal, since it may interrupt a ledger write; those who wait look at `signal` and `due`. After a
+    first signal, further ones are ignored, except a second Ctrl-C. `command` is printed as the command that continues the sweep.
+    """
+
+    def __init__(self, command: str):
+        self._command = command
+        self._deadline = float("inf")
+        self._starting = False
+        self.signal: signal.Signals | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether running epochs had enough time to end."""
+        return time.monotonic() > self._deadline
+
+    @property
+    def code(self) -> int:
+        """The exit code of a sweep that a signal ended before it was finished."""
+        return INTERRUPTED if self.signal is signal.SIGINT else PREEMPTED
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals within the block, except a SIGHUP that is ignored, as under nohup."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Install the handlers, also again after Ray has installed its own."""
+        for number in SIGNALS:
+            # Shells start background jobs with SIGINT ignored, which must not keep `kill -INT` from them.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on)
+
+    @contextmanager
+    def starting_ray(self) -> Iterator[None]:
+        """Within the block, in which Ray starts, a first signal raises StartInterrupted."""
+        self._starting = True
+        try:
+            if self.signal is not None:
+                raise StartInterrupted
+            yield
+        except SystemExit:  # raised by Ray's own handler of SIGTERM, which it installs when it starts
+            self._note(signal.SIGTERM)
+            raise StartInterrupted from None
+        finally:
+            self._starting = False
+            self.listen()
+
+    def end_process(self, code: int) -> NoReturn:
+        """End this process without Ray's shutdown, which makes SIGTERM fatal: a second one would change the exit code.
+
+        The reaper ends Ray's processes.
+        """
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _on(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            log.error("stopped at once; continue with: %s", self._command)
+            os._exit(INTERRUPTED)
+        if self.signal is None:
+            self._note(signal.Signals(number))
+            if self._starting:
+                raise StartInterrupted
+
+    def _note(self, number: signal.Signals) -> None:
+        self.signal = self.signal or (signal.SIGINT if number is signal.SIGINT else signal.SIGTERM)
+        self._deadline = time.monotonic() + PATIENCE[self.signal]
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Start child processes within the block: they, and their own children, do not receive SIGINT, SIGTERM and SIGHUP.
+
+    Threads of this process that already run still receive the signals, and Python calls their handlers in the main thread.
+    """
+    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
