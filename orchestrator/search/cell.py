@@ -340,3 +340,11 @@ def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, list[Progress
 
 def _mean(seeds: Sequence[TrialEntry]) -> float:
     return fmean(entry.outcome.best_score for entry in seeds if entry.outcome)
+
+
+def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
+    """Return the outcome of a trial that was stopped after its last report, by ASHA or by the time budget (`reason`)."""
+    last = curve[-1]
+    return Outcome(
+        state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
+    )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.ledger import read_history
-from search_spaces.records import Outcome, Progress, TestResult, predictions_checksum
-
-log = logging.getLogger(__name__)
+from orchestrator.search.predictions import read_predictions
+from search_spaces.records import Outcome, Progress, TestResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +23,10 @@ class CachedResult:
         """Return the test result of a final; None for other trials, and if the file with the predictions is gone or damaged."""
         if not self.outcome or not self.outcome.predictions:
             return None
-        path = self.folder / self.outcome.predictions
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            predictions, labels = tuple(stored["predictions"]), tuple(stored["labels"])
-            good = len(predictions) == len(labels) and stored.get("checksum") in (
-                None,  # as in files of earlier versions
-                predictions_checksum(predictions, labels),
-            )
-        except FileNotFoundError:
+        found = read_predictions(self.folder / self.outcome.predictions)
+        if found is None:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            log.warning("%s cannot be read (%s); its trial is trained again", path, error)
-            return None
-        if not good:
-            log.warning("%s is damaged; its trial is trained again", path)
-            return None
+        predictions, labels = found
         return TestResult(
             metrics=self.outcome.metrics, predictions=predictions, labels=labels, collapsed=self.outcome.collapsed
         )

@@ -7,15 +7,16 @@ results in their original order. The work per trial or report does not grow with
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
-from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
-from orchestrator.search.cell import CellSearch, CellSnapshot, TrialEntry
+from orchestrator.ledger import LEDGER, Damaged, Ledger, advice
+from orchestrator.search.best_trials import BestTrials
+from orchestrator.search.cell import CellSearch, CellSnapshot, TrialEntry, stopped
+from orchestrator.search.predictions import write_predictions
 from orchestrator.search.result_cache import ResultCache
 from search_spaces.events import (
     EpochReported,
@@ -31,16 +32,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell, Space
-from search_spaces.records import (
-    BUDGET,
-    Counts,
-    Outcome,
-    Progress,
-    SearchKey,
-    TestResult,
-    Trial,
-    predictions_checksum,
-)
+from search_spaces.records import BUDGET, Counts, Outcome, Progress, SearchKey, TestResult, Trial
 from search_spaces.redaction import clean_line
 
 log = logging.getLogger(__name__)
@@ -48,7 +40,6 @@ log = logging.getLogger(__name__)
 # A sweep is stopped when at least this many trials, and more than this share of the ended trials, have failed: then the set-up is
 # likely to be wrong.
 FAILED_AT_ONCE, FAILED_SHARE = 3, 0.2
-PREDICTIONS = "predictions"
 # Most characters of the reason of a failure that are recorded.
 REASON_LENGTH = 500
 
@@ -73,7 +64,7 @@ class Sweep:
         numbers = range(space.budget.searches)
         self.searches = {(cell, n): CellSearch(cell, space, make, n) for n in numbers for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
-        self._best: dict[Cell, TrialEntry] = {}
+        self._best = BestTrials()
         self._failed = self._ended = 0
         self._decided: list[Event] = []
         self._depth = 0
@@ -219,10 +210,7 @@ class Sweep:
         return ""
 
     def best_of(self, cell: Cell) -> TrialEntry | None:
-        """Return the trial of the cell whose checkpoint is kept, None if there is none yet.
-
-        It is the best final, or until one has ended the best search trial, among those trained to the end in this sweep.
-        """
+        """Return the trial of the cell whose checkpoint is kept, None if there is none yet; see `BestTrials`."""
         return self._best.get(cell)
 
     def snapshot(self) -> tuple[CellSnapshot, ...]:
@@ -296,19 +284,11 @@ class Sweep:
         return True
 
     def _end(self, search: CellSearch, entry: TrialEntry, outcome: Outcome, test: TestResult | None) -> None:
-        if (
-            outcome.counts is None or outcome.counts.active is None
-        ):  # not reported, or taken from a sweep of an older version
+        # Counts are missing if no epoch was reported, and active ones in results of sweeps of older versions.
+        if outcome.counts is None or outcome.counts.active is None:
             outcome = replace(outcome, counts=self._count(entry.trial))
         if test:
-            name = f"{PREDICTIONS}/{entry.trial.id}.json"
-            content = {
-                "predictions": list(test.predictions),
-                "labels": list(test.labels),
-                "checksum": predictions_checksum(test.predictions, test.labels),
-            }
-            write_atomic(self._ledger.folder / name, json.dumps(content))
-            outcome = replace(outcome, predictions=name)
+            outcome = replace(outcome, predictions=write_predictions(self._ledger.folder, entry.trial.id, test))
         self._enter_outcome(search, entry, outcome)
         self._append(TrialEnded(id=entry.trial.id, outcome=outcome, cached=entry.cached))
         self._choose_winner(search)
@@ -318,9 +298,7 @@ class Sweep:
         search.end(entry, outcome)
         self._ended += 1
         self._failed += entry.failed
-        best = self._best.get(entry.trial.cell)
-        if outcome.state == "DONE" and not entry.cached and (best is None or _rank(entry) > _rank(best)):
-            self._best[entry.trial.cell] = entry
+        self._best.add(entry)
 
     def _choose_winner(self, search: CellSearch) -> None:
         """Choose the winner of a search if it is over, and record the choice unless it is the last one recorded.
@@ -409,12 +387,7 @@ class Sweep:
         for entry in finals:
             if entry.outcome is None:
                 del self._by_id[entry.trial.id]
-        entries = [e for search in self.searches.values() if search.cell == cell for e in search.entries]
-        done = [e for e in entries if e.outcome and e.outcome.state == "DONE" and not e.cached]
-        if done:
-            self._best[cell] = max(done, key=_rank)
-        else:
-            self._best.pop(cell, None)
+        self._best.choose(cell, [e for search in self.searches.values() if search.cell == cell for e in search.entries])
 
     def _replay_asked(self, event: TrialAsked) -> None:
         trial = event.trial
@@ -422,16 +395,3 @@ class Sweep:
             raise ValueError(f"asks for trial {event.id} of {trial.cell}, which this space does not contain")
         search = self.searches[trial.search_key]
         self._enter(search, search.replay(trial))
-
-
-def _rank(entry: TrialEntry) -> tuple[bool, float]:
-    assert entry.outcome is not None
-    return entry.trial.phase == "final", entry.outcome.best_score
-
-
-def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
-    """Return the outcome of a trial that was stopped after its last report, by ASHA or by the time budget (`reason`)."""
-    last = curve[-1]
-    return Outcome(
-        state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
-    )

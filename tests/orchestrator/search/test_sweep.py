@@ -157,7 +157,7 @@ def test_a_stale_winner_that_an_earlier_version_recorded_is_corrected(tmp_path):
     with closing(Ledger.open(tmp_path / "sweep")) as ledger:
         ledger.append(WinnerChosen(cell=search.cell, id=stale))
     open_sweep(sweep.space, tmp_path)._ledger.close()
-    assert read_history(tmp_path / "sweep").winners == {search.cell: search.winner.trial.id}
+    assert read_history(tmp_path / "sweep").winners == {search.key: search.winner.trial.id}
 
 
 def test_a_set_up_that_fails_at_once_stops_the_sweep(tmp_path):
