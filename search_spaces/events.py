@@ -162,8 +162,12 @@ class LedgerRecord:
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as JSON values: its fields, and its name under the key "event"."""
-    written = {name: write(getattr(event, name)) for name, (_, write, _) in _WIRE[type(event)].items()}
-    return {"event": NAMES[type(event)], **written}
+    values = {name: (getattr(event, name), write) for name, (_, write, _) in _WIRE[type(event)].items()}
+    # An empty tuple says nothing; without it, the lines are those that earlier versions wrote.
+    return {
+        "event": NAMES[type(event)],
+        **{name: write(value) for name, (value, write) in values.items() if value != ()},
+    }
 
 
 def event_from_json(record: Mapping[str, Any]) -> Event:

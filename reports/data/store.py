@@ -254,11 +254,12 @@ def _files(client: Any, runs: list[Any], name: str, parse: Callable[[str], Answe
             except ValueError as error:
                 tags = run.data.tags
                 trial = tags.get(keys.TRIAL, "")
+                source = f"predictions/{trial}.json" if name == keys.PREDICTIONS_FILE else "ledger.jsonl"
                 raise DamagedResults(
                     f"the file {name} of the final {trial} of {tags.get(keys.CELL, '')} (MLflow run {run.info.run_id}) is "
-                    f"damaged: {str(error)[:200]}. Put a backup of it back. If the sweep's folder still has a good "
-                    f"predictions/{trial}.json, give the sweep's command another --tracking-uri, which it fills from there. "
-                    "Otherwise delete both files; the report then says which intervals leave out the test examples"
+                    f"damaged: {str(error)[:200]}. Put a backup of it back. If the sweep's folder still has a good {source}, "
+                    "give the sweep's command another --tracking-uri, which it fills from there. Otherwise delete the damaged "
+                    "files; the report then says what it lacks"
                 ) from None
 
     with ThreadPoolExecutor(max_workers=4) as pool:

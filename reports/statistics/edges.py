@@ -57,9 +57,9 @@ def _edge_of_choice(dimension: Choice, number: float) -> Edge:
 def wider(dimension: Dimension, end: Edge) -> Dimension:
     """Return the dimension with more room beyond one of its ends, the others unchanged; numbers have three significant digits.
 
-    A list gets one value more, as far beyond the end as its neighbour is before it (as a factor, for positive numbers; a single
-    value gets one ten times as large or small). A range
-    on a log scale becomes ten times as wide at that end, another one twice as long. Whole numbers stay whole.
+    A list gets one value more, as far beyond the end as the second value is before it (as a factor, for positive numbers; a
+    single value gets one ten times as large or small). A range on a log scale becomes ten times as wide at that end, another
+    one twice as long. Whole numbers stay whole.
     """
     if isinstance(dimension, Range):
         length = dimension.high - dimension.low

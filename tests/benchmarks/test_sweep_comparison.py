@@ -34,7 +34,9 @@ def test_our_command_gets_the_setting_as_a_space_file(setting, tmp_path):
 
 def test_the_peer_gets_the_trials_that_our_cell_asks_for_whatever_they_score(setting):
     space, asked = setting.space(), []
-    cell = CellSearch(space.cells[0], space, lambda cell, parameters, seed, phase: asked.append((parameters, seed)))
+    cell = CellSearch(
+        space.cells[0], space, lambda cell, parameters, seed, phase, search: asked.append((parameters, seed))
+    )
     for number in range(space.budget.trials):
         entry = cell.next()
         cell.end(entry, Outcome(state="DONE", reason="epochs", epochs=1, best_epoch=1, best_score=float(number % 4)))

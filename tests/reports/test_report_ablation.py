@@ -9,6 +9,7 @@ import pytest
 
 from reports.build import render
 from reports.data.store import parse_ablation, read
+from reports.data.store_address import DamagedResults
 from reports.page.vector import dark_rules
 from reports.plots import settings
 from reports.plots.canvas import INK, PAPER
@@ -152,14 +153,22 @@ def test_a_change_has_the_colour_of_the_nearest_step():
     assert [signed(number, 1) for number in (-0.04, 0.26, -12.0)] == ["0.0", "+0.3", "−12.0"]
 
 
-def test_maps_are_read_from_the_store_and_damaged_ones_left_out(tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_maps_are_read_from_the_store_and_a_damaged_one_is_an_error(tmp_path, damaged):
     uri = new_store(tmp_path)
     record = manifest(["minilm"], ["mrpc"], ["adapter", "madapter"])
     record["methods"]["adapter"] |= {"ablated": True, "removable": True}
     good, bad = json.dumps(GOOD.to_json()), json.dumps({**GOOD.to_json(), "spans": [[70.0], [79.0]]})
-    trials = [final(str(CELL), seed, 80.0, ablation=text) for seed, text in enumerate((good, bad, None))]
+    texts = (good, bad if damaged else None)
+    trials = [final(str(CELL), seed, 80.0, ablation=text) for seed, text in enumerate(texts)]
     trials.append(final("minilm/mrpc/madapter", 1, 80.0, ablation=good))  # the space did not ask for it
     write_sweep(uri, record, trials)
+    if damaged:
+        with pytest.raises(
+            DamagedResults, match=r"the file ablation.json of the final .* is damaged: .*good ledger.jsonl"
+        ):
+            read(uri, "sweep-1")
+        return
     sweep = analyze(read(uri, "sweep-1"))
     runs = sweep.trials.set_index("trial")["run_id"]
     assert sweep.ablations == {runs["minilm/mrpc/adapter-final-0"]: GOOD}

@@ -67,7 +67,7 @@ def test_a_code_block_cannot_be_closed_from_inside():
     assert block.endswith("\n`````")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx"])
 def test_csv_cells_that_could_be_formulas_are_defused(tmp_path, text):
     csv_files.write_csv(pd.DataFrame({text: [text, "plain"], "number": [-1.5, 2.0]}), tmp_path / "x.csv")
     with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:

@@ -61,7 +61,7 @@ def test_the_ledger_of_the_first_release_says_what_its_lines_say():
     epochs = [(r["id"], r["progress"]["epoch"]) for r in lines if r["event"] == "progress"]
     assert sorted((i, p.epoch) for i, t in found.trials.items() for p in t.curve) == sorted(epochs)
     winners = {tuple(r["cell"].values()): r["id"] for r in lines if r["event"] == "winner"}
-    assert {tuple(sorted(vars(cell).values())): i for cell, i in found.winners.items()} == {
+    assert {tuple(sorted(vars(cell).values())): i for (cell, _), i in found.winners.items()} == {
         tuple(sorted(cell)): i for cell, i in winners.items()
     }
     assert found.ended_early is None, "they were resumed"
@@ -72,7 +72,7 @@ def test_the_ledger_of_the_first_release_says_what_its_lines_say():
 def test_a_search_that_was_resumed_has_no_winner_and_its_stopped_trials_are_open_again():
     before = [asked(), epoch(1), EARLY, ended("STOPPED", BUDGET), WinnerChosen(cell=CELL, id=SEARCHED.id)]
     found = history(*before)
-    assert (found.winners, found.ended_early) == ({CELL: SEARCHED.id}, EARLY)
+    assert (found.winners, found.ended_early) == ({(CELL, 0): SEARCHED.id}, EARLY)
     found = history(*before, SearchesResumed(cells=(CELL,)))
     assert (found.winners, found.ended_early) == ({}, None)
     assert found.trials[SEARCHED.id].outcome is None
@@ -82,7 +82,7 @@ def test_a_search_that_was_resumed_has_no_winner_and_its_stopped_trials_are_open
 def test_what_was_resumed_elsewhere_leaves_a_cell_as_it_was():
     other = type(CELL)(model="tiny", task="rte", method="full")
     found = history(asked(), ended(), WinnerChosen(cell=CELL, id=SEARCHED.id), EARLY, SearchesResumed(cells=(other,)))
-    assert found.winners == {CELL: SEARCHED.id}
+    assert found.winners == {(CELL, 0): SEARCHED.id}
     assert found.trials[SEARCHED.id].outcome.state == "DONE"
 
 

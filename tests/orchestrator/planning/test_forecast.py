@@ -284,7 +284,7 @@ def test_hours_follow_from_what_an_epoch_took_here(project, tmp_path):
     one = replace(project.space, tasks=("agreement",), methods=project.space.methods[:1])
     write_ledger(out / "earlier", one, seconds=3600.0)
     ahead = make_forecast(replace(project, space=one), make_options(out))
-    ((cell, _),) = one.searches
+    (cell,) = one.cells
     assert ahead.epoch_seconds == {cell: (3600.0, True)}
     # 4 tries and 2 finals of 3 or 4 epochs; in_flight 2: trials 0 to 3 are judged by too few to be stopped.
     least, most = ahead.hours

@@ -12,6 +12,7 @@ from tests.fixtures.trials import make_data, make_trial
 from trainables.worker import device_worker
 from trainables.worker.device_worker import DeviceWorker
 from trainables.worker.ray_actors import DeviceWorkerActor
+from trainables.worker.worker_environment import WorkerEnvironmentError
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_an_error_reaches_the_trial_that_it_concerns_and_the_actor_lives_on(job)
 
     async def one_after_the_other():
         actor = DeviceWorkerActor(False, driver)
-        with pytest.raises(ValueError, match="other files"):
+        with pytest.raises(WorkerEnvironmentError, match="other files"):
             await actor.train(job(1, weights="0"))
         return await actor.train(job(2))
 

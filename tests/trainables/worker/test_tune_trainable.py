@@ -23,10 +23,10 @@ def slot(monkeypatch):
     monkeypatch.setattr(tune_trainable, "ray", SimpleNamespace(get=lambda value: value, util=here))
 
     def run(error):
-        class Slot(TrialTrainable):
+        class Failing(TrialTrainable):
             config, _train = {"registry": "r", "slot": "s", "shared": False}, lambda self, job, registry: _raise(error)
 
-        return Slot.step(Slot.__new__(Slot))
+        return Failing.step(Failing.__new__(Failing))
 
     return run, reports
 
