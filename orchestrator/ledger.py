@@ -271,18 +271,21 @@ def _take(folder: Path) -> int:
         if not isinstance(error, BlockingIOError):
             raise
         holder = _holder(folder / LOCK)
-        since = datetime.fromtimestamp(holder["started"], UTC).isoformat(" ", "seconds") if holder else "unknown"
+        try:
+            since = datetime.fromtimestamp(holder["started"], UTC).isoformat(" ", "seconds")
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):
+            since = "unknown"
         raise Held(f"{folder} is held by process {holder.get('pid', 'unknown')}, started {since}") from None
     return lock
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """Return what the last process that had the lock wrote into its file (see `_sign`); {} if it wrote nothing yet."""
+    """Return what the last process that had the lock wrote into its file (see `_sign`); {} if it cannot be read."""
     try:
-        holder: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         return {}
-    return holder
+    return holder if isinstance(holder, dict) else {}
 
 
 def _sign(lock: int, now: float, begun: bool) -> None:

@@ -119,6 +119,22 @@ def test_a_copied_folder_is_free(holder, tmp_path):
     Ledger.open(copy).close()
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "null", '"x"', "[" * 200_000, '{"started": "x"}', '{"started": 1e300}', "{}"]
+)
+def test_a_damaged_lock_file_stops_nobody(text, tmp_path):
+    ledger = Ledger.open(tmp_path)
+    ledger.append(SweepInterrupted(reason="a"))
+    (tmp_path / "lock").write_text(text, encoding="utf-8")
+    with pytest.raises(Held, match="started unknown"):
+        Ledger.open(tmp_path)
+    ledger.close()
+    (tmp_path / "lock").write_text(text, encoding="utf-8")
+    ledger = Ledger.open(tmp_path)
+    assert [record.event for record in ledger.records] == [SweepInterrupted(reason="a")]
+    ledger.close()
+
+
 def test_a_failed_open_gives_the_lock_back(tmp_path):
     ledger = Ledger.open(tmp_path)
     ledger.append(SweepInterrupted(reason="a"))
