@@ -21,6 +21,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -49,6 +50,11 @@ LOST_SLOTS = 3
 NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
+# Variables that Tune copies to its workers by way of their command lines, which every user of the machine can read. These hold
+# credentials for storage in the cloud, which trials do not use.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+    {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+)
 
 
 class NotPickled:

@@ -70,8 +70,6 @@ def test_the_finals_of_both_searches_are_reproduced(calm, capsys):
     assert reproduce.main([str(folder_of(calm)), cell]) == exit_codes.COMPLETE
     lines = capsys.readouterr().out.splitlines()
     assert any("search 2: " in line for line in lines)
-    trained = [
-        line.split() for line in lines if line.strip()[:4].strip().isdigit() or line.split()[:1] in (["1001"], ["1002"])
-    ]
+    trained = [line.split() for line in lines if line.split() and line.split()[0].isdigit()]
     assert len(trained) == 4
     assert all(row[2] == row[3] for row in trained)

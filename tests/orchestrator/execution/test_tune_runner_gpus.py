@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
@@ -62,8 +63,14 @@ print(json.dumps({"finished": sweep.finished, "states": states}))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("gpus", "per_gpu"), [(2, 2)])
-def test_trials_are_pinned_to_at_most_the_asked_gpus(gpus, per_gpu, tmp_path_factory):
-    root = Path(tmp_path_factory.mktemp("g"))
+def test_trials_are_pinned_to_at_most_the_asked_gpus(gpus, per_gpu):
+    with TemporaryDirectory(
+        prefix="g-"
+    ) as root:  # a short path: Ray's sockets below it have names of at most 107 bytes
+        check_trials_of(Path(root), gpus, per_gpu)
+
+
+def check_trials_of(root, gpus, per_gpu):
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(root)}
     command = [sys.executable, "-c", SCRIPT, str(root), str(gpus), str(per_gpu)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)

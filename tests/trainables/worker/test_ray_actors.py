@@ -32,7 +32,7 @@ def jobs(tmp_path_factory):
     model = resolve(str(write_tiny(folder / "model", "bert")))
     data = make_data()
     splits = {part: getattr(data, part) for part in ("train", "validation", "test")}
-    _write(folder / "data", data, splits)
+    _write(folder / "data", data, splits, {})
 
     def make(seed, where):
         trial = replace(make_trial("adapter", r=4, seed=seed, recipe=RECIPE), weights=model.fingerprint)
