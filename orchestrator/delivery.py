@@ -18,7 +18,7 @@ from orchestrator.execution.drain import Drain, shielded
 from orchestrator.ledger import Ledger
 from orchestrator.tracking.tracker import Tracker, deliver_all
 from search_spaces.redaction import clean_line, redact
-from search_spaces.tracking_uri import sqlite_uri
+from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 PATIENCE, PATIENCE_AFTER_SIGNAL = 120.0, 5.0
 # Seconds that the first attempt may take in any case: a database that is being made is not away.
 FIRST_ATTEMPT = 30.0
-# Name of the store, in the sweep's folder, from which a report is made if the tracking store is away.
-LOCAL_STORE, LOCAL_ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +80,10 @@ class Delivery:
             redact(self.uri),
         )
         try:
-            uri = sqlite_uri(folder / LOCAL_STORE)
-            deliver_all(uri, folder / LOCAL_ARTIFACTS, folder, self.ledger.records)
+            uri = sqlite_uri(folder / DATABASE)
+            deliver_all(uri, folder / ARTIFACTS, folder, self.ledger.records)
         except Exception as error:  # whatever error MLflow has; the ledger has everything
-            log.error("no report: %s could not be written (%s)", folder / LOCAL_STORE, clean_line(error))
+            log.error("no report: %s could not be written (%s)", folder / DATABASE, clean_line(error))
             return ""
         return uri
 

@@ -34,7 +34,7 @@ from orchestrator.tracking.tracker import Tracker
 from search_spaces.events import DevicesShared, Event, LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.redaction import CleanRecords, redact
-from search_spaces.tracking_uri import sqlite_uri
+from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
 from trainables.worker.worker_environment import MANIFEST
@@ -83,8 +83,8 @@ def drive(plan: Plan, options: RunOptions) -> int:
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
         _write_state(folder, manifest, tasks)
-        uri = options.tracking_uri or sqlite_uri(out / "mlflow.db")
-        tracker = Tracker(uri, out / "mlflow-artifacts", folder, ledger.records)
+        uri = options.tracking_uri or sqlite_uri(out / DATABASE)
+        tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records)
         tracker.start()
         before = history.seconds_spent
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
@@ -117,9 +117,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     environment=worker_environment(),
                     sweep=sweep_id,
                 )
-                code = _run(
-                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, drain, delivery, stack
-                )
+                code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -203,11 +201,11 @@ def _run(
     console: Console,
     events: EventLog,
     time_budget: TimeBudget | None,
-    drain: Drain,
     delivery: Delivery,
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
+    drain = delivery.drain
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
 
     def on_loss() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
 from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
-from search_spaces.tracking_uri import sqlite_uri
+from search_spaces.tracking_uri import DATABASE, sqlite_uri
 
 COMPARE = "compare"
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)
     register_secret(*passwords_in(" ".join(words)))
     try:
-        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / "mlflow.db")
+        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
         print(_compare(options) if comparing else _build(options))
     except ValueError as error:
         return _fail(error, BAD_INPUT)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -59,3 +60,12 @@ def check_rules(where: str, record: object, rules: tuple[tuple[str, bool, str], 
     for name, good, allowed in rules:
         if not good:
             raise ValueError(f"{where}: {name} = {getattr(record, name)!r}: must be {allowed}")
+
+
+@contextmanager
+def naming(kind: str, name: str) -> Iterator[None]:
+    """Put what a ValueError is about, such as "task 'mrpc': ", before its message."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{kind} {name!r}: {error}") from None

@@ -15,6 +15,8 @@ from search_spaces.redaction import holds_password, redact
 SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql", "mssql")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+# Names of MLflow's database and of the folder of its files, in the folders in which this project makes a store.
+DATABASE, ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 # What may stand after the "?" of a sqlite address. Any other "?" belongs to the path, where SQLAlchemy would end it.
 SQLITE_OPTIONS = {
     "cache",

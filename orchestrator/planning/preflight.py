@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.execution.cluster import check_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.run_options import RunOptions
-from search_spaces.tracking_uri import check_recorded_uri, sqlite_path, sqlite_uri
+from search_spaces.tracking_uri import DATABASE, check_recorded_uri, sqlite_path, sqlite_uri
 
 MIN_FREE_MIB = 100
 CONNECT_SECONDS = 3.0
@@ -27,7 +27,7 @@ def check(options: RunOptions) -> None:
         check_address(options.address)
     check_gpus(options.gpus, options.address)
     check_folder("--out", options.out)
-    sqlite_uri(options.out / "mlflow.db")  # raises ValueError for a path that no address can hold
+    sqlite_uri(options.out / DATABASE)  # raises ValueError for a path that no address can hold
     check_folder("--report", options.report)
 
 

@@ -14,7 +14,7 @@ from search_spaces.records import Counts, Phase, Trial
 from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import load
-from trainables.tasks.tokens import prepare, read
+from trainables.tasks.tokens import prepare, summarise
 from trainables.training.parameter_counts import build, count
 
 
@@ -67,7 +67,7 @@ class SweepInputs:
         found: dict[str, dict[str, list[str]]] = {}
         first = {(model, task): path for (model, task, search), path in self.tokens.items() if not search}
         for (model, task), path in first.items():
-            counts = ", ".join(f"{count} in {part}" for part, count in read(path).cut.items() if count.cut)
+            counts = ", ".join(f"{count} in {part}" for part, count in summarise(path).cut.items() if count.cut)
             if counts:
                 found.setdefault(task, {}).setdefault(counts, []).append(title(model))
         return {
@@ -80,8 +80,7 @@ class SweepInputs:
 
     def mean_lengths(self) -> list[float]:
         """Return the mean number of tokens of a training example, one value for each tokens file."""
-        parts = (read(path).train for path in self.tokens.values())
-        return [len(part.ids) / len(part) for part in parts]
+        return [summarise(path).mean_length for path in self.tokens.values()]
 
 
 def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:

@@ -192,10 +192,7 @@ class TaskScores:
         return {pair: estimate for pair, estimate in found.items() if estimate is not None}
 
     def _seed_variance(self, *methods: int) -> Variance | None:
-        """Return the variance over seeds of the mean of a method or of the difference of two; None with fewer than two seeds.
-
-        This is the one place at which a variance over another source of repetitions, such as searches, has to be added.
-        """
+        """Return the variance over seeds of the mean of a method or of the difference of two; None with fewer than two seeds."""
         samples = [self._samples[method] for method in methods]
         priors = [self._priors[method] for method in methods]
         known = [(sample, prior) for sample, prior in zip(samples, priors, strict=True) if sample is not None]

@@ -4,9 +4,9 @@ With `Budget(searches=k)` a cell is searched k times, each time with another val
 has a winner and finals of its own. The finals of one search share its configuration, so they say nothing about the luck of the
 search; only the k searches are independent repetitions of the method. So the intervals of `reports/statistics/intervals.py` are
 computed from the k search means as they otherwise are from the scores of the final seeds, with k - 1 degrees of freedom (and
-those that moderated variances add, `reports/statistics/seed_variance.py`). The
-variance between the means of S finals contains that within searches already, s^2 / S, and the covariance over test examples is
-that of the means. Shapes: K finals of all methods, N search means of all methods.
+those that moderated variances add, `reports/statistics/seed_variance.py`). The variance between the means of S finals contains
+that within searches already, s^2 / S, and the covariance over test examples is that of the means. Shapes: K finals of all
+methods, N search means of all methods.
 
 This is the cluster (or nested random effects) analysis of a balanced design, for which it is exact: Snedecor and Cochran 1989,
 chapter 13. `docs/statistics.md` has its simulation, `benchmarks/search_luck.py` the code.

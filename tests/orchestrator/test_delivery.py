@@ -13,16 +13,9 @@ from orchestrator.delivery import Delivery
 from orchestrator.execution.drain import Drain
 from orchestrator.private_files import private_files
 from orchestrator.tracking.tracker import Tracker
-from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, write_predictions
+from tests.fixtures.tracking_sweep import WHOLE, content, numbered, write_predictions
 
 RECORDS = numbered(WHOLE)
-
-
-@pytest.fixture(scope="module")
-def schema(tmp_path_factory):
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    client(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

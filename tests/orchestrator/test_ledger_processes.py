@@ -122,7 +122,7 @@ def test_a_copied_folder_is_free(holder, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[1]", "null", '"x"', "[" * 200_000, '{"started": "x"}', '{"started": 1e300}', "{}"]
 )
-def test_a_damaged_lock_file_stops_nobody(text, tmp_path):
+def test_a_damaged_lock_file_is_no_error(text, tmp_path):
     ledger = Ledger.open(tmp_path)
     ledger.append(SweepInterrupted(reason="a"))
     (tmp_path / "lock").write_text(text, encoding="utf-8")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search_spaces.checks import naming
 from trainables.backbone import hub, weight_files
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.token_ids import largest_id
@@ -187,20 +187,11 @@ def _hub_id(name: str) -> str:
     return MINILM_HUB_ID if name == "minilm" else name
 
 
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the model's name before the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"model {name!r}: {error}") from None
-
-
 def _check_folder(name: str, folder: Path) -> Shape:
     """Returns the shape of the model in this folder. Raises ValueError as `check` does."""
     config = _config(name, folder)
     shape = shape_of(config)
-    with _naming(name):
+    with naming("model", name):
         _check_weights(folder, config, shape)
         largest, words = largest_id(folder), config[FAMILIES[config["model_type"]].keys.vocabulary]
         if largest >= words:

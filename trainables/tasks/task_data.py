@@ -5,8 +5,8 @@ Imports the standard library only, so that `--plan` can describe tasks without l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,14 +152,10 @@ class CutCount:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`.
-
-    `cut`: by split, how many examples were cut.
-    """
+    """The content of a tokens file: a task with its tokenised splits. `fingerprint` is that of `Loaded`."""
 
     task: Task
     train: Split
     validation: Split
     test: Split
     fingerprint: str
-    cut: Mapping[str, CutCount] = field(default_factory=dict)

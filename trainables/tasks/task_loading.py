@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
 from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
@@ -55,7 +55,7 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
     """
     known = describe(task)
     if isinstance(task, FileTask):
-        with _naming(task.name):
+        with naming("task", task.name):
             labels = files.check(task, known, folder)
         return labels.notes if labels else ()
     if known.source == "glue":
@@ -90,7 +90,7 @@ def load(
 def _divided(found: Examples, train_examples: int, test_examples: int, search: int) -> Loaded:
     """Return the task with the splits of one search, numbered from 0."""
     known, train = found.task, found.train
-    with _naming(known.name):
+    with naming("task", known.name):
         chosen = split(
             train.labels,
             None if found.test is None else found.test.labels,
@@ -104,7 +104,7 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
     sources = {"train": train, "validation": found.validation or train, "test": found.test or train}
     indices = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}
     parts = tuple(source.take(indices[name]) for name, source in sources.items())
-    with _naming(known.name):
+    with naming("task", known.name):
         known = replace(known, form=known.form.fitted(parts[0].labels))
     labels = {name: part.labels for (name, source), part in zip(sources.items(), parts, strict=True) if source is train}
     keys = {name: found.keys.get(name, found.keys["train"]).take(indices[name]) for name in indices if found.keys}
@@ -165,7 +165,7 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     """Return all examples of a task, not yet split. Raises as `check_files` does."""
     known = describe(task)
     if isinstance(task, FileTask):
-        with _naming(task.name):
+        with naming("task", task.name):
             found = files.read(task, known, folder)
         labels = found.labels
         known = replace(known, outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
@@ -184,15 +184,6 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     else:
         parts = generated.read(generated.grammar(known.name))
     return Examples(task=known, train=parts[0], test=parts[1])
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the task's name before the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"task {name!r}: {error}") from None
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:

@@ -10,10 +10,11 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,14 @@ TOKENIZER_FILES = (
 
 class DamagedTokens(ValueError):
     """A tokens file cannot be read, or its content differs from what was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensSummary:
+    """mean_length: tokens per training example. cut: by split, how many examples were cut."""
+
+    mean_length: float
+    cut: Mapping[str, CutCount]
 
 
 def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) -> Path:
@@ -101,11 +110,20 @@ def read(path: Path) -> TaskData:
         if not good:
             raise ValueError("its digest does not match")
         task = Task.from_record(json.loads(header["task"]))
-        cut = {part: CutCount(**count) for part, count in json.loads(header["cut"]).items()}
         splits = {part: Split(**{name: arrays[f"{part}.{name}"] for name in ARRAYS}) for part in PARTS}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedTokens(f"{path}: tokenised data cannot be read ({type(error).__name__}: {error})") from None
-    return TaskData(task=task, fingerprint=header["fingerprint"], cut=cut, **splits)
+    return TaskData(task=task, fingerprint=header["fingerprint"], **splits)
+
+
+def summarise(path: Path) -> TokensSummary:
+    """Return the summary of a good tokens file (`prepare` checks it) from its header, without reading the arrays."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        tokens, examples = (math.prod(file.get_slice(f"train.{name}").get_shape()) for name in ("ids", "labels"))
+        cut = json.loads(file.metadata()["cut"])
+    return TokensSummary(mean_length=tokens / examples, cut={part: CutCount(**count) for part, count in cut.items()})
 
 
 def _fingerprint(folder: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.mlflow_store import Store
-from orchestrator.tracking.run_projection import Edit, Key, Point, RunProjection, RunUpdates
+from orchestrator.tracking.run_projection import Edit, Key, Point, RunUpdates
 from orchestrator.tracking.tracker import BATCH, Link
 from search_spaces import keys
 from tests.fixtures.tracking_sweep import (
@@ -32,14 +32,6 @@ from tests.fixtures.tracking_sweep import (
 
 RECORDS = numbered(WHOLE)
 ADAPTER, FULL = "tiny/rte/adapter", "tiny/rte/full"
-
-
-@pytest.fixture(scope="session")
-def schema(tmp_path_factory):
-    """An empty store; creating one takes two seconds, copying it none."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    client(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
@@ -97,28 +89,6 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
     assert sweep["files"] == ["sweep.json"]
     assert found["cell", ADAPTER, ""]["tags"][keys.WINNER] == SEARCHED.id
     assert keys.WINNER not in found["cell", FULL, ""]["tags"]
-
-
-def test_a_sweeps_file_names_the_code_of_earlier_calls():
-    runs = RunProjection()
-    for commit, dirty in (("a", False), ("b", True), ("a", False), ("c", False)):
-        runs.apply(*numbered([{**SWEEP, "manifest": {"sweep": "s", "commit": commit, "dirty": dirty}}]))
-    (edit,) = runs.take()
-    found = json.loads(edit.files[keys.SWEEP_FILE])
-    assert (found["commit"], found["earlier_code"]) == ("c", [["a", False], ["b", True]])
-
-
-def test_the_loss_of_a_regression_is_there_in_the_unit_of_its_targets_too():
-    def losses(**task):
-        runs = RunProjection()
-        events = [{**SWEEP, "manifest": {"sweep": "s", "tasks": {"rte": task}}}, asked(SEARCHED), started(SEARCHED)]
-        for record in numbered([*events, progress(SEARCHED, 1, 60.0, loss=0.5), progress(SEARCHED, 2, 0.0, loss=None)]):
-            runs.apply(record)
-        edit = next(edit for edit in runs.take() if edit.run.key.kind == "trial")
-        return [(point.key, point.value, point.step) for point in edit.points if "loss" in point.key]
-
-    assert losses() == [("loss", 0.5, 1)]
-    assert losses(targets={"mean": 7.0, "std": 100.0}) == [("loss", 0.5, 1), ("loss_target_units", 5000.0, 1)]
 
 
 def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):

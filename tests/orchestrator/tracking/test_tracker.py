@@ -43,14 +43,6 @@ def warnings(caplog):
 
 
 @pytest.fixture(scope="module")
-def schema(tmp_path_factory):
-    """An empty store, to be copied: creating one takes two seconds."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    client(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with the sweep delivered record by record by a first tracker, its folder, and what it then held."""
     folder = tmp_path_factory.mktemp("sweep")

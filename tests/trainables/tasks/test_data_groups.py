@@ -12,7 +12,7 @@ import pytest
 from search_spaces.language import FileTask
 from tests.fixtures.encoders import write_tiny
 from trainables.tasks import task_loading
-from trainables.tasks.tokens import prepare, read
+from trainables.tasks.tokens import prepare, summarise
 
 
 def write(path: Path, columns: dict[str, list], suffix: str = ".csv") -> str:
@@ -189,8 +189,8 @@ def test_texts_that_are_too_long_are_counted_exactly(tmp_path, pairs):
         rows["other"] = ["good bad"] * 300
         fields = {"text_pair": "other"}
     found = load(tmp_path, write(tmp_path / "train.csv", rows), **fields)
-    data = read(prepare(found, str(model), 16, tmp_path / "cache"))
-    for part, count in data.cut.items():
+    summary = summarise(prepare(found, str(model), 16, tmp_path / "cache"))
+    for part, count in summary.cut.items():
         texts = getattr(found, part)
         whole = [len(text.split()) + (5 if pairs else 2) for text in texts.first]
         assert count.examples == len(whole)
