@@ -26,21 +26,33 @@ PROGRAM = ("python", "-m", "orchestrator.run")
 _NOT_REPEATED = ("plan", "list", "yes", "verb", "program")
 
 
-def add_arguments(p: argparse.ArgumentParser) -> None:
-    """Add the options of a sweep. They must stay as they are: tests/orchestrator/test_cli_frozen.py has the list of them."""
+def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
+    """Add the options of a sweep. They must stay as they are: tests/orchestrator/test_cli_frozen.py has the list of them.
+
+    `gpus` is the number of GPUs if --gpus is not given; None: those that are found.
+    """
     p.set_defaults(program=PROGRAM)
     p.add_argument(
         "--space",
         type=given,
-        metavar="NAME|FILE.py",
-        help="a space of search_spaces/spaces, or a Python file of your own",
+        metavar="NAME|FILE",
+        help="a space of search_spaces/spaces, or a Python or YAML file of your own",
     )
     p.add_argument(
-        "--gpus", type=_whole, default=0, metavar="N", help="use at most N GPUs; 0 trains on the CPU (default)"
+        "--gpus",
+        type=_whole,
+        default=gpus,
+        metavar="N",
+        help=f"use at most N GPUs; 0 trains on the CPU (default {'all that are found' if gpus is None else gpus})",
     )
     p.add_argument("--models", type=_names, metavar="A,B", help="these models instead of the space's")
     p.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks of the space")
-    p.add_argument("--methods", type=_names, metavar="A,B", help="only these methods of the space")
+    p.add_argument(
+        "--methods",
+        type=_names,
+        metavar="A,B",
+        help="only these methods of the space; known methods that it lacks are added",
+    )
     p.add_argument(
         "--trials", type=_whole, metavar="N", help="configurations per cell; the report names a reduced number"
     )
@@ -49,6 +61,22 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--epochs", type=_whole, metavar="N", help="most epochs of a trial; the report names a reduced number"
+    )
+    p.add_argument(
+        "--train-examples",
+        type=_whole,
+        metavar="N",
+        help="most training examples of a task, 0 for all; the report names a reduced number",
+    )
+    p.add_argument(
+        "--set",
+        type=_setting,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH=VALUE",
+        help="other values of the space, such as recipe.patience=3, methods.adapter.r=16 or "
+        "'search.lr=choice(1e-4, 1e-3)'; the report names them",
     )
     p.add_argument(
         "--precision",
@@ -92,6 +120,8 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         final_seeds=arguments.seeds,
         epochs=arguments.epochs,
         precision=arguments.precision,
+        train_examples=arguments.train_examples,
+        settings=tuple(arguments.set),
         gpus=arguments.gpus,
         trials_per_device=arguments.trials_per_gpu,
         budget=arguments.budget,
@@ -109,16 +139,20 @@ def command_of(arguments: argparse.Namespace) -> str:
     words = list(arguments.program)
     defaults = _defaults()
     for name, value in vars(arguments).items():
-        if name not in _NOT_REPEATED and (value != defaults[name] or name == "gpus"):
-            text = ",".join(value) if isinstance(value, list) else str(value)
+        if name not in _NOT_REPEATED and value is not None and (value != defaults[name] or name == "gpus"):
             option = "--" + name.replace("_", "-")
+            if name == "set":
+                # One word each, so that a reader of the command can leave out single ones.
+                words += [f"{option}={setting}" for setting in value]
+                continue
+            text = ",".join(value) if isinstance(value, list) else str(value)
             words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     return shlex.join(words)
 
 
 def _defaults() -> dict[str, object]:
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_arguments(parser, gpus=None)
     return vars(parser.parse_args([]))
 
 
@@ -127,6 +161,13 @@ def _names(text: str) -> list[str]:
     if not all(names) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text!r}: give different names, separated by commas")
     return names
+
+
+def _setting(text: str) -> str:
+    path, mark, _ = given(text).partition("=")
+    if not mark or not re.fullmatch(r"[\w.-]+", path):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: write PATH=VALUE, such as recipe.epochs=5")
+    return text
 
 
 def _whole(text: str) -> int:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from orchestrator import exit_codes
 from orchestrator.arguments import DESCRIPTION, EXIT_CODES, KINDS, add_arguments, command_of, options_of
 from orchestrator.command_line import exit_code_of, parse, print_text
+from orchestrator.execution.gpus import find_gpus
 from orchestrator.planning import preflight
 from orchestrator.planning.plan import make_plan
-from search_spaces.loading import load
+from orchestrator.planning.space_files import load_space
 from search_spaces.redaction import clean_tracebacks
 from trainables.methods import METHODS
 
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m orchestrator.run", description=DESCRIPTION, epilog=EXIT_CODES, allow_abbrev=False
     )
-    add_arguments(p)
+    add_arguments(p, gpus=0)
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
     p.add_argument(
         "--list",
@@ -64,11 +65,16 @@ def print_list(kind: str) -> int:
 def _start(arguments: argparse.Namespace) -> int:
     exit_codes.preempt_on_sigterm()
     if not arguments.space:
-        raise ValueError("no space is given: --space is missing; name a space (--list prints them) or a Python file")
+        raise ValueError(
+            "no space is given: --space is missing; name a space (--list prints them), or a Python or YAML file"
+        )
+    space = load_space(arguments.space, METHODS)
+    if arguments.gpus is None:
+        arguments.gpus = _found_gpus(arguments.address)
     if not 0 <= arguments.gpus <= 4096:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
-    plan = make_plan(load(arguments.space, METHODS), options)
+    plan = make_plan(space, options)
     if arguments.plan:
         from orchestrator.planning import preview
 
@@ -86,6 +92,15 @@ def _start(arguments: argparse.Namespace) -> int:
     from orchestrator.driver import drive
 
     return drive(plan, options)
+
+
+def _found_gpus(address: str | None) -> int:
+    """Return how many GPUs to use where no number is given, and say so."""
+    if address:
+        preflight.check_address(address)
+    found, sentence = find_gpus(address)
+    print(sentence, file=sys.stderr, flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "space_file", nargs="?", metavar="SPACE", type=arguments.given, help="the same as --space SPACE"
     )
-    arguments.add_arguments(parser)
+    arguments.add_arguments(parser, gpus=None)
     parser.set_defaults(program=(*program.words(), "run"))
 
 
