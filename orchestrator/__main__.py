@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, plan, report, reproduce, run
+from orchestrator.verbs import compare, completion, plan, report, reproduce, run
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
@@ -23,6 +23,7 @@ VERBS: dict[str, ModuleType] = {
     "report": report,
     "compare": compare,
     "reproduce": reproduce,
+    "completion": completion,
 }
 
 
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         top.print_help(sys.stderr)
         return 2
-    if not verb and not words[0].startswith("-"):
-        _refuse_verb(top, words[0])
+    if not verb and words[0] not in ("-h", "--help", "--version"):
+        _refuse(top, words[0])
     arguments, unknown = top.parse_known_args(words)
     # Imported only now, so that --help and --version are fast.
     from orchestrator.command_line import exit_code_of, refuse_option
@@ -66,11 +67,15 @@ def make_parsers(*verbs: str) -> tuple[argparse.ArgumentParser, dict[str, argpar
     return top, parsers
 
 
-def _refuse_verb(top: argparse.ArgumentParser, word: str) -> NoReturn:
+def _refuse(top: argparse.ArgumentParser, word: str) -> NoReturn:
     from search_spaces.loading import names, nearest
 
     if word.endswith((".py", ".yaml", ".yml")) or word in names():
         top.error(f"{word!r} is a space and no verb: {top.prog} run {word}")
+    if word.startswith("-"):
+        top.error(
+            f"{word[:80]!r} stands before the verb: {nearest(word, ('--help', '--version'))}; options follow the verb"
+        )
     top.error(f"{word[:80]!r} is no verb: {nearest(word, VERBS)}")
 
 

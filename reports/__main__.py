@@ -34,8 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return start(write_report, parser.parse_args(words))
 
 
-def start(command: Callable[[argparse.Namespace], Path], options: argparse.Namespace) -> int:
+def start(command: Callable[[argparse.Namespace], Path], options: argparse.Namespace, prefix: str = "reports") -> int:
     """Run `write_report` or `compare_sweeps`, print the path that it returns, and return the exit code.
+
+    `prefix` begins an error message.
 
     0: the report was written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not
     installed, or the report cannot be written; 5: results in the store are damaged; 130: interrupted.
@@ -44,13 +46,13 @@ def start(command: Callable[[argparse.Namespace], Path], options: argparse.Names
         options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
         print(command(options))
     except ValueError as error:
-        return _fail(error, BAD_INPUT)
+        return _fail(prefix, error, BAD_INPUT)
     except (StoreError, OSError) as error:
-        return _fail(error, ENVIRONMENT)
+        return _fail(prefix, error, ENVIRONMENT)
     except DamagedResults as error:
-        return _fail(error, DAMAGED)
+        return _fail(prefix, error, DAMAGED)
     except KeyboardInterrupt:
-        return _fail("interrupted, nothing was written", INTERRUPTED)
+        return _fail(prefix, "interrupted, nothing was written", INTERRUPTED)
     return OK
 
 
@@ -99,9 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
 
 
-def _fail(error: object, code: int) -> int:
+def _fail(prefix: str, error: object, code: int) -> int:
     """Print the error on one line to stderr, without credentials, and return the exit code."""
-    print(f"reports: {clean_line(error)}", file=sys.stderr)
+    print(f"{prefix}: {clean_line(error)}", file=sys.stderr)
     return code
 
 

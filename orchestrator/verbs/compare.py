@@ -16,4 +16,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from reports.__main__ import compare_sweeps, start
 
-    return start(compare_sweeps, arguments)
+    return start(compare_sweeps, arguments, prefix="error")

@@ -16,4 +16,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from reports.__main__ import start, write_report
 
-    return start(write_report, arguments)
+    return start(write_report, arguments, prefix="error")

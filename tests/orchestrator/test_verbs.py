@@ -83,7 +83,8 @@ def test_the_version_is_that_of_the_project(capsys):
         (("rnu",), ("'rnu' is no verb", "did you mean 'run'")),
         (("quickstart",), ("'quickstart' is a space", "run quickstart")),
         (("tickets.py",), ("'tickets.py' is a space", "run tickets.py")),
-        (("--verison",), ("--verison", "VERB")),
+        (("--verison",), ("'--verison'", "did you mean '--version'")),
+        (("--space", "nsmc", "run"), ("'--space' stands before the verb", "options follow the verb")),
         (("run",), ("no space is given",)),
         (("plan", "quickstrt"), ("'quickstrt' is not known", "did you mean 'quickstart'")),
         (("plan", "quickstart", "--space", "nsmc"), ("two spaces are given",)),
@@ -107,3 +108,26 @@ def test_a_space_is_the_first_argument_or_an_option(peft_sweep, driver):
     assert peft_sweep("run", "--space", "quickstart", "--trials", "2")[0] == exit_codes.COMPLETE
     assert planned[0] == planned[1]
     assert planned[0][1].endswith(" run --space quickstart --gpus 0 --trials 2")
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["ru"], {"run"}),
+        (["run", "--tri"], {"--trials", "--trials-per-gpu"}),
+        (["run", "quick"], {"quickstart"}),
+        (["plan", "--methods", "madap"], {"madapter"}),
+        (["list", "sp"], {"spaces"}),
+        (["run", "--out", ""], set()),
+    ],
+)
+def test_a_shell_completes_what_was_typed(typed, words, capsys):
+    assert main(["completion", "bash"]) == exit_codes.COMPLETE
+    script = capsys.readouterr().out
+    typed = " ".join(f"'{word}'" for word in ["peft-sweep", *typed])
+    ask = f'COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _peft_sweep; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == words
+    assert main(["completion", "zsh"]) == exit_codes.COMPLETE
+    assert capsys.readouterr().out == f"autoload -U +X bashcompinit && bashcompinit\n{script}"
