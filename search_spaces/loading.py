@@ -50,7 +50,9 @@ def load(name: str, methods: Iterable[str] = ()) -> Space:
             raise ValueError(f"--space {name!r}: there is no such file; {nearest(path.stem, names())}")
     else:
         if name not in names():
-            raise ValueError(f"--space {name!r} is not known: {nearest(name, names())}; or give the path of a .py file")
+            raise ValueError(
+                f"--space {name!r} is not known: {nearest(name, names())}; or give the path of a .py or .yaml file"
+            )
         path = FOLDER / f"{name}.py"
     return replace(_execute(path, tuple(methods)), name=check_name("space", path.stem), folder=path.parent.resolve())
 

@@ -47,15 +47,6 @@ class Share:
     per_device: int
 
 
-def count_gpus() -> int:
-    """Return the number of NVIDIA GPUs that this process may use, from /dev and CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
-    if visible is None:
-        return present
-    return min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
-
-
 def count_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,18 +55,6 @@ def count_cores() -> int:
 def device_name(gpus: int) -> str:
     """Return the name of a sweep's devices in manifests and reports, such as "2 GPUs" or "8 CPU cores"."""
     return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
-
-
-def check_gpus(gpus: int, address: str | None) -> None:
-    """Raise EnvironmentUnfit if no cluster is joined and this machine has fewer GPUs than `gpus`."""
-    found = count_gpus()
-    if address is None and gpus > found:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        note = f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else ""
-        raise EnvironmentUnfit(
-            f"--gpus {gpus}: this machine has {found}{note}. Use --gpus {found}"
-            f"{' to train on the CPU' if not found else ''}, or join a cluster with --address"
-        )
 
 
 def environment() -> dict[str, str]:
