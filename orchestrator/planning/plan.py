@@ -131,7 +131,7 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
     if options.tasks is not None:
         tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
         kept = _subset("task", options.tasks, tasks)
-        changes["tasks"] = tuple(tasks[name] for name in kept)
+        changes |= {"tasks": tuple(tasks[name] for name in kept), "recipe": space.recipe.of_tasks(kept)}
         reductions += _fewer("--tasks", kept, tasks)
     if options.methods is not None:
         rows = {entry.label: entry for entry in space.methods}

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainables.tasks import agreement, entailment
+from trainables.tasks import agreement, entailment, sentiment
 from trainables.tasks.task_data import Task, Texts
 
 TRAIN, TEST = 2000, 600
@@ -33,6 +33,7 @@ def _task(name: str, title: str) -> Task:
 GRAMMARS = (
     Grammar(task=_task("agreement", "Agreement"), draw=agreement.draw),
     Grammar(task=_task("entailment", "Entailment"), draw=entailment.draw),
+    Grammar(task=_task("sentiment", "Sentiment"), draw=sentiment.draw),
 )
 
 
