@@ -141,7 +141,7 @@ def test_generated_labels_cannot_be_told_from_the_words_alone(name):
 def test_the_labels_of_the_sentiment_task_follow_from_its_rule():
     """A reader that knows the rule, and the grammar's words alone, makes no mistake."""
     good, bad = {*sentiment.POSITIVE, *sentiment.LIKE}, {*sentiment.NEGATIVE, *sentiment.DISLIKE}
-    turns = ("not", "never", "hardly", "far from", "anything but")
+    negations = ("not", "never", "hardly", "far from", "anything but")
 
     def deciding(text: str) -> str:
         first, _, second = text.lower().rstrip(".").replace("anything but", "anything_but").partition(", ")
@@ -152,7 +152,7 @@ def test_the_labels_of_the_sentiment_task_follow_from_its_rule():
         clause = deciding(text)
         words = [word for word in clause.split() if word in good | bad]
         assert len(words) == 1, text
-        return (words[0] in good) != any(f" {turn} " in clause for turn in turns)
+        return (words[0] in good) != any(f" {negation} " in clause for negation in negations)
 
     for part in generated.read(generated.grammar("sentiment")):
         assert [float(positive(text)) for text in part.first] == part.labels
