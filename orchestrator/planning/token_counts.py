@@ -68,7 +68,7 @@ def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
     """Return whether reading the task needs the Hub or a library for Parquet files."""
     if isinstance(task, FileTask):
         return any(name.lower().endswith(".parquet") for name in (task.train, task.validation, task.test) if name)
-    return data_dir is None and describe(task).source == "glue"
+    return data_dir is None and describe(task).source in ("glue", "superglue")
 
 
 def _lengths(texts: Texts, model: Path) -> list[int]:

@@ -62,7 +62,7 @@ def test_describing_and_checking_tasks_loads_no_numbers_library():
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_names():
-    with pytest.raises(ValueError, match=r"'mprc' is not known: did you mean 'mrpc'.*known: agreement, cola"):
+    with pytest.raises(ValueError, match=r"'mprc' is not known: did you mean 'mrpc'.*known: agreement, boolq"):
         describe("mprc")
 
 
