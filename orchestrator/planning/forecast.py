@@ -133,7 +133,7 @@ def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
         return count_tokens(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
 
     pairs = dict.fromkeys((cell.model, cell.task) for cell in space.cells)
-    lengths = {pair: tokens_of(*pair, space.recipe.train_examples) for pair in pairs}
+    lengths = {pair: tokens_of(*pair, space.recipe.limit("train_examples", pair[1])) for pair in pairs}
     machine = _machine(plan, options, lengths.values())
     timed = measured(options.out)
 

@@ -32,7 +32,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
-        f"  tasks    {', '.join(f'{t.title} ({t.metrics[0]}, test: {t.test_source})' for t in plan.tasks.values())}",
+        f"  tasks    {', '.join(_task(plan, name) for name in plan.tasks)}",
         *(f"  data     {plan.tasks[name].title}: {note}" for name, notes in plan.data_notes.items() for note in notes),
         "",
     ]
@@ -46,6 +46,14 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         lines += ["", "  reduced: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
+
+
+def _task(plan: Plan, name: str) -> str:
+    """Return a task's title with its score, the origin of its test split, and how many examples the recipe allows."""
+    task, recipe = plan.tasks[name], plan.space.recipe.of_task(name)
+    limits = ((recipe.train_examples, "train"), (recipe.test_examples, "test"))
+    most = " and ".join(f"{number} {part}" for number, part in limits if number)
+    return f"{task.title} ({task.metrics[0]}, test: {task.test_source}{f', at most {most} examples' if most else ''})"
 
 
 def _searches(budget: Budget) -> str:

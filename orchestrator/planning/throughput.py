@@ -59,7 +59,7 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
         method=method,
         precision=recipe.precision,
         max_length=recipe.max_length,
-        train_examples=recipe.train_examples,
+        train_examples=recipe.limit("train_examples", cell.task),
         device="GPU" if "GPU" in device else device,
         per_device=per_device,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
-from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
+from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews, superglue
 from trainables.tasks.forms import FORMS
 from trainables.tasks.forms.classification import CLASSIFICATION
 from trainables.tasks.forms.form import Form, Metric
@@ -51,7 +51,7 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
     """Check a task's files without importing large libraries; return sentences about their labels, for the plan.
 
     `folder`: where relative paths of a file task start. Only the user's own files are read as a whole. Raises ValueError for
-    wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
+    wrong content and for a missing file of a FileTask, MissingData for a missing file of a built-in task.
     """
     known = describe(task)
     if isinstance(task, FileTask):
@@ -60,6 +60,8 @@ def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tu
         return labels.notes if labels else ()
     if known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        superglue.check(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         nsmc_reviews.check(known, data_dir)
     return ()
@@ -179,6 +181,8 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
         )
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        parts = superglue.read(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
     else:
