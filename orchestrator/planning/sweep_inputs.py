@@ -13,7 +13,7 @@ from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.records import Counts, Phase, Trial
 from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
-from trainables.tasks.task_loading import load
+from trainables.tasks.task_loading import constant_score, load
 from trainables.tasks.tokens import prepare, summarise
 from trainables.training.parameter_counts import build, count
 
@@ -77,6 +77,11 @@ class SweepInputs:
             )
             for task, by_counts in found.items()
         }
+
+    def constant_scores(self) -> dict[tuple[str, int], float]:
+        """Return the validation score of the constant prediction in percent points, by task and number of the search."""
+        numbers = range(self.space.budget.searches)
+        return {(name, n): constant_score(task.of_search(n)) for name, task in self.tasks.items() for n in numbers}
 
     def mean_lengths(self) -> list[float]:
         """Return the mean number of tokens of a training example, one value for each tokens file."""

@@ -115,7 +115,7 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
         test=parts[2],
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
-        majority=_majority(known, parts[0], parts[2]),
+        majority=_constant_score(known, parts[0], parts[2]),
         notes=(
             *found.notes,
             *(key_notes(keys) if keys else ()),
@@ -197,12 +197,17 @@ def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> 
     return digest.hexdigest()[:16]
 
 
-def _majority(task: Task, train: Texts, test: Texts) -> float:
-    """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
+def constant_score(loaded: Loaded) -> float:
+    """Return the score of the constant prediction on the validation split in percent points; `Loaded.majority` is on test."""
+    return _constant_score(loaded.task, loaded.train, loaded.validation)
+
+
+def _constant_score(task: Task, train: Texts, part: Texts) -> float:
+    """Return the score on a split of the constant prediction, see `Form.constant_outputs`, in percent points."""
     from trainables.tasks.metrics import compute_metrics
 
-    outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
-    return compute_metrics(task, outputs, task.form.encode(test.labels)).score
+    outputs = task.form.constant_outputs(train.labels, len(part), task.outputs)
+    return compute_metrics(task, outputs, task.form.encode(part.labels)).score
 
 
 def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
