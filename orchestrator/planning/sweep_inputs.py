@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
+from search_spaces.plugins import identity
 from search_spaces.records import Counts, Phase, Trial
 from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
@@ -50,7 +51,13 @@ class SweepInputs:
             split=self.tasks[cell.task].of_search(search).fingerprint,
             ablated=entry.ablated and phase == "final",
             search=search,
+            plugin=", ".join(f"{package} {version}" for package, version in self._plugins(cell).items()),
         )
+
+    def _plugins(self, cell: Cell) -> dict[str, str]:
+        """Return the packages from which the cell's method, task and model family come, with their identities."""
+        method, family = self.space.entry(cell.method).name, self.models[cell.model].family
+        return identity(("methods", method), ("tasks", cell.task), ("families", family))
 
     def counts(self, trial: Trial) -> Counts:
         """Return the parameter counts of a trial, computed from shapes without building the model."""

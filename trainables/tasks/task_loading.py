@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from search_spaces import plugins
 from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
@@ -181,9 +182,25 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
         parts = glue.read(glue.row(known.name), data_dir)
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
+    elif known.source == "package":
+        parts = _read_packaged(known)
     else:
         parts = generated.read(generated.grammar(known.name))
     return Examples(task=known, train=parts[0], test=parts[1])
+
+
+def _read_packaged(task: Task) -> tuple[Texts, Texts | None]:
+    """Return the texts of another package's task. Raises ValueError, with the package's name, for any error of its code."""
+    offer = plugins.find("tasks", task.name)
+    assert offer, "only packages offer tasks with this source"
+    try:
+        train, test = plugins.load_offer(offer).read()
+        for part in filter(None, (train, test)):
+            if not len(part) == len(part.first) == len(part.second or part.first) > 0:
+                raise ValueError("it needs as many texts as labels, and at least one")
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{offer}, which cannot be read ({type(error).__name__}: {error})") from None
+    return train, test
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
