@@ -10,6 +10,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
+from search_spaces.plugins import check_plugins
 from search_spaces.records import END_STATES
 from trainables.backbone import models
 from trainables.methods import METHODS
@@ -64,11 +65,16 @@ def _searches(budget: Budget) -> str:
 
 
 def list_text(kind: str) -> str:
-    """Return the text of --list: all spaces, methods, tasks and models, or one `kind` of them. Kind "methods" gives details."""
+    """Return the text of --list: all spaces, methods, tasks and models, or one `kind` of them. Kind "methods" gives details.
+
+    Raises ValueError if another package offers something that cannot be used.
+    """
+    known = names()
+    check_plugins()
     if kind == "methods":
         return "\n".join(_table(_methods()))
     blocks = {
-        "spaces": [[name, docstring(name)] for name in names()],
+        "spaces": [[name, docstring(name)] for name in known],
         "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
         "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
         "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],

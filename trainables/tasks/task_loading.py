@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from search_spaces import plugins
 from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
@@ -117,7 +118,7 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
         test=parts[2],
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
-        majority=_majority(known, parts[0], parts[2]),
+        majority=_constant_score(known, parts[0], parts[2]),
         notes=(
             *found.notes,
             *(key_notes(keys) if keys else ()),
@@ -185,9 +186,25 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
         parts = superglue.read(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
+    elif known.source == "package":
+        parts = _read_packaged(known)
     else:
         parts = generated.read(generated.grammar(known.name))
     return Examples(task=known, train=parts[0], test=parts[1])
+
+
+def _read_packaged(task: Task) -> tuple[Texts, Texts | None]:
+    """Return the texts of another package's task. Raises ValueError, with the package's name, for any error of its code."""
+    offer = plugins.find("tasks", task.name)
+    assert offer, "only packages offer tasks with this source"
+    try:
+        train, test = plugins.load_offer(offer).read()
+        for part in filter(None, (train, test)):
+            if not len(part) == len(part.first) == len(part.second or part.first) > 0:
+                raise ValueError("it needs as many texts as labels, and at least one")
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{offer}, which cannot be read ({type(error).__name__}: {error})") from None
+    return train, test
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
@@ -201,12 +218,17 @@ def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> 
     return digest.hexdigest()[:16]
 
 
-def _majority(task: Task, train: Texts, test: Texts) -> float:
-    """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
+def constant_score(loaded: Loaded) -> float:
+    """Return the score of the constant prediction on the validation split in percent points; `Loaded.majority` is on test."""
+    return _constant_score(loaded.task, loaded.train, loaded.validation)
+
+
+def _constant_score(task: Task, train: Texts, part: Texts) -> float:
+    """Return the score on a split of the constant prediction, see `Form.constant_outputs`, in percent points."""
     from trainables.tasks.metrics import compute_metrics
 
-    outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
-    return compute_metrics(task, outputs, task.form.encode(test.labels)).score
+    outputs = task.form.constant_outputs(train.labels, len(part), task.outputs)
+    return compute_metrics(task, outputs, task.form.encode(part.labels)).score
 
 
 def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:
