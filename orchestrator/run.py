@@ -20,7 +20,7 @@ from pathlib import Path
 from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
 from orchestrator.planning import preflight
-from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
@@ -95,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--address", type=_given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
     p.add_argument(
+        "--probe",
+        action="store_true",
+        help="as --plan, after timing a few training steps of what no sweep in OUT has timed (about a minute)",
+    )
+    p.add_argument(
         "--list",
         nargs="?",
         const="all",
@@ -151,11 +156,11 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the shell command that repeats this call, without --plan, --list and --yes."""
+    """Return the shell command that repeats this call, without --plan, --probe, --list and --yes."""
     words = ["python", "-m", "orchestrator.run"]
     defaults = vars(parser().parse_args([]))
     for name, value in vars(arguments).items():
-        if name not in ("plan", "list", "yes") and (value != defaults[name] or name == "gpus"):
+        if name not in ("plan", "probe", "list", "yes") and (value != defaults[name] or name == "gpus"):
             text = ",".join(value) if isinstance(value, list) else str(value)
             option = "--" + name.replace("_", "-")
             words += [f"{option}={text}"] if text.startswith("-") else [option, text]
@@ -183,7 +188,9 @@ def _main(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
     plan = make_plan(load(arguments.space, METHODS), options)
-    if arguments.plan:
+    if arguments.probe:
+        _probe(plan, options)
+    if arguments.plan or arguments.probe:
         _print(preview.plan_text(plan, options))
         return exit_codes.COMPLETE
     preflight.check(options)
@@ -198,6 +205,16 @@ def _main(arguments: argparse.Namespace) -> int:
     from orchestrator.driver import drive
 
     return drive(plan, options)
+
+
+def _probe(plan: Plan, options: RunOptions) -> None:
+    """Time what no sweep has timed, and say what could not be timed."""
+    from orchestrator.planning.probe import probe
+
+    preflight.check(options)
+    print("timing a few training steps ...", file=sys.stderr, flush=True)
+    for failure in probe(plan, options):
+        print(failure, file=sys.stderr)
 
 
 def _print(text: str) -> None:

@@ -18,6 +18,7 @@ OPTIONS = [
     "--out",
     "--plan",
     "--precision",
+    "--probe",
     "--report",
     "--seeds",
     "--space",
@@ -45,6 +46,7 @@ DEFAULTS = {
     "budget": None,
     "precision": None,
     "plan": False,
+    "probe": False,
     "list": None,
     "yes": False,
 }

@@ -84,7 +84,7 @@ def _paths(task: FileTask, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Return whether a cell has no content: nothing, a blank text, or NaN, as pandas writes missing values."""
     return (
         value is None
@@ -95,7 +95,7 @@ def _is_missing(value: Any) -> bool:
 
 def _complete(table: FileTable) -> FileTable:
     """Return the table without the rows that lack a text or label. Raises ValueError if no row is left."""
-    lacking = {i for _, cells in table.cells() for i, cell in enumerate(cells) if _is_missing(cell)}
+    lacking = {i for _, cells in table.cells() for i, cell in enumerate(cells) if is_missing(cell)}
     kept = [i for i in range(len(table.rows)) if i not in lacking]
     if not kept:
         raise ValueError(f"{table.path}: no row has both text and label")
@@ -127,7 +127,7 @@ def _quotes_note(table: FileTable) -> str:
 def _check_rows(table: FileTable) -> None:
     """Raise ValueError for texts and labels that are missing, and for texts that are not strings or not encodable as UTF-8."""
     for name, cells in table.cells():
-        missing = [number for number, cell in zip(table.numbers, cells, strict=True) if _is_missing(cell)]
+        missing = [number for number, cell in zip(table.numbers, cells, strict=True) if is_missing(cell)]
         what = "the label is missing" if name == table.columns[-1] else "is empty"
         if missing:
             raise ValueError(

@@ -278,6 +278,6 @@ def test_new_fields_with_their_defaults_leave_a_sweep_its_name(tmp_path):
 def test_a_check_before_the_start_tells_the_same_as_the_report(tmp_path):
     write(tmp_path / "train", ["Y", "Yes", "N", "No"] * 10)
     task = space_of(tmp_path).tasks[0]
-    told = check_files(task, None, tmp_path)
+    told = check_files(task, None, tmp_path).notes
     assert told == load(task, data_dir=None, folder=tmp_path, train_examples=0, test_examples=0).notes[: len(told)]
     assert told[0] == "4 classes in train.csv: N 10, No 10, Y 10, Yes 10"
