@@ -17,8 +17,8 @@ FEW_TEST = 200
 LINE = 100
 
 
-def space_text(draft: Draft, target: Path, command: str) -> str:
-    """Return the content of the space file `target`. `command` is the command that runs it."""
+def space_text(draft: Draft, target: Path, commands: tuple[str, str]) -> str:
+    """Return the content of the space file `target`. `commands`: the command lines that plan it, with a probe, and run it."""
     size, name = draft.size, draft.name
     examples = f"{draft.tokens.examples:,}"
     if size.train_examples:
@@ -29,12 +29,12 @@ def space_text(draft: Draft, target: Path, command: str) -> str:
     recipe += [f"train_examples={size.train_examples:_}"] if size.train_examples else []
     recipe += [f"test_examples={size.test_examples:_}"] if size.test_examples else []
     # Neither may end the docstring.
-    shown = command.replace("\\", "/").replace('"', "'")
+    shown = [command.replace("\\", "/").replace('"', "'") for command in commands]
     lines = [
         f'"""Fine-tuning methods compared on {name}. Change what you like.',
         "",
-        f"    {shown} --plan --probe    # what it takes",
-        f"    {shown}",
+        f"    {shown[0]}    # what it takes",
+        f"    {shown[1]}",
         '"""',
         "",
         "from search_spaces.language import Budget, FileTask, Recipe, Space, own_search",
@@ -102,8 +102,8 @@ def _task_lines(draft: Draft, folder: Path) -> list[str]:
     return lines
 
 
-def decisions(draft: Draft, target: Path, command: str) -> list[str]:
-    """Return what was decided and why, a line each, and the next command."""
+def decisions(draft: Draft, target: Path, commands: tuple[str, str]) -> list[str]:
+    """Return what was decided and why, a line each, and the next commands."""
     roles, size, table = draft.roles, draft.size, draft.table
     form = "regression" if roles.regression else "classification"
     score = draft.metric.metric or ("Pearson's correlation" if roles.regression else "accuracy")
@@ -157,8 +157,8 @@ def decisions(draft: Draft, target: Path, command: str) -> list[str]:
     return [
         f"{target} is written:",
         *(f"  {name:<8} {_comment(text)}" for name, text in told),
-        f"next: {command} --plan --probe    # measures what it takes",
-        f"      {command}",
+        f"next: {commands[0]}    # measures what it takes",
+        f"      {commands[1]}",
     ]
 
 

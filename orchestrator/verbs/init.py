@@ -7,6 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
+from orchestrator import program
+
 HELP = "look at your CSV, TSV, JSONL or Parquet file and write a space for it"
 
 
@@ -26,7 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the space file and print what was decided. Raises ValueError for what the user can mend; then nothing is written."""
+    """Write the space file, print what was decided, and return the exit code. After an error, nothing is written."""
+    from orchestrator.command_line import exit_code_of
+
+    return exit_code_of(lambda: _init(arguments))
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from orchestrator.command_line import print_text
     from orchestrator.new_space.draft import make_draft
     from orchestrator.new_space.space_text import decisions, space_text
     from search_spaces.checks import check_name
@@ -40,9 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not target.absolute().parent.is_dir():
         raise ValueError(f"--to {target}: there is no folder {target.absolute().parent}")
     draft = make_draft(arguments.file, arguments.test, arguments.text, arguments.label, arguments.text_pair)
-    command = f"peft-sweep run --space {shlex.quote(str(target))}"
-    _write(target, space_text(draft, target, command))
-    print("\n".join(decisions(draft, target, command)))
+    words, file = " ".join(program.words()), shlex.quote(str(target))
+    commands = f"{words} plan {file} --probe", f"{words} run {file}"
+    _write(target, space_text(draft, target, commands))
+    print_text("\n".join(decisions(draft, target, commands)))
     return 0
 
 
