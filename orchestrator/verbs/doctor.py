@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 HELP = "check GPU, packages, disk, network, Ray and MLflow on this machine"
@@ -30,12 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from orchestrator import exit_codes
     from orchestrator.command_line import print_text
-    from orchestrator.doctor.checks import CHECKS, start_ray
+    from orchestrator.machine_checks import CHECKS, Machine, start_ray
     from search_spaces.redaction import clean_line
 
+    exit_codes.preempt_on_sigterm()
+    machine = Machine(out=arguments.out, tracking_uri=arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
     problems = 0
     for check in (*CHECKS, *(() if arguments.quick else (start_ray,))):
-        for found in check(arguments):
+        for found in check(machine):
             problems += found.level == "problem"
             advice = f"; {found.advice}" if found.advice else ""
             print_text(f"{found.level:<8} {found.name:<10} {clean_line(found.text + advice)}")
