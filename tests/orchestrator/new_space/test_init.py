@@ -106,7 +106,7 @@ FILES = {
         table({"text": lambda i: text(i) if i % 9 else "", "label": lambda i: QUEUES[i % 3] if i % 11 else ""}),
         "utf-8",
         {"missing": "drop"},
-        71,
+        72,
     ),
     "urgent.csv": (
         table({"text": text, "is_urgent": ["no"] * 8 + ["yes"]}),
