@@ -42,7 +42,8 @@ class Draft:
     """All that a space file says, and reasons.
 
     name: of the task. test: the test file, None if a tenth of the rows is set aside; test_found: whether it was looked for.
-    rows: all of the train file; missing: those without a text or label; copies: those that repeat the texts of an earlier one.
+    rows: all of the train file; missing: those without a text or label; copies: those that repeat the texts of an earlier one;
+    contradictions: texts that occur with different labels.
     foreign: whether the texts are mostly not in Latin letters. tokens: of the training split, an estimate.
     """
 
@@ -55,6 +56,7 @@ class Draft:
     rows: int
     missing: int
     copies: int
+    contradictions: int
     model: str
     foreign: bool
     tokens: TokenCount
@@ -101,6 +103,7 @@ def make_draft(path: Path, test: Path | None, text: str, label: str, text_pair: 
         rows=len(rows.rows),
         missing=len(rows.rows) - len(texts),
         copies=len(texts) - len(set(texts)),
+        contradictions=len(set(zip(texts, labels, strict=True))) - len(set(texts)),
         model=model,
         foreign=foreign,
         tokens=tokens,

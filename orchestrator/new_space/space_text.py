@@ -113,7 +113,10 @@ def decisions(draft: Draft, target: Path, commands: tuple[str, str]) -> list[str
         ("texts", f"column {roles.text.name!r}{pair}{_or(roles.other_texts, '--text')}"),
         ("labels", f"column {roles.label.name!r}, {form}, scored by {score}{_or(roles.other_labels, '--label')}"),
         ("", draft.metric.reason),
+        *(("look at", warning) for warning in draft.metric.warnings),
     ]
+    if draft.contradictions:
+        told.append(("look at", f"{draft.contradictions:,} texts occur with different labels"))
     if table.separator or table.header or table.encoding != "utf-8":
         parts = [f"encoding {table.encoding}" if table.encoding != "utf-8" else ""]
         parts += [f"check words such as {table.foreign_word}" if table.foreign_word else ""]

@@ -200,7 +200,8 @@ def _run(jobs: list[dict[str, Any]], options: RunOptions, processes: int) -> lis
             with suppress(BrokenPipeError):  # it has died
                 process.stdin.write(request)
                 process.stdin.close()
-        answers = [[json.loads(line) for line in process.stdout or ()] for process in started]
+        # Libraries may write to standard output, too.
+        answers = [[json.loads(line) for line in process.stdout or () if line.startswith("{")] for process in started]
     finally:
         for process in started:
             process.kill()
