@@ -48,9 +48,14 @@ def count_tokens(
         return None
     files = sum(part is not None for part in (found.validation, found.test))
     examples = train_examples(len(found.train), 2 - files, recipe.limit("train_examples", task_name(task)))
-    lengths = _lengths(found.train, path)
-    mean = sum(min(length, recipe.max_length) for length in lengths) / len(lengths)
-    return TokenCount(examples=examples, mean=mean, cut=CutCount.of(lengths, recipe.max_length))
+    return count_texts(found.train, examples, path, recipe.max_length)
+
+
+def count_texts(texts: Texts, examples: int, model: Path, max_length: int) -> TokenCount:
+    """Return the token count of a training split of this size, from a sample of texts of its kind."""
+    lengths = _lengths(texts, model)
+    mean = sum(min(length, max_length) for length in lengths) / len(lengths)
+    return TokenCount(examples=examples, mean=mean, cut=CutCount.of(lengths, max_length))
 
 
 def train_examples(number: int, drawn: int, most: int) -> int:
