@@ -1,5 +1,6 @@
 """A space in a YAML file is the space that a Python file with the same fields describes, or an error with file and line."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_an_example_makes_the_plan_of_the_python_space_of_its_name(path):
 
 def test_there_is_an_example():
     assert list(EXAMPLES.glob("*.yaml"))
+
+
+def test_the_space_on_the_page_about_the_command_line_is_read(write):
+    page = (EXAMPLES.parent / "command_line.md").read_text(encoding="utf-8")
+    block = page[page.index("    models:") : page.index("Values are read")]
+    space = load_space(str(write(textwrap.dedent(block))))
+    assert space.methods == (method("full"), own_search("lora"), method("adapter", r=choice(8, 16)))
+    assert space.tasks == (FileTask(name="tickets", train="train.csv", text="message", label="queue"),)
 
 
 def test_every_kind_of_field_and_value_is_read(write, tmp_path):
