@@ -14,16 +14,18 @@ from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, completion, plan, report, reproduce, run
+from orchestrator.verbs import compare, completion, doctor, init, plan, report, reproduce, run
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
+    "init": init,
     "run": run,
     "plan": plan,
     "list": list_verb,
     "report": report,
     "compare": compare,
     "reproduce": reproduce,
+    "doctor": doctor,
     "completion": completion,
 }
 

@@ -23,7 +23,7 @@ KINDS = ("spaces", "methods", "tasks", "models")
 # The words before the options in a command that repeats a sweep.
 PROGRAM = ("python", "-m", "orchestrator.run")
 # What decides only what is printed is no part of that command.
-_NOT_REPEATED = ("plan", "list", "yes", "verb", "program")
+_NOT_REPEATED = ("plan", "probe", "list", "yes", "verb", "program")
 
 
 def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
@@ -108,6 +108,11 @@ def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
     )
     p.add_argument("--tracking-uri", type=given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
     p.add_argument("--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
+    p.add_argument(
+        "--probe",
+        action="store_true",
+        help="like --plan, after timing a few training steps of what no sweep in OUT has timed (about a minute)",
+    )
     p.add_argument("--yes", action="store_true", help="do not ask before a large sweep")
 
 
@@ -135,7 +140,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """Return the shell command that repeats this call, without --plan, --list and --yes."""
+    """Return the shell command that repeats this call, without --plan, --probe, --list and --yes."""
     words = list(arguments.program)
     defaults = _defaults()
     for name, value in vars(arguments).items():

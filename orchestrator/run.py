@@ -15,8 +15,9 @@ from orchestrator.arguments import DESCRIPTION, EXIT_CODES, KINDS, add_arguments
 from orchestrator.command_line import exit_code_of, parse, print_text
 from orchestrator.execution.gpus import find_gpus
 from orchestrator.planning import preflight
-from orchestrator.planning.plan import make_plan
+from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.space_files import load_space
+from orchestrator.run_options import RunOptions
 from search_spaces.redaction import clean_tracebacks
 from trainables.methods import METHODS
 
@@ -62,6 +63,16 @@ def print_list(kind: str) -> int:
     return exit_codes.COMPLETE
 
 
+def _probe(plan: Plan, options: RunOptions) -> None:
+    """Time what no sweep has timed, and say what could not be timed."""
+    from orchestrator.planning.probe import probe
+
+    preflight.check(options)
+    print("timing a few training steps ...", file=sys.stderr, flush=True)
+    for failure in probe(plan, options):
+        print(failure, file=sys.stderr)
+
+
 def _start(arguments: argparse.Namespace) -> int:
     exit_codes.preempt_on_sigterm()
     if not arguments.space:
@@ -75,7 +86,9 @@ def _start(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
     plan = make_plan(space, options)
-    if arguments.plan:
+    if arguments.probe:
+        _probe(plan, options)
+    if arguments.plan or arguments.probe:
         from orchestrator.planning import preview
 
         print_text(preview.plan_text(plan, options))

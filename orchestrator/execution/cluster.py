@@ -30,6 +30,13 @@ WATCH_SECONDS = 5.0
 LOST_AFTER = 6  # checks in a row without an answer
 ATTEMPTS = 2  # to start Ray; on a busy machine the first may take longer than Ray waits for itself
 REAPER_SECONDS = 15.0
+# Environment variables of the processes that train.
+WORKER_VARIABLES = {
+    "HF_HUB_OFFLINE": "1",  # the driver has downloaded all files, so trials need no network
+    # Otherwise the allocator maps and unmaps the memory of large activations at every step.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+}
 # Environment variables that Ray itself changes; they are restored after the sweep.
 SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
 
@@ -165,13 +172,7 @@ def _clean_logs_of_ray() -> None:
 def _init(folder: Path, gpus: int, address: str | None, attempt: int) -> None:
     import ray
 
-    env_vars = {
-        "PYTHONPATH": environment()["PYTHONPATH"],
-        "HF_HUB_OFFLINE": "1",  # the driver has downloaded all files, so trials need no network
-        # Otherwise the allocator maps and unmaps the memory of large activations at every step.
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    }
+    env_vars = {"PYTHONPATH": environment()["PYTHONPATH"], **WORKER_VARIABLES}
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": env_vars}}
     if address:
         ray.init(address=address, **common)

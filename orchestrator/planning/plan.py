@@ -32,8 +32,8 @@ from trainables.training.parameter_counts import build, count
 class Plan:
     """A checked space. `reductions` has a phrase for each way in which the options changed the space as written.
 
-    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task;
-    `data_notes` sentences about the labels of the user's own files, by task.
+    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task, with the
+    classes of the user's own files, unless these are Parquet; `data_notes` sentences about the labels of these files, by task.
     """
 
     space: Space
@@ -59,13 +59,15 @@ class Plan:
         tries = (self.num_configurations(self.space.entry(cell.method)) for cell in self.space.cells)
         return budget.searches * sum(number * budget.search_seeds + budget.final_seeds for number in tries)
 
-    def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
-        """Return the parameter counts with the fewest and with the most trained parameters over the row's possible settings.
+    @property
+    def outputs(self) -> list[int]:
+        """The different numbers of outputs that the tasks' heads have, in order; 2 for a task whose classes are not known."""
+        return sorted({task.outputs or 2 for task in self.tasks.values()} or {2})
 
-        The head is that of a task with two classes.
-        """
+    def counts(self, entry: MethodEntry, shape: Shape) -> tuple[Counts, Counts]:
+        """Return the parameter counts with the fewest and with the most trained parameters, over the row's settings and tasks."""
         settings = corners(self.space.values_of(entry))
-        found = [count(build(entry.name, each, shape), shape, outputs=2) for each in settings]
+        found = [count(build(entry.name, each, shape), shape, outputs) for each in settings for outputs in self.outputs]
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
 
@@ -86,7 +88,13 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
     for entry in space.methods:
         for name, shape in shapes.items():
             _check_settings(space, entry, name, shape)
-    notes = {task_name(task): check_files(task, options.data_dir, space.folder) for task in space.tasks}
+    notes: dict[str, tuple[str, ...]] = {}
+    for task in space.tasks:
+        labels, name = check_files(task, options.data_dir, space.folder), task_name(task)
+        notes[name] = labels.notes if labels else ()
+        if labels:
+            known = {"outputs": labels.outputs, "classes": labels.classes, "positive": labels.positive}
+            tasks[name] = replace(tasks[name], **known)
     return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks, data_notes=notes)
 
 

@@ -38,7 +38,9 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
         tasks: dict[str, str | FileTask] = {task_name(task): task for task in space.tasks}
         _check_known("task", options.tasks, tasks)
         changes["tasks"] = tuple(task for name, task in tasks.items() if name in options.tasks)
-        told += _fewer("--tasks", [task_name(task) for task in changes["tasks"]], tasks)
+        kept_tasks = [task_name(task) for task in changes["tasks"]]
+        changes["recipe"] = space.recipe.of_tasks(kept_tasks)
+        told += _fewer("--tasks", kept_tasks, tasks)
     if options.methods is not None:
         rows = {entry.label: entry for entry in space.methods}
         added = _added(options.methods, space)

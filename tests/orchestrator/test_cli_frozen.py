@@ -18,6 +18,7 @@ OPTIONS = [
     "--out",
     "--plan",
     "--precision",
+    "--probe",
     "--report",
     "--seeds",
     "--set",
@@ -47,6 +48,7 @@ DEFAULTS = {
     "budget": None,
     "precision": None,
     "plan": False,
+    "probe": False,
     "list": None,
     "yes": False,
 }
