@@ -29,7 +29,7 @@ def set_fields(space: Space, given: Mapping[str, tuple[str, str]]) -> tuple[Spac
     `given`: by path, the option that sets the field, as messages call it, and the value as a text. Raises ValueError for a field
     that the space does not have, a value that it cannot have, and a value that no row would use.
     """
-    told = []
+    told: dict[str, str] = {}
     for path in sorted(given, key=lambda path: _ORDER.get(path.partition(".")[0], 0)):
         option, text = given[path]
         part, _, name = path.partition(".")
@@ -41,9 +41,9 @@ def set_fields(space: Space, given: Mapping[str, tuple[str, str]]) -> tuple[Spac
             raise ValueError(f"{option}: {reason}") from None
         if change.space != space:
             shown = option if not option.startswith("--set") else f"--set {path}={change.after}"
-            told.append(f"{shown} instead of {change.before}{change.remark}")
+            told[path] = f"{shown} instead of {change.before}{change.remark}"
         space = change.space
-    return space, told
+    return space, [told[path] for path in given if path in told]
 
 
 def _set_in_record(space: Space, part: str, name: str, text: str) -> Change:

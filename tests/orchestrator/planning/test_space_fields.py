@@ -69,9 +69,9 @@ def test_a_setting_is_the_field_of_a_space_written_so():
     assert told == [
         f"--set recipe.patience=3 instead of {own.recipe.patience}",
         "--set budget.trials=4 instead of 6",
+        f"--set methods.adapter.r=choice(4, 8) instead of {text_of(own.values_of(own.entry('adapter'))['r'])}",
         "--set seed=5 instead of 0",
         "--set title=mine instead of none",
-        f"--set methods.adapter.r=choice(4, 8) instead of {text_of(own.values_of(own.entry('adapter'))['r'])}",
     ]
 
 
