@@ -75,6 +75,7 @@ search: {lr: {log_uniform: [1e-4, 1.0e-2]}, batch_size: 8}
 recipe:
   clip: 1
   precision: bf16
+  train_examples: {agreement: 400}
 budget: {trials: 3}
 """
     )
@@ -90,6 +91,7 @@ budget: {trials: 3}
     )
     assert space.search == {"lr": log_uniform(1e-4, 1e-2), "batch_size": 8}
     assert isinstance(space.search["lr"], Range)
+    assert space.recipe.train_examples == {"agreement": 400}
     assert (space.recipe.clip, space.recipe.precision, space.recipe.epochs, space.budget.trials) == (1, "bf16", 20, 3)
 
 
