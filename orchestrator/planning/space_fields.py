@@ -67,9 +67,10 @@ def _set_limit(space: Space, field: str, task: str, text: str) -> Change:
     tasks = [task_name(each) for each in space.tasks]
     if task not in tasks:
         raise ValueError(_no_item("task", task, "", dict.fromkeys(tasks)))
-    before = {each: space.recipe.limit(field, each) for each in tasks}
+    recipe: Any = space.recipe
+    before = {each: recipe.limit(field, each) for each in tasks}
     value = parse_value(text)
-    changed = replace(space, recipe=replace(space.recipe, **{field: {**before, task: value}}))
+    changed = replace(space, recipe=replace(recipe, **{field: {**before, task: value}}))
     return Change(space=changed, before=text_of(before[task]), after=text_of(value))
 
 
