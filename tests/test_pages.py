@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/command_line.md", "docs/performance.md"]
 TOP = (
     "orchestrator",
     "trainables",

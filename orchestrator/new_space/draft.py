@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.execution.cluster import count_cores, count_gpus
+from orchestrator.execution.cluster import count_cores
+from orchestrator.execution.gpus import count_gpus
 from orchestrator.new_space.columns import Roles, find_roles
 from orchestrator.new_space.labels import Metric, choose_metric
 from orchestrator.new_space.sizes import Size, choose_size

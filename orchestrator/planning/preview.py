@@ -48,7 +48,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         ]
     )
     if plan.reductions:
-        lines += ["", "  reduced: " + "; ".join(plan.reductions)]
+        lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
 
