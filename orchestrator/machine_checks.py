@@ -24,7 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.execution.cluster import cluster, count_cores, count_gpus
+from orchestrator.execution.cluster import cluster, count_cores
+from orchestrator.execution.gpus import count_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.planning.preflight import check_folder, check_tracking
 from orchestrator.program import NAME

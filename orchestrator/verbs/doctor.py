@@ -23,12 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from orchestrator.command_line import exit_code_of
-
-    return exit_code_of(lambda: _check(arguments))
-
-
-def _check(arguments: argparse.Namespace) -> int:
     from orchestrator import exit_codes
     from orchestrator.command_line import print_text
     from orchestrator.machine_checks import CHECKS, Machine, start_ray
