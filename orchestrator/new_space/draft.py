@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.execution.cluster import count_cores
 from orchestrator.execution.gpus import find_gpus
 from orchestrator.new_space.columns import Roles, find_roles
-from orchestrator.new_space.labels import Metric, choose_metric
+from orchestrator.new_space.labels import MetricChoice, choose_metric
 from orchestrator.new_space.sizes import Size, choose_size
 from orchestrator.new_space.table_format import TableFormat, find_format
 from orchestrator.planning.token_counts import TokenCount, count_texts, train_examples
@@ -51,7 +51,7 @@ class Draft:
     name: str
     table: TableFormat
     roles: Roles
-    metric: Metric
+    metric: MetricChoice
     test: Path | None
     test_found: bool
     rows: int
