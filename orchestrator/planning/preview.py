@@ -120,9 +120,7 @@ def _tokens(plan: Plan, forecast: Forecast) -> str:
     ]
     unknown = len(forecast.token_counts) - len(each)
     missing = f"unknown for {unknown} of {len(forecast.token_counts)} pairs of model and task" if unknown else ""
-    total = forecast.tokens
-    whole = f"{_span(*map(_about, total))} in all that is left" if total and total[1] else ""
-    return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
+    return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing]))
 
 
 def _cut(plan: Plan, forecast: Forecast) -> str:
