@@ -106,15 +106,6 @@ class Forecast:
         ]
         return _shortest(least, self.machine.slots) / 3600, makespan(most, self.machine.slots) / 3600
 
-    @property
-    def tokens(self) -> tuple[float, float] | None:
-        """Lower and upper bound of the training tokens that remain; None if those of a task are not known."""
-        sizes = {cell: self.token_counts[cell.model, cell.task] for cell in self.remaining}
-        known = [(size.tokens, self.remaining[cell]) for cell, size in sizes.items() if size]
-        if len(known) < len(sizes):
-            return None
-        return sum(n * epochs.min_total for n, epochs in known), sum(n * epochs.max_total for n, epochs in known)
-
 
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
     """Return the forecast, from ledgers and probes under `options.out` and a sample of the texts that are on this machine."""
