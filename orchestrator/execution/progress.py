@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.containers import Renderables
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from orchestrator.execution.cell_table import cell_lines
@@ -91,11 +92,13 @@ class ProgressDisplay:
         width, height = self._console.size
         ended, total = sum(cell.num_ended for cell in found), sum(cell.total for cell in found)
         told = [self._times(found), self._devices(found)]
+        bar = Table.grid()  # a bar of its own ends without a new line
+        bar.add_row(ProgressBar(total=max(1, total), completed=ended, width=width))
         head = [
             Text(
                 f"{printable(self._names.space)}: {counts_text(found)}", style="bold", no_wrap=True, overflow="ellipsis"
             ),
-            ProgressBar(total=max(1, total), completed=ended, width=width),
+            bar,
             *(Text(line) for text in filter(None, told) for line in textwrap.wrap(text, width)),
             *(Text(line, style="bold yellow") for line in textwrap.wrap(self._notice(), width)),
             Text(""),
@@ -111,6 +114,8 @@ class ProgressDisplay:
         spent = f"{duration_text(time.monotonic() - self._started)} so far"
         if self._earlier >= 1:
             spent += f" (and {duration_text(self._earlier)} in earlier runs)"
+        if self._notice():
+            return spent  # the sweep ends before its end
         estimate = time_left(found, self._rate.concurrency, self._slots)
         if estimate is None:
             return f"{spent}; time left: known after the first trials"
