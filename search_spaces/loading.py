@@ -59,7 +59,9 @@ def load(name: str, methods: Iterable[str] = ()) -> Space:
             raise ValueError(f"--space {name!r}: there is no such file; {nearest(path.stem, names())}")
     else:
         if name not in known:
-            raise ValueError(f"--space {name!r} is not known: {nearest(name, known)}; or give the path of a .py file")
+            raise ValueError(
+                f"--space {name!r} is not known: {nearest(name, known)}; or give the path of a .py or .yaml file"
+            )
         path = known[name]
     own = check_name("space", path.stem if name.endswith(".py") else name)
     return replace(_execute(path, tuple(methods)), name=own, folder=path.parent.resolve())

@@ -37,7 +37,7 @@ class SweepInputs:
         entry = self.space.entry(cell.method)
         values: dict[str, Any] = {**self.space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in TRAINING}
-        recipe = self.space.recipe
+        recipe = self.space.recipe.of_task(cell.task)
         return Trial(
             cell=cell,
             method=entry.name,
@@ -103,8 +103,8 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
             task,
             data_dir=options.data_dir,
             folder=plan.space.folder,
-            train_examples=recipe.train_examples,
-            test_examples=recipe.test_examples,
+            train_examples=recipe.limit("train_examples", task_name(task)),
+            test_examples=recipe.limit("test_examples", task_name(task)),
             searches=plan.space.budget.searches,
         )
         for task in plan.space.tasks

@@ -12,10 +12,10 @@ from search_spaces import plugins
 from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
-from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
+from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews, superglue
 from trainables.tasks.forms import FORMS
 from trainables.tasks.forms.classification import CLASSIFICATION
-from trainables.tasks.forms.form import Form, Metric
+from trainables.tasks.forms.form import Form, Labels, Metric
 from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.split_keys import SplitKeys, key_notes
 from trainables.tasks.splits import split
@@ -48,22 +48,23 @@ def describe(task: str | FileTask) -> Task:
     return TASKS[task]
 
 
-def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[str, ...]:
-    """Check a task's files without importing large libraries; return sentences about their labels, for the plan.
+def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> Labels | None:
+    """Check a task's files without importing large libraries; return the labels of the user's own files, if they were read.
 
     `folder`: where relative paths of a file task start. Only the user's own files are read as a whole. Raises ValueError for
-    wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
+    wrong content and for a missing file of a FileTask, MissingData for a missing file of a built-in task.
     """
     known = describe(task)
     if isinstance(task, FileTask):
         with naming("task", task.name):
-            labels = files.check(task, known, folder)
-        return labels.notes if labels else ()
+            return files.check(task, known, folder)
     if known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        superglue.check(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         nsmc_reviews.check(known, data_dir)
-    return ()
+    return None
 
 
 def load(
@@ -180,6 +181,8 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
         )
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        parts = superglue.read(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
     elif known.source == "package":
