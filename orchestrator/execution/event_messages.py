@@ -50,7 +50,11 @@ class EventMessages:
             self._log_winner(self._trials[event.id])
         elif isinstance(event, DevicesShared):
             at_once = "1 trial" if event.slots == 1 else f"{event.slots} trials"
-            log.info("Ray runs; %s at once, %d per device; loading models", at_once, event.per_device)
+            log.info(
+                "Ray runs; %s at once, %d per device; the first ones start once models and tracking store are open",
+                at_once,
+                event.per_device,
+            )
         elif isinstance(event, SweepInterrupted):
             log.warning("%s", self._interrupted() or f"{event.reason}: no trial is started any more")
         elif isinstance(event, SearchesEndedEarly):

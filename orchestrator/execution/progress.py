@@ -159,10 +159,14 @@ def duration_text(seconds: float) -> str:
 
 
 def range_text(low: float, high: float) -> str:
-    """Return a range of durations, such as "12 to 20 min" or "50 min to 3 h"."""
+    """Return a range of durations, such as "12 to 20 min", "50 min to 3 h" or "up to 2 min"."""
     first, last = duration_text(low), duration_text(high)
     if first == last:
         return f"about {last}"
+    if low < 90 <= high:  # seconds beside minutes would say more than is known
+        first = f"{round(low / 60)} min"
+    if first.startswith("0 "):
+        return f"up to {last}"
     number, _, unit = first.partition(" ")
     return f"{number} to {last}" if unit == last.partition(" ")[2] else f"{first} to {last}"
 

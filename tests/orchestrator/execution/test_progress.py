@@ -194,6 +194,7 @@ def test_ranges_and_times_of_day_are_short():
     assert range_text(600, 1200) == "10 to 20 min"
     assert range_text(3000, 7500) == "50 min to 2 h 5 min"
     assert range_text(600, 610) == "about 10 min"
+    assert [range_text(low, 120) for low in (0, 20, 80)] == ["up to 2 min", "up to 2 min", "1 to 2 min"]
     now = datetime(2026, 11, 27, 23, 0)
     assert clock_text(now + timedelta(minutes=5), now) == "23:05"
     assert clock_text(now + timedelta(hours=2), now) == "Sat 01:00"
