@@ -66,8 +66,8 @@ def offers(kind: OfferKind) -> tuple[Offer, ...]:
 
 
 @cache
-def _entry_points() -> metadata.EntryPoints:
-    """Return the entry points of all installed packages; reading them takes a tenth of a second."""
+def _entry_points() -> Any:
+    """Return the entry points of all installed packages, whose type depends on the version of Python. Reading takes 50 ms."""
     return metadata.entry_points()
 
 
