@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.containers import Renderables
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -94,7 +94,7 @@ class ProgressDisplay:
         told = [self._times(found), self._devices(found)]
         bar = Table.grid()  # a bar of its own ends without a new line
         bar.add_row(ProgressBar(total=max(1, total), completed=ended, width=width))
-        head = [
+        head: list[RenderableType] = [
             Text(
                 f"{printable(self._names.space)}: {counts_text(found)}", style="bold", no_wrap=True, overflow="ellipsis"
             ),
