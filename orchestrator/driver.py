@@ -96,7 +96,10 @@ def drive(plan: Plan, options: RunOptions) -> int:
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
         drain = Drain(options.command)
         metrics = {name: task.task.metrics[0] for name, task in tasks.items()}
-        messages = EventMessages(plan.space, history.trials, metrics, lambda: drain.notice)
+        # On a terminal the progress display has the notice.
+        messages = EventMessages(
+            plan.space, history.trials, metrics, lambda: "" if console.is_terminal else drain.notice
+        )
         events = EventLog(ledger, tracker, messages)
         events.append(SweepOpened(format=FORMAT, manifest=manifest))
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)

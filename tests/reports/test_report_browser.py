@@ -6,6 +6,7 @@ from reports.build import build
 from tests.fixtures import chromium as chromium
 from tests.fixtures.report_store import known_store
 
+pytest.importorskip("playwright", reason="the extra [dev] is not installed")
 pytestmark = pytest.mark.skipif(
     chromium.found() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
 )
@@ -19,7 +20,7 @@ SCORES = f"[...{FIRST}.rows].slice(1).map(row => row.cells[0].textContent)"
 def browser(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     build(known_store(), "sweep-1", folder)
-    with chromium.Chromium(folder / "profile") as opened:
+    with chromium.Chromium() as opened:
         opened.report = folder / "summary.html"
         yield opened
 

@@ -186,7 +186,8 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
     elif known.source == "package":
-        parts = _read_packaged(known)
+        train, test = _read_packaged(known)
+        return Examples(task=known, train=train, test=test)
     else:
         parts = generated.read(generated.grammar(known.name))
     return Examples(task=known, train=parts[0], test=parts[1])
