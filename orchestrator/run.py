@@ -21,7 +21,7 @@ from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
 from orchestrator.planning import preflight
 from orchestrator.planning.plan import make_plan
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
 from search_spaces.redaction import clean, clean_tracebacks, printable
@@ -91,6 +91,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
+    p.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default="best",
+        help="finals of each cell whose model stays on disk for export: all, the best by validation score (default), or none",
+    )
     p.add_argument("--tracking-uri", type=_given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
     p.add_argument("--address", type=_given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
@@ -144,6 +150,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
+        keep=arguments.keep,
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
         command=command_of(arguments),

@@ -26,13 +26,21 @@ class Grammar:
     draw: Callable[[random.Random, bool], Example]
 
 
-def _task(name: str, title: str) -> Task:
-    return Task(name=name, title=title, metrics=("accuracy", "matthews"), source="generated", test_source="generated")
+def _task(name: str, title: str, classes: tuple[str, str]) -> Task:
+    """Return a generated task. `classes`: what the labels false and true mean."""
+    return Task(
+        name=name,
+        title=title,
+        metrics=("accuracy", "matthews"),
+        classes=classes,
+        source="generated",
+        test_source="generated",
+    )
 
 
 GRAMMARS = (
-    Grammar(task=_task("agreement", "Agreement"), draw=agreement.draw),
-    Grammar(task=_task("entailment", "Entailment"), draw=entailment.draw),
+    Grammar(task=_task("agreement", "Agreement", ("unacceptable", "acceptable")), draw=agreement.draw),
+    Grammar(task=_task("entailment", "Entailment", ("not_entailment", "entailment")), draw=entailment.draw),
 )
 
 

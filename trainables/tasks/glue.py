@@ -41,13 +41,14 @@ class GlueTask:
     hub_columns: tuple[str, ...] = ("sentence1", "sentence2")
 
 
-def _task(name: str, title: str, *metrics: Metric, form: Form = CLASSIFICATION) -> Task:
+def _task(name: str, title: str, *metrics: Metric, form: Form = CLASSIFICATION, classes: tuple[str, ...] = ()) -> Task:
     return Task(
         name=name,
         title=title,
         metrics=metrics,
         form=form,
-        outputs=form.outputs or 2,
+        outputs=form.outputs or len(classes),
+        classes=classes,
         source="glue",
         test_source=DEV,
     )
@@ -55,7 +56,7 @@ def _task(name: str, title: str, *metrics: Metric, form: Form = CLASSIFICATION) 
 
 ROWS = (
     GlueTask(
-        task=_task("cola", "CoLA", "matthews", "accuracy"),
+        task=_task("cola", "CoLA", "matthews", "accuracy", classes=("unacceptable", "acceptable")),
         folder="CoLA",
         width=4,
         columns=(3,),
@@ -63,7 +64,7 @@ ROWS = (
         hub_columns=("sentence",),
     ),
     GlueTask(
-        task=_task("mrpc", "MRPC", "accuracy", "f1"),
+        task=_task("mrpc", "MRPC", "accuracy", "f1", classes=("not_equivalent", "equivalent")),
         folder="MRPC",
         width=5,
         columns=(3, 4),
@@ -80,7 +81,7 @@ ROWS = (
         words=(),
     ),
     GlueTask(
-        task=_task("rte", "RTE", "accuracy"),
+        task=_task("rte", "RTE", "accuracy", classes=("entailment", "not_entailment")),
         folder="RTE",
         width=4,
         columns=(1, 2),

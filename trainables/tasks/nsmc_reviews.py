@@ -22,6 +22,7 @@ TASKS = tuple(
         name=f"nsmc_{number}k",
         title=f"NSMC, {number}k",
         metrics=("accuracy", "precision", "recall", "f1"),
+        classes=("negative", "positive"),
         source="nsmc",
         test_source="NSMC test",
     )

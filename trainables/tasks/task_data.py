@@ -30,8 +30,8 @@ class Task:
 
     `title`: the task's name in reports. `metrics`: the first one is the score. `outputs`: number of outputs of the head, that is,
     of classes, or 1 for regression; 0 if the data must be read to find it. `test_source`: the origin of the test split, for the
-    report. `classes`: names of the classes of the user's own data, by index, once they are read. `positive`: the class that
-    the score is computed for, the last one; "" if the score is not of one class.
+    report. `classes`: names of the classes, by index; of the user's own data once they are read, () for regression. `positive`:
+    the class that the score is computed for, the last one; "" if the score is not of one class.
     """
 
     name: str

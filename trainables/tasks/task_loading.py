@@ -47,6 +47,17 @@ def describe(task: str | FileTask) -> Task:
     return TASKS[task]
 
 
+def text_columns(name: str) -> tuple[str, ...]:
+    """Return the names of the text columns, one or two, in a file with examples of a built-in task."""
+    known = TASKS[name]
+    if known.source == "glue":
+        return glue.row(name).hub_columns
+    if known.source == "nsmc":
+        return (nsmc_reviews.LAYOUT.header[0],)
+    pair = generated.read(generated.grammar(name), train=1, test=1)[0].second
+    return ("text",) if pair is None else ("text", "text_pair")
+
+
 def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[str, ...]:
     """Check a task's files without importing large libraries; return sentences about their labels, for the plan.
 
