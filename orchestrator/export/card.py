@@ -17,6 +17,7 @@ from orchestrator.export.kept_final import KeptFinal, finished_finals
 from orchestrator.export.record import ExportRecord
 from orchestrator.search.predictions import read_predictions
 from search_spaces.redaction import redact
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import FORMULAS
 
 DRAWS = 1000
@@ -70,8 +71,8 @@ def _what(record: ExportRecord) -> str:
         return f"It classifies texts (columns {columns} of the task's files) into {len(task.classes)} classes: {names}."
     unit = (
         "in the unit of the task's files"
-        if record.task.form == type(record.task.form)()
-        else "standardised: see `form_fields` in export.json"
+        if record.task.form == REGRESSION
+        else "standardised; `predict` turns them back with mean and std of `form_fields` in export.json"
     )
     return f"It predicts a number for texts (columns {columns} of the task's files). The head's outputs are {unit}."
 
@@ -123,7 +124,7 @@ def _score(kept: KeptFinal, record: ExportRecord) -> Iterator[str]:
     if others:
         yield f"- Other metrics there: {others}."
     finals = finished_finals(kept.record)
-    scores = [final.outcome.metrics[metric] for final in finals if final.outcome]
+    scores = [f.outcome.metrics[metric] for f in finals if f.outcome and f.trial.search == trial.search]
     if len(scores) > 1:
         yield (
             f"- The same configuration with {len(scores)} seeds: {metric} {fmean(scores):.2f} % on average, standard "

@@ -47,7 +47,7 @@ def classifier(
     for name, value in tensors.items():
         if not name.startswith((BACKBONE, "head.")):
             _merge(name, value, backbone)
-    model: Any = transformers.AutoModelForSequenceClassification.from_config(config)
+    model: Any = transformers.AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.base_model.load_state_dict(backbone.module.state_dict())
     for ours, theirs in head_names(backbone.family).items():
         model.get_parameter(theirs).copy_(tensors[ours].T if tensors[ours].dim() > 1 else tensors[ours])

@@ -157,6 +157,8 @@ def _config(model: Model, classes: tuple[str, ...], regression: bool) -> Any:
     config: Any = transformers.AutoConfig.from_pretrained(model.path, local_files_only=True)
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: index for index, name in enumerate(classes)}
+    # The models are trained and exported in fp32, in whatever precision the pretrained files are.
+    config.dtype = torch.float32
     config.problem_type = "regression" if regression else "single_label_classification"
     return config
 

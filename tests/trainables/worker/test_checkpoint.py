@@ -209,7 +209,7 @@ def test_a_size_that_a_killed_driver_did_not_record_is_recorded_at_the_next_star
 
 
 def run_to_the_end(sweep, keeper, folder):
-    """Runs all trials of the sweep with a checkpoint each. Returns the finals by cell; their test scores rank them the other way."""
+    """Runs all trials of the sweep with a checkpoint each. Returns the finals by cell; test scores rank them reversely."""
     finals = {}
     while isinstance(trial := sweep.next_trial(), Trial):
         (folder / trial.id).mkdir(parents=True)
