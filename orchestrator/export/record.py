@@ -21,7 +21,7 @@ from trainables.tasks.task_loading import text_columns
 FILE = "export.json"
 FORMAT = 1
 # peft: a folder of the library peft. transformers: a whole model. own: tensors that only this project's loader uses.
-Kind = Literal["peft", "transformers", "own"]
+ExportKind = Literal["peft", "transformers", "own"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ExportRecord:
     the texts in the task's files, one or two. `encoding` and `header` are those of the task's files (`FileTask`).
     """
 
-    kind: Kind
+    kind: ExportKind
     weights: str
     digest: str
     source: str
@@ -74,7 +74,7 @@ def read(folder: Path) -> ExportRecord:
             encoding=found["encoding"],
             header=tuple(found["header"]),
         )
-        if record.kind not in get_args(Kind) or Path(record.weights).name != record.weights:
+        if record.kind not in get_args(ExportKind) or Path(record.weights).name != record.weights:
             raise KeyError("kind or weights")
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise Damaged(f"{path} cannot be read ({type(error).__name__}: {error}); export the model again") from None

@@ -20,7 +20,7 @@ from orchestrator.export import card, peft_layout, plain_weights
 from orchestrator.export.checking import Agreement, check
 from orchestrator.export.kept_final import KeptFinal
 from orchestrator.export.predictor import POOLER, Predictor
-from orchestrator.export.record import FILE, ExportRecord, Kind, digest, file_task_of, task_of, with_columns
+from orchestrator.export.record import FILE, ExportRecord, ExportKind, digest, file_task_of, task_of, with_columns
 from orchestrator.export.tensor_names import in_units, lacks_pooler, named
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
@@ -33,7 +33,7 @@ from trainables.tasks.tokens import TOKENIZER_FILES
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters
 
-FILES: Mapping[Kind, str] = {
+FILES: Mapping[ExportKind, str] = {
     "peft": peft_layout.WEIGHTS,
     "transformers": WEIGHTS,
     "own": "tensors.safetensors",
@@ -52,7 +52,7 @@ class Exported:
     agreement: Agreement
 
 
-def kind_of(name: str, method: Method) -> Kind:
+def kind_of(name: str, method: Method) -> ExportKind:
     """Return the layout in which a method is exported."""
     if name in peft_layout.PEFT_METHODS:
         return "peft"
