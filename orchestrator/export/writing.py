@@ -20,7 +20,7 @@ from orchestrator.export import card, peft_layout, plain_weights
 from orchestrator.export.checking import Agreement, check
 from orchestrator.export.kept_final import KeptFinal
 from orchestrator.export.predictor import POOLER, Predictor
-from orchestrator.export.record import FILE, ExportRecord, ExportKind, digest, file_task_of, task_of, with_columns
+from orchestrator.export.record import FILE, ExportKind, ExportRecord, digest, file_task_of, task_of, with_columns
 from orchestrator.export.tensor_names import in_units, lacks_pooler, named
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
