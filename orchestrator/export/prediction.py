@@ -10,6 +10,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,33 +31,36 @@ def predict(
     renamed: tuple[str | None, str | None] = (None, None),
     encoding: str | None = None,
     header: tuple[str, ...] | None = None,
+    separator: str | None = None,
 ) -> None:
     """Write one line per text of `file` to `to`, or to standard output.
 
     `base`: where the pretrained model is, if not where the export says. `renamed`: columns that have other names than in the
-    task's files; `encoding` and `header` likewise. Raises ValueError for wrong input, and what `Predictor` raises.
+    task's files; `encoding`, `header` and `separator` likewise. Raises ValueError for wrong input, and what `Predictor` raises.
     """
-    texts = _read(records.read(folder), file, renamed, encoding, header)
+    known = records.read(folder)
+    known = replace(
+        known,
+        encoding=encoding or known.encoding,
+        header=known.header if header is None else header,
+        separator=known.separator if separator is None else separator,
+    )
+    texts = _read(known, file, renamed)
     if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
         raise ValueError(f"--to {to}: must name a file in a folder that exists")
     predictor = Predictor(folder, base)
     _write(_lines(predictor, predictor.outputs(texts)), to)
 
 
-def _read(
-    record: ExportRecord,
-    file: Path,
-    renamed: tuple[str | None, str | None],
-    encoding: str | None,
-    header: tuple[str, ...] | None,
-) -> Texts:
+def _read(record: ExportRecord, file: Path, renamed: tuple[str | None, str | None]) -> Texts:
     if renamed[1] is not None and len(record.columns) == 1:
         raise ValueError(f"--text-pair {renamed[1]}: the model was trained on single texts")
     columns = tuple(new or name for name, new in zip(record.columns, renamed, strict=False))
+    separator = record.separator if file.suffix.lower() in (".csv", ".tsv") else ""
     try:
-        return read_texts(file, columns, encoding or record.encoding, record.header if header is None else header)
+        return read_texts(file, columns, record.encoding, record.header, separator)
     except LookupError:
-        raise ValueError(f"--encoding {encoding}: Python knows no such encoding") from None
+        raise ValueError(f"--encoding {record.encoding}: Python knows no such encoding") from None
 
 
 def _lines(predictor: Predictor, outputs: np.ndarray) -> Iterator[list[str]]:

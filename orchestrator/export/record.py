@@ -30,7 +30,7 @@ class ExportRecord:
 
     `weights`: name of the file with the tensors, and `digest` its SHA-256. `source`: the pretrained model, a folder or a name of
     the Hub; its fingerprint is `trial.weights`. `task`: its form turns the head's outputs into predictions. `columns`: those of
-    the texts in the task's files, one or two. `encoding` and `header` are those of the task's files (`FileTask`).
+    the texts in the task's files, one or two. `encoding`, `header` and `separator` are those of the task's files (`FileTask`).
     """
 
     kind: ExportKind
@@ -42,6 +42,7 @@ class ExportRecord:
     columns: tuple[str, ...]
     encoding: str = "utf-8"
     header: tuple[str, ...] = ()
+    separator: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -73,6 +74,7 @@ def read(folder: Path) -> ExportRecord:
             columns=tuple(found["columns"]),
             encoding=found["encoding"],
             header=tuple(found["header"]),
+            separator=found["separator"],
         )
         if record.kind not in get_args(ExportKind) or Path(record.weights).name != record.weights:
             raise KeyError("kind or weights")
@@ -120,9 +122,9 @@ def file_task_of(manifest: Mapping[str, Any], name: str) -> FileTask | None:
 
 
 def with_columns(record: ExportRecord, manifest: Mapping[str, Any]) -> ExportRecord:
-    """Return the record with the columns, encoding and header of the task's files."""
+    """Return the record with what is needed to read files like the task's."""
     files = file_task_of(manifest, record.task.name)
     if files is None:
         return replace(record, columns=text_columns(record.task.name))
     columns = (files.text,) if files.text_pair is None else (files.text, files.text_pair)
-    return replace(record, columns=columns, encoding=files.encoding, header=files.header)
+    return replace(record, columns=columns, encoding=files.encoding, header=files.header, separator=files.separator)

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header", type=_columns, metavar="A,B", help="names of the columns of a file without a header line"
     )
+    parser.add_argument(
+        "--separator", metavar="CHARACTER", help="between the columns; default: that of the task's files"
+    )
     parser.add_argument("--base", metavar="MODEL", help="where the pretrained model is, if not where the export says")
 
 
@@ -47,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         renamed=(arguments.text, arguments.text_pair),
         encoding=arguments.encoding,
         header=arguments.header,
+        separator=arguments.separator,
     )
     return exit_codes.COMPLETE
 

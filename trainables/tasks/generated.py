@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainables.tasks import agreement, entailment
+from trainables.tasks import agreement, entailment, sentiment
 from trainables.tasks.task_data import Task, Texts
 
 TRAIN, TEST = 2000, 600
@@ -26,21 +26,21 @@ class Grammar:
     draw: Callable[[random.Random, bool], Example]
 
 
-def _task(name: str, title: str, classes: tuple[str, str]) -> Task:
-    """Return a generated task. `classes`: what the labels false and true mean."""
+def _task(name: str, *classes: str) -> Task:
     return Task(
         name=name,
-        title=title,
+        title=name.capitalize(),
         metrics=("accuracy", "matthews"),
-        classes=classes,
         source="generated",
         test_source="generated",
+        classes=classes,
     )
 
 
 GRAMMARS = (
-    Grammar(task=_task("agreement", "Agreement", ("unacceptable", "acceptable")), draw=agreement.draw),
-    Grammar(task=_task("entailment", "Entailment", ("not_entailment", "entailment")), draw=entailment.draw),
+    Grammar(task=_task("agreement", "unacceptable", "acceptable"), draw=agreement.draw),
+    Grammar(task=_task("entailment", "not_entailment", "entailment"), draw=entailment.draw),
+    Grammar(task=_task("sentiment", "negative", "positive"), draw=sentiment.draw),
 )
 
 

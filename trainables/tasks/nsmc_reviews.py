@@ -22,13 +22,13 @@ TASKS = tuple(
         name=f"nsmc_{number}k",
         title=f"NSMC, {number}k",
         metrics=("accuracy", "precision", "recall", "f1"),
-        classes=("negative", "positive"),
         source="nsmc",
         test_source="NSMC test",
+        classes=("negative", "positive"),
     )
     for number in THOUSANDS
 )
-LAYOUT = glue.GlueTask(task=TASKS[-1], folder=FOLDER, width=3, columns=(1,), label=2, header=("document", "label"))
+LAYOUT = glue.GlueTask(task=TASKS[-1], folder=FOLDER, columns=("document",))
 
 
 def check(task: Task, data_dir: Path | None) -> None:
