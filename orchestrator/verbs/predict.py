@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--header", type=_columns, metavar="A,B", help="names of the columns of a file without a header line"
     )
     parser.add_argument(
-        "--separator", choices=(",", ";", "\t", "|"), help="between the columns; default: that of the task's files"
+        "--separator",
+        choices=(",", ";", "\t", "|"),
+        metavar="CHARACTER",
+        help="between the columns; default: that of the task's files",
     )
     parser.add_argument("--base", metavar="MODEL", help="where the pretrained model is, if not where the export says")
 
