@@ -46,8 +46,8 @@ def find_sweep(name: str) -> Path:
     for folder in (Path(name).expanduser(), OUT / name):
         if (folder / LEDGER).is_file():
             return folder
-    near = {str(path.parent) for place in (Path(name).parent, OUT) for path in place.glob(f"*/{LEDGER}")}
-    hint = nearest(name, near) if near else "no sweep is there or in runs"
+    near = {path.parent.name for place in (Path(name).parent, OUT) for path in place.glob(f"*/{LEDGER}")}
+    hint = nearest(Path(name).name, near) if near else "no sweep is there or in runs"
     raise ValueError(f"{name}: there is no sweep; give its folder, OUT/SWEEP, with its {LEDGER}: {hint}")
 
 

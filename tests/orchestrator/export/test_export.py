@@ -16,6 +16,7 @@ from orchestrator.search.predictions import write_predictions
 from orchestrator.verbs import export, predict
 from tests.fixtures.encoders import write_tiny
 from tests.fixtures.exported_sweep import CLASSES, write_sweep
+from trainables.backbone.families import FAMILIES
 from trainables.methods import METHODS
 
 KINDS = {
@@ -41,7 +42,12 @@ def logits_of(model, folder, texts, pairs, max_length=24):
     inputs = tokenizer(
         texts, pairs, truncation="longest_first", max_length=max_length, padding=True, return_tensors="pt"
     )
-    inputs.pop("token_type_ids", None) if model.config.model_type in ("roberta", "distilbert") else None
+    family = FAMILIES[model.config.model_type]
+    if not family.embeddings.token_types:
+        inputs.pop("token_type_ids")
+    if family.first_position:
+        # The small models' first token has the id that RoBERTa has for padding, so transformers would not count it.
+        inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None] + family.first_position
     with torch.no_grad():
         return model.eval()(**inputs).logits.numpy()
 

@@ -25,7 +25,7 @@ def test_a_sweep_that_is_not_there(place, tmp_path, monkeypatch):
     folder, sweep = place
     monkeypatch.chdir(folder)
     name = sweep.folder.name
-    with pytest.raises(ValueError, match=f"moods-x: there is no sweep.*did you mean 'runs/{name}'"):
+    with pytest.raises(ValueError, match=f"moods-x: there is no sweep.*did you mean '{name}'"):
         call(export, "moods-x", sweep.cell, "--to", tmp_path / "export")
     assert not (tmp_path / "export").exists()
     assert call(export, name, sweep.cell, "--to", tmp_path / "export") == 0
