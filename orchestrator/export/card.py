@@ -65,16 +65,16 @@ def _header(record: ExportRecord, base: str) -> Iterator[str]:
 
 def _what(record: ExportRecord) -> str:
     task = record.task
-    columns = " and ".join(f"`{name}`" for name in record.columns)
+    columns = f"column{'s' * (len(record.columns) > 1)} " + " and ".join(f"`{name}`" for name in record.columns)
     if task.classes:
         names = ", ".join(f"{index} {json.dumps(name, ensure_ascii=False)}" for index, name in enumerate(task.classes))
-        return f"It classifies texts (columns {columns} of the task's files) into {len(task.classes)} classes: {names}."
+        return f"It classifies texts ({columns} of the task's files) into {len(task.classes)} classes: {names}."
     unit = (
         "in the unit of the task's files"
         if record.task.form == REGRESSION
         else "standardised; `predict` turns them back with mean and std of `form_fields` in export.json"
     )
-    return f"It predicts a number for texts (columns {columns} of the task's files). The head's outputs are {unit}."
+    return f"It predicts a number for texts ({columns} of the task's files). The head's outputs are {unit}."
 
 
 def _use(record: ExportRecord, base: str) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _use(record: ExportRecord, base: str) -> Iterator[str]:
     yield "    peft-sweep predict THIS_FOLDER new.csv"
     yield ""
     if record.kind == "own":
-        yield "The library peft has no such method. From Python, with peft-sweep installed:"
+        yield "No other library loads these tensors. From Python, with peft-sweep installed:"
         yield ""
         yield "    from pathlib import Path"
         yield "    from orchestrator.export.predictor import Predictor"
@@ -161,7 +161,7 @@ def _training(kept: KeptFinal, record: ExportRecord, command: str) -> Iterator[s
     )
     yield f"- Method `{trial.method}`: {settings}. Seed {trial.seed}, precision {trial.recipe.precision}, trial {trial.id}."
     yield (
-        f"- Found by a search over {budget['trials']} configurations on the validation split, then trained on "
+        f"- Found by a search over {budget['trials']} configuration{'s' * (budget['trials'] > 1)} on the validation split, then trained on "
         f"{budget['final_seeds']} fresh seeds; the test split was used for these finals only. Sweep {manifest['sweep']}, "
         f"{manifest['device']}."
     )

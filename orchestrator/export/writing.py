@@ -83,6 +83,7 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
     with _appearing(folder) as new:
         record = with_columns(_write_tensors(kept, model, new), manifest)
         (new / FILE).write_text(json.dumps(record.to_json(), indent=1), "utf-8")
+        shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
         text = card.text(kept, record, base_name(model)[0], agreement, command)
         (new / "README.md").write_text(text, "utf-8")

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 KINDS = {
     "peft": "a peft folder, which PeftModel.from_pretrained loads on the pretrained model",
     "transformers": "a transformers folder, which AutoModelForSequenceClassification.from_pretrained loads",
-    "own": "named tensors in a safetensors file, which `predict` loads; peft has no such method",
+    "own": "named tensors in a safetensors file, which `predict` loads, and no other library",
 }
 
 

@@ -172,7 +172,7 @@ def test_the_best_final_on_the_validation_split_is_exported_and_said(tiny_bert, 
         "the best of them on the validation split",
         sweep.finals[1].split,
         sweep.finals[1].weights,
-        "search over 1 configurations",
+        "search over 1 configuration on",
         "python -m orchestrator.run --space moods.py",
         "torch ",
     ):
