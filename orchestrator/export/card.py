@@ -161,7 +161,8 @@ def _training(kept: KeptFinal, record: ExportRecord, command: str) -> Iterator[s
     )
     yield f"- Method `{trial.method}`: {settings}. Seed {trial.seed}, precision {trial.recipe.precision}, trial {trial.id}."
     yield (
-        f"- Found by a search over {budget['trials']} configuration{'s' * (budget['trials'] > 1)} on the validation split, then trained on "
+        f"- Found by a search over {budget['trials']} configuration{'s' * (budget['trials'] > 1)} on the validation split, then "
+        "trained on "
         f"{budget['final_seeds']} fresh seeds; the test split was used for these finals only. Sweep {manifest['sweep']}, "
         f"{manifest['device']}."
     )
