@@ -3,7 +3,7 @@
 peft itself is not needed for this; the tests load what is written here with it. Methods that are missing in `PEFT_METHODS` have
 no counterpart there that gives the same numbers for encoders with a classification head:
 
-prefix, prefix_mlp, p_tuning_v2   peft hands prefixes over as `past_key_values`, which encoders in transformers 5 do not take
+prefix, prefix_mlp, p_tuning_v2   peft hands prefixes over as `past_key_values`, which transformers' BERT and RoBERTa do not take
 prompt_tuning                     peft puts the prompt before the first token, whose hidden state the head reads; here after it
 adaption_prompt                   peft has it for decoders only
 bitfit                            peft has no such method; its result are other biases (`plain_weights.py`)
