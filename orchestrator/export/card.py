@@ -24,8 +24,12 @@ DRAWS = 1000
 LIBRARIES = {"peft": "peft", "transformers": "transformers", "own": "peft-sweep"}
 
 
-def text(kept: KeptFinal, record: ExportRecord, base: str, agreement: Agreement, command: str) -> str:
-    """Return the card. `base`: the name by which other libraries find the pretrained model; `command`: the one that exported."""
+def text(kept: KeptFinal, record: ExportRecord, base: str, token_types: int, agreement: Agreement, command: str) -> str:
+    """Return the card.
+
+    `base`: the name by which other libraries find the pretrained model; `token_types`: how many it has; `command`: the one that
+    exported.
+    """
     manifest, trial = kept.record.manifest, kept.final.trial
     method, model = manifest["methods"][trial.cell.method], manifest["models"][trial.cell.model]
     return "\n".join(
@@ -37,7 +41,7 @@ def text(kept: KeptFinal, record: ExportRecord, base: str, agreement: Agreement,
             "",
             "## Use",
             "",
-            *_use(record, base),
+            *_use(record, base, token_types),
             "",
             "## Score",
             "",
@@ -77,8 +81,10 @@ def _what(record: ExportRecord) -> str:
     return f"It predicts a number for texts ({columns} of the task's files). The head's outputs are {unit}."
 
 
-def _use(record: ExportRecord, base: str) -> Iterator[str]:
+def _use(record: ExportRecord, base: str, token_types: int) -> Iterator[str]:
     length, second = record.trial.recipe.max_length, ", second_texts" if len(record.columns) == 2 else ""
+    # Not every tokenizer returns by itself which of two texts a token belongs to.
+    types = "return_token_type_ids=True, " if second and token_types > 1 else ""
     yield "    peft-sweep predict THIS_FOLDER new.csv"
     yield ""
     if record.kind == "own":
@@ -107,7 +113,7 @@ def _use(record: ExportRecord, base: str) -> Iterator[str]:
         yield '    model = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER").eval()'
     yield (
         f'    inputs = tokenizer(texts{second}, truncation="longest_first", max_length={length}, '
-        'padding=True, return_tensors="pt")'
+        f'padding=True, {types}return_tensors="pt")'
     )
     yield "    logits = model(**inputs).logits"
 

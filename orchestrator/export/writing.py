@@ -85,7 +85,8 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
         (new / FILE).write_text(json.dumps(record.to_json(), indent=1), "utf-8")
         shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
-        text = card.text(kept, record, base_name(model)[0], agreement, command)
+        types = json.loads((model.path / "config.json").read_text("utf-8")).get("type_vocab_size", 0)
+        text = card.text(kept, record, base_name(model)[0], types, agreement, command)
         (new / "README.md").write_text(text, "utf-8")
     return Exported(folder=folder, record=record, agreement=agreement)
 

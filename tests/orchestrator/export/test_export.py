@@ -38,13 +38,16 @@ def call(verb, *words):
 def logits_of(model, folder, texts, pairs, max_length=24):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    family, tokenizer = FAMILIES[model.config.model_type], AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(
-        texts, pairs, truncation="longest_first", max_length=max_length, padding=True, return_tensors="pt"
+        texts,
+        pairs,
+        truncation="longest_first",
+        max_length=max_length,
+        padding=True,
+        return_token_type_ids=pairs is not None,
+        return_tensors="pt",
     )
-    family = FAMILIES[model.config.model_type]
-    if not family.embeddings.token_types:
-        inputs.pop("token_type_ids")
     if family.first_position:
         # The small models' first token has the id that RoBERTa has for padding, so transformers would not count it.
         inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1])[None] + family.first_position
@@ -183,16 +186,17 @@ def test_the_best_final_on_the_validation_split_is_exported_and_said(tiny_bert, 
 
 
 def test_the_examples_of_the_card_run(tiny_bert, tmp_path):
-    for name, last in (("lora", "logits"), ("full", "logits"), ("pfeiffer", "predictions")):
+    for name, last, pair in (("lora", "logits", True), ("full", "logits", False), ("pfeiffer", "predictions", False)):
         place = tmp_path / name
         place.mkdir()
-        sweep = write_sweep(place, name, str(tiny_bert.path))
+        sweep = write_sweep(place, name, str(tiny_bert.path), pair=pair)
         assert call(export, sweep.folder, sweep.cell, "--to", place / "export") == 0
         card = (
             (place / "export" / "README.md").read_text(encoding="utf-8").replace("THIS_FOLDER", str(place / "export"))
         )
         lines = [line[4:] for line in card.splitlines() if line.startswith("    ") and "peft-sweep" not in line]
-        space = {"texts": texts_of(place)}
+        second = [row["reply"] for row in rows_of(place / "test.csv")] if pair else None
+        space = {"texts": texts_of(place), "second_texts": second}
         exec("\n".join(lines), space)
         found = space[last].argmax(1).tolist() if last == "logits" else space[last]
         assert found == sweep.predictions[1]

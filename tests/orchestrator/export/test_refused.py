@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_and_one_of_another_final(place, tmp_path):
 
 WRONG_FILES = {
     "no.csv": (None, "there is no file"),
-    "wrong.txt": ("note\nw1\n", "name must end in"),
+    "wrong.xlsx": ("note\nw1\n", "name must end in"),
     "empty.csv": ("", "no header"),
     "header.csv": ("note\n", "has no examples"),
     "other.csv": ("text\nw1\n", "column 'note' is not in the header: 'text'"),
