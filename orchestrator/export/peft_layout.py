@@ -69,9 +69,9 @@ def _vera(method: Any) -> dict[str, Any]:
 
 
 def _adalora(method: AdaLoRA) -> dict[str, Any]:
+    own = {name: value for name, value in _lora(method).items() if name != "r"}
     # peft wants the number of training steps even where nothing is trained.
-    ranks = {"init_r": method.r, "target_r": method.target, "total_step": 1}
-    return {**_lora(method), "peft_type": "ADALORA", **ranks}
+    return {**own, "peft_type": "ADALORA", "init_r": method.r, "target_r": method.target, "total_step": 1}
 
 
 LORA_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
