@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, completion, doctor, init, plan, report, reproduce, run
+from orchestrator.verbs import compare, completion, doctor, export, init, plan, predict, report, reproduce, run
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
@@ -25,6 +25,8 @@ VERBS: dict[str, ModuleType] = {
     "report": report,
     "compare": compare,
     "reproduce": reproduce,
+    "export": export,
+    "predict": predict,
     "doctor": doctor,
     "completion": completion,
 }

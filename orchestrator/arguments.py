@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
 
 EXIT_CODES = (
@@ -110,6 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
     p.add_argument(
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
+    p.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default="best",
+        help="finals of each cell whose model stays on disk for export: all, the best by validation score (default), or none",
+    )
     p.add_argument("--tracking-uri", type=given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
     machine.add_argument(
         "--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one"
@@ -140,6 +146,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
+        keep=arguments.keep,
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
         command=command_of(arguments),

@@ -143,7 +143,7 @@ def test_a_class_name_stands_for_one_class():
 
 
 def test_a_module_name_stands_for_one_module():
-    """Files of spaces and verbs are exempt: users type their names. So is a module that is called like its own package."""
+    """Exempt are files of spaces and verbs, whose names users type, and a module that is called like its own package."""
     homes = defaultdict(list)
     for path in SOURCES:
         if path.parent.name in ("spaces", "verbs") or path.stem == "__main__":
