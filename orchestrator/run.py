@@ -25,6 +25,12 @@ from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.loading import load, nearest
 from search_spaces.redaction import clean, clean_tracebacks, printable
+from search_spaces.tracking_uri import (
+    EXPERIMENT_VARIABLE,
+    SYSTEM_METRICS_VARIABLE,
+    URI_VARIABLE,
+    asks_for_system_metrics,
+)
 from trainables.backbone.hub import MissingModel
 from trainables.methods import METHODS
 from trainables.tasks.task_data import MissingData
@@ -91,7 +97,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
-    p.add_argument("--tracking-uri", type=_given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
+    p.add_argument(
+        "--tracking-uri",
+        type=_given,
+        metavar="URI",
+        help=f"an MLflow server instead of OUT/mlflow.db (default: {URI_VARIABLE}, if that is set)",
+    )
+    p.add_argument(
+        "--experiment",
+        type=_given,
+        metavar="NAME",
+        help=f"MLflow experiment of a new sweep (default: {EXPERIMENT_VARIABLE}, else the space's name)",
+    )
+    p.add_argument(
+        "--system-metrics",
+        action="store_true",
+        help=f"record CPU, memory, disk and GPUs of this machine in MLflow (also with {SYSTEM_METRICS_VARIABLE}=true)",
+    )
     p.add_argument("--address", type=_given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
     p.add_argument(
@@ -144,7 +166,10 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
-        tracking_uri=arguments.tracking_uri,
+        tracking_uri=arguments.tracking_uri or os.environ.get(URI_VARIABLE) or None,
+        tracking_from=URI_VARIABLE if os.environ.get(URI_VARIABLE) and not arguments.tracking_uri else "",
+        experiment=arguments.experiment or os.environ.get(EXPERIMENT_VARIABLE) or None,
+        system_metrics=arguments.system_metrics or asks_for_system_metrics(),
         address=arguments.address,
         command=command_of(arguments),
     )
@@ -158,6 +183,9 @@ def command_of(arguments: argparse.Namespace) -> str:
         if name not in ("plan", "list", "yes") and (value != defaults[name] or name == "gpus"):
             text = ",".join(value) if isinstance(value, list) else str(value)
             option = "--" + name.replace("_", "-")
+            if value is True:
+                words += [option]
+                continue
             words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     return shlex.join(words)
 

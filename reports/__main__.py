@@ -6,15 +6,17 @@ All data are read from the MLflow tracking store; the sweep's folder is not need
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
 from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
-from search_spaces.tracking_uri import DATABASE, sqlite_uri
+from search_spaces.tracking_uri import DATABASE, URI_VARIABLE, sqlite_uri
 
 COMPARE = "compare"
+DEFAULT_STORE = f"default: {URI_VARIABLE}, if that is set, else runs/{DATABASE}"
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
 
 
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)
     register_secret(*passwords_in(" ".join(words)))
     try:
-        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
+        default = os.environ.get(URI_VARIABLE) or sqlite_uri(Path("runs") / DATABASE)
+        options.tracking_uri = options.tracking_uri or default
         print(_compare(options) if comparing else _build(options))
     except ValueError as error:
         return _fail(error, BAD_INPUT)
@@ -47,7 +50,8 @@ def _build(options: argparse.Namespace) -> Path:
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
 
-    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
+    sweep = find(options.tracking_uri, options.space, options.sweep)
+    return build(options.tracking_uri, sweep, options.out, options.file_list)
 
 
 def _compare(options: argparse.Namespace) -> Path:
@@ -75,7 +79,7 @@ def _compare_parser() -> argparse.ArgumentParser:
         parser.add_argument(
             letter, metavar=letter.upper(), help="id of a sweep, address of a store (its newest sweep), or ADDRESS#id"
         )
-    parser.add_argument("--tracking-uri", default="", help="store of sweeps given by id (default: runs/mlflow.db)")
+    parser.add_argument("--tracking-uri", default="", help=f"store of sweeps given by id ({DEFAULT_STORE})")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
     return parser
 
@@ -87,11 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{COMPARE} A B: two sweeps side by side",
     )
     parser.add_argument(
-        "--tracking-uri", default="", help="sqlite:////absolute/mlflow.db or http://host (default: runs/mlflow.db)"
+        "--tracking-uri", default="", help=f"sqlite:////absolute/mlflow.db or http://host ({DEFAULT_STORE})"
     )
     parser.add_argument("--space", default="", help="report the newest sweep of this space")
     parser.add_argument("--sweep", default="", help="report this sweep (default: the newest)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    parser.add_argument("--file-list", type=Path, metavar="FILE", help="write the names of the report's files here")
     return parser
 
 

@@ -1,0 +1,126 @@
+"""Adds the report of a sweep to its runs in MLflow: files, description and leaderboard to the sweep's run, results to the cells'.
+
+All numbers are read from the report's `leaderboard.json`; none is computed here. Everything may be repeated safely.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from orchestrator.tracking.mlflow_store import Store, environment
+from orchestrator.tracking.run_edits import Edit, Key, Point, RunUpdates
+from orchestrator.tracking.tracker import open_store
+from search_spaces import keys
+from search_spaces.events import LedgerRecord
+from search_spaces.language import Cell
+from search_spaces.redaction import redact
+
+# Name of the metric of a cell's run, with the name of the task's score in place of "{}", by column of the leaderboard.
+METRICS = {
+    "mean": "test/{}",
+    "sd": "test/{}_sd",
+    "low": "test/{}_low",
+    "high": "test/{}_high",
+    "n": "test/n",
+    "behind": "test/behind_best",
+    "p": "test/p",
+    "trained": "parameters/trained",
+    "trained_percent": "parameters/trained_percent",
+}
+_TABLE = ("Model", "Task", "Method", "Test score", "n", "p", "Verdict", "Configuration")
+
+Row = Mapping[str, Any]
+
+
+def publish(
+    uri: str, artifacts: Path, folder: Path, records: Sequence[LedgerRecord], report: Path, files: Sequence[str]
+) -> str:
+    """Add the report in the folder `report`, which consists of `files`, to the sweep whose ledger has these records.
+
+    Returns the address of the sweep's run in the UI of a server, "" for a database. Raises whatever error the store has.
+    """
+    table = json.loads((report / "leaderboard.json").read_text(encoding="utf-8"))
+    rows = [dict(zip(table["columns"], values, strict=True)) for values in table["data"]]
+    with environment():
+        store = open_store(uri, artifacts, folder, records)
+        time = round(records[-1].time * 1000)
+        run_id = store.known[Key("sweep")].run_id
+        with tempfile.TemporaryDirectory() as scratch:
+            for file in files:
+                target = Path(scratch) / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(report / file, target)
+            store.upload(run_id, Path(scratch), keys.REPORT_FOLDER)
+        sweep = _edit(Key("sweep"), time)
+        sweep.files[keys.LEADERBOARD_FILE] = json.dumps(table)
+        sweep.tags[keys.TABLES] = json.dumps([{"path": keys.LEADERBOARD_FILE, "type": "table"}])
+        sweep.tags[keys.NOTE] = description(rows, _opening(report / "summary.md"), store.experiment, run_id)
+        cells = [_cell_edit(store, row, time) for row in rows]
+        store.write([sweep, *(edit for edit in cells if edit)], store.position)
+    return f"{redact(uri).rstrip('/')}/{_page(store.experiment, run_id)}" if uri.startswith("http") else ""
+
+
+def description(rows: Sequence[Row], opening: str, experiment: str, run_id: str) -> str:
+    """Return the Markdown that MLflow's UI shows on the sweep's run: the report's opening, the leaderboard, and links."""
+    page = _page(experiment, run_id)
+    views = {"all methods": "cell", "all trials": "trial"}
+    links = [f"[Report]({page}/artifacts/{keys.REPORT_FOLDER}/summary.html)"]
+    links += [f"[{title}]({_search(experiment, run_id, kind)})" for title, kind in views.items()]
+    table = ["| " + " | ".join(_TABLE) + " |", "|" + " --- |" * len(_TABLE), *(_line(row) for row in rows)]
+    text = "\n\n".join(part for part in (opening, " · ".join(links), "\n".join(table)) if part)
+    while len(text) > 7500 and len(table) > 3:  # MLflow's limit for a tag is 8000
+        table = [*table[: len(table) // 2], "| ... |"]
+        text = "\n\n".join((opening, " · ".join(links), "\n".join(table)))
+    return text
+
+
+def _edit(key: Key, time: int) -> Edit:
+    return Edit(run=RunUpdates(key=key, name="", tags={}), start=time)
+
+
+def _cell_edit(store: Store, row: Row, time: int) -> Edit | None:
+    """Return the changes of a cell's run; None if the cell has no run yet."""
+    key = Key("cell", str(Cell(model=row["model"], task=row["task"], method=row["method"])))
+    if key not in store.known:
+        return None
+    edit = _edit(key, time)
+    edit.tags |= {keys.VERDICT: row["verdict"], keys.CONFIGURATION: row["configuration"]}
+    for column, template in METRICS.items():
+        name, value = template.format(row["metric"]), row[column]
+        if value is None and name in store.known[key].metrics:
+            value = math.nan  # known before a search was resumed; MLflow cannot delete a metric
+        if value is not None:
+            edit.points.append(Point(key=name, value=float(value), time=time, step=0))
+    return edit
+
+
+def _opening(summary: Path) -> str:
+    """Return the text of the report's summary before its second heading, without the first."""
+    lines = summary.read_text(encoding="utf-8").split("\n")
+    headings = [i for i, line in enumerate(lines) if line.startswith("#")]
+    first, last = headings[0] + 1 if headings else 0, headings[1] if len(headings) > 1 else len(lines)
+    return "\n".join(lines[first:last]).strip()[:3000]
+
+
+def _line(row: Row) -> str:
+    score = "–" if row["mean"] is None else f"{row['mean']:.2f}" + (f" ± {row['sd']:.2f}" if row["sd"] else "")
+    p = "–" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    columns = (row["model"], row["task"], row["title"], f"{score} ({row['metric']})", row["n"], p, row["verdict"])
+    return "| " + " | ".join(str(value).replace("|", "\\|") for value in (*columns, row["configuration"])) + " |"
+
+
+def _page(experiment: str, run_id: str) -> str:
+    """Return the path of a run's page in the UI."""
+    return f"#/experiments/{experiment}/runs/{run_id}"
+
+
+def _search(experiment: str, sweep_run: str, kind: str) -> str:
+    query = f"tags.`{keys.KIND}` = '{kind}'"
+    return f"#/experiments/{experiment}/runs?searchFilter={quote(query)}"
