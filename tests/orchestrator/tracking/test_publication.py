@@ -63,7 +63,7 @@ def add(sweep, *rows):
     return publish(uri, folder / "artifacts", folder, RECORDS, report, files)
 
 
-def test_the_runs_say_what_the_report_says(sweep):
+def test_the_runs_say_what_the_report_says(sweep, monkeypatch):
     assert add(sweep, ROW) == ""
     uri = sweep[0]
     run = next(run for run in runs_of(uri) if run.data.tags[keys.KIND] == "sweep")
@@ -75,6 +75,7 @@ def test_the_runs_say_what_the_report_says(sweep):
     wanted = {"sweep.json", "made_up.py", "leaderboard.json", "report", "report/summary.md", "report/leaderboard.json"}
     assert files == {*wanted, "report/figures", "report/figures/curves.png"}
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "leaderboard.json", "type": "table"}]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # which `load_table` searches
     table = client(uri).load_table(run.info.experiment_id, "leaderboard.json", [run.info.run_id])
     assert (table["mean"][0], table["verdict"][0]) == (64.25, "worse")
     note = run.data.tags["mlflow.note.content"]
