@@ -59,15 +59,15 @@ class Known:
 class Store:
     """The runs of the sweep `sweep` in an MLflow store, in this experiment. Use it within `environment()`.
 
-    `experiment` is the experiment's id. `position` is the number of the ledger's records that have been written to the store, 0
-    for a new sweep. `artifacts` is the folder for files of a new experiment in a sqlite store; a server chooses its own.
-    `folder` is the sweep's folder. `began` is the time of the ledger's first record, in milliseconds since 1970. Raises
-    EnvironmentUnfit if the store holds another sweep of this id, which began at another time.
+    `experiment` is the experiment's id, `sweep` the sweep's. `position` is the number of the ledger's records that have been
+    written to the store, 0 for a new sweep. `artifacts` is the folder for files of a new experiment in a sqlite store; a server
+    chooses its own. `folder` is the sweep's folder. `began` is the time of the ledger's first record, in milliseconds since
+    1970. Raises EnvironmentUnfit if the store holds another sweep of this id, which began at another time.
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, experiment: str, sweep: str, began: int):
         self._client = _client(uri)
-        self._folder, self._sweep, self._began = folder, sweep, began
+        self._folder, self.sweep, self._began = folder, sweep, began
         location = artifacts.resolve().as_uri() if artifacts and uri.startswith("sqlite:") else None
         self.experiment = self._find_experiment(experiment, location)
         self._context = _context_tags()
@@ -92,7 +92,8 @@ class Store:
     def _find_experiment(self, name: str, location: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            return str(self._client.create_experiment(name, artifact_location=location))
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows what belongs to training
+            return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
         if experiment.lifecycle_stage == "deleted":
             log.info("the experiment %s had been deleted in MLflow and is restored", name)
             self._client.restore_experiment(experiment.experiment_id)
@@ -140,7 +141,7 @@ class Store:
                 for time in (run.info.start_time, self._began)
             )
             raise EnvironmentUnfit(
-                f"the tracking store holds another sweep with the id {self._sweep}: it began at {theirs}, the one in "
+                f"the tracking store holds another sweep with the id {self.sweep}: it began at {theirs}, the one in "
                 f"{self._folder} at {ours}. Their results must not be mixed: give another store with --tracking-uri; it is "
                 "filled from the ledger"
             )
@@ -148,7 +149,7 @@ class Store:
     def _search(self) -> Iterator[Any]:
         token = None
         while token != "":
-            query = f"tags.`{keys.SWEEP}` = '{self._sweep}'"
+            query = f"tags.`{keys.SWEEP}` = '{self.sweep}'"
             page = self._client.search_runs([self.experiment], query, max_results=PAGE, page_token=token)
             yield from page
             token = page.token or ""

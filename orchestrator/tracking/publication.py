@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from orchestrator.tracking.mlflow_store import Store, environment
 from orchestrator.tracking.run_edits import Edit, Key, Point, RunUpdates
+from orchestrator.tracking.run_projection import MOST_CELLS, cell_metric
 from orchestrator.tracking.tracker import open_store
 from search_spaces import keys
 from search_spaces.events import LedgerRecord
@@ -61,18 +62,29 @@ def publish(
         sweep = _edit(Key("sweep"), time)
         sweep.files[keys.LEADERBOARD_FILE] = json.dumps(table)
         sweep.tags[keys.TABLES] = json.dumps([{"path": keys.LEADERBOARD_FILE, "type": "table"}])
-        sweep.tags[keys.NOTE] = description(rows, _opening(report / "summary.md"), store.experiment, run_id)
+        sweep.tags[keys.NOTE] = description(
+            rows, _opening(report / "summary.md"), store.experiment, store.sweep, run_id
+        )
+        sweep.points += [
+            Point(key=cell_metric(keys.TEST, _cell(row)), value=float(row["mean"]), time=time, step=0)
+            for row in rows
+            if row["mean"] is not None and len(rows) <= MOST_CELLS
+        ]
         cells = [_cell_edit(store, row, time) for row in rows]
         store.write([sweep, *(edit for edit in cells if edit)], store.position)
     return f"{redact(uri).rstrip('/')}/{_page(store.experiment, run_id)}" if uri.startswith("http") else ""
 
 
-def description(rows: Sequence[Row], opening: str, experiment: str, run_id: str) -> str:
+def description(rows: Sequence[Row], opening: str, experiment: str, sweep: str, run_id: str) -> str:
     """Return the Markdown that MLflow's UI shows on the sweep's run: the report's opening, the leaderboard, and links."""
     page = _page(experiment, run_id)
-    views = {"all methods": "cell", "all trials": "trial"}
+    metric = rows[0]["metric"]
+    views = {
+        "Charts of the methods": ("cell", keys.TEST + metric),
+        "Charts of the trials": ("trial", keys.best(metric)),
+    }
     links = [f"[Report]({page}/artifacts/{keys.REPORT_FOLDER}/summary.html)"]
-    links += [f"[{title}]({_search(experiment, run_id, kind)})" for title, kind in views.items()]
+    links += [f"[{title}]({_search(experiment, sweep, *view)})" for title, view in views.items()]
     table = ["| " + " | ".join(_TABLE) + " |", "|" + " --- |" * len(_TABLE), *(_line(row) for row in rows)]
     text = "\n\n".join(part for part in (opening, " · ".join(links), "\n".join(table)) if part)
     while len(text) > 7500 and len(table) > 3:  # MLflow's limit for a tag is 8000
@@ -85,9 +97,13 @@ def _edit(key: Key, time: int) -> Edit:
     return Edit(run=RunUpdates(key=key, name="", tags={}), start=time)
 
 
+def _cell(row: Row) -> Cell:
+    return Cell(model=row["model"], task=row["task"], method=row["method"])
+
+
 def _cell_edit(store: Store, row: Row, time: int) -> Edit | None:
     """Return the changes of a cell's run; None if the cell has no run yet."""
-    key = Key("cell", str(Cell(model=row["model"], task=row["task"], method=row["method"])))
+    key = Key("cell", str(_cell(row)))
     if key not in store.known:
         return None
     edit = _edit(key, time)
@@ -121,6 +137,11 @@ def _page(experiment: str, run_id: str) -> str:
     return f"#/experiments/{experiment}/runs/{run_id}"
 
 
-def _search(experiment: str, sweep_run: str, kind: str) -> str:
-    query = f"tags.`{keys.KIND}` = '{kind}'"
-    return f"#/experiments/{experiment}/runs?searchFilter={quote(query)}"
+def _search(experiment: str, sweep: str, kind: str, metric: str) -> str:
+    """Return the path of the UI's charts of a sweep's runs of one kind, the highest value of a metric first.
+
+    Sorted by a metric, the UI shows the runs themselves; sorted by time, which is its default, their closed parents.
+    """
+    query = f"tags.`{keys.SWEEP}` = '{sweep}' and tags.`{keys.KIND}` = '{kind}'"
+    order = f"orderByKey={quote(f'metrics.`{metric}`')}&orderByAsc=false"
+    return f"#/experiments/{experiment}/runs?compareRunsMode=CHART&searchFilter={quote(query)}&{order}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -35,6 +36,15 @@ from search_spaces.redaction import clean_line, redact
 _STATUS: Mapping[State, str] = {"DONE": "FINISHED", "STOPPED": "KILLED"}
 
 
+# A sweep with more cells than this has no metrics of single cells on its own run, where the UI draws one chart for each.
+MOST_CELLS = 60
+
+
+def cell_metric(split: str, cell: Cell) -> str:
+    """Return the name of the metric of the sweep's run that is the score of a cell; `split` is a prefix of `keys`."""
+    return f"{split}{cell.task}/{cell.model}/{cell.method}"
+
+
 class RunProjection:
     """The MLflow runs that follow from the records applied so far. `take` returns the changes since its last call."""
 
@@ -47,8 +57,8 @@ class RunProjection:
         self._search_keys: dict[str, SearchKey] = {}
         # The manifest's facts about each task.
         self._tasks: Mapping[str, Mapping[str, Any]] = {}
-        # Searches of each cell.
-        self._num_searches = 1
+        # Searches of each cell, and cells.
+        self._num_searches = self._num_cells = 1
         # Tags that say which code made a run.
         self._source: dict[str, str] = {}
         # For each search: the validation scores of its trials that ended, by trial id; None for those that are not DONE.
@@ -86,6 +96,7 @@ class RunProjection:
         }
         self._tasks = manifest.get("tasks", {})
         self._num_searches = manifest.get("budget", {}).get("searches", 1)
+        self._num_cells = prod(len(manifest.get(part, ())) for part in ("models", "tasks", "methods"))
         inputs = tuple(self._input(task, facts.get("split", ""), final=True) for task, facts in self._tasks.items())
         self._sweep = RunUpdates(
             key=Key("sweep"), name=manifest["sweep"], tags=tags, params=_sweep_params(manifest), inputs=inputs
@@ -157,6 +168,8 @@ class RunProjection:
         if done:
             name = keys.best(self._score(cell.task), search)
             self._log(self._edit(self._cell_run(cell)), {name: max(done)}, step=len(scores))
+            if not search and self._num_cells <= MOST_CELLS:
+                self._log(self._edit_sweep(), {cell_metric(keys.VALIDATION, cell): max(done)}, step=len(scores))
 
     def _measure(self, event: CheckpointMeasured) -> None:
         values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}

@@ -10,9 +10,9 @@ from orchestrator.search.study_storage import FILE, write_studies
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep whose two searches ended, and whose finals run."""
+    """A finished sweep of two cells."""
     sweep = make_sweep(make_space(6, 4, in_flight=2, cells=2), tmp_path / "sweep")
-    while (trial := sweep.next_trial()) not in ("wait", "finished") and trial.phase == "search":
+    while (trial := sweep.next_trial()) != "finished":
         train(sweep, trial)
     yield sweep
     sweep._ledger.close()

@@ -81,6 +81,8 @@ def test_the_runs_say_what_the_report_says(sweep, monkeypatch):
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("Use *Adapter*.\n\n[Report](#/experiments/")
     assert "| tiny | rte | Adapter | 64.25 ± 1.50 (accuracy) | 3 | 0.012 | worse | lr 0.0005, r 8 |" in note
+    assert "[Charts of the methods](#/experiments/" in note
+    assert run.data.metrics["test/rte/tiny/adapter"] == 64.25
     cell = content(uri)[ADAPTER]
     assert (cell["tags"][keys.VERDICT], cell["tags"][keys.CONFIGURATION]) == ("worse", "lr 0.0005, r 8")
     values = {name: value for name, _, value, _ in cell["points"] if name.startswith(("test/", "parameters/"))}
@@ -118,7 +120,7 @@ def test_a_crash_at_any_call_changes_nothing_in_the_end(sweep, after, monkeypatc
 
 
 def test_a_long_description_keeps_its_links_and_fits_mlflows_limit():
-    text = description([{**ROW, "task": f"task{i}"} for i in range(400)], "Use *Adapter*.", "1", "abc")
+    text = description([{**ROW, "task": f"task{i}"} for i in range(400)], "Use *Adapter*.", "1", "made-up", "abc")
     assert len(text) < 8000
     assert "[Report](#/experiments/1/runs/abc/artifacts/report/summary.html)" in text
     assert text.endswith("| ... |")
