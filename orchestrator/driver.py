@@ -148,8 +148,8 @@ def drive(plan: Plan, options: RunOptions) -> int:
                 code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
             if sweep.finished:
                 sweep.close()
-            _write_studies(sweep, folder, ledger.records, manifest)
             code = _finish(sweep, code, delivery, options)
+            _write_studies(sweep, folder, ledger.records, manifest)
             if drain.signal is not None:
                 drain.end_process(code)
             return code

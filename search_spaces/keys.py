@@ -53,9 +53,9 @@ TARGET_LOSS = "train/loss_target_units"
 # Metrics of trials, written once at the end. TEST + metric name, too: score on the test split in percent points; finals only.
 BEST = "validation/best_"  # + metric name: validation score at the best epoch. On a cell's run: the best so far, step = trials
 BEST_EPOCH, EPOCHS = "validation/best_epoch", "epochs"
-COUNTS = "parameters/"  # + a field of search_spaces.records.Counts
+COUNTS = "weight_counts/"  # + a field of search_spaces.records.Counts
 CHECKPOINT_ELEMENTS = (
-    "parameters/stored"  # number of tensor elements in the trial's checkpoint: dense, pruned weights and masks too
+    "weight_counts/stored"  # number of tensor elements in the trial's checkpoint: dense, pruned weights and masks too
 )
 SAVED_BYTES = "saved_bytes"  # size of the checkpoint's file
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,9 +78,10 @@ class Store:
         """Apply the edits, then record in the store that it has the first `position` records of the ledger."""
         for edit in edits:
             self._write(self._ensure(edit.run, edit.start), edit)
-        self._client.set_tag(self.known[Key("sweep")].run_id, keys.POSITION, str(position))
+        sweep = next((edit for edit in edits if edit.run.key.kind == "sweep"), None)
+        self._log(self.known[Key("sweep")].run_id, sweep, {keys.POSITION: str(position)})
         self.position = position
-        if any(edit.run.key.kind == "sweep" and edit.status != "RUNNING" for edit in edits):
+        if sweep and sweep.status in ("FINISHED", "KILLED"):
             # Look for the runs again: a request that timed out here may have created a second run on the server.
             self.known = self._find_runs()
 
@@ -171,19 +172,28 @@ class Store:
         return self.known[run.key].run_id
 
     def _write(self, run_id: str, edit: Edit) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
         if edit.inputs:
             self._client.log_inputs(run_id, [_dataset(each) for each in edit.inputs])
-        metrics = [Metric(_key(p.key), p.value, p.time, p.step) for p in edit.points]
-        params = [Param(_key(key), value[:PARAM_LENGTH]) for key, value in edit.params.items()]
-        tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in edit.tags.items()]
-        while metrics or params or tags:
-            self._client.log_batch(run_id, metrics[:METRICS], params[:PARAMS], tags[:TAGS], synchronous=True)
-            metrics, params, tags = metrics[METRICS:], params[PARAMS:], tags[TAGS:]
+        if edit.run.key.kind != "sweep":  # those of the sweep's run are logged at the end, together with the position
+            self._log(run_id, edit)
         for name, content in edit.files.items():
             self._write_file(run_id, name, content)
         self._set_status(self.known[edit.run.key], edit.status, edit.end)
+
+    def _log(self, run_id: str, edit: Edit | None, last: Mapping[str, str] | None = None) -> None:
+        """Log an edit's metrics, params and tags, and then the tags `last`, in as few requests as MLflow's limits allow."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(_key(p.key), p.value, p.time, p.step) for p in edit.points] if edit else []
+        params = [Param(_key(key), value[:PARAM_LENGTH]) for key, value in edit.params.items()] if edit else []
+        tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in edit.tags.items()] if edit else []
+        ending = [RunTag(key, value) for key, value in (last or {}).items()]
+        while metrics or params or tags or ending:
+            if len(metrics) <= METRICS and len(params) <= PARAMS and len(tags) + len(ending) <= TAGS:
+                tags, ending = tags + ending, []
+            # MLflow writes the tags of a request after its metrics and params.
+            self._client.log_batch(run_id, metrics[:METRICS], params[:PARAMS], tags[:TAGS], synchronous=True)
+            metrics, params, tags = metrics[METRICS:], params[PARAMS:], tags[TAGS:]
 
     def _write_file(self, run_id: str, name: str, content: str | PurePosixPath) -> None:
         if isinstance(content, PurePosixPath):

@@ -32,8 +32,8 @@ METRICS = {
     "n": "test/n",
     "behind": "test/behind_best",
     "p": "test/p",
-    "trained": "parameters/trained",
-    "trained_percent": "parameters/trained_percent",
+    "trained": "weight_counts/trained",
+    "trained_percent": "weight_counts/trained_percent",
 }
 _TABLE = ("Model", "Task", "Method", "Test score", "n", "p", "Verdict", "Configuration")
 
@@ -65,8 +65,9 @@ def publish(
         sweep.tags[keys.NOTE] = description(
             rows, _opening(report / "summary.md"), store.experiment, store.sweep, run_id
         )
+        num_models = len({row["model"] for row in rows})
         sweep.points += [
-            Point(key=cell_metric(keys.TEST, _cell(row)), value=float(row["mean"]), time=time, step=0)
+            Point(key=cell_metric(keys.TEST, _cell(row), num_models), value=float(row["mean"]), time=time, step=0)
             for row in rows
             if row["mean"] is not None and len(rows) <= MOST_CELLS
         ]

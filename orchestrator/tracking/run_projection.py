@@ -40,9 +40,12 @@ _STATUS: Mapping[State, str] = {"DONE": "FINISHED", "STOPPED": "KILLED"}
 MOST_CELLS = 60
 
 
-def cell_metric(split: str, cell: Cell) -> str:
-    """Return the name of the metric of the sweep's run that is the score of a cell; `split` is a prefix of `keys`."""
-    return f"{split}{cell.task}/{cell.model}/{cell.method}"
+def cell_metric(split: str, cell: Cell, num_models: int) -> str:
+    """Return the name of the metric of the sweep's run that is the score of a cell; `split` is a prefix of `keys`.
+
+    The model is left out where the sweep has one only: the UI cuts long names at their end.
+    """
+    return f"{split}{cell.task}/" + (f"{cell.model}/" if num_models > 1 else "") + cell.method
 
 
 class RunProjection:
@@ -57,8 +60,8 @@ class RunProjection:
         self._search_keys: dict[str, SearchKey] = {}
         # The manifest's facts about each task.
         self._tasks: Mapping[str, Mapping[str, Any]] = {}
-        # Searches of each cell, and cells.
-        self._num_searches = self._num_cells = 1
+        # Searches of each cell, cells, and models.
+        self._num_searches = self._num_cells = self._num_models = 1
         # Tags that say which code made a run.
         self._source: dict[str, str] = {}
         # For each search: the validation scores of its trials that ended, by trial id; None for those that are not DONE.
@@ -96,6 +99,7 @@ class RunProjection:
         }
         self._tasks = manifest.get("tasks", {})
         self._num_searches = manifest.get("budget", {}).get("searches", 1)
+        self._num_models = len(manifest.get("models", ()))
         self._num_cells = prod(len(manifest.get(part, ())) for part in ("models", "tasks", "methods"))
         inputs = tuple(self._input(task, facts.get("split", ""), final=True) for task, facts in self._tasks.items())
         self._sweep = RunUpdates(
@@ -169,7 +173,11 @@ class RunProjection:
             name = keys.best(self._score(cell.task), search)
             self._log(self._edit(self._cell_run(cell)), {name: max(done)}, step=len(scores))
             if not search and self._num_cells <= MOST_CELLS:
-                self._log(self._edit_sweep(), {cell_metric(keys.VALIDATION, cell): max(done)}, step=len(scores))
+                self._log(
+                    self._edit_sweep(),
+                    {cell_metric(keys.VALIDATION, cell, self._num_models): max(done)},
+                    step=len(scores),
+                )
 
     def _measure(self, event: CheckpointMeasured) -> None:
         values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}

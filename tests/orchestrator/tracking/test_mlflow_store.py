@@ -130,12 +130,12 @@ def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
         ("epochs", 0, 2.0, end),
         *[("lr", 1, 1e-4, first), ("lr", 2, 1e-4, second)],
         *[("memory_mib", 1, 64.0, first), ("memory_mib", 2, 64.0, second)],
-        *[("parameters/module", 0, 12.0, end), ("parameters/total", 0, 1000.0, end)],
-        *[("parameters/trained", 0, 20.0, end), ("parameters/weights", 0, 10.0, end)],
         *[("seconds", 1, 2.5, first), ("seconds", 2, 2.5, second)],
         *[("train/loss", 1, 0.5, first), ("train/loss", 2, 0.5, second)],
         *[("validation/accuracy", 1, 60.0, first), ("validation/accuracy", 2, 65.5, second)],
         *[("validation/best_accuracy", 0, 65.5, end), ("validation/best_epoch", 0, 2.0, end)],
+        *[("weight_counts/module", 0, 12.0, end), ("weight_counts/total", 0, 1000.0, end)],
+        *[("weight_counts/trained", 0, 20.0, end), ("weight_counts/weights", 0, 10.0, end)],
     ]
 
 
@@ -151,7 +151,7 @@ def test_a_final_has_its_test_scores_and_its_predictions(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     run = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == FINAL.id)
     assert (run.data.metrics["test/accuracy"], run.data.metrics["test/f1/macro"]) == (64.25, 60.0)
-    assert (run.data.metrics["saved_bytes"], run.data.metrics["parameters/stored"]) == (4321, 1050)
+    assert (run.data.metrics["saved_bytes"], run.data.metrics["weight_counts/stored"]) == (4321, 1050)
     assert (run.data.tags[keys.PHASE], run.data.tags[keys.CACHED]) == ("final", "true")
     path = client(uri).download_artifacts(run.info.run_id, "predictions.json", str(tmp_path))
     with open(path) as file:

@@ -82,13 +82,13 @@ def test_the_runs_say_what_the_report_says(sweep, monkeypatch):
     assert note.startswith("Use *Adapter*.\n\n[Report](#/experiments/")
     assert "| tiny | rte | Adapter | 64.25 ± 1.50 (accuracy) | 3 | 0.012 | worse | lr 0.0005, r 8 |" in note
     assert "[Charts of the methods](#/experiments/" in note
-    assert run.data.metrics["test/rte/tiny/adapter"] == 64.25
+    assert run.data.metrics["test/rte/adapter"] == 64.25
     cell = content(uri)[ADAPTER]
     assert (cell["tags"][keys.VERDICT], cell["tags"][keys.CONFIGURATION]) == ("worse", "lr 0.0005, r 8")
-    values = {name: value for name, _, value, _ in cell["points"] if name.startswith(("test/", "parameters/"))}
+    values = {name: value for name, _, value, _ in cell["points"] if name.startswith(("test/", "weight_counts/"))}
     interval = {"test/accuracy_low": 60.0, "test/accuracy_high": 68.5}
     found = {"test/accuracy": 64.25, "test/accuracy_sd": 1.5, "test/n": 3, "test/behind_best": 2.5, "test/p": 0.0123}
-    assert values == {**interval, **found, "parameters/trained": 20, "parameters/trained_percent": 2.0}
+    assert values == {**interval, **found, "weight_counts/trained": 20, "weight_counts/trained_percent": 2.0}
 
 
 def test_a_result_that_is_not_known_any_more_is_nan(sweep):
