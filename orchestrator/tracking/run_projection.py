@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from math import prod
+from math import inf, prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -64,7 +64,7 @@ class RunProjection:
         self._num_searches = self._num_cells = self._num_models = 1
         # Tags that say which code made a run.
         self._source: dict[str, str] = {}
-        # For each search: the validation scores of its trials that ended, by trial id; None for those that are not DONE.
+        # For each search: validation scores of its trials that ended, by trial id; None for those that are not DONE.
         self._searched: dict[SearchKey, dict[str, float | None]] = {}
         self._winners: dict[SearchKey, RunUpdates] = {}
         self._curtailed = False
@@ -164,20 +164,19 @@ class RunProjection:
         self._open.discard(edit.run.key)
 
     def _log_search(self, run: RunUpdates, outcome: Outcome) -> None:
-        """Log the best validation score so far on the run of a trial's cell, at the number of trials that ended so far."""
+        """Log the validation score of a trial that is the best of its search so far, at the number of trials that ended."""
         cell, search = key = self._search_keys[run.key.trial]
         scores = self._searched.setdefault(key, {})
-        scores[run.key.trial] = outcome.best_score if outcome.state == "DONE" and outcome.best_epoch else None
-        done = [score for score in scores.values() if score is not None]
-        if done:
-            name = keys.best(self._score(cell.task), search)
-            self._log(self._edit(self._cell_run(cell)), {name: max(done)}, step=len(scores))
-            if not search and self._num_cells <= MOST_CELLS:
-                self._log(
-                    self._edit_sweep(),
-                    {cell_metric(keys.VALIDATION, cell, self._num_models): max(done)},
-                    step=len(scores),
-                )
+        best = max((score for score in scores.values() if score is not None), default=-inf)
+        done = outcome.state == "DONE" and outcome.best_epoch > 0
+        scores[run.key.trial] = outcome.best_score if done else None
+        if not done or outcome.best_score <= best:
+            return
+        name = keys.best(self._score(cell.task), search)
+        self._log(self._edit(self._cell_run(cell)), {name: outcome.best_score}, step=len(scores))
+        if not search and self._num_cells <= MOST_CELLS:
+            name = cell_metric(keys.VALIDATION, cell, self._num_models)
+            self._log(self._edit_sweep(), {name: outcome.best_score}, step=len(scores))
 
     def _measure(self, event: CheckpointMeasured) -> None:
         values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}
