@@ -14,6 +14,17 @@ for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_ENABLE
     os.environ.pop(variable, None)  # a developer's own must not decide where tests write
 
 
+def pytest_configure(config):
+    """Give each process that runs slow tests a core of its own.
+
+    A sweep trains one trial per core that it sees. Sweeps that run side by side would each start a worker for every core.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and config.option.markexpr == "slow" and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     import torch
