@@ -37,6 +37,9 @@ METRICS = {
 }
 _TABLE = ("Model", "Task", "Method", "Test score", "n", "p", "Verdict", "Configuration")
 
+# MLflow's limit for a tag is 8000.
+MOST_CHARACTERS = 7500
+
 Row = Mapping[str, Any]
 
 
@@ -65,9 +68,9 @@ def publish(
         sweep.tags[keys.NOTE] = description(
             rows, _opening(report / "summary.md"), store.experiment, store.sweep, run_id
         )
-        num_models = len({row["model"] for row in rows})
+        sizes = [len({row[part] for row in rows}) for part in ("model", "task")]
         sweep.points += [
-            Point(key=cell_metric(keys.TEST, _cell(row), num_models), value=float(row["mean"]), time=time, step=0)
+            Point(key=cell_metric(keys.TEST, _cell(row), *sizes), value=float(row["mean"]), time=time, step=0)
             for row in rows
             if row["mean"] is not None and len(rows) <= MOST_CELLS
         ]
@@ -77,7 +80,7 @@ def publish(
 
 
 def description(rows: Sequence[Row], opening: str, experiment: str, sweep: str, run_id: str) -> str:
-    """Return the Markdown that MLflow's UI shows on the sweep's run: the report's opening, the leaderboard, and links."""
+    """Return the Markdown that MLflow's UI shows on the sweep's run: links, the report's opening, and the leaderboard."""
     page = _page(experiment, run_id)
     metric = rows[0]["metric"]
     views = {
@@ -87,11 +90,11 @@ def description(rows: Sequence[Row], opening: str, experiment: str, sweep: str, 
     links = [f"[Report]({page}/artifacts/{keys.REPORT_FOLDER}/summary.html)"]
     links += [f"[{title}]({_search(experiment, sweep, *view)})" for title, view in views.items()]
     table = ["| " + " | ".join(_TABLE) + " |", "|" + " --- |" * len(_TABLE), *(_line(row) for row in rows)]
-    text = "\n\n".join(part for part in (opening, " · ".join(links), "\n".join(table)) if part)
-    while len(text) > 7500 and len(table) > 3:  # MLflow's limit for a tag is 8000
+    while True:
+        text = "\n\n".join(part for part in (" · ".join(links), opening, "\n".join(table)) if part)
+        if len(text) <= MOST_CHARACTERS or len(table) <= 3:
+            return text[:MOST_CHARACTERS]
         table = [*table[: len(table) // 2], "| ... |"]
-        text = "\n\n".join((opening, " · ".join(links), "\n".join(table)))
-    return text
 
 
 def _edit(key: Key, time: int) -> Edit:

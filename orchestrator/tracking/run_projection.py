@@ -40,12 +40,13 @@ _STATUS: Mapping[State, str] = {"DONE": "FINISHED", "STOPPED": "KILLED"}
 MOST_CELLS = 60
 
 
-def cell_metric(split: str, cell: Cell, num_models: int) -> str:
+def cell_metric(split: str, cell: Cell, num_models: int, num_tasks: int) -> str:
     """Return the name of the metric of the sweep's run that is the score of a cell; `split` is a prefix of `keys`.
 
-    The model is left out where the sweep has one only: the UI cuts long names at their end.
+    The model and the task are left out where the sweep has one only: the UI cuts long names at their end.
     """
-    return f"{split}{cell.task}/" + (f"{cell.model}/" if num_models > 1 else "") + cell.method
+    task = f"{cell.task}/" if num_tasks > 1 else ""
+    return split + task + (f"{cell.model}/" if num_models > 1 else "") + cell.method
 
 
 class RunProjection:
@@ -175,7 +176,7 @@ class RunProjection:
         name = keys.best(self._score(cell.task), search)
         self._log(self._edit(self._cell_run(cell)), {name: outcome.best_score}, step=len(scores))
         if not search and self._num_cells <= MOST_CELLS:
-            name = cell_metric(keys.VALIDATION, cell, self._num_models)
+            name = cell_metric(keys.VALIDATION, cell, self._num_models, len(self._tasks))
             self._log(self._edit_sweep(), {name: outcome.best_score}, step=len(scores))
 
     def _measure(self, event: CheckpointMeasured) -> None:

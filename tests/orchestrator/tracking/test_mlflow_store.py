@@ -319,7 +319,9 @@ def test_a_new_connection_writes_only_what_is_new(uri, tmp_path):
         calls.append(run_id) or real(run_id, *rest, **options)
     )
     link.deliver(RECORDS[13:14])
-    assert calls == [run.info.run_id for run in runs_of(uri) if keys.WINNER in run.data.tags]
+    runs = {run.data.tags[keys.KIND]: run.info.run_id for run in runs_of(uri) if keys.WINNER in run.data.tags}
+    sweep = next(run.info.run_id for run in runs_of(uri) if run.data.tags[keys.KIND] == "sweep")
+    assert calls == [runs["cell"], sweep], "the winner, then the number of records"
 
 
 def test_a_run_deleted_by_hand_is_written_again(uri, tmp_path):

@@ -79,10 +79,11 @@ def test_the_runs_say_what_the_report_says(sweep, monkeypatch):
     table = client(uri).load_table(run.info.experiment_id, "leaderboard.json", [run.info.run_id])
     assert (table["mean"][0], table["verdict"][0]) == (64.25, "worse")
     note = run.data.tags["mlflow.note.content"]
-    assert note.startswith("Use *Adapter*.\n\n[Report](#/experiments/")
+    assert note.startswith("[Report](#/experiments/")
+    assert "\n\nUse *Adapter*.\n\n" in note
     assert "| tiny | rte | Adapter | 64.25 ± 1.50 (accuracy) | 3 | 0.012 | worse | lr 0.0005, r 8 |" in note
     assert "[Charts of the methods](#/experiments/" in note
-    assert run.data.metrics["test/rte/adapter"] == 64.25
+    assert run.data.metrics["test/adapter"] == 64.25
     cell = content(uri)[ADAPTER]
     assert (cell["tags"][keys.VERDICT], cell["tags"][keys.CONFIGURATION]) == ("worse", "lr 0.0005, r 8")
     values = {name: value for name, _, value, _ in cell["points"] if name.startswith(("test/", "weight_counts/"))}
@@ -116,7 +117,7 @@ def test_a_crash_at_any_call_changes_nothing_in_the_end(sweep, after, monkeypatc
             add(sweep, ROW)
             assert content(sweep[0]) == expected, f"after call {calls}"
         calls += 1
-    assert calls > 5
+    assert calls > 4
 
 
 def test_a_long_description_keeps_its_links_and_fits_mlflows_limit():
