@@ -6,15 +6,17 @@ All data are read from the MLflow tracking store; the sweep's folder is not need
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
 from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
-from search_spaces.tracking_uri import DATABASE, sqlite_uri
+from search_spaces.tracking_uri import DATABASE, URI_VARIABLE, sqlite_uri
 
 COMPARE = "compare"
+DEFAULT_STORE = f"default: {URI_VARIABLE}, if that is set, else runs/{DATABASE}"
 DESCRIPTION, COMPARE_DESCRIPTION = "Write the report of a sweep.", "Show two sweeps side by side."
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
 
@@ -43,7 +45,8 @@ def start(command: Callable[[argparse.Namespace], Path], options: argparse.Names
     installed, or the report cannot be written; 5: results in the store are damaged; 130: interrupted.
     """
     try:
-        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
+        default = os.environ.get(URI_VARIABLE) or sqlite_uri(Path("runs") / DATABASE)
+        options.tracking_uri = options.tracking_uri or default
         print(command(options))
     except ValueError as error:
         return _fail(prefix, error, BAD_INPUT)
@@ -61,7 +64,8 @@ def write_report(options: argparse.Namespace) -> Path:
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
 
-    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
+    sweep = find(options.tracking_uri, options.space, options.sweep)
+    return build(options.tracking_uri, sweep, options.out, options.file_list)
 
 
 def compare_sweeps(options: argparse.Namespace) -> Path:
@@ -88,17 +92,18 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             letter, metavar=letter.upper(), help="id of a sweep, address of a store (its newest sweep), or ADDRESS#id"
         )
-    parser.add_argument("--tracking-uri", default="", help="store of sweeps given by id (default: runs/mlflow.db)")
+    parser.add_argument("--tracking-uri", default="", help=f"store of sweeps given by id ({DEFAULT_STORE})")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tracking-uri", default="", help="sqlite:////absolute/mlflow.db or http://host (default: runs/mlflow.db)"
+        "--tracking-uri", default="", help=f"sqlite:////absolute/mlflow.db or http://host ({DEFAULT_STORE})"
     )
     parser.add_argument("--space", default="", help="report the newest sweep of this space")
     parser.add_argument("--sweep", default="", help="report this sweep (default: the newest)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    parser.add_argument("--file-list", type=Path, metavar="FILE", help="write the names of the report's files here")
 
 
 def _fail(prefix: str, error: object, code: int) -> int:

@@ -14,7 +14,7 @@ from reports.page.document import page
 from reports.plots import drawing
 from reports.render.csv_files import write_csv
 from reports.render.markdown import paragraphs
-from reports.sections import SECTIONS
+from reports.sections import SECTIONS, leaderboard
 from reports.sections.section import Section
 from reports.statistics.analysis import AnalyzedSweep, analyze
 
@@ -22,8 +22,10 @@ SUMMARY = "summary.md"
 PAGE = "summary.html"
 
 
-def build(tracking_uri: str, sweep: str, out: Path) -> Path:
+def build(tracking_uri: str, sweep: str, out: Path, file_list: Path | None = None) -> Path:
     """Write the report of the sweep with this id into the folder `out` and return the path of its summary.md.
+
+    The names of the report's files, relative to `out`, are written to `file_list`, one a line.
 
     Raises ValueError for an unknown sweep and for results that were selected on the split that they report, StoreError if the
     store cannot be read. Files in `out` that do not belong to the report are not changed.
@@ -33,7 +35,9 @@ def build(tracking_uri: str, sweep: str, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         render(found, Path(scratch))
-        _replace(Path(scratch), out)
+        files = _replace(Path(scratch), out)
+    if file_list:
+        file_list.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     return out / SUMMARY
 
 
@@ -47,6 +51,9 @@ def render(sweep: AnalyzedSweep, folder: Path) -> None:
     drawing.write(sweep, folder / "figures")
     for name, section in SECTIONS.items():
         _write_tables(name, section, sweep, folder / "tables")
+    (folder / leaderboard.FILE).write_text(
+        leaderboard.as_json(leaderboard.leaderboard(sweep)), encoding="utf-8", newline="\n"
+    )
     texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
     text = paragraphs(*texts) + "\n"
     (folder / SUMMARY).write_text(text, encoding="utf-8", newline="\n")
@@ -69,9 +76,13 @@ def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Pat
         path.write_text(table.latex(table_name), encoding="utf-8", newline="\n")
 
 
-def _replace(scratch: Path, out: Path) -> None:
-    """Move the new files to `out` one by one, summary.md last. The folder is not replaced, as it may contain other files."""
+def _replace(scratch: Path, out: Path) -> list[Path]:
+    """Move the new files to `out` one by one, summary.md last, and return their names relative to it.
+
+    The folder is not replaced, as it may contain other files.
+    """
     files = sorted(path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file())
     for file in sorted(files, key=lambda file: file.name == SUMMARY):
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / file, out / file)
+    return files

@@ -14,8 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from reports.data.store import StoredSweep
-from reports.data.trial_table import PARAM, by_cell
-from search_spaces import keys
+from reports.data.trial_table import PARAM, TEST, by_cell
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 
@@ -127,7 +126,7 @@ def winner_counts(results: Mapping[Cell, CellResult], model: str, label: str) ->
 
 def check_selection(trials: pd.DataFrame) -> None:
     """Raise ValueError if any search trial has a score on the test split, which only finals may have."""
-    scored = [name for name in trials.columns if str(name).startswith(keys.TEST)]
+    scored = [name for name in trials.columns if str(name).startswith(TEST)]
     seen = trials[~trials["phase"].isin(("final", "replaced")) & trials[scored].notna().any(axis=1)]
     if len(seen):
         raise ValueError(
@@ -147,7 +146,7 @@ def test_scores(finals: pd.DataFrame, metric: str) -> pd.Series:
             f"{len(wrong)} of {len(finals)} rows are not finals (trial {wrong['trial'].iloc[0]}, phase "
             f"{wrong['phase'].iloc[0]!r}): a results table shows test scores of finals only"
         )
-    name = keys.TEST + metric
+    name = TEST + metric
     return finals[name] if name in finals else pd.Series(math.nan, index=finals.index)
 
 

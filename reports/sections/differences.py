@@ -60,7 +60,7 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
             *(manifest.models[model].title, names[task], manifest.methods[method].title),
             _mean(sweep, (model, task, method), standing),
             _shown(standing.gap.value if standing.gap else None, standing.gap_interval),
-            *(_p_value(standing), _verdict(standing), visible(standing.smallest_significant_gap)),
+            *(_p_value(standing), standing.verdict, visible(standing.smallest_significant_gap)),
         )
         for (model, task, method), standing in judged
     ]
@@ -83,7 +83,7 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
         (
             *(*where, standing.value, *(standing.interval or NONE)),
             *(standing.gap.value if standing.gap else None, *(standing.gap_interval or NONE)),
-            *(standing.p_value, standing.comparisons, _verdict(standing), standing.smallest_significant_gap),
+            *(standing.p_value, standing.comparisons, standing.verdict, standing.smallest_significant_gap),
             standing.gap.detectable_difference(standing.comparisons) if standing.gap else None,
             standing.with_examples,
         )
@@ -153,13 +153,6 @@ def _question(budget: Budget) -> str:
 
 def _repeated(budget: Budget) -> str:
     return "the means of the searches" if budget.searches > 1 else "seeds"
-
-
-def _verdict(standing: Standing) -> str:
-    """The comparison with the column's best method in words; it cannot be judged with a single seed."""
-    if standing.best:
-        return "best"
-    return "cannot be judged" if standing.p_value is None else "tied" if standing.tied else "worse"
 
 
 SECTION = Section(text=text, rows=rows, tables=tables, provenance=results_provenance)
