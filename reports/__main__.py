@@ -46,8 +46,11 @@ def _build(options: argparse.Namespace) -> Path:
     """Write the report and return the path of its summary."""
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
+    from reports.sections.paper_table import LatexOptions
 
-    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
+    columns = tuple(name.strip() for name in options.latex_columns.split(",") if name.strip())
+    latex = LatexOptions(metric=options.latex_metric, digits=options.latex_digits, columns=columns)
+    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out, latex)
 
 
 def _compare(options: argparse.Namespace) -> Path:
@@ -92,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--space", default="", help="report the newest sweep of this space")
     parser.add_argument("--sweep", default="", help="report this sweep (default: the newest)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    table = parser.add_argument_group("tables/results.tex")
+    table.add_argument(
+        "--latex-metric", default="", help="a metric of the test split (default: the score of each task)"
+    )
+    table.add_argument("--latex-digits", type=int, default=2, choices=range(5), help="decimals of scores (default: 2)")
+    table.add_argument(
+        "--latex-columns",
+        default="",
+        metavar="NAMES",
+        help="names of tasks, parameters, average and hours, comma-separated (default: parameters, all tasks, average)",
+    )
     return parser
 
 

@@ -14,37 +14,42 @@ from reports.page.document import page
 from reports.plots import drawing
 from reports.render.csv_files import write_csv
 from reports.render.markdown import paragraphs
-from reports.sections import SECTIONS
+from reports.sections import SECTIONS, paper_table
+from reports.sections.paper_table import LatexOptions
 from reports.sections.section import Section
 from reports.statistics.analysis import AnalyzedSweep, analyze
 
 SUMMARY = "summary.md"
 PAGE = "summary.html"
+DEFAULT = LatexOptions()
 
 
-def build(tracking_uri: str, sweep: str, out: Path) -> Path:
+def build(tracking_uri: str, sweep: str, out: Path, latex: LatexOptions = DEFAULT) -> Path:
     """Write the report of the sweep with this id into the folder `out` and return the path of its summary.md.
 
-    Raises ValueError for an unknown sweep and for results that were selected on the split that they report, StoreError if the
-    store cannot be read. Files in `out` that do not belong to the report are not changed.
+    `latex`: what the table of results for LaTeX shows. Raises ValueError for an unknown sweep, for LaTeX options that do not fit
+    it and for results that were selected on the split that they report, StoreError if the store cannot be read. Files in `out`
+    that do not belong to the report are not changed.
     """
     found = analyze(read(tracking_uri, sweep))
     out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        render(found, Path(scratch))
+        render(found, Path(scratch), latex)
         _replace(Path(scratch), out)
     return out / SUMMARY
 
 
-def render(sweep: AnalyzedSweep, folder: Path) -> None:
+def render(sweep: AnalyzedSweep, folder: Path, latex: LatexOptions = DEFAULT) -> None:
     """Write all files of the report into an empty folder.
 
-    Raises ValueError for results that were selected on the split that they report.
+    Raises ValueError for results that were selected on the split that they report, and for LaTeX options that do not fit.
     """
+    results = paper_table.latex(sweep, latex)
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     drawing.write(sweep, folder / "figures")
+    (folder / "tables" / "results.tex").write_text(results, encoding="utf-8", newline="\n")
     for name, section in SECTIONS.items():
         _write_tables(name, section, sweep, folder / "tables")
     texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
