@@ -45,21 +45,29 @@ def render(sweep: AnalyzedSweep, folder: Path, latex: LatexOptions = DEFAULT) ->
 
     Raises ValueError for results that were selected on the split that they report, and for LaTeX options that do not fit.
     """
-    results = paper_table.latex(sweep, latex)
     for name in ("tables", "figures"):
         (folder / name).mkdir()
+    write_tables(sweep, folder / "tables", latex)
     drawing.write(sweep, folder / "figures")
-    (folder / "tables" / "results.tex").write_text(results, encoding="utf-8", newline="\n")
-    for name, section in SECTIONS.items():
-        _write_tables(name, section, sweep, folder / "tables")
-    texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
-    text = paragraphs(*texts) + "\n"
+    text = summary(sweep)
     (folder / SUMMARY).write_text(text, encoding="utf-8", newline="\n")
     drawings = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "figures").glob("*.svg"))}
     (folder / PAGE).write_text(page(sweep.manifest.title, text, drawings), encoding="utf-8", newline="\n")
 
 
-def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
+def summary(sweep: AnalyzedSweep) -> str:
+    """Return the content of summary.md."""
+    return paragraphs(*(section.text(sweep) for section in SECTIONS.values() if section.text is not None)) + "\n"
+
+
+def write_tables(sweep: AnalyzedSweep, folder: Path, latex: LatexOptions = DEFAULT) -> None:
+    """Write all CSV and LaTeX files; raises what `render` raises."""
+    (folder / "results.tex").write_text(paper_table.latex(sweep, latex), encoding="utf-8", newline="\n")
+    for name, section in SECTIONS.items():
+        _write_section(name, section, sweep, folder)
+
+
+def _write_section(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
     """Write the CSV and LaTeX files of one section.
 
     Raises ValueError if the section shows results that were selected on the split that they report.

@@ -116,7 +116,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
     seen = f"Differences below {smallest_seen(list(column.standings.values()))} points could not have been seen."
     if found.outcome == "alike":
         return (
-            f"no difference between {_number(len(column.standings))} methods can be seen. The highest mean is that of {best}: "
+            f"no difference between the {len(column.standings)} methods can be seen. The highest mean is that of {best}: "
             f"{score}{above}{costs}. {_tied(sweep, column, found)}{seen}"
         )
     worse = _listed([f"{_title(sweep, one)} by {points(_gap(column, one))}" for one in _nearest(column, found.worse)])
@@ -303,10 +303,6 @@ def _listed(named: Sequence[str], last: str = "") -> str:
     return f" {last} ".join([", ".join(named[:-1]), named[-1]]) if last and len(named) > 1 else "; ".join(named)
 
 
-def _number(methods: int) -> str:
-    return "both" if methods == 2 else f"the {methods}"
-
-
 def _reductions(manifest: Manifest) -> str:
     if not manifest.reductions:
         return ""
@@ -357,13 +353,9 @@ def _scope(sweep: AnalyzedSweep) -> str:
 
 
 def _what(manifest: Manifest) -> str:
-    titles = [escape(manifest.methods[label].title) for label in manifest.methods]
-    models = [escape(facts.title) for facts in manifest.models.values()]
-    tasks = [escape(facts.title) for facts in manifest.tasks.values()]
-    shown = f" ({'; '.join(titles)})" if len(titles) <= 8 else ""
     return (
-        f"{plural(len(titles), 'method')}{shown} on {plural(len(tasks), 'task')} ({', '.join(tasks)}) and "
-        f"{plural(len(models), 'pretrained encoder')} ({', '.join(models)}): {plural(len(manifest.cells), 'cell')}. Space "
+        f"{plural(len(manifest.methods), 'method')} on {plural(len(manifest.tasks), 'task')} and "
+        f"{plural(len(manifest.models), 'pretrained encoder')}: {plural(len(manifest.cells), 'cell')}. Space "
         f"{escape(manifest.space)}, sweep {escape(manifest.sweep)}, seed {manifest.seed}."
     )
 

@@ -2,9 +2,7 @@
 
 import pytest
 
-from reports.build import build
 from tests.fixtures import chromium as chromium
-from tests.fixtures.report_store import known_store
 
 pytestmark = pytest.mark.skipif(
     chromium.found() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
@@ -16,11 +14,9 @@ SCORES = f"[...{FIRST}.rows].slice(1).map(row => row.cells[0].textContent)"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    build(known_store(), "sweep-1", folder)
-    with chromium.Chromium(folder / "profile") as opened:
-        opened.report = folder / "summary.html"
+def browser(tmp_path_factory, known_report):
+    with chromium.Chromium(tmp_path_factory.mktemp("browser") / "profile") as opened:
+        opened.report = known_report / "summary.html"
         yield opened
 
 

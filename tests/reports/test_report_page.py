@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reports.build import build, render
+from reports.build import render, summary
 from reports.page.body import body_of, number_in
 from reports.page.document import page
 from reports.page.vector import inline
 from tests.fixtures.figure_store import in_memory, made_up
-from tests.fixtures.report_store import FakeTrial, known_store, manifest
+from tests.fixtures.report_store import FakeTrial, manifest
 
 ALLOWED = set(
     re.findall(
@@ -48,10 +48,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    build(known_store(), "sweep-1", folder)
-    return (folder / "summary.html").read_text(encoding="utf-8")
+def known(known_report):
+    return (known_report / "summary.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +114,8 @@ def test_foreign_text_shows_as_itself(hostile):
     assert "<script>alert(2)</script>" in shown
 
 
-def test_the_page_says_what_the_summary_says(known, tmp_path):
-    text = build(known_store(), "sweep-1", tmp_path).read_text(encoding="utf-8")
+def test_the_page_says_what_the_summary_says(known, known_report):
+    text = (known_report / "summary.md").read_text(encoding="utf-8")
     shown = " ".join("".join(Elements(known).shown).split())
     for line in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE):
         assert line in shown
@@ -127,11 +125,6 @@ def test_the_page_says_what_the_summary_says(known, tmp_path):
     assert (tags["table"], tags["figure"], tags["svg"]) == (tables, figures, figures)
     assert figures == 8
     assert "86.50 ± 0.50" in shown
-
-
-def test_the_same_store_gives_the_same_page(known, tmp_path):
-    build(known_store(), "sweep-1", tmp_path)
-    assert (tmp_path / "summary.html").read_text(encoding="utf-8") == known
 
 
 @pytest.mark.parametrize(
@@ -187,7 +180,7 @@ def test_a_drawing_loses_its_styles_and_keeps_its_look():
     )
     assert inline(svg, "one", 'a "b" <c>') == (
         '<svg viewBox="0 0 5 5" role="img" aria-label="a &quot;b&quot; &lt;c&gt;" stroke-linejoin="round" '
-        'stroke-linecap="butt"><defs><path id="one-m" d="M0 0" stroke="#222222" stroke-width="0.5"/></defs>'
+        'stroke-linecap="butt"><defs><path id="one-m" d="M0 0" stroke-width="0.5"/></defs>'
         '<g clip-path="url(#one-m)"><use href="#one-m" x="1"/></g></svg>'
     )
 
@@ -198,11 +191,10 @@ def test_a_page_without_figures_and_sections_is_still_a_page():
     assert tags.count("p") == 1
 
 
-def test_an_unfinished_sweep_has_a_page_that_says_so(tmp_path):
+def test_an_unfinished_sweep_has_a_page_that_says_so():
     sweep = in_memory(
         manifest(["minilm"], ["mrpc"], ["adapter"]), [FakeTrial(cell="minilm/mrpc/adapter", name="a")], {}
     )
-    render(sweep, tmp_path)
-    shown = "".join(Elements((tmp_path / "summary.html").read_text(encoding="utf-8")).shown)
+    shown = "".join(Elements(page("t", summary(sweep), {})).shown)
     assert "So far:" in shown
-    assert "1 cell without a result: minilm/mrpc/adapter (searching)." in shown
+    assert "1 cell without a result: minilm/mrpc/adapter (search unfinished)." in shown
