@@ -75,6 +75,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         from orchestrator.execution import tune_runner
         from orchestrator.execution.progress import ProgressDisplay
         from orchestrator.execution.trial_paths import TrialPaths
+        from orchestrator.search.trial_names import TrialNames
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
         tracker: list[Any] = []
@@ -86,7 +87,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
             sweep=sweep,
             paths=TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root),
             checkpoints=EndTimes(marks, lambda: (time.perf_counter(), cpu_of_threads())),
-            display=ProgressDisplay(space.name, sweep.snapshot(), Console(quiet=True)),
+            display=ProgressDisplay(TrialNames(space), Console(quiet=True)),
             drain=tune_runner.Drain(""),
         )
         runner.run(share, temporary)

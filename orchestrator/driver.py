@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from orchestrator import exit_codes
 from orchestrator.delivery import Delivery
 from orchestrator.execution.checkpoint_retention import CheckpointRetention
-from orchestrator.execution.cluster import cluster, device_name, watched
+from orchestrator.execution.cluster import cluster, count_cores, device_name, watched
 from orchestrator.execution.concurrency import trials_per_device
+from orchestrator.execution.device_load import DeviceLoad
 from orchestrator.execution.drain import Drain, StartInterrupted
-from orchestrator.execution.progress import ProgressDisplay, log_event
+from orchestrator.execution.event_messages import EventMessages
+from orchestrator.execution.progress import ProgressDisplay
+from orchestrator.execution.time_left import WorkRate
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
+from orchestrator.log_lines import set_up_logging
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
@@ -30,10 +32,11 @@ from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget, stopwatch
+from orchestrator.search.trial_names import TrialNames
 from orchestrator.tracking.tracker import Tracker
 from search_spaces.events import DevicesShared, Event, LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
-from search_spaces.redaction import CleanRecords, redact
+from search_spaces.redaction import redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
@@ -49,19 +52,21 @@ FIRST_ANSWER = 30.0
 
 
 class EventLog:
-    """Writes events to the ledger, then passes their records to the tracker and to the log."""
+    """Writes events to the ledger, then passes their records to the tracker, to the log and to the measure of the run's speed."""
 
-    def __init__(self, ledger: Ledger, tracker: Tracker):
-        self._ledger, self._tracker = ledger, tracker
+    def __init__(self, ledger: Ledger, tracker: Tracker, messages: EventMessages):
+        self._ledger, self._tracker, self._messages = ledger, tracker, messages
+        self.rate = WorkRate()
 
     def append(self, event: Event) -> None:
         self.publish(self._ledger.append(event))
 
     def publish(self, records: Sequence[LedgerRecord]) -> None:
-        """Pass durable records to the tracker and to the log."""
+        """Pass durable records on."""
         self._tracker.put(records)
         for record in records:
-            log_event(record.event)
+            self.rate.apply(record)
+            self._messages.log(record.event)
 
 
 def drive(plan: Plan, options: RunOptions) -> int:
@@ -69,6 +74,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
     clock = stopwatch()
     console = Console(stderr=True)
     set_up_logging(console)
+    log.info("%s: reading models and data", plan.space.name)
     models = {name: resolve(name) for name in plan.space.models}
     tasks = load_tasks(plan, options)
     out = options.out.absolute()
@@ -88,7 +94,10 @@ def drive(plan: Plan, options: RunOptions) -> int:
         tracker.start()
         before = history.seconds_spent
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
-        events = EventLog(ledger, tracker)
+        drain = Drain(options.command)
+        metrics = {name: task.task.metrics[0] for name, task in tasks.items()}
+        messages = EventMessages(plan.space, history.trials, metrics, lambda: drain.notice)
+        events = EventLog(ledger, tracker, messages)
         events.append(SweepOpened(format=FORMAT, manifest=manifest))
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
         log.info(
@@ -102,7 +111,6 @@ def drive(plan: Plan, options: RunOptions) -> int:
             sweep.resume_searches()
         checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
         checkpoints.tidy()
-        drain = Drain(options.command)
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
         )
@@ -169,20 +177,6 @@ def _recorded_fingerprints(manifest: Mapping[str, Any], folder: Path) -> dict[st
         raise Damaged(advice(folder / LEDGER, 1, fault)) from None
 
 
-def set_up_logging(console: Console) -> None:
-    """Configure logging for the process: from level INFO for this project, from WARNING for other packages."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    handler.addFilter(CleanRecords())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.captureWarnings(True)
-    for package in ("orchestrator", "trainables", "search_spaces"):
-        logging.getLogger(package).setLevel(logging.INFO)
-
-
 def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loaded]) -> None:
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
     for name, task in loaded.items():
@@ -205,10 +199,11 @@ def _run(
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
-    drain = delivery.drain
+    drain, earlier = delivery.drain, delivery.ledger.history.seconds_spent
     per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
 
     def on_loss() -> int:
+        display.close()
         code = drain.code if drain.signal else exit_codes.CLUSTER_LOST
         try:
             delivery.finish()
@@ -216,17 +211,28 @@ def _run(
             log.error("%s", error)
         return code
 
+    start = f"joining Ray at {options.address}" if options.address else f"starting Ray on {device_name(options.gpus)}"
+    log.info("%s: this takes 10 to 30 s", start)
     try:
         share, temporary = stack.enter_context(cluster(options.gpus, per_device, options.address, drain))
     except StartInterrupted:
         return drain.code
+    display = ProgressDisplay(
+        TrialNames(sweep.space),
+        console,
+        constants=inputs.constant_scores(),
+        rate=events.rate,
+        slots=share.slots,
+        earlier=earlier,
+        load=DeviceLoad(0 if options.address else options.gpus, count_cores()).text,
+        notice=lambda: drain.notice,
+    )
     with watched(on_loss):
         events.append(DevicesShared(slots=share.slots, per_device=share.per_device))
         delivery.tracker.await_answer(FIRST_ANSWER)
         # Imported only here because Ray reads environment variables and its token at import, and `cluster` sets them.
         from orchestrator.execution.tune_runner import TuneRunner
 
-        display = ProgressDisplay(sweep.space.name, sweep.snapshot(), console)
         runner = TuneRunner(
             sweep=sweep,
             paths=paths,
@@ -236,8 +242,10 @@ def _run(
             time_budget=time_budget,
         )
         unfit = ""
+        display.start(sweep.snapshot())
         try:
-            runner.run(share, temporary)
+            with drain.training():
+                runner.run(share, temporary)
         except exit_codes.EnvironmentUnfit as error:
             unfit = str(error)
         except exit_codes.ClusterLost:

@@ -18,13 +18,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from orchestrator import exit_codes
-from orchestrator.ledger import Damaged, read_history
+from orchestrator.command_line import exit_code_of, parse
+from orchestrator.ledger import read_history
 from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
+from search_spaces.plugins import all_identities
 from search_spaces.records import SEEDS_PER_SEARCH, Outcome, TestResult, Trial, training_semantics
-from search_spaces.redaction import CleanRecords, clean, clean_tracebacks
-from trainables.backbone.hub import MissingModel
+from search_spaces.redaction import CleanRecords, clean_tracebacks
+
+DESCRIPTION = "Train the winner of one cell once more, alone, and print its test scores beside the recorded ones."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +55,33 @@ class Record:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.reproduce", description=DESCRIPTION, allow_abbrev=False
+    )
+    add_arguments(parser)
+    return start(parse(parser, argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="OUT/SWEEP", help="the sweep's folder, with its ledger.jsonl")
+    parser.add_argument("cell", metavar="MODEL/TASK/METHOD", help="as in the report's table 'trace'")
+    parser.add_argument(
+        "--seed", type=_seed, metavar="N", help="train only this seed; default: those of the cell's finals"
+    )
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Train the finals that the arguments name, print their scores and return the exit code."""
     handler = logging.StreamHandler()
     handler.addFilter(CleanRecords())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    try:
-        record = read_cell(arguments.folder, arguments.cell)
-        for line in _lines(record, chosen(record, arguments.seed)):
-            print(line, flush=True)
-    except ValueError as error:
-        return _complain(error, exit_codes.BAD_INPUT)
-    except (MissingModel, OSError) as error:
-        return _complain(error, exit_codes.ENVIRONMENT)
-    except Damaged as error:
-        return _complain(error, exit_codes.DAMAGED_STATE)
+    return exit_code_of(lambda: _print_scores(arguments))
+
+
+def _print_scores(arguments: argparse.Namespace) -> int:
+    record = read_cell(arguments.folder, arguments.cell)
+    for line in _lines(record, chosen(record, arguments.seed)):
+        print(line, flush=True)
     return exit_codes.COMPLETE
 
 
@@ -133,7 +149,12 @@ def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
 
 
 def check_semantics(trial: Trial) -> None:
-    """Raise ValueError if the trial was trained with another version of the training code (`training_semantics`)."""
+    """Raise ValueError if the trial was trained with another version of the training code (`training_semantics`), or of a package
+    that offers its method, task or model family."""
+    here = {f"{package} {version}" for package, version in all_identities().items()}
+    missing = [each for each in trial.plugin.split(", ") if each and each not in here]
+    if missing:
+        raise ValueError(f"trial {trial.id} was trained with the package {missing[0]}, which is not installed here")
     current = training_semantics(trial.method, trial.recipe.precision)
     if trial.semantics != current:
         raise ValueError(
@@ -239,25 +260,6 @@ def _refuse_cell(folder: Path, cell: str, manifest: Mapping[str, Any]) -> None:
     if cell in cells:
         raise ValueError(f"cell {cell!r} of {folder} has no winner yet; continue the sweep with: {manifest['command']}")
     raise ValueError(f"cell {cell!r} is not in {folder}: {nearest(cell, cells)}; a cell is MODEL/TASK/METHOD")
-
-
-def _complain(error: Exception, code: int) -> int:
-    print(f"error: {clean(error)}", file=sys.stderr)
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.reproduce",
-        description="Train the winner of one cell once more, alone, and print its test scores beside the recorded ones.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("folder", type=Path, metavar="OUT/SWEEP", help="the sweep's folder, with its ledger.jsonl")
-    parser.add_argument("cell", metavar="MODEL/TASK/METHOD", help="as in the report's table 'trace'")
-    parser.add_argument(
-        "--seed", type=_seed, metavar="N", help="train only this seed; default: those of the cell's finals"
-    )
-    return parser
 
 
 def _seed(text: str) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of a run. The first seven override the space, so they give another sweep; the others do not."""
+    """The options of a run. Those of the first group override the space, so they give another sweep; the others do not."""
 
-    # Names of the models, tasks and methods to use; None: all of the space. Models need not be in the space.
+    # Names of the models, tasks and methods to use; None: all of the space. Models and known methods need not be in the space.
     models: Sequence[str] | None = None
     tasks: Sequence[str] | None = None
     methods: Sequence[str] | None = None
@@ -26,6 +26,10 @@ class RunOptions:
     epochs: int | None = None
     # Precision of matrix products: "fp32" or "bf16".
     precision: str | None = None
+    # Maximum number of training examples of a task; 0: all.
+    train_examples: int | None = None
+    # Other values of fields of the space, each as "PATH=VALUE" (--set).
+    settings: Sequence[str] = ()
 
     # Number of GPUs; 0 trains on the CPU.
     gpus: int = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
@@ -15,34 +15,48 @@ from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, 
 from search_spaces.tracking_uri import DATABASE, sqlite_uri
 
 COMPARE = "compare"
+DESCRIPTION, COMPARE_DESCRIPTION = "Write the report of a sweep.", "Show two sweeps side by side."
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code, as `start` does."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    register_secret(*passwords_in(" ".join(words)))
+    if words[:1] == [COMPARE]:
+        parser = argparse.ArgumentParser(prog=f"python -m reports {COMPARE}", description=COMPARE_DESCRIPTION)
+        add_compare_arguments(parser)
+        return start(compare_sweeps, parser.parse_args(words[1:]))
+    parser = argparse.ArgumentParser(
+        prog="python -m reports", description=DESCRIPTION, epilog=f"{COMPARE} A B: two sweeps side by side"
+    )
+    add_arguments(parser)
+    return start(write_report, parser.parse_args(words))
+
+
+def start(command: Callable[[argparse.Namespace], Path], options: argparse.Namespace, prefix: str = "reports") -> int:
+    """Run `write_report` or `compare_sweeps`, print the path that it returns, and return the exit code.
+
+    `prefix` begins an error message.
 
     0: the report was written; 2: bad input; 4: the store is missing, unreachable or damaged, or its database driver is not
     installed, or the report cannot be written; 5: results in the store are damaged; 130: interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    comparing = words[:1] == [COMPARE]
-    options = _compare_parser().parse_args(words[1:]) if comparing else _parser().parse_args(words)
-    register_secret(*passwords_in(" ".join(words)))
     try:
         options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
-        print(_compare(options) if comparing else _build(options))
+        print(command(options))
     except ValueError as error:
-        return _fail(error, BAD_INPUT)
+        return _fail(prefix, error, BAD_INPUT)
     except (StoreError, OSError) as error:
-        return _fail(error, ENVIRONMENT)
+        return _fail(prefix, error, ENVIRONMENT)
     except DamagedResults as error:
-        return _fail(error, DAMAGED)
+        return _fail(prefix, error, DAMAGED)
     except KeyboardInterrupt:
-        return _fail("interrupted, nothing was written", INTERRUPTED)
+        return _fail(prefix, "interrupted, nothing was written", INTERRUPTED)
     return OK
 
 
-def _build(options: argparse.Namespace) -> Path:
+def write_report(options: argparse.Namespace) -> Path:
     """Write the report and return the path of its summary."""
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
@@ -53,7 +67,7 @@ def _build(options: argparse.Namespace) -> Path:
     return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out, latex)
 
 
-def _compare(options: argparse.Namespace) -> Path:
+def compare_sweeps(options: argparse.Namespace) -> Path:
     """Write the comparison of two sweeps and return the path of compare.md."""
     from reports import compare
     from reports.data.store import find, read
@@ -72,23 +86,16 @@ def _compare(options: argparse.Namespace) -> Path:
     return compare.write(sweep(options.a), sweep(options.b), options.out)
 
 
-def _compare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m reports {COMPARE}", description="Show two sweeps side by side.")
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     for letter in ("a", "b"):
         parser.add_argument(
             letter, metavar=letter.upper(), help="id of a sweep, address of a store (its newest sweep), or ADDRESS#id"
         )
     parser.add_argument("--tracking-uri", default="", help="store of sweeps given by id (default: runs/mlflow.db)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
-    return parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reports",
-        description="Write the report of a sweep.",
-        epilog=f"{COMPARE} A B: two sweeps side by side",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking-uri", default="", help="sqlite:////absolute/mlflow.db or http://host (default: runs/mlflow.db)"
     )
@@ -106,12 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="names of tasks, parameters, average and hours, comma-separated (default: parameters, all tasks, average)",
     )
-    return parser
 
 
-def _fail(error: object, code: int) -> int:
+def _fail(prefix: str, error: object, code: int) -> int:
     """Print the error on one line to stderr, without credentials, and return the exit code."""
-    print(f"reports: {clean_line(error)}", file=sys.stderr)
+    print(f"{prefix}: {clean_line(error)}", file=sys.stderr)
     return code
 
 

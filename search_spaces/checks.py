@@ -62,6 +62,26 @@ def check_rules(where: str, record: object, rules: tuple[tuple[str, bool, str], 
             raise ValueError(f"{where}: {name} = {getattr(record, name)!r}: must be {allowed}")
 
 
+def checked_limit(where: str, value: object) -> int | dict[str, int]:
+    """Return a limit of a number of examples: one number for all tasks, or a dict of tasks' names to numbers, sorted by name.
+
+    Raises ValueError, starting with `where`, for anything else, and for a number other than 0 (all examples) below 20.
+    """
+    if not isinstance(value, Mapping):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{where} = {value!r}: must be a whole number, or a dict of tasks' names to whole numbers")
+        if value != 0 and value < 20:
+            raise ValueError(f"{where} = {value}: must be 0 (all) or at least 20")
+        return value
+    limits: dict[str, int] = {}
+    for task in sorted(value, key=str):
+        limit = checked_limit(f"{where}[{task!r}]", value[task])
+        if not is_text(task) or not isinstance(limit, int):
+            raise ValueError(f"{where}[{task!r}] = {limit!r}: a task's name and a whole number are needed")
+        limits[task] = limit
+    return limits or 0
+
+
 @contextmanager
 def naming(kind: str, name: str) -> Iterator[None]:
     """Put what a ValueError is about, such as "task 'mrpc': ", before its message."""

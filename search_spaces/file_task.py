@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from search_spaces.checks import check_name, check_types, is_text
+
+Separator = Literal["", ",", ";", "\t", "|"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,8 @@ class FileTask:
     of numbers or ISO 8601 dates. Relative paths start at the folder of the space file. `metric` is the score to be maximised; if
     it is empty, accuracy or Pearson's correlation. `positive` names the class of F1, precision and recall. Rows without a text,
     label, group or time are an error, or dropped with `missing="drop"`. `encoding` is that of CSV, TSV and JSONL files. `header`
-    names the columns of CSV and TSV files that have no header line.
+    names the columns of CSV and TSV files that have no header line. `separator` divides the fields of a line if it is not the
+    comma of .csv files or the tab of .tsv and .txt files; quote marks then enclose fields, as in .csv files.
     """
 
     name: str
@@ -37,6 +40,7 @@ class FileTask:
     validation: str | None = None
     group: str | None = None
     time: str | None = None
+    separator: Separator = ""
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -47,6 +51,10 @@ class FileTask:
             )
         if self.missing not in ("error", "drop"):
             raise ValueError(f"task {self.name!r}: missing = {self.missing!r}: must be 'error' or 'drop'")
+        if self.separator not in get_args(Separator):
+            raise ValueError(
+                f"task {self.name!r}: separator = {self.separator!r}: must be one of ',', ';', '\\t' and '|'"
+            )
         try:
             codecs.lookup(self.encoding)
         except LookupError:

@@ -7,13 +7,13 @@ tasks of the given names exist is checked in `orchestrator/planning`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from search_spaces.checks import check_name, check_rules, check_types, is_number, is_text, is_whole
+from search_spaces.checks import check_name, check_rules, check_types, checked_limit, is_number, is_text, is_whole
 from search_spaces.file_task import FileTask
 
 Precision = Literal["fp32", "bf16"]
@@ -21,6 +21,8 @@ Scalar = str | int | float | bool
 
 # Hyperparameters of every trial; all others are settings of its method.
 TRAINING = ("lr", "batch_size", "epochs")
+# Fields of a recipe that limit the number of examples of each task.
+LIMITS = ("train_examples", "test_examples")
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ class Recipe:
 
     AdamW with linear warm-up over the fraction `warmup` of all steps and linear decay to zero, gradients clipped to the norm
     `clip`, evaluation after every epoch; the best epoch's parameters count. A trial ends after `patience` epochs without a better
-    score. `train_examples` and `test_examples` limit the data (0: all). `dropout` < 0: the rates of the backbone's configuration.
-    `precision` is that of matrix products; all else is fp32. The reasons for the defaults are in `docs/decisions.md`.
+    score. `train_examples` and `test_examples` limit the data: one number for all tasks (0: all examples), or a dict of tasks'
+    names to numbers, such as {"agreement": 400}; tasks that it does not name have all their examples. `dropout` < 0: the rates of
+    the backbone's configuration. `precision` is that of matrix products; all else is fp32. The reasons for the defaults are in
+    `docs/decisions.md`.
     """
 
     epochs: int = 20
@@ -141,11 +145,13 @@ class Recipe:
     max_length: int = 128
     dropout: float = -1.0
     precision: Precision = "fp32"
-    train_examples: int = 0
-    test_examples: int = 0
+    train_examples: int | Mapping[str, int] = 0
+    test_examples: int | Mapping[str, int] = 0
 
     def __post_init__(self) -> None:
         check_types("recipe", self)
+        for name in LIMITS:
+            object.__setattr__(self, name, checked_limit(f"recipe: {name}", getattr(self, name)))
         rules = (
             ("epochs", 1 <= self.epochs <= 10_000, "between 1 and 10000"),
             ("patience", self.patience >= 1, "at least 1"),
@@ -158,10 +164,27 @@ class Recipe:
             ("max_length", 8 <= self.max_length <= 512, "between 8 and 512 tokens"),
             ("dropout", self.dropout < 1, "below 1"),
             ("precision", self.precision in ("fp32", "bf16"), "'fp32' or 'bf16'"),
-            ("train_examples", self.train_examples == 0 or self.train_examples >= 20, "0 (all) or at least 20"),
-            ("test_examples", self.test_examples == 0 or self.test_examples >= 20, "0 (all) or at least 20"),
         )
         check_rules("recipe", self, rules)
+
+    def of_task(self, task: str) -> Recipe:
+        """Return the recipe of this task's trials, in which the limits of the data are numbers."""
+        return replace(
+            self, train_examples=self.limit("train_examples", task), test_examples=self.limit("test_examples", task)
+        )
+
+    def limit(self, name: Literal["train_examples", "test_examples"], task: str) -> int:
+        """Return the limit of this task's examples (0: all)."""
+        value: int | Mapping[str, int] = getattr(self, name)
+        return value.get(task, 0) if isinstance(value, Mapping) else value
+
+    def of_tasks(self, tasks: Collection[str]) -> Recipe:
+        """Return the recipe without limits of other tasks than these."""
+        limits = {name: getattr(self, name) for name in LIMITS}
+        mappings = {name: limit for name, limit in limits.items() if isinstance(limit, Mapping)}
+        return replace(
+            self, **{name: {t: n for t, n in limit.items() if t in tasks} for name, limit in mappings.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +270,13 @@ class Space:
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{kind} {sorted(twice)[0]!r} stands twice in the space")
+        for name in LIMITS:
+            limit, known = getattr(self.recipe, name), [task_name(task) for task in self.tasks]
+            for task in limit if isinstance(limit, Mapping) else ():
+                if task not in known:
+                    raise ValueError(
+                        f"recipe: {name} names {task!r}, which is none of the space's tasks {', '.join(known)}"
+                    )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"space: seed = {self.seed}: must lie in [0, 2**32)")
         for entry in self.methods:

@@ -17,14 +17,21 @@ from pathlib import Path
 from search_spaces import language
 from search_spaces.checks import check_name
 from search_spaces.language import Space
+from search_spaces.plugins import check_plugins, space_files
 
 FOLDER = Path(__file__).parent / "spaces"
 _UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def names() -> list[str]:
-    """Names of the spaces that ship with the project."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+    """Names of the spaces that ship with the project and with other packages."""
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    """Return the files of all spaces that have a name."""
+    own = {path.stem: path for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"}
+    return own | space_files(own)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -41,23 +48,28 @@ def load(name: str, methods: Iterable[str] = ()) -> Space:
     The file assigns the space to the name `space`, or defines a function `space` that returns it. If the function has a
     parameter, it is called with `methods`, the names of all methods.
 
-    Raises ValueError if there is no such space or file and, naming file and line, if the file does not parse, raises an
-    exception, or describes an invalid space.
+    Raises ValueError if there is no such space or file, if another package offers something that cannot be used and, naming file
+    and line, if the file does not parse, raises an exception, or describes an invalid space.
     """
+    known = _files()
+    check_plugins()
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"--space {name!r}: there is no such file; {nearest(path.stem, names())}")
     else:
-        if name not in names():
-            raise ValueError(f"--space {name!r} is not known: {nearest(name, names())}; or give the path of a .py file")
-        path = FOLDER / f"{name}.py"
-    return replace(_execute(path, tuple(methods)), name=check_name("space", path.stem), folder=path.parent.resolve())
+        if name not in known:
+            raise ValueError(
+                f"--space {name!r} is not known: {nearest(name, known)}; or give the path of a .py or .yaml file"
+            )
+        path = known[name]
+    own = check_name("space", path.stem if name.endswith(".py") else name)
+    return replace(_execute(path, tuple(methods)), name=own, folder=path.parent.resolve())
 
 
 def docstring(name: str) -> str:
-    """Return the first line of the docstring of a shipped space without executing its file."""
-    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
+    """Return the first line of the docstring of a space that has a name, without executing its file."""
+    text = ast.get_docstring(ast.parse(_files()[name].read_text(encoding="utf-8")))
     return (text or "").split("\n")[0]
 
 

@@ -52,7 +52,8 @@ class Trial:
     searched ones, without lr and batch size. `split` is a fingerprint (hash) of the task's texts, labels and split, `weights` one
     of the backbone's files. `semantics` is the version of the training code, by default the current one
     (`training_semantics`). `ablated`: True for a final that is also scored with its method removed from spans of layers.
-    `search`: number of the cell's search that the trial belongs to, from 0 (see `Budget.searches`).
+    `search`: number of the cell's search that the trial belongs to, from 0 (see `Budget.searches`). `plugin`: identities of the
+    packages from which method, task and model family come, "" if they are this project's own.
     """
 
     cell: Cell
@@ -68,6 +69,7 @@ class Trial:
     semantics: int = 0
     ablated: bool = False
     search: int = 0
+    plugin: str = ""
 
     def __post_init__(self) -> None:
         if not self.semantics:
@@ -90,7 +92,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         record = {**asdict(self), "settings": dict(sorted(self.settings.items()))}
         # Left out where they have their defaults, so that such trials keep the ids that they had before these fields existed.
-        added = {"ablated": self.ablated, "search": self.search}
+        added = {"ablated": self.ablated, "search": self.search, "plugin": self.plugin}
         return {key: value for key, value in record.items() if added.get(key, True)}
 
     @classmethod

@@ -17,7 +17,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "fac
 # Reading what these wrote can run code.
 UNSAFE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"torch.load", "torch.save", "yaml.load", "eval", "exec"}
-PRINTERS = {"orchestrator/run.py", "orchestrator/reproduce.py", "reports/__main__.py"}
+PRINTERS = {"orchestrator/run.py", "orchestrator/reproduce.py", "orchestrator/command_line.py", "reports/__main__.py"}
 HEAVY = {"torch", "ray", "transformers", "datasets", "optuna", "mlflow", "pandas", "numpy"}
 # Third-party names of the design that each belong to few files.
 OWNERS = {
@@ -95,7 +95,7 @@ def test_nothing_is_read_or_written_that_runs_code_when_read(source):
 
 def test_only_the_command_lines_print(source):
     printed = [node.lineno for called, node in calls(source[1]) if called == "print"]
-    assert source[0] in PRINTERS or not printed
+    assert source[0] in PRINTERS or source[0].startswith("orchestrator/verbs/") or not printed
 
 
 @pytest.mark.parametrize("package", OWNERS)
@@ -117,6 +117,7 @@ LIGHT = [
     "trainables.backbone.models",
     "orchestrator.planning.plan",
     "orchestrator.planning.preview",
+    "orchestrator.__main__",
     "orchestrator.run",
     "orchestrator.planning.preflight",
 ]

@@ -30,6 +30,13 @@ WATCH_SECONDS = 5.0
 LOST_AFTER = 6  # checks in a row without an answer
 ATTEMPTS = 2  # to start Ray; on a busy machine the first may take longer than Ray waits for itself
 REAPER_SECONDS = 15.0
+# Environment variables of the processes that train.
+WORKER_VARIABLES = {
+    "HF_HUB_OFFLINE": "1",  # the driver has downloaded all files, so trials need no network
+    # Otherwise the allocator maps and unmaps the memory of large activations at every step.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+}
 # Environment variables that Ray itself changes; they are restored after the sweep.
 SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESULT_BUFFER_LENGTH")
 
@@ -47,15 +54,6 @@ class Share:
     per_device: int
 
 
-def count_gpus() -> int:
-    """Return the number of NVIDIA GPUs that this process may use, from /dev and CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len([p for p in Path("/dev").glob("nvidia*") if p.name.removeprefix("nvidia").isdigit()])
-    if visible is None:
-        return present
-    return min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
-
-
 def count_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,18 +62,6 @@ def count_cores() -> int:
 def device_name(gpus: int) -> str:
     """Return the name of a sweep's devices in manifests and reports, such as "2 GPUs" or "8 CPU cores"."""
     return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
-
-
-def check_gpus(gpus: int, address: str | None) -> None:
-    """Raise EnvironmentUnfit if no cluster is joined and this machine has fewer GPUs than `gpus`."""
-    found = count_gpus()
-    if address is None and gpus > found:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        note = f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else ""
-        raise EnvironmentUnfit(
-            f"--gpus {gpus}: this machine has {found}{note}. Use --gpus {found}"
-            f"{' to train on the CPU' if not found else ''}, or join a cluster with --address"
-        )
 
 
 def environment() -> dict[str, str]:
@@ -186,13 +172,7 @@ def _clean_logs_of_ray() -> None:
 def _init(folder: Path, gpus: int, address: str | None, attempt: int) -> None:
     import ray
 
-    env_vars = {
-        "PYTHONPATH": environment()["PYTHONPATH"],
-        "HF_HUB_OFFLINE": "1",  # the driver has downloaded all files, so trials need no network
-        # Otherwise the allocator maps and unmaps the memory of large activations at every step.
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    }
+    env_vars = {"PYTHONPATH": environment()["PYTHONPATH"], **WORKER_VARIABLES}
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": env_vars}}
     if address:
         ray.init(address=address, **common)

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.execution.trial_paths import TrialPaths
-from orchestrator.search.cell import CellSnapshot
+from orchestrator.search.snapshots import CellSnapshot
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
+from orchestrator.search.trial_names import TrialNames
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Controller:
         with self._lock:
             if self._sweep.entry(trial_id).outcome:
                 return
-            log.warning("trial %s will be trained again: %s", trial_id, reason)
+            log.warning("%s will be trained again: %s", self.name_of(trial_id), reason)
             for slot in [slot for slot, trial in self._assigned.items() if trial.id == trial_id]:
                 del self._assigned[slot]
             self._sweep.requeue_trial(trial_id)
@@ -148,6 +149,10 @@ class Controller:
         """Return the progress of each cell. May be called from any thread."""
         with self._lock:
             return self._sweep.snapshot()
+
+    def name_of(self, trial_id: str) -> str:
+        """Return cell and configuration of a trial."""
+        return TrialNames(self._sweep.space).trial(self._sweep.entry(trial_id).trial)
 
     def close(self) -> None:
         self._closed = True

@@ -14,13 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from orchestrator.exit_codes import INTERRUPTED, PREEMPTED
-
-log = logging.getLogger(__name__)
+from search_spaces.redaction import clean_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds for which running epochs may go on after a first signal. SIGTERM is usually followed by SIGKILL after 30 s.
@@ -35,19 +34,35 @@ class Drain:
     """Handles SIGINT, SIGTERM and SIGHUP. `signal` is the first one (SIGTERM also for SIGHUP), None before it.
 
     The handler only stores the signal, since it may interrupt a ledger write; those who wait look at `signal` and `due`. After a
-    first signal, further ones are ignored, except a second Ctrl-C. `command` is printed as the command that continues the sweep.
+    first signal, further ones are ignored, except a second Ctrl-C. What happens is told by the progress display while trials are
+    trained, else at once. `command` is printed as the command that continues the sweep.
     """
 
     def __init__(self, command: str):
         self._command = command
         self._deadline = float("inf")
-        self._starting = False
+        self._starting = self._training = False
         self.signal: signal.Signals | None = None
 
     @property
     def due(self) -> bool:
         """Whether running epochs had enough time to end."""
         return time.monotonic() > self._deadline
+
+    @property
+    def notice(self) -> str:
+        """What happens after a first signal, with the seconds that are left to running epochs; "" before it."""
+        if self.signal is None:
+            return ""
+        left = max(0.0, self._deadline - time.monotonic())
+        return (
+            f"{self._cause}: no trial is started any more. Running trials may finish their epoch, within {left:.0f} s; then the "
+            f"report is written. Ctrl-C now stops at once: these epochs are lost, what was reported is kept."
+        )
+
+    @property
+    def _cause(self) -> str:
+        return "Ctrl-C" if self.signal is signal.SIGINT else "SIGTERM"
 
     @property
     def code(self) -> int:
@@ -87,6 +102,15 @@ class Drain:
             self._starting = False
             self.listen()
 
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within the block, in which trials are trained, a first signal is told by those who look at `signal`."""
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+
     def end_process(self, code: int) -> NoReturn:
         """End this process without Ray's shutdown, which makes SIGTERM fatal: a second one would change the exit code.
 
@@ -99,16 +123,30 @@ class Drain:
 
     def _on(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            log.error("stopped at once; continue with: %s", self._command)
+            say_at_once(f"stopped at once; what was reported is kept. Continue with: {self._command}")
             os._exit(INTERRUPTED)
         if self.signal is None:
             self._note(signal.Signals(number))
             if self._starting:
                 raise StartInterrupted
+            if not self._training:
+                say_at_once(
+                    f"{self._cause}: ends once results are stored and the report is written; Ctrl-C now stops at once"
+                )
 
     def _note(self, number: signal.Signals) -> None:
         self.signal = self.signal or (signal.SIGINT if number is signal.SIGINT else signal.SIGTERM)
         self._deadline = time.monotonic() + PATIENCE[self.signal]
+
+
+def say_at_once(text: str) -> None:
+    """Write a line to standard error past all buffers and locks, as is needed in a signal handler and before `os._exit`.
+
+    On a terminal it starts below what the progress display has drawn, and makes the cursor visible, which the display hides.
+    """
+    start = "\r\n\x1b[?25h" if os.isatty(2) else ""
+    with suppress(OSError):
+        os.write(2, f"{start}{clean_line(text)}\n".encode())
 
 
 @contextmanager

@@ -107,7 +107,6 @@ class WorkerSlotSearcher(NotPickled, Searcher):
             self._controller.requeue(assigned, reason)
             return
         if assigned:
-            log.error("trial %s failed: %s", assigned, reason)
             self._controller.fail(assigned, reason)
             return
         log.error("a worker slot could not be opened: %s", reason)

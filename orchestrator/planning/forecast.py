@@ -16,7 +16,7 @@ from orchestrator.ledger import read, read_history
 from orchestrator.planning.disk_usage import checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
-from orchestrator.planning.throughput import Setting, expected, measured, setting_of
+from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
 from orchestrator.run_options import RunOptions
 from orchestrator.search.durations import seconds
@@ -79,7 +79,7 @@ class Forecast:
     """The forecast of a sweep. `folder` is the sweep's folder.
 
     token_counts: by (model, task); None if the texts are not on this machine.
-    epoch_seconds: (seconds of one epoch, whether exactly this setting was timed); cells without an estimate are missing.
+    epoch_seconds: (seconds of one epoch, whether a sweep timed exactly this setting); cells without an estimate are missing.
     ended_early: the time budget that has ended the searches, such as "40h"; "" if none has.
     """
 
@@ -117,31 +117,34 @@ class Forecast:
 
 
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
-    """Return the forecast, from the ledgers under `options.out` and a sample of the texts that are on this machine."""
+    """Return the forecast, from ledgers and probes under `options.out` and a sample of the texts that are on this machine."""
     space = plan.space
     folder = options.out / folder_name(space)
     history = read_history(folder)
     by_name = {task_name(task): task for task in space.tasks}
     ended_early, resumes = _time_budget(history.ended_early, options.budget)
     known = search_progress(history, resumes)
+    timed, probed = measured(options.out), read_probed(options.out)
 
     @cache
     def tokens_of(model: str, name: str, train_examples: int) -> TokenCount | None:
         if name not in by_name and name not in TASKS:
             return None
         recipe = replace(space.recipe, train_examples=train_examples)
-        return count_tokens(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
+        counted = count_tokens(by_name.get(name, name), model, recipe, options.data_dir, space.folder)
+        return counted or probed.tokens.get((model, name, recipe.max_length, train_examples))
 
     pairs = dict.fromkeys((cell.model, cell.task) for cell in space.cells)
-    lengths = {pair: tokens_of(*pair, space.recipe.train_examples) for pair in pairs}
+    lengths = {pair: tokens_of(*pair, space.recipe.limit("train_examples", pair[1])) for pair in pairs}
     machine = _machine(plan, options, lengths.values())
-    timed = measured(options.out)
 
     def tokens(setting: Setting) -> float | None:
         found = tokens_of(setting.model, setting.task, setting.train_examples)
         return found.tokens if found else None
 
-    estimates = {cell: expected(_setting(plan, cell, options, machine), timed, tokens) for cell in space.cells}
+    estimates = {
+        cell: expected(_setting(plan, cell, options, machine), timed, tokens, probed.seconds) for cell in space.cells
+    }
     return Forecast(
         folder=folder,
         machine=machine,
@@ -160,7 +163,7 @@ def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
 
 
 def check_budget(plan: Plan, options: RunOptions) -> None:
-    """Raise ValueError if the time budget is too short for a new sweep, judged by the epochs that earlier sweeps have timed.
+    """Raise ValueError if the time budget is too short for a new sweep, judged by the epochs that were timed before.
 
     A sweep that has begun is not checked, nor is one of which a cell's speed is unknown.
     """
@@ -179,7 +182,7 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
     if needed > seconds(options.budget):
         raise ValueError(
             f"--budget {options.budget}: one configuration of each of {len(each)} cells and its finals take at least "
-            f"{needed / 60:.1f} min here, by the speed of earlier sweeps in {options.out}; give more, or fewer cells or --seeds"
+            f"{needed / 60:.1f} min here, by what is timed in {options.out}; give more, or fewer cells or --seeds"
         )
 
 

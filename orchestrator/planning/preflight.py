@@ -9,7 +9,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from orchestrator.execution.cluster import check_gpus
+from orchestrator.execution.gpus import check_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.run_options import RunOptions
 from search_spaces.tracking_uri import DATABASE, check_recorded_uri, sqlite_path, sqlite_uri

@@ -10,11 +10,16 @@ from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
+from search_spaces.plugins import check_plugins
 from search_spaces.records import END_STATES
 from trainables.backbone import models
 from trainables.methods import METHODS
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build, count
+
+# For the announcement of a probe: its usual longest duration in seconds, the tokens that it trains of each method (batches of 16
+# examples with 40 tokens), and floating-point operations per second of a core.
+PROBE_LIMIT, PROBE_TOKENS, CORE_SPEED = 70, 2 * 3 * 16 * 40, 3e10
 
 
 def plan_text(plan: Plan, options: RunOptions) -> str:
@@ -32,13 +37,13 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
-        f"  tasks    {', '.join(f'{t.title} ({t.metrics[0]}, test: {t.test_source})' for t in plan.tasks.values())}",
+        f"  tasks    {', '.join(_task(plan, name) for name in plan.tasks)}",
         *(f"  data     {plan.tasks[name].title}: {note}" for name, notes in plan.data_notes.items() for note in notes),
         "",
     ]
     lines += _table(
         [
-            ["method", "searched", "points", "tries", "seconds an epoch", "trained parameters (2 classes)"],
+            ["method", "searched", "points", "tries", "seconds an epoch", _parameters_title(plan)],
             *(_row(plan, entry, forecast) for entry in space.methods),
         ]
     )
@@ -46,6 +51,14 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         lines += ["", "  reduced: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
+
+
+def _task(plan: Plan, name: str) -> str:
+    """Return a task's title with its score, the origin of its test split, and how many examples the recipe allows."""
+    task, recipe = plan.tasks[name], plan.space.recipe.of_task(name)
+    limits = ((recipe.train_examples, "train"), (recipe.test_examples, "test"))
+    most = " and ".join(f"{number} {part}" for number, part in limits if number)
+    return f"{task.title} ({task.metrics[0]}, test: {task.test_source}{f', at most {most} examples' if most else ''})"
 
 
 def _searches(budget: Budget) -> str:
@@ -56,11 +69,16 @@ def _searches(budget: Budget) -> str:
 
 
 def list_text(kind: str) -> str:
-    """Return the text of --list: all spaces, methods, tasks and models, or one `kind` of them. Kind "methods" gives details."""
+    """Return the text of --list: all spaces, methods, tasks and models, or one `kind` of them. Kind "methods" gives details.
+
+    Raises ValueError if another package offers something that cannot be used.
+    """
+    known = names()
+    check_plugins()
     if kind == "methods":
         return "\n".join(_table(_methods()))
     blocks = {
-        "spaces": [[name, docstring(name)] for name in names()],
+        "spaces": [[name, docstring(name)] for name in known],
         "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
         "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
         "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],
@@ -85,7 +103,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
     return [
         ("tokens", _tokens(plan, forecast)),
         ("cut", _cut(plan, forecast)),
-        ("time", _time(options, forecast)),
+        ("time", _time(plan, options, forecast)),
         ("besides", _ablations(plan)),
         ("disk", _disk(plan, forecast)),
         ("asks for", _devices(options, forecast)),
@@ -117,17 +135,30 @@ def _cut(plan: Plan, forecast: Forecast) -> str:
     return f"to {plan.space.recipe.max_length} tokens, of the examples looked at: {'; '.join(each)}" if each else ""
 
 
-def _time(options: RunOptions, forecast: Forecast) -> str:
+def _time(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
     busy = [cell for cell, epochs in forecast.remaining.items() if epochs.max_total]
     missing = sum(cell not in forecast.epoch_seconds for cell in busy)
     if not busy:
         return "nothing is left to train"
-    if missing:
-        return f"unknown: sweeps in {options.out} have timed no epoch like those of {missing} of {len(busy)} cells on this device"
-    if forecast.hours is None:
-        return "unknown, because it is not known yet how many trials will run at once"
-    least, most = (f"{hours:.2g}" for hours in forecast.hours)
-    return f"{least} to at most {most} h of training, as fast as sweeps in {options.out} were; start and report not counted"
+    if missing or forecast.hours is None:
+        if options.address:
+            return "unknown: no sweep with this cluster has timed it yet"
+        downloads = [models.title(name) for name in plan.space.models if plan.shapes[name] is None]
+        needs = f" and the download of {', '.join(downloads)}" if downloads else ""
+        seconds = _probe_seconds(plan, options)
+        return f"unknown for {missing or len(busy)} of {len(busy)} cells: --probe times it in about {seconds} s{needs}"
+    least, most = map(_duration, forecast.hours)
+    source = f"sweeps and probes in {options.out}"
+    return f"{_span(least, most)} of training on {_device_count(options, forecast)}, by {source}; start and report not counted"
+
+
+def _probe_seconds(plan: Plan, options: RunOptions) -> int:
+    """Return about how long a probe takes: a start, and two seconds for a method, or what so many operations take on a core."""
+    seconds = 10.0
+    for shape in plan.shapes.values():
+        operations = 0.0 if options.gpus or shape is None else PROBE_TOKENS * 4.0 * shape.total
+        seconds += len({entry.name for entry in plan.space.methods}) * max(2.0, operations / CORE_SPEED)
+    return math.ceil(min(seconds, PROBE_LIMIT) / 5) * 5
 
 
 def _ablations(plan: Plan) -> str:
@@ -164,15 +195,31 @@ def _devices(options: RunOptions, forecast: Forecast) -> str:
     device, machine = "GPU" if options.gpus else "core", forecast.machine
     if not machine.devices:
         return f"all cores of the cluster at {options.address}"
-    devices = f"{machine.devices} {device}" + ("" if machine.devices == 1 else "s")
+    devices = _device_count(options, forecast)
     if not machine.per_device:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
+    of_use = math.ceil(machine.most_trials / machine.per_device)
+    useful = f"; more than {of_use} {device}{'' if of_use == 1 else 's'} could not be used"
     if machine.per_device == 1:
-        return f"{devices}, one trial on each, in a process of its own"
+        return f"{devices}, one trial on each, in a process of its own{useful}"
     places = machine.devices * machine.per_device
     most = f"{machine.slots} at once" + (", all that can" if machine.slots < places else "")
     processes = f"{machine.devices} processes that train, {places} that wait for one trial each"
-    return f"{devices}, {machine.per_device} trials on each ({most}): {processes}"
+    return f"{devices}, {machine.per_device} trials on each ({most}): {processes}{useful}"
+
+
+def _device_count(options: RunOptions, forecast: Forecast) -> str:
+    number = forecast.machine.devices
+    return f"{number} {'GPU' if options.gpus else 'core'}{'' if number == 1 else 's'}"
+
+
+def _duration(hours: float) -> str:
+    """Format a duration with two significant digits, in the unit in which it is at least 1: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for size, unit in ((48.0, "days"), (1.0, "h"), (1 / 60, "min")):
+        if hours >= size:
+            value = hours / (24.0 if unit == "days" else size)
+            return f"{value:.2g} {unit}" if value < 100 else f"{value:,.0f} {unit}"
+    return f"{hours * 3600:.2g} s"
 
 
 def _done(plan: Plan, forecast: Forecast) -> str:
@@ -233,6 +280,12 @@ def _epoch_seconds(entry: MethodEntry, forecast: Forecast) -> str:
         return "unknown" if not known else f"unknown for {len(cells) - len(known)} of {len(cells)}"
     low, high = (f"{found:.2g}" for found in (min(known)[0], max(known)[0]))
     return ("" if all(exact for _, exact in known) else "about ") + _span(low, high)
+
+
+def _parameters_title(plan: Plan) -> str:
+    """Return the header of the column of parameter counts, with the outputs of the heads that these include."""
+    outputs = _span(str(plan.outputs[0]), str(plan.outputs[-1]))
+    return f"trained parameters (with a head of {outputs} output{'' if outputs == '1' else 's'})"
 
 
 def _parameters(plan: Plan, entry: MethodEntry) -> str:

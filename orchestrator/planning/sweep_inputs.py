@@ -10,10 +10,11 @@ from typing import Any
 from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
+from search_spaces.plugins import identity
 from search_spaces.records import Counts, Phase, Trial
 from trainables.backbone.models import Model, check_length, title
 from trainables.tasks.task_data import Loaded
-from trainables.tasks.task_loading import load
+from trainables.tasks.task_loading import constant_score, load
 from trainables.tasks.tokens import prepare, summarise
 from trainables.training.parameter_counts import build, count
 
@@ -36,7 +37,7 @@ class SweepInputs:
         entry = self.space.entry(cell.method)
         values: dict[str, Any] = {**self.space.values_of(entry), **hyperparameters}
         settings = {name: value for name, value in values.items() if name not in TRAINING}
-        recipe = self.space.recipe
+        recipe = self.space.recipe.of_task(cell.task)
         return Trial(
             cell=cell,
             method=entry.name,
@@ -50,7 +51,13 @@ class SweepInputs:
             split=self.tasks[cell.task].of_search(search).fingerprint,
             ablated=entry.ablated and phase == "final",
             search=search,
+            plugin=", ".join(f"{package} {version}" for package, version in self._plugins(cell).items()),
         )
+
+    def _plugins(self, cell: Cell) -> dict[str, str]:
+        """Return the packages from which the cell's method, task and model family come, with their identities."""
+        method, family = self.space.entry(cell.method).name, self.models[cell.model].family
+        return identity(("methods", method), ("tasks", cell.task), ("families", family))
 
     def counts(self, trial: Trial) -> Counts:
         """Return the parameter counts of a trial, computed from shapes without building the model."""
@@ -78,6 +85,11 @@ class SweepInputs:
             for task, by_counts in found.items()
         }
 
+    def constant_scores(self) -> dict[tuple[str, int], float]:
+        """Return the validation score of the constant prediction in percent points, by task and number of the search."""
+        numbers = range(self.space.budget.searches)
+        return {(name, n): constant_score(task.of_search(n)) for name, task in self.tasks.items() for n in numbers}
+
     def mean_lengths(self) -> list[float]:
         """Return the mean number of tokens of a training example, one value for each tokens file."""
         return [summarise(path).mean_length for path in self.tokens.values()]
@@ -91,8 +103,8 @@ def load_tasks(plan: Plan, options: RunOptions) -> dict[str, Loaded]:
             task,
             data_dir=options.data_dir,
             folder=plan.space.folder,
-            train_examples=recipe.train_examples,
-            test_examples=recipe.test_examples,
+            train_examples=recipe.limit("train_examples", task_name(task)),
+            test_examples=recipe.limit("test_examples", task_name(task)),
             searches=plan.space.budget.searches,
         )
         for task in plan.space.tasks

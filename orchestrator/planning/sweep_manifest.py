@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.planning.plan import Plan
 from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
+from search_spaces.plugins import identity
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from search_spaces.redaction import redact
 from trainables.backbone import models
@@ -29,7 +30,9 @@ from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "searches", "positive", "missing", "encoding", "header", "validation", "group", "time"}
+ADDED_FIELDS = {"search_seeds", "searches"} | {
+    *("positive", "missing", "encoding", "header", "validation", "group", "time", "separator"),
+}
 
 
 def folder_name(space: Space) -> str:
@@ -96,6 +99,7 @@ def make_manifest(
     """
     space = plan.space
     commit, dirty = _commit()
+    plugins = _plugins(space, found)
     return {
         "sweep": sweep,
         "folder": folder_name(space),
@@ -120,11 +124,27 @@ def make_manifest(
         "recipe": asdict(space.recipe),
         "budget": asdict(space.budget),
         "resolved": space_json(space),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+            **plugins,
+        },
+        # Left out without any, as in the manifests of earlier versions.
+        **({"plugins": plugins} if plugins else {}),
         "commit": commit,
         "dirty": dirty,
         "device": device,
     }
+
+
+def _plugins(space: Space, found: Mapping[str, Model]) -> dict[str, str]:
+    """Return the packages whose space, methods, tasks or model families the sweep uses, with version and hash of their code."""
+    return identity(
+        ("spaces", space.name),
+        *(("methods", entry.name) for entry in space.methods),
+        *(("tasks", task) for task in space.tasks if isinstance(task, str)),
+        *(("families", model.family) for model in found.values()),
+    )
 
 
 def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> None:
@@ -134,7 +154,7 @@ def add_notes(manifest: dict[str, Any], notes: Mapping[str, Sequence[str]]) -> N
 
 
 def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fingerprints of the models and tasks of a manifest. They must not change when a sweep is continued."""
+    """Return the fingerprints of models, tasks and plug-ins of a manifest. They must not change when a sweep is continued."""
     weights = {f"model {name}": m["weights"] for name, m in manifest["models"].items()}
     splits = {f"task {name}": t["split"] for name, t in manifest["tasks"].items()}
     more = {
@@ -142,7 +162,8 @@ def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
         for name, t in manifest["tasks"].items()
         for number, split in enumerate(t.get("more_splits", ()), start=2)
     }
-    return weights | splits | more
+    plugins = {f"package {name}": version for name, version in manifest.get("plugins", {}).items()}
+    return weights | splits | more | plugins
 
 
 def _task(loaded: Loaded) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""Estimates the seconds of an epoch from the ledgers of the sweeps in the same output folder."""
+"""Estimates the seconds of an epoch from the ledgers and the probe's measurements in the same output folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from orchestrator.ledger import read_history
+from orchestrator.ledger import Damaged, read_history, write_atomic
+from orchestrator.planning.token_counts import TokenCount
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
 from trainables.methods import METHODS
+from trainables.tasks.task_data import CutCount
+
+# The file in the output folder with what `--probe` measured.
+PROBED = "probed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,11 @@ class Setting:
     train_examples: int
     device: str
     per_device: int
+
+    @property
+    def texts(self) -> tuple[str, str, int, int]:
+        """The part of the setting on which the tokens of an epoch depend."""
+        return self.model, self.task, self.max_length, self.train_examples
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -51,6 +62,14 @@ class Throughput:
         return self.seconds / self.epochs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What probes measured: seconds of an epoch by setting, and token counts by `Setting.texts`."""
+
+    seconds: dict[Setting, float] = field(default_factory=dict)
+    tokens: dict[tuple[str, str, int, int], TokenCount] = field(default_factory=dict)
+
+
 def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
     """Return the setting of a cell. `device` is that of the manifest; the number of GPUs is dropped, since a trial uses one."""
     return Setting(
@@ -59,7 +78,7 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
         method=method,
         precision=recipe.precision,
         max_length=recipe.max_length,
-        train_examples=recipe.train_examples,
+        train_examples=recipe.limit("train_examples", cell.task),
         device="GPU" if "GPU" in device else device,
         per_device=per_device,
     )
@@ -73,6 +92,31 @@ def measured(out: Path) -> dict[Setting, Throughput]:
     return found
 
 
+def read_probed(out: Path) -> Probed:
+    """Return what probes have measured for this output folder. Raises Damaged if their file cannot be read."""
+    path = out / PROBED
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+        tokens = {
+            tuple(texts): TokenCount(**{**count, "cut": CutCount(**count["cut"])}) for texts, count in records["tokens"]
+        }
+        return Probed(seconds={Setting(**each): float(value) for each, value in records["epochs"]}, tokens=tokens)
+    except FileNotFoundError:
+        return Probed()
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error}); delete it, and probe again") from None
+
+
+def write_probed(out: Path, probed: Probed) -> None:
+    """Replace what is known of these settings and texts in the output folder."""
+    known = read_probed(out)
+    records = {
+        "epochs": [[asdict(setting), value] for setting, value in (known.seconds | probed.seconds).items()],
+        "tokens": [[list(texts), asdict(count)] for texts, count in (known.tokens | probed.tokens).items()],
+    }
+    write_atomic(out / PROBED, json.dumps(records, indent=1))
+
+
 def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
     for epoch in history.timed_epochs:
         trial = epoch.trial
@@ -82,18 +126,33 @@ def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
 
 
 def expected(
-    wanted: Setting, found: Mapping[Setting, Throughput], tokens: Callable[[Setting], float | None]
+    wanted: Setting,
+    found: Mapping[Setting, Throughput],
+    tokens: Callable[[Setting], float | None],
+    probed: Mapping[Setting, float] | None = None,
 ) -> tuple[float, bool] | None:
-    """Return (seconds of an epoch, whether exactly this setting was timed); None if no estimate is possible.
+    """Return (seconds of an epoch, whether sweeps timed exactly this setting); None if no estimate is possible.
 
-    If the setting itself was not timed, the estimate is its tokens divided by the tokens per second of settings of the same
-    `kind`. `tokens` returns the tokens of an epoch of a setting, None if unknown.
+    If no sweep timed it and no probe did, the estimate is its tokens divided by the tokens per second of settings of the same
+    `kind`: of the same method, or else of all methods. `tokens` returns the tokens of an epoch of a setting, None if unknown.
     """
     if wanted in found:
         return found[wanted].mean, True
+    probed = probed or {}
+    if wanted in probed:
+        return probed[wanted], False
+    timed = {setting: Throughput(1, value) for setting, value in probed.items()} | dict(found)
+    alike = {setting: each for setting, each in timed.items() if setting.kind == wanted.kind}
+    own = {setting: each for setting, each in alike.items() if setting.method == wanted.method}
     number = tokens(wanted)
-    alike = {setting: timed for setting, timed in found.items() if setting.kind == wanted.kind}
-    known = [(tokens(setting), timed) for setting, timed in alike.items()]
-    trained = sum(each * timed.epochs for each, timed in known if each is not None)
-    seconds = sum(timed.seconds for each, timed in known if each is not None)
-    return (seconds * number / trained, False) if number is not None and trained else None
+    speed = _seconds_per_token(own.items(), tokens) or _seconds_per_token(alike.items(), tokens)
+    return (speed * number, False) if speed and number is not None else None
+
+
+def _seconds_per_token(
+    timed: Iterable[tuple[Setting, Throughput]], tokens: Callable[[Setting], float | None]
+) -> float | None:
+    """Return the mean over all timed epochs whose tokens are known, None if there are none."""
+    known = [(number, each) for setting, each in timed if (number := tokens(setting)) is not None]
+    trained = sum(number * each.epochs for number, each in known)
+    return sum(each.seconds for _, each in known) / trained if trained else None

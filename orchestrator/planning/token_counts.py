@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_spaces.language import FileTask, Recipe
+from search_spaces.language import FileTask, Recipe, task_name
 from trainables.backbone import models
 from trainables.tasks.splits import SHARE
 from trainables.tasks.task_data import CutCount, MissingData, Texts
@@ -47,10 +47,15 @@ def count_tokens(
     except MissingData:
         return None
     files = sum(part is not None for part in (found.validation, found.test))
-    examples = train_examples(len(found.train), 2 - files, recipe.train_examples)
-    lengths = _lengths(found.train, path)
-    mean = sum(min(length, recipe.max_length) for length in lengths) / len(lengths)
-    return TokenCount(examples=examples, mean=mean, cut=CutCount.of(lengths, recipe.max_length))
+    examples = train_examples(len(found.train), 2 - files, recipe.limit("train_examples", task_name(task)))
+    return count_texts(found.train, examples, path, recipe.max_length)
+
+
+def count_texts(texts: Texts, examples: int, model: Path, max_length: int) -> TokenCount:
+    """Return the token count of a training split of this size, from a sample of texts of its kind."""
+    lengths = _lengths(texts, model)
+    mean = sum(min(length, max_length) for length in lengths) / len(lengths)
+    return TokenCount(examples=examples, mean=mean, cut=CutCount.of(lengths, max_length))
 
 
 def train_examples(number: int, drawn: int, most: int) -> int:
@@ -68,7 +73,7 @@ def _is_far(task: str | FileTask, data_dir: Path | None) -> bool:
     """Return whether reading the task needs the Hub or a library for Parquet files."""
     if isinstance(task, FileTask):
         return any(name.lower().endswith(".parquet") for name in (task.train, task.validation, task.test) if name)
-    return data_dir is None and describe(task).source == "glue"
+    return data_dir is None and describe(task).source in ("glue", "superglue")
 
 
 def _lengths(texts: Texts, model: Path) -> list[int]:

@@ -32,6 +32,13 @@ class Bracket:
         number = max(0, math.ceil(math.log(max(1.0, self.epochs / self.grace), self.reduction) - 1e-9))
         return [self.grace * self.reduction**i for i in range(number)]
 
+    @property
+    def mean_epochs(self) -> float:
+        """Mean number of epochs of a trial if 1 / `reduction` of the trials continue at each rung."""
+        ends = [*self.rungs, self.epochs]
+        shares = [self.reduction**-i for i in range(len(ends))]
+        return sum(share * (end - start) for share, start, end in zip(shares, [0, *ends], ends, strict=False))
+
     def stops(self, epoch: int, score: float, others: Sequence[float]) -> bool:
         """Return whether to stop a trial whose best score so far is `score`.
 

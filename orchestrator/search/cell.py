@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Literal
 
 from orchestrator.search.asha import Bracket
 from orchestrator.search.sampler import Study
@@ -62,24 +61,6 @@ class TrialEntry:
             return None
         progress = self.curve[epoch - 1]
         return progress.best_score if progress.has_best or progress.diverged else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellSnapshot:
-    """The progress of a search at one moment: numbers of trials by state (search and finals together), and of trained epochs."""
-
-    cell: Cell
-    search: int
-    phase: Literal["search", "finals", "finished"]
-    done: int
-    running: int
-    stopped: int
-    failed: int
-    total: int  # search trials and finals; without finals once the search has ended without a winner
-    best: (
-        float | None
-    )  # best validation score in percent points of the search trials that were trained to the last epoch
-    epochs: int
 
 
 class CellSearch:
@@ -160,23 +141,6 @@ class CellSearch:
         if not self.searched or any(entry.outcome is None for entry in self.finals):
             return False
         return self.winner is None or len(self.finals) == self.budget.final_seeds
-
-    def snapshot(self) -> CellSnapshot:
-        states = [entry.outcome.state if entry.outcome else "RUNNING" for entry in self.entries]
-        done = [e.outcome.best_score for e in self.search if e.outcome and e.outcome.state == "DONE"]
-        finals = self.budget.final_seeds if self.winner or not self.searched else 0
-        return CellSnapshot(
-            cell=self.cell,
-            search=self.number,
-            phase="finished" if self.finished else "finals" if self.searched else "search",
-            done=states.count("DONE"),
-            running=states.count("RUNNING"),
-            stopped=states.count("STOPPED"),
-            failed=states.count("FAILED") + states.count("INVALID"),
-            total=(len(self.search) if self.ended_early else self.planned) + finals,
-            best=max(done, default=None),
-            epochs=sum(len(entry.curve) for entry in self.entries),
-        )
 
     def end(self, entry: TrialEntry, outcome: Outcome) -> None:
         """Enter the outcome of a trial. Call `choose_winner` afterwards: this may have been the last trial of the search."""

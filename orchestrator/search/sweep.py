@@ -15,9 +15,10 @@ from typing import Literal
 
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice
 from orchestrator.search.best_trials import BestTrials
-from orchestrator.search.cell import CellSearch, CellSnapshot, TrialEntry, stopped
+from orchestrator.search.cell import CellSearch, TrialEntry, stopped
 from orchestrator.search.predictions import write_predictions
 from orchestrator.search.result_cache import ResultCache
+from orchestrator.search.snapshots import CellSnapshot, take_snapshot
 from search_spaces.events import (
     EpochReported,
     Event,
@@ -215,7 +216,7 @@ class Sweep:
 
     def snapshot(self) -> tuple[CellSnapshot, ...]:
         """Return the progress of each cell. Call it under the lock that guards this object; the result needs no lock."""
-        return tuple(search.snapshot() for search in self.searches.values())
+        return tuple(take_snapshot(search) for search in self.searches.values())
 
     def entry(self, trial_id: str) -> TrialEntry:
         return self._by_id[trial_id][1]

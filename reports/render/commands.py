@@ -20,6 +20,7 @@ def cell_command(command: str, cell: Cell) -> str:
     words = _words(command)
     if not words:
         return ""
+    words = [word for word in words if not _of_another_cell(word, cell)]
     report = _value(words, "--report") or "reports"
     only = ("--models", cell.model, "--tasks", cell.task, "--methods", cell.method, "--report", f"{report}-one-cell")
     return shlex.join([*_without(words, NARROWED), *only])
@@ -35,6 +36,13 @@ def finals_command(command: str, folder_name: str, cell: Cell) -> str:
         return ""
     folder = f"{_value(words, '--out') or 'runs'}/{folder_name}"
     return shlex.join(["python", "-m", "orchestrator.reproduce", folder, str(cell)])
+
+
+def _of_another_cell(word: str, cell: Cell) -> bool:
+    """Return whether the word sets a field (--set) of a method or task that is not this cell's."""
+    part, _, path = word.partition("=")[2].partition("=")[0].partition(".")
+    mine = {"methods": cell.method, "tasks": cell.task}.get(part)
+    return word.startswith("--set=") and mine is not None and path.rpartition(".")[0] != mine
 
 
 def _words(command: str) -> list[str]:

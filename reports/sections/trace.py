@@ -68,7 +68,7 @@ def _row(sweep: AnalyzedSweep, cell: Cell, number: int) -> dict[str, object]:
         "search": number,
         "kind": manifest.methods[cell.method].name,
         "configuration": "" if winner is None else json.dumps(hyperparameters(winner), sort_keys=True),
-        "recipe": json.dumps(vars(manifest.recipe), sort_keys=True),
+        "recipe": json.dumps(vars(manifest.recipe.of_task(cell.task)), sort_keys=True),
         "winner_trial": sweep.winners.get((str(cell), number), ""),
         "winner_run": "" if winner is None else winner["run_id"],
         "final_trials": " ".join(finals["trial"]),

@@ -297,13 +297,15 @@ def test_the_finals_of_a_cell_are_found_where_the_sweep_left_them():
 
 def test_the_command_of_a_cell_is_the_sweeps_own_for_that_cell_alone():
     given = "python -m orchestrator.run --space glue --gpus 2 --models=a,b --tasks mrpc,rte --trials 4 "
-    given += "--data-dir 'my data' --report r --budget 40h"
+    given += "--data-dir 'my data' --report r --budget 40h "
+    given += "--set=recipe.patience=3 --set=methods.lora.r=4 --set=methods.adapter.r=8 --set=tasks.mrpc.metric=f1"
     found = cell_command(given, Cell(model="b", task="rte", method="adapter"))
     options = vars(parser().parse_args(shlex.split(found)[3:]))
     wanted = {"models": ["b"], "tasks": ["rte"], "methods": ["adapter"], "trials": 4, "gpus": 2, "space": "glue"}
     assert {name: options[name] for name in wanted} == wanted
     assert (options["data_dir"].name, options["report"].name) == ("my data", "r-one-cell")
     assert options["budget"] is None
+    assert options["set"] == ["recipe.patience=3", "methods.adapter.r=8"]
     for unknown in ("", "run 'without an end"):
         assert cell_command(unknown, Cell(model="b", task="rte", method="adapter")) == ""
 

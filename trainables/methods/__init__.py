@@ -1,10 +1,14 @@
-"""The methods by the name that spaces use for them. Every method has a file of its own and one line in `METHODS`."""
+"""The methods by the name that spaces use for them. Every method has a file of its own and one line in `METHODS`.
 
+Methods of other packages are added to them (`search_spaces/plugins.py`).
+"""
+
+from search_spaces.plugins import with_plugins
 from trainables.methods.adalora import AdaLoRA
 from trainables.methods.adapter import Adapter
 from trainables.methods.adapter_drop import AdapterDrop, AdapterDropRobust
 from trainables.methods.adaption_prompt import AdaptionPrompt
-from trainables.methods.base import Method
+from trainables.methods.base import Method, method_class
 from trainables.methods.bitfit import BitFit, BitFitSmall
 from trainables.methods.child_tuning import ChildTuningD, ChildTuningF
 from trainables.methods.compacter import Compacter, CompacterPlusPlus
@@ -34,43 +38,47 @@ from trainables.methods.top_layers import TopLayers
 from trainables.methods.unipelt import UniPELT
 from trainables.methods.vera import VeRA
 
-METHODS: dict[str, type[Method]] = {
-    "full": Full,
-    "top_layers": TopLayers,
-    "layer_norm": LayerNormOnly,
-    "linear_probe": LinearProbe,
-    "adapter": Adapter,
-    "houlsby_variant": HoulsbyVariant,
-    "pfeiffer": Pfeiffer,
-    "parallel": Parallel,
-    "adapter_drop": AdapterDrop,
-    "adapter_drop_robust": AdapterDropRobust,
-    "sparse_adapter": SparseAdapter,
-    "madapter": MAdapter,
-    "compacter": Compacter,
-    "compacter_pp": CompacterPlusPlus,
-    "lora": LoRA,
-    "rslora": RsLoRA,
-    "dora": DoRA,
-    "pissa": PiSSA,
-    "vera": VeRA,
-    "adalora": AdaLoRA,
-    "dylora": DyLoRA,
-    "ia3": IA3,
-    "bitfit": BitFit,
-    "bitfit_small": BitFitSmall,
-    "prefix": Prefix,
-    "prefix_mlp": PrefixMLP,
-    "p_tuning_v2": PTuningV2,
-    "prompt_tuning": PromptTuning,
-    "adaption_prompt": AdaptionPrompt,
-    "threshold_mask": ThresholdMask,
-    "fish_mask": FishMask,
-    "lt_sft": LtSft,
-    "diff_pruning": DiffPruning,
-    "child_tuning_f": ChildTuningF,
-    "child_tuning_d": ChildTuningD,
-    "mam": MAM,
-    "unipelt": UniPELT,
-    "propetl": ProPETL,
-}
+METHODS: dict[str, type[Method]] = with_plugins(
+    "methods",
+    {
+        "full": Full,
+        "top_layers": TopLayers,
+        "layer_norm": LayerNormOnly,
+        "linear_probe": LinearProbe,
+        "adapter": Adapter,
+        "houlsby_variant": HoulsbyVariant,
+        "pfeiffer": Pfeiffer,
+        "parallel": Parallel,
+        "adapter_drop": AdapterDrop,
+        "adapter_drop_robust": AdapterDropRobust,
+        "sparse_adapter": SparseAdapter,
+        "madapter": MAdapter,
+        "compacter": Compacter,
+        "compacter_pp": CompacterPlusPlus,
+        "lora": LoRA,
+        "rslora": RsLoRA,
+        "dora": DoRA,
+        "pissa": PiSSA,
+        "vera": VeRA,
+        "adalora": AdaLoRA,
+        "dylora": DyLoRA,
+        "ia3": IA3,
+        "bitfit": BitFit,
+        "bitfit_small": BitFitSmall,
+        "prefix": Prefix,
+        "prefix_mlp": PrefixMLP,
+        "p_tuning_v2": PTuningV2,
+        "prompt_tuning": PromptTuning,
+        "adaption_prompt": AdaptionPrompt,
+        "threshold_mask": ThresholdMask,
+        "fish_mask": FishMask,
+        "lt_sft": LtSft,
+        "diff_pruning": DiffPruning,
+        "child_tuning_f": ChildTuningF,
+        "child_tuning_d": ChildTuningD,
+        "mam": MAM,
+        "unipelt": UniPELT,
+        "propetl": ProPETL,
+    },
+    method_class,
+)

@@ -14,7 +14,7 @@ import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from search_spaces.language import Dimension, Recipe, Scalar
 from trainables.methods.context import SiteContext, StepValues, Values
@@ -246,3 +246,15 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """The values of the method's settings, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def method_class(name: str, found: Any) -> type[Method]:
+    """Return `found` if it can be the method `name`: a subclass of Method whose settings have defaults. Raises TypeError."""
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise TypeError(f"the method {name!r} must be a subclass of trainables.methods.base.Method")
+    missing = [each for each in ("title", "paper", "family") if not isinstance(getattr(found, each, None), str)]
+    if missing or found.family not in get_args(MethodFamily):
+        wrong = missing or [f"family {found.family!r}, which must be one of {', '.join(get_args(MethodFamily))}"]
+        raise TypeError(f"the method {name!r} lacks {', '.join(wrong)}")
+    found()  # raises TypeError for a setting without a default
+    return found

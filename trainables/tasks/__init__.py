@@ -1,14 +1,24 @@
-"""All built-in tasks by name: GLUE (`glue.py`), three sizes of NSMC (`nsmc_reviews.py`) and generated ones.
+"""All built-in tasks by name: GLUE, pair classification of SuperGLUE, three sizes of NSMC, and generated ones.
 
-A new GLUE task is a row in `glue.ROWS`; a new generated task is a file with its grammar and a line in `generated.GRAMMARS`.
+A new task of GLUE or SuperGLUE is an entry of `ROWS` in `glue.py` or `superglue.py`; a new generated task is a file with its
+grammar and a line in `generated.GRAMMARS`. Tasks of other packages are added to them (`search_spaces/plugins.py`).
 """
 
-from trainables.tasks import nsmc_reviews
+from search_spaces.plugins import with_plugins
+from trainables.tasks import glue, nsmc_reviews, superglue
 from trainables.tasks.generated import GRAMMARS
-from trainables.tasks.glue import ROWS
-from trainables.tasks.task_data import Task
+from trainables.tasks.task_data import Task, packaged_task
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (*(row.task for row in ROWS), *nsmc_reviews.TASKS, *(grammar.task for grammar in GRAMMARS))
-}
+TASKS: dict[str, Task] = with_plugins(
+    "tasks",
+    {
+        task.name: task
+        for task in (
+            *(row.task for row in glue.ROWS),
+            *(row.task for row in superglue.ROWS),
+            *nsmc_reviews.TASKS,
+            *(grammar.task for grammar in GRAMMARS),
+        )
+    },
+    packaged_task,
+)

@@ -1,7 +1,8 @@
 """Reads the columns of one table in a file: CSV, TSV, JSON lines or Parquet.
 
 CSV, TSV and JSON lines are read with the standard library, so that they can be checked completely before large libraries are
-imported, and so that "NA" and "null" remain texts. In TSV files quote marks are text, as in GLUE's. Row numbers in messages
+imported, and so that "NA" and "null" remain texts. In TSV files quote marks are text, as in GLUE's, unless the user names the
+separator. Row numbers in messages
 count examples from 1. Lines without any content, such as those that spreadsheets append, are skipped.
 """
 
@@ -16,7 +17,8 @@ from typing import Any
 
 from trainables.tasks.forms.form import LabelColumn
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TAB_SUFFIXES = (".tsv", ".txt")
+SUFFIXES = (".csv", *TAB_SUFFIXES, ".jsonl", ".parquet")
 # Longest text of a CSV field; the library's own limit is 131,072 characters.
 MOST_CHARACTERS = 2**31 - 1
 
@@ -66,26 +68,31 @@ class FileTable:
 
 
 def read_table(
-    path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...], key_column: str = ""
+    path: Path,
+    columns: tuple[str, ...],
+    encoding: str,
+    header: tuple[str, ...],
+    key_column: str = "",
+    separator: str = "",
 ) -> FileTable:
     """Read these columns, and the one by which rows are split, if any.
 
-    `header` names all columns of a CSV or TSV file without a header line; it is () for other files. Raises ValueError naming file
-    and row of what cannot be read.
+    `header` names all columns of a CSV or TSV file without a header line; it is () for other files. `separator`: "" for the usual
+    one of the file's suffix. Raises ValueError naming file and row of what cannot be read.
     """
     wanted = (*columns, key_column) if key_column else columns
     # A byte order mark is not text.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         match path.suffix.lower():
-            case ".csv":
-                rows = list(_csv(path, wanted, encoding, header))
-            case ".tsv":
-                rows = list(_tsv(path, wanted, encoding, header))
             case ".jsonl":
                 rows = list(_jsonl(path, wanted, encoding))
-            case _:
+            case ".parquet":
                 rows = list(_parquet(path, wanted))
+            case suffix if separator or suffix == ".csv":
+                rows = list(_csv(path, wanted, encoding, header, separator or ","))
+            case _:
+                rows = list(_tsv(path, wanted, encoding, header))
     except UnicodeError:
         raise ValueError(_undecodable(path, encoding)) from None
     if not rows:
@@ -119,10 +126,12 @@ def _undecodable(path: Path, encoding: str) -> str:
     )
 
 
-def _csv(path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...]) -> Iterator[Cells]:
+def _csv(
+    path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...], separator: str
+) -> Iterator[Cells]:
     csv.field_size_limit(MOST_CHARACTERS)
     with path.open(encoding=encoding, newline="") as file:
-        lines = csv.reader(file, strict=True)
+        lines = csv.reader(file, strict=True, delimiter=separator)
         try:
             yield from _separated(path, columns, lines, header)
         except csv.Error as error:
@@ -148,8 +157,8 @@ def _separated(
     for number, fields in enumerate((line for line in lines if any(line)), start=1):
         if len(fields) != len(header):
             hint = (
-                "; if a text holds a tab or a line break, save the file as .csv"
-                if path.suffix.lower() == ".tsv"
+                "; if a text holds a tab or a line break, and quote marks enclose it, set FileTask(separator='\\t')"
+                if path.suffix.lower() in TAB_SUFFIXES
                 else ""
             )
             raise ValueError(f"{path}: row {number} has {len(fields)} fields, the header has {len(header)}{hint}")

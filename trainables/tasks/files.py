@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.language import FileTask
-from trainables.tasks.file_tables import SUFFIXES, FileTable, read_table
+from trainables.tasks.file_tables import SUFFIXES, TAB_SUFFIXES, FileTable, read_table
 from trainables.tasks.forms.form import Labels
 from trainables.tasks.split_keys import SplitKeys, read_keys
 from trainables.tasks.task_data import Task, Texts
@@ -44,8 +44,10 @@ def check(task: FileTask, known: Task, folder: Path) -> Labels | None:
 def read(task: FileTask, known: Task, folder: Path) -> FileExamples:
     """Return the examples of all files. Raises ValueError naming file, column and row of a fault."""
     paths, column = _paths(task, folder), task.group or task.time or ""
-    tables = [read_table(path, _columns(task), task.encoding, task.header, column) for path in paths.values()]
-    notes = [note for table in tables if (note := _quotes_note(table))]
+    tables = [
+        read_table(path, _columns(task), task.encoding, task.header, column, task.separator) for path in paths.values()
+    ]
+    notes = [note for table in tables if not task.separator and (note := _quotes_note(table))]
     if task.missing == "drop":
         whole, tables = tables, [_complete(table) for table in tables]
         notes += [note for pair in zip(whole, tables, strict=True) if (note := _dropped_note(*pair))]
@@ -82,7 +84,7 @@ def _paths(task: FileTask, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Return whether a cell has no content: nothing, a blank text, or NaN, as pandas writes missing values."""
     return (
         value is None
@@ -93,7 +95,7 @@ def _is_missing(value: Any) -> bool:
 
 def _complete(table: FileTable) -> FileTable:
     """Return the table without the rows that lack a text or label. Raises ValueError if no row is left."""
-    lacking = {i for _, cells in table.cells() for i, cell in enumerate(cells) if _is_missing(cell)}
+    lacking = {i for _, cells in table.cells() for i, cell in enumerate(cells) if is_missing(cell)}
     kept = [i for i in range(len(table.rows)) if i not in lacking]
     if not kept:
         raise ValueError(f"{table.path}: no row has both text and label")
@@ -110,7 +112,7 @@ def _dropped_note(table: FileTable, complete: FileTable) -> str:
 
 def _quotes_note(table: FileTable) -> str:
     """Return a sentence if a TSV file looks as if quote marks had been added by a program, as pandas and spreadsheets do."""
-    if table.path.suffix.lower() != ".tsv":
+    if table.path.suffix.lower() not in TAB_SUFFIXES:
         return ""
     texts = [row[0] for row in table.rows]
     quoted = sum(len(text) > 1 and text[0] == text[-1] == '"' and '""' in text[1:-1] for text in texts)
@@ -118,14 +120,14 @@ def _quotes_note(table: FileTable) -> str:
         return ""
     return (
         f"{quoted} of {len(texts)} texts of {table.path.name} are in quote marks and have doubled ones inside, as pandas and "
-        "spreadsheets write them; quote marks are text in .tsv files: save the file as .csv to have them removed"
+        "spreadsheets write them; quote marks are text in such files: FileTask(separator='\\t') has them removed"
     )
 
 
 def _check_rows(table: FileTable) -> None:
     """Raise ValueError for texts and labels that are missing, and for texts that are not strings or not encodable as UTF-8."""
     for name, cells in table.cells():
-        missing = [number for number, cell in zip(table.numbers, cells, strict=True) if _is_missing(cell)]
+        missing = [number for number, cell in zip(table.numbers, cells, strict=True) if is_missing(cell)]
         what = "the label is missing" if name == table.columns[-1] else "is empty"
         if missing:
             raise ValueError(

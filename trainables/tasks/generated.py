@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainables.tasks import agreement, entailment
+from trainables.tasks import agreement, entailment, sentiment
 from trainables.tasks.task_data import Task, Texts
 
 TRAIN, TEST = 2000, 600
@@ -26,13 +26,21 @@ class Grammar:
     draw: Callable[[random.Random, bool], Example]
 
 
-def _task(name: str, title: str) -> Task:
-    return Task(name=name, title=title, metrics=("accuracy", "matthews"), source="generated", test_source="generated")
+def _task(name: str, *classes: str) -> Task:
+    return Task(
+        name=name,
+        title=name.capitalize(),
+        metrics=("accuracy", "matthews"),
+        source="generated",
+        test_source="generated",
+        classes=classes,
+    )
 
 
 GRAMMARS = (
-    Grammar(task=_task("agreement", "Agreement"), draw=agreement.draw),
-    Grammar(task=_task("entailment", "Entailment"), draw=entailment.draw),
+    Grammar(task=_task("agreement", "unacceptable", "acceptable"), draw=agreement.draw),
+    Grammar(task=_task("entailment", "not_entailment", "entailment"), draw=entailment.draw),
+    Grammar(task=_task("sentiment", "negative", "positive"), draw=sentiment.draw),
 )
 
 

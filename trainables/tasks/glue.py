@@ -1,92 +1,141 @@
-"""GLUE: reads its tasks from the official TSV files or from the Hugging Face Hub. One entry of `ROWS` per task.
+"""GLUE: reads its nine tasks from the official TSV files or from the Hugging Face Hub. One entry of `ROWS` per task.
 
-Traps of the files: quote marks and "NA" are text, MRPC begins with a byte order mark, CoLA has no header, and RTE's labels are
-words. Lines are split at tabs only, so that quote marks and "NA" are kept. GLUE's dev split, called "validation" on the Hub, is
-the test split here, because the labels of GLUE's own test split are not public.
+Traps of the files: quote marks and "NA" are text, MRPC begins with a byte order mark, CoLA has no header, labels are words in
+some tasks, MNLI's train and dev files have different columns, and a few questions of QQP contain a line break. Lines are split at
+tabs only, so that quote marks and "NA" are kept, and columns are found by the header's names. GLUE's dev split, called
+"validation" on the Hub, is the test split here, because the labels of GLUE's own test split are not public. MNLI has two dev
+splits, of the genres that are in train ("matched") and of others ("mismatched"): two tasks that are trained alike.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.tasks.forms.classification import CLASSIFICATION
-from trainables.tasks.forms.form import Form, Metric
+from trainables.tasks.forms.form import Metric
 from trainables.tasks.forms.regression import REGRESSION
+from trainables.tasks.hub_tables import read_splits
 from trainables.tasks.task_data import MissingData, Task, Texts
 
 HUB = "nyu-mll/glue"
 DEV = "GLUE dev"
+PAIR = ("sentence1", "sentence2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlueTask:
     """Where the files of one task are, and which of their columns hold what.
 
-    `folder`: name of the task's folder. `width`: number of columns of its TSV files. `columns` and `label`: numbers, from 0, of
-    the text columns and of the label column. `header`: names of these columns in the first line; empty if the files have no
-    header. `words`: the labels as the files write them, in the order of their class indices on the Hub; empty if labels are
-    scores from 0 to 5. `hub_columns`: names of the text columns on the Hub.
+    `folder`: name of the task's folder. `columns` and `label`: names of the text columns and of the label column. `header`: the
+    names of all columns if the files have no line with them. `words`: the labels as the files write them, in the order of their
+    class indices on the Hub; empty if labels are scores from 0 to 5. `dev`: name of the dev file. `most_broken`: how many lines
+    with too few fields a file may have; they are left out, as in the Hub's copy.
+    `config`, `hub_columns`, `hub_dev`: the Hub's names of the task, of its text columns and of its dev split.
     """
 
     task: Task
     folder: str
-    width: int
-    columns: tuple[int, ...]
-    label: int
+    columns: tuple[str, ...] = PAIR
+    label: str = "label"
     header: tuple[str, ...] = ()
     words: tuple[str, ...] = ("0", "1")
-    hub_columns: tuple[str, ...] = ("sentence1", "sentence2")
+    dev: str = "dev"
+    most_broken: int = 0
+    config: str = ""
+    hub_columns: tuple[str, ...] = PAIR
+    hub_dev: str = "validation"
 
 
-def _task(name: str, title: str, *metrics: Metric, form: Form = CLASSIFICATION) -> Task:
+def _task(name: str, title: str, classes: tuple[str, ...], *metrics: Metric) -> Task:
+    """Return a classification task. `classes`: names of its classes, by index."""
     return Task(
         name=name,
         title=title,
         metrics=metrics,
-        form=form,
-        outputs=form.outputs or 2,
+        form=CLASSIFICATION,
+        outputs=len(classes),
         source="glue",
         test_source=DEV,
+        classes=classes,
+    )
+
+
+def _mnli(name: str, title: str, part: str) -> GlueTask:
+    """Return one of the two tasks of MNLI. `part`: "matched" or "mismatched"."""
+    words = ("entailment", "neutral", "contradiction")
+    return GlueTask(
+        task=_task(name, title, words, "accuracy"),
+        folder="MNLI",
+        label="gold_label",
+        words=words,
+        dev=f"dev_{part}",
+        config="mnli",
+        hub_columns=("premise", "hypothesis"),
+        hub_dev=f"validation_{part}",
     )
 
 
 ROWS = (
     GlueTask(
-        task=_task("cola", "CoLA", "matthews", "accuracy"),
+        task=_task("cola", "CoLA", ("unacceptable", "acceptable"), "matthews", "accuracy"),
         folder="CoLA",
-        width=4,
-        columns=(3,),
-        label=1,
+        columns=("sentence",),
+        header=("source", "label", "mark", "sentence"),
         hub_columns=("sentence",),
     ),
     GlueTask(
-        task=_task("mrpc", "MRPC", "accuracy", "f1"),
+        task=_task("mrpc", "MRPC", ("not_equivalent", "equivalent"), "accuracy", "f1"),
         folder="MRPC",
-        width=5,
-        columns=(3, 4),
-        label=0,
-        header=("#1 String", "#2 String", "Quality"),
+        columns=("#1 String", "#2 String"),
+        label="Quality",
     ),
     GlueTask(
-        task=_task("stsb", "STS-B", "pearson", "spearman", form=REGRESSION),
+        task=Task(
+            name="stsb",
+            title="STS-B",
+            metrics=("pearson", "spearman"),
+            form=REGRESSION,
+            outputs=1,
+            source="glue",
+            test_source=DEV,
+        ),
         folder="STS-B",
-        width=10,
-        columns=(7, 8),
-        label=9,
-        header=("sentence1", "sentence2", "score"),
+        label="score",
         words=(),
     ),
     GlueTask(
-        task=_task("rte", "RTE", "accuracy"),
+        task=_task("rte", "RTE", ("entailment", "not_entailment"), "accuracy"),
         folder="RTE",
-        width=4,
-        columns=(1, 2),
-        label=3,
-        header=("sentence1", "sentence2", "label"),
         words=("entailment", "not_entailment"),
+    ),
+    GlueTask(
+        task=_task("sst2", "SST-2", ("negative", "positive"), "accuracy"),
+        folder="SST-2",
+        columns=("sentence",),
+        hub_columns=("sentence",),
+    ),
+    GlueTask(
+        task=_task("qqp", "QQP", ("not_duplicate", "duplicate"), "accuracy", "f1"),
+        folder="QQP",
+        columns=("question1", "question2"),
+        label="is_duplicate",
+        most_broken=100,
+        hub_columns=("question1", "question2"),
+    ),
+    _mnli("mnli", "MNLI-m", "matched"),
+    _mnli("mnli_mm", "MNLI-mm", "mismatched"),
+    GlueTask(
+        task=_task("qnli", "QNLI", ("entailment", "not_entailment"), "accuracy"),
+        folder="QNLI",
+        columns=("question", "sentence"),
+        words=("entailment", "not_entailment"),
+        hub_columns=("question", "sentence"),
+    ),
+    GlueTask(
+        task=_task("wnli", "WNLI", ("not_entailment", "entailment"), "accuracy"),
+        folder="WNLI",
     ),
 )
 
@@ -102,10 +151,10 @@ def check(row: GlueTask, data_dir: Path | None) -> None:
     """
     if data_dir is None:
         return
-    for part in ("train", "dev"):
-        with _path(row, data_dir, part).open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    for path in _paths(row, data_dir):
+        with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
             head = [line for line, _ in zip(file, range(3), strict=False)]
-        parse(row, _path(row, data_dir, part), "".join(head))
+        parse(row, path, "".join(head))
 
 
 def read(row: GlueTask, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, Texts]:
@@ -114,20 +163,24 @@ def read(row: GlueTask, data_dir: Path | None, repo: str = HUB) -> tuple[Texts, 
     Raises MissingData if the data are not available, ValueError naming file and line if a file has not the official layout.
     """
     if data_dir is None:
-        return _read_hub(row, repo)
-    paths = [_path(row, data_dir, part) for part in ("train", "dev")]
-    train, dev = (parse(row, path, text_of(path)) for path in paths)
+        config = row.config or row.task.name
+        parts = read_splits(row.task.name, repo, config, ("train", row.hub_dev), "GLUE's TSV files")
+        train, dev = (_from_hub(row, part) for part in parts)
+    else:
+        train, dev = (parse(row, path, text_of(path)) for path in _paths(row, data_dir))
     return train, dev
 
 
-def _path(row: GlueTask, data_dir: Path, part: str) -> Path:
-    path = data_dir / row.folder / f"{part}.tsv"
-    if not path.is_file():
-        raise MissingData(
-            f"task {row.task.name!r}: {path} is missing; --data-dir must hold GLUE's own folders ({row.folder}/train.tsv, "
-            f"{row.folder}/dev.tsv); without --data-dir the data come from the Hub"
-        )
-    return path
+def _paths(row: GlueTask, data_dir: Path) -> list[Path]:
+    """Return the paths of the train and dev file. Raises MissingData if one of them is missing."""
+    names = [f"{row.folder}/{part}.tsv" for part in ("train", row.dev)]
+    for name in names:
+        if not (data_dir / name).is_file():
+            raise MissingData(
+                f"task {row.task.name!r}: {data_dir / name} is missing; --data-dir must hold GLUE's own folders "
+                f"({', '.join(names)}); without --data-dir the data come from the Hub"
+            )
+    return [data_dir / name for name in names]
 
 
 def text_of(path: Path) -> str:
@@ -142,29 +195,31 @@ def parse(row: GlueTask, path: Path, text: str) -> Texts:
     """Return the examples of a tab-separated file with this text. Raises ValueError naming `path` and the line of a fault."""
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside a sentence.
     lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
-    if row.header:
-        _check_header(row, path, lines[0].split("\t"))
-    first_line = 2 if row.header else 1
-    texts: list[list[str]] = [[] for _ in row.columns]
-    labels = []
+    header = row.header or tuple(name.strip() for name in lines[0].split("\t"))
+    places = [_place(path, header, name) for name in (*row.columns, row.label)]
+    first_line = 1 if row.header else 2
+    rows, labels, broken = [], [], 0
     for number, line in enumerate(lines[first_line - 1 :], start=first_line):
         fields = line.split("\t")
-        if len(fields) != row.width:
-            raise ValueError(f"{path}:{number}: {len(fields)} tab-separated fields instead of {row.width}")
-        for column, field in zip(texts, row.columns, strict=True):
-            column.append(fields[field])
-        labels.append(_label(row, f"{path}:{number}", fields[row.label]))
+        if len(fields) < len(header) and broken < row.most_broken:
+            broken += 1
+            continue
+        if len(fields) != len(header):
+            raise ValueError(f"{path}:{number}: {len(fields)} tab-separated fields instead of {len(header)}")
+        *texts, label = (fields[place] for place in places)
+        rows.append(texts)
+        labels.append(_label(row, f"{path}:{number}", label))
     if not labels:
         raise ValueError(f"{path}: has no examples")
-    return Texts(first=texts[0], second=texts[1] if len(texts) > 1 else None, labels=labels)
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return Texts(first=columns[0], second=columns[1] if len(columns) > 1 else None, labels=labels)
 
 
-def _check_header(row: GlueTask, path: Path, found: list[str]) -> None:
-    for name, column in zip(row.header, (*row.columns, row.label), strict=True):
-        if column >= len(found) or found[column].strip() != name:
-            raise ValueError(
-                f"{path}:1: column {column + 1} should be {name!r}; the first line has: {', '.join(found)[:200]}"
-            )
+def _place(path: Path, header: tuple[str, ...], name: str) -> int:
+    """Return the number, from 0, of the column with this name."""
+    if name not in header:
+        raise ValueError(f"{path}:1: no column is named {name!r}; the first line has: {', '.join(header)[:200]}")
+    return header.index(name)
 
 
 def _label(row: GlueTask, where: str, text: str) -> float:
@@ -180,42 +235,6 @@ def _label(row: GlueTask, where: str, text: str) -> float:
     if not 0 <= score <= 5:
         raise ValueError(f"{where}: score {text[:40]!r}, should be a number between 0 and 5")
     return score
-
-
-def _read_hub(row: GlueTask, repo: str) -> tuple[Texts, Texts]:
-    """Return (train, dev) from the Hub or its local cache. Raises MissingData if the data are in neither."""
-    import datasets
-
-    name = row.task.name
-    if not datasets.config.HF_HUB_OFFLINE and not Path(repo).is_dir() and not _reachable(datasets.config.HF_ENDPOINT):
-        # Without this setting the library would retry for half a minute before it uses its cache.
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        parts = datasets.load_dataset(repo, name)
-    except Exception as error:  # its type depends on the HTTP library that the Hub's client uses
-        cache = os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))
-        raise MissingData(
-            f"task {name!r}: {repo} is neither reachable nor in the cache {cache} ({type(error).__name__}: {str(error)[:200]}); "
-            f"give --data-dir with GLUE's TSV files, or run once with network and copy that folder (HF_HOME names it)"
-        ) from None
-    train, dev = (_from_hub(row, parts[part]) for part in ("train", "validation"))
-    return train, dev
-
-
-def _reachable(endpoint: str) -> bool:
-    """Return whether a server answers at this address within 5 seconds, through the configured proxy if there is one."""
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    try:
-        urllib.request.urlopen(endpoint, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError as error:
-        # A server with a certificate that is not trusted here did answer; the Hub's client may trust the certificate.
-        return isinstance(getattr(error, "reason", error), ssl.SSLError)
-    return True
 
 
 def _from_hub(row: GlueTask, part: Any) -> Texts:

@@ -24,10 +24,11 @@ TASKS = tuple(
         metrics=("accuracy", "precision", "recall", "f1"),
         source="nsmc",
         test_source="NSMC test",
+        classes=("negative", "positive"),
     )
     for number in THOUSANDS
 )
-LAYOUT = glue.GlueTask(task=TASKS[-1], folder=FOLDER, width=3, columns=(1,), label=2, header=("document", "label"))
+LAYOUT = glue.GlueTask(task=TASKS[-1], folder=FOLDER, columns=("document",))
 
 
 def check(task: Task, data_dir: Path | None) -> None:

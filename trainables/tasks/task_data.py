@@ -5,7 +5,7 @@ Imports the standard library only, so that `--plan` can describe tasks without l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from trainables.tasks.forms.form import Form, Metric
 if TYPE_CHECKING:
     import numpy as np
 
-Source = Literal["glue", "nsmc", "generated", "files"]
+Source = Literal["glue", "superglue", "nsmc", "generated", "files", "package"]
 
 
 class MissingData(Exception):
@@ -30,8 +30,8 @@ class Task:
 
     `title`: the task's name in reports. `metrics`: the first one is the score. `outputs`: number of outputs of the head, that is,
     of classes, or 1 for regression; 0 if the data must be read to find it. `test_source`: the origin of the test split, for the
-    report. `classes`: names of the classes of the user's own data, by index, once they are read. `positive`: the class that
-    the score is computed for, the last one; "" if the score is not of one class.
+    report. `classes`: names of the classes, by index; those of the user's own data are known once the data are read. `positive`:
+    the class of the user's own data that the score is computed for, the last one; "" if the score is not of one class.
     """
 
     name: str
@@ -74,6 +74,30 @@ class Texts:
             second=None if self.second is None else [self.second[i] for i in indices],
             labels=[self.labels[i] for i in indices],
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedTask:
+    """A task that another package offers (`search_spaces/plugins.py`), with the function that returns its texts.
+
+    `read()` returns the train examples and those of the test split, or None for a test split drawn from train. It must return the
+    same examples at every call. `task.source` is "package".
+    """
+
+    task: Task
+    read: Callable[[], tuple[Texts, Texts | None]]
+
+
+def packaged_task(name: str, found: Any) -> Task:
+    """Return the task of `found` if this is a PackagedTask of that name. Raises TypeError."""
+    if not isinstance(found, PackagedTask):
+        raise TypeError(f"the task {name!r} must be a PackagedTask of trainables.tasks.task_data")
+    if (found.task.name, found.task.source) != (name, "package"):
+        raise TypeError(
+            f"the task {name!r} has the name {found.task.name!r} and the source {found.task.source!r}: these "
+            f"must be {name!r} and 'package'"
+        )
+    return found.task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from search_spaces import plugins
 from search_spaces.checks import naming
 from search_spaces.language import FileTask
 from search_spaces.loading import nearest
-from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews
+from trainables.tasks import TASKS, files, generated, glue, nsmc_reviews, superglue
 from trainables.tasks.forms import FORMS
 from trainables.tasks.forms.classification import CLASSIFICATION
-from trainables.tasks.forms.form import Form, Metric
+from trainables.tasks.forms.form import Form, Labels, Metric
 from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.split_keys import SplitKeys, key_notes
 from trainables.tasks.splits import split
@@ -47,22 +48,23 @@ def describe(task: str | FileTask) -> Task:
     return TASKS[task]
 
 
-def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> tuple[str, ...]:
-    """Check a task's files without importing large libraries; return sentences about their labels, for the plan.
+def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> Labels | None:
+    """Check a task's files without importing large libraries; return the labels of the user's own files, if they were read.
 
     `folder`: where relative paths of a file task start. Only the user's own files are read as a whole. Raises ValueError for
-    wrong content and for a missing file of a FileTask, MissingData for a missing file of GLUE or NSMC.
+    wrong content and for a missing file of a FileTask, MissingData for a missing file of a built-in task.
     """
     known = describe(task)
     if isinstance(task, FileTask):
         with naming("task", task.name):
-            labels = files.check(task, known, folder)
-        return labels.notes if labels else ()
+            return files.check(task, known, folder)
     if known.source == "glue":
         glue.check(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        superglue.check(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         nsmc_reviews.check(known, data_dir)
-    return ()
+    return None
 
 
 def load(
@@ -115,7 +117,7 @@ def _divided(found: Examples, train_examples: int, test_examples: int, search: i
         test=parts[2],
         split_indices=chosen,
         fingerprint=_fingerprint(known, parts, chosen),
-        majority=_majority(known, parts[0], parts[2]),
+        majority=_constant_score(known, parts[0], parts[2]),
         notes=(
             *found.notes,
             *(key_notes(keys) if keys else ()),
@@ -179,11 +181,29 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
         )
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
+    elif known.source == "superglue":
+        parts = superglue.read(superglue.row(known.name), data_dir)
     elif known.source == "nsmc":
         parts = nsmc_reviews.read(known, data_dir)
+    elif known.source == "package":
+        parts = _read_packaged(known)
     else:
         parts = generated.read(generated.grammar(known.name))
     return Examples(task=known, train=parts[0], test=parts[1])
+
+
+def _read_packaged(task: Task) -> tuple[Texts, Texts | None]:
+    """Return the texts of another package's task. Raises ValueError, with the package's name, for any error of its code."""
+    offer = plugins.find("tasks", task.name)
+    assert offer, "only packages offer tasks with this source"
+    try:
+        train, test = plugins.load_offer(offer).read()
+        for part in filter(None, (train, test)):
+            if not len(part) == len(part.first) == len(part.second or part.first) > 0:
+                raise ValueError("it needs as many texts as labels, and at least one")
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{offer}, which cannot be read ({type(error).__name__}: {error})") from None
+    return train, test
 
 
 def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> str:
@@ -197,12 +217,17 @@ def _fingerprint(task: Task, parts: tuple[Texts, ...], chosen: SplitIndices) -> 
     return digest.hexdigest()[:16]
 
 
-def _majority(task: Task, train: Texts, test: Texts) -> float:
-    """Return the score on the test split of the constant prediction, see `Form.constant_outputs`, in percent points."""
+def constant_score(loaded: Loaded) -> float:
+    """Return the score of the constant prediction on the validation split in percent points; `Loaded.majority` is on test."""
+    return _constant_score(loaded.task, loaded.train, loaded.validation)
+
+
+def _constant_score(task: Task, train: Texts, part: Texts) -> float:
+    """Return the score on a split of the constant prediction, see `Form.constant_outputs`, in percent points."""
     from trainables.tasks.metrics import compute_metrics
 
-    outputs = task.form.constant_outputs(train.labels, len(test), task.outputs)
-    return compute_metrics(task, outputs, task.form.encode(test.labels)).score
+    outputs = task.form.constant_outputs(train.labels, len(part), task.outputs)
+    return compute_metrics(task, outputs, task.form.encode(part.labels)).score
 
 
 def _shared(train: Texts, validation: Texts, test: Texts) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from search_spaces.plugins import all_identities
+
 # Packages whose version may change results.
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 # This project's packages that a worker runs. Files of spaces are left out: a worker gets trials, not a space.
@@ -30,10 +32,11 @@ class WorkerEnvironmentError(Exception):
 def environment() -> dict[str, str]:
     """Return what results depend on beside a trial: a hash of this project's code, and versions of packages by name.
 
-    Versions are without their local part ("+cu128"), which says for which device a package was built.
+    Versions are without their local part ("+cu128"), which says for which device a package was built. Packages that offer
+    methods, tasks or model families (`search_spaces/plugins.py`) are among them, with a hash of their code.
     """
     versions = {name: metadata.version(name).partition("+")[0] for name in PACKAGES}
-    return {"code": code_hash(Path(__file__).resolve().parents[2]), **versions}
+    return {"code": code_hash(Path(__file__).resolve().parents[2]), **versions, **all_identities()}
 
 
 def code_hash(root: Path) -> str:

@@ -25,6 +25,7 @@ from orchestrator.execution import tune_runner
 from orchestrator.execution.cluster import share
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.search.trial_names import TrialNames
 from rich.console import Console
 from tests.fixtures.fakes import curve, make_space, open_sweep, report
 
@@ -54,7 +55,7 @@ class Unheard:
     def trial_ended(self, trial_id): ...
 
 runner = tune_runner.TuneRunner(sweep=sweep, paths=paths, checkpoints=Unheard(), drain=tune_runner.Drain(""),
-                                display=ProgressDisplay("fake", sweep.snapshot(), Console(quiet=True)))
+                                display=ProgressDisplay(TrialNames(sweep.space), Console(quiet=True)))
 runner.run(replace(part, per_device=1), root)
 states = [[e.outcome.state, e.outcome.reason] for s in sweep.searches.values() for e in s.entries]
 print(json.dumps({"finished": sweep.finished, "states": states}))

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.planning.plan import apply, make_plan
+from orchestrator.planning.plan import make_plan
 from orchestrator.planning.preview import list_text, plan_text
+from orchestrator.planning.space_options import apply
 from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.run_options import RunOptions
 from search_spaces.language import ablated, choice, log_uniform, method, own_search

@@ -32,7 +32,7 @@ def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
     assert folder_name(make_space(models=list(space.models), methods=list(space.methods))) == folder_name(space)
 
 
-OTHER = {"int": 30, "float": 0.25, "Precision": "bf16"}
+OTHER = {"int": 30, "int | Mapping[str, int]": 30, "float": 0.25, "Precision": "bf16"}
 
 CHANGES = {
     "name": {"name": "other"},

@@ -188,13 +188,27 @@ def test_quote_marks_that_pandas_writes_into_tsv_are_pointed_out(tmp_path):
     rows.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
     note = read(tmp_path, "t.tsv").notes[0]
     assert note.startswith("40 of 40 texts of t.tsv are in quote marks")
-    assert "save the file as .csv" in note
+    assert "FileTask(separator='\\t')" in note
     rows.loc[4, "text"] = "two\nlines"
     rows.to_csv(tmp_path / "lines.tsv", sep="\t", index=False)
     with pytest.raises(
         ValueError, match=r"row 5 has 1 fields, the header has 2; if a text holds a tab or a line break"
     ):
         read(tmp_path, "lines.tsv")
+    found = read(tmp_path, "lines.tsv", separator="\t")
+    texts = {text for part in (found.train, found.validation, found.test) for text in part.first}
+    assert texts == {"two\nlines", *(f'he said "now" {i}' for i in range(40) if i != 4)}
+
+
+@pytest.mark.parametrize(("separator", "suffix"), [(";", ".csv"), ("|", ".txt"), (",", ".tsv")])
+def test_a_separator_that_the_user_names_is_that_of_any_file(tmp_path, separator, suffix):
+    rows = "".join(f'"a text{separator} {i}"{separator}{i % 2}\n' for i in range(40))
+    (tmp_path / f"t{suffix}").write_text(f"text{separator}label\n{rows}")
+    found = read(tmp_path, f"t{suffix}", separator=separator)
+    assert len(found.train) + len(found.validation) + len(found.test) == 40
+    assert all(text.startswith(f"a text{separator} ") for text in found.train.first)
+    with pytest.raises(ValueError, match=r"separator = ':': must be one of"):
+        read(tmp_path, f"t{suffix}", separator=":")
 
 
 @pytest.mark.parametrize("position", range(0, 100, 7))
@@ -264,6 +278,6 @@ def test_new_fields_with_their_defaults_leave_a_sweep_its_name(tmp_path):
 def test_a_check_before_the_start_tells_the_same_as_the_report(tmp_path):
     write(tmp_path / "train", ["Y", "Yes", "N", "No"] * 10)
     task = space_of(tmp_path).tasks[0]
-    told = check_files(task, None, tmp_path)
+    told = check_files(task, None, tmp_path).notes
     assert told == load(task, data_dir=None, folder=tmp_path, train_examples=0, test_examples=0).notes[: len(told)]
     assert told[0] == "4 classes in train.csv: N 10, No 10, Y 10, Yes 10"

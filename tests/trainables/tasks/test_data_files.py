@@ -203,7 +203,7 @@ def test_a_truncated_parquet_file_is_refused(tmp_path):
 
 def test_an_absent_file_an_unknown_format_and_one_file_for_both_splits_are_refused(tmp_path):
     refuse(make_task("none.csv"), tmp_path, r"there is no file .*none\.csv")
-    refuse(make_task("train.xlsx"), tmp_path, r"must end in \.csv, \.tsv, \.jsonl, \.parquet")
+    refuse(make_task("train.xlsx"), tmp_path, r"must end in \.csv, \.tsv, \.txt, \.jsonl, \.parquet")
     name = write_csv(tmp_path / "train.csv", GOOD)
     refuse(make_task(name, test=name), tmp_path, "train and test are the same file")
 

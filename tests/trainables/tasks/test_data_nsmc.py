@@ -47,7 +47,7 @@ def test_files_that_are_missing_short_or_others_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"has only 60 of 50000 reviews"):
         nsmc_reviews.read(task, tmp_path)
     write(tmp_path, rows(60), rows(60), "id\ttext\tlabel\n")
-    with pytest.raises(ValueError, match=r"ratings_train\.txt:1: column 2 should be 'document'"):
+    with pytest.raises(ValueError, match=r"ratings_train\.txt:1: no column is named 'document'"):
         check_files("nsmc_50k", tmp_path, tmp_path)
 
 

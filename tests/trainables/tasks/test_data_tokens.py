@@ -61,10 +61,13 @@ def pairs():
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-@pytest.mark.parametrize("max_length", [12, 128])
-def test_every_example_is_what_the_tokenizer_says_of_it(family, max_length, pairs, request, tmp_path):
+@pytest.mark.parametrize(("max_length", "at_once"), [(12, 20_000), (128, 7)])
+def test_every_example_is_what_the_tokenizer_says_of_it(
+    family, max_length, at_once, pairs, request, tmp_path, monkeypatch
+):
     from transformers import AutoTokenizer
 
+    monkeypatch.setattr(tokens, "AT_ONCE", at_once)
     folder = request.getfixturevalue(family)
     data = tokens.read(tokens.prepare(pairs, folder, max_length, tmp_path))
     tokenizer = AutoTokenizer.from_pretrained(folder)

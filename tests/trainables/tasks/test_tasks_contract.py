@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces.checks import NAME
-from trainables.tasks import TASKS, generated
+from trainables.tasks import TASKS, generated, sentiment
 from trainables.tasks.task_loading import describe, load
 
 GENERATED = [name for name, task in TASKS.items() if task.source == "generated"]
@@ -62,7 +62,7 @@ def test_describing_and_checking_tasks_loads_no_numbers_library():
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_names():
-    with pytest.raises(ValueError, match=r"'mprc' is not known: did you mean 'mrpc'.*known: agreement, cola"):
+    with pytest.raises(ValueError, match=r"'mprc' is not known: did you mean 'mrpc'.*known: agreement, boolq"):
         describe("mprc")
 
 
@@ -107,7 +107,7 @@ def test_no_generated_text_stands_in_two_places_whatever_its_label(name):
     assert len(set(pairs)) == len(pairs) == 2600
 
 
-@pytest.mark.parametrize(("name", "most"), [("agreement", 14), ("entailment", 26)])
+@pytest.mark.parametrize(("name", "most"), [("agreement", 14), ("entailment", 26), ("sentiment", 16)])
 def test_generated_examples_are_short(name, most):
     """Words and full stops and the tokens around them; nearly every word of the grammars is one word piece."""
     train, _ = generated.read(generated.grammar(name))
@@ -136,6 +136,26 @@ def test_generated_labels_cannot_be_told_from_the_words_alone(name):
     words = CountVectorizer(token_pattern=r"\w+")
     model = LogisticRegression(max_iter=500).fit(words.fit_transform(bag(train)), train.labels)
     assert model.score(words.transform(bag(test)), test.labels) < 0.70
+
+
+def test_the_labels_of_the_sentiment_task_follow_from_its_rule():
+    """A reader that knows the rule, and the grammar's words alone, makes no mistake."""
+    good, bad = {*sentiment.POSITIVE, *sentiment.LIKE}, {*sentiment.NEGATIVE, *sentiment.DISLIKE}
+    negations = ("not", "never", "hardly", "far from", "anything but")
+
+    def deciding(text: str) -> str:
+        first, _, second = text.lower().rstrip(".").replace("anything but", "anything_but").partition(", ")
+        concession_first = first.startswith("although ") or second.startswith("but ")
+        return (second if concession_first else first).replace("anything_but", "anything but")
+
+    def positive(text: str) -> bool:
+        clause = deciding(text)
+        words = [word for word in clause.split() if word in good | bad]
+        assert len(words) == 1, text
+        return (words[0] in good) != any(f" {negation} " in clause for negation in negations)
+
+    for part in generated.read(generated.grammar("sentiment")):
+        assert [float(positive(text)) for text in part.first] == part.labels
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -1,17 +1,25 @@
-"""The supported model families: each has one file with its modules, shapes and head, and one entry in FAMILIES."""
+"""The supported model families: each has one file with its modules, shapes and head, and one entry in FAMILIES.
 
+Families of other packages are added to them (`search_spaces/plugins.py`).
+"""
+
+from search_spaces.plugins import with_plugins
 from trainables.backbone.families.bert import BERT
 from trainables.backbone.families.distilbert import DISTILBERT
 from trainables.backbone.families.electra import ELECTRA
-from trainables.backbone.families.family import ModelFamily
+from trainables.backbone.families.family import ModelFamily, checked_family
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 # Families by the `model_type` in config.json.
-FAMILIES: dict[str, ModelFamily] = {
-    "bert": BERT,
-    "roberta": ROBERTA,
-    "xlm-roberta": XLM_ROBERTA,
-    "camembert": CAMEMBERT,
-    "electra": ELECTRA,
-    "distilbert": DISTILBERT,
-}
+FAMILIES: dict[str, ModelFamily] = with_plugins(
+    "families",
+    {
+        "bert": BERT,
+        "roberta": ROBERTA,
+        "xlm-roberta": XLM_ROBERTA,
+        "camembert": CAMEMBERT,
+        "electra": ELECTRA,
+        "distilbert": DISTILBERT,
+    },
+    checked_family,
+)

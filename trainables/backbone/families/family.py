@@ -187,3 +187,10 @@ def _norm(path: str, width: int, part: Part, layer: int | None = None) -> list[B
     return [
         BackboneTensor(name=f"{path}.{kind}", shape=(width,), part=part, layer=layer) for kind in ("weight", "bias")
     ]
+
+
+def checked_family(model_type: str, found: Any) -> ModelFamily:
+    """Return `found` if it can be the family of this `model_type`. Raises TypeError."""
+    if not isinstance(found, ModelFamily):
+        raise TypeError(f"the model family {model_type!r} must be a ModelFamily of trainables.backbone.families.family")
+    return found

@@ -1,0 +1,208 @@
+"""The options of a sweep on the command line: names, types, help, and the command line that repeats a call."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from orchestrator.run_options import RunOptions
+from orchestrator.search.durations import seconds
+
+EXIT_CODES = (
+    "exit codes: 0 complete, 2 bad input, 3 too many trials failed, 4 environment, 5 damaged state, "
+    "6 held by another driver, 7 cluster lost, 75 preempted, 130 interrupted"
+)
+DESCRIPTION = (
+    "Search every (model, task, method) cell of a space with an equal budget, re-train the winners on fresh "
+    "seeds, and write reports/summary.md. Stopped at any moment, the same command continues."
+)
+# The kinds of names that are listed.
+KINDS = ("spaces", "methods", "tasks", "models")
+# The words before the options in a command that repeats a sweep.
+PROGRAM = ("python", "-m", "orchestrator.run")
+# What decides only what is printed is no part of that command.
+_NOT_REPEATED = ("plan", "probe", "list", "yes", "verb", "program")
+
+
+def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
+    """Add the options of a sweep. They must stay as they are: tests/orchestrator/test_cli_frozen.py has the list of them.
+
+    `gpus` is the number of GPUs if --gpus is not given; None: those that are found.
+    """
+    p.set_defaults(program=PROGRAM)
+    p.add_argument(
+        "--space",
+        type=given,
+        metavar="NAME|FILE",
+        help="a space of search_spaces/spaces, or a Python or YAML file of your own",
+    )
+    p.add_argument(
+        "--gpus",
+        type=_whole,
+        default=gpus,
+        metavar="N",
+        help=f"use at most N GPUs; 0 trains on the CPU (default {'all that are found' if gpus is None else gpus})",
+    )
+    p.add_argument("--models", type=_names, metavar="A,B", help="these models instead of the space's")
+    p.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks of the space")
+    p.add_argument(
+        "--methods",
+        type=_names,
+        metavar="A,B",
+        help="only these methods of the space; known methods that it lacks are added",
+    )
+    p.add_argument(
+        "--trials", type=_whole, metavar="N", help="configurations per cell; the report names a reduced number"
+    )
+    p.add_argument(
+        "--seeds", type=_whole, metavar="N", help="fresh seeds for each winner; the report names a reduced number"
+    )
+    p.add_argument(
+        "--epochs", type=_whole, metavar="N", help="most epochs of a trial; the report names a reduced number"
+    )
+    p.add_argument(
+        "--train-examples",
+        type=_whole,
+        metavar="N",
+        help="most training examples of a task, 0 for all; the report names a reduced number",
+    )
+    p.add_argument(
+        "--set",
+        type=_setting,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH=VALUE",
+        help="other values of the space, such as recipe.patience=3, methods.adapter.r=16 or "
+        "'search.lr=choice(1e-4, 1e-3)'; the report names them",
+    )
+    p.add_argument(
+        "--precision",
+        type=given,
+        metavar="fp32|bf16",
+        help="of matrix products: bf16 is faster and slightly less exact; the report names it",
+    )
+    p.add_argument(
+        "--trials-per-gpu",
+        type=_per_gpu,
+        default=0,
+        metavar="auto|N",
+        help="trials that share a GPU, or with --gpus 0 a core (default auto: as many as fill a GPU, one on a core)",
+    )
+    p.add_argument(
+        "--budget",
+        type=_time,
+        metavar="TIME",
+        help="end the searches in time to finish the finals within 90m, 40h or 2d of work on this sweep (noted in the report)",
+    )
+    p.add_argument(
+        "--data-dir", type=_folder, metavar="DIR", help="GLUE as official TSV files; without it, from the Hub"
+    )
+    p.add_argument(
+        "--out", type=_folder, default=Path("runs"), metavar="DIR", help="ledger, checkpoints, mlflow.db (default runs)"
+    )
+    p.add_argument(
+        "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
+    )
+    p.add_argument("--tracking-uri", type=given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
+    p.add_argument("--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
+    p.add_argument(
+        "--probe",
+        action="store_true",
+        help="like --plan, after timing a few training steps of what no sweep in OUT has timed (about a minute)",
+    )
+    p.add_argument("--yes", action="store_true", help="do not ask before a large sweep")
+
+
+def options_of(arguments: argparse.Namespace) -> RunOptions:
+    return RunOptions(
+        models=arguments.models,
+        tasks=arguments.tasks,
+        methods=arguments.methods,
+        num_configurations=arguments.trials,
+        final_seeds=arguments.seeds,
+        epochs=arguments.epochs,
+        precision=arguments.precision,
+        train_examples=arguments.train_examples,
+        settings=tuple(arguments.set),
+        gpus=arguments.gpus,
+        trials_per_device=arguments.trials_per_gpu,
+        budget=arguments.budget,
+        data_dir=arguments.data_dir,
+        out=arguments.out,
+        report=arguments.report,
+        tracking_uri=arguments.tracking_uri,
+        address=arguments.address,
+        command=command_of(arguments),
+    )
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """Return the shell command that repeats this call, without --plan, --probe, --list and --yes."""
+    words = list(arguments.program)
+    defaults = _defaults()
+    for name, value in vars(arguments).items():
+        if name not in _NOT_REPEATED and value is not None and (value != defaults[name] or name == "gpus"):
+            option = "--" + name.replace("_", "-")
+            if name == "set":
+                # One word each, so that a reader of the command can leave out single ones.
+                words += [f"{option}={setting}" for setting in value]
+                continue
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return shlex.join(words)
+
+
+def _defaults() -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, gpus=None)
+    return vars(parser.parse_args([]))
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different names, separated by commas")
+    return names
+
+
+def _setting(text: str) -> str:
+    path, mark, _ = given(text).partition("=")
+    if not mark or not re.fullmatch(r"[\w.-]+", path):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: write PATH=VALUE, such as recipe.epochs=5")
+    return text
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a whole number")
+    return int(text)
+
+
+def _per_gpu(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be auto or a whole number between 1 and 64")
+    return int(text)
+
+
+def _time(text: str) -> str:
+    try:
+        seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def given(text: str) -> str:
+    # An unset shell variable arrives as "". Refuse it, since the default would not be what the user meant.
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be neither empty nor hold control characters")
+    return text
+
+
+def _folder(text: str) -> Path:
+    return Path(given(text)).expanduser()
