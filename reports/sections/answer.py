@@ -46,7 +46,9 @@ class _Column:
 
     @property
     def answer(self) -> Answer:
-        return answer(self.standings, self.baseline)
+        """What can be concluded; methods that train fewer parameters come first, also among equal best ones."""
+        ranked = sorted(self.standings, key=lambda label: self.trained.get(label, float("inf")))
+        return answer({label: self.standings[label] for label in ranked}, self.baseline)
 
 
 def text(sweep: AnalyzedSweep) -> str:
@@ -124,12 +126,11 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
 
 
 def _tied(sweep: AnalyzedSweep, column: _Column, found: Answer) -> str:
-    """The methods that are tied with the best one, those with the fewest trained parameters first, and their cost beside its."""
-    ranked = sorted(found.tied, key=lambda label: column.trained.get(label, float("inf")))
+    """The methods that are tied with the best one, and their cost beside its."""
     named = [
         f"{_title(sweep, label)}{column.settings[label]} {points(column.standings[label].value)}"
         f"{_relative(column, label, found.best)}"
-        for label in ranked
+        for label in found.tied
     ]
     return f"Tied with it: {_listed(named)}. " if named else ""
 
@@ -137,8 +138,8 @@ def _tied(sweep: AnalyzedSweep, column: _Column, found: Answer) -> str:
 def _relative(column: _Column, label: str, best: str) -> str:
     """A method's trained parameters and training hours as shares of those of the best one."""
     told = [
-        f"{_share(of[label] / of[best])} {what}"
-        for of, what in ((column.trained, "of its trained parameters"), (column.hours, "of its training hours"))
+        f"{_share(of[label] / of[best])} its {what}"
+        for of, what in ((column.trained, "trained parameters"), (column.hours, "training hours"))
         if of.get(best) and label in of
     ]
     return f", at {' and '.join(told)}" if told else ""
@@ -147,7 +148,7 @@ def _relative(column: _Column, label: str, best: str) -> str:
 def _share(ratio: float) -> str:
     if ratio >= 10:
         return f"{ratio:.0f} times"
-    return f"{100 * ratio:.0f} %" if ratio >= 0.1 else percent(ratio, 1)
+    return f"{100 * ratio:.0f} % of" if ratio >= 0.1 else f"{percent(ratio, 1)} of"
 
 
 def _of_encoder(sweep: AnalyzedSweep, column: _Column, label: str) -> str:
@@ -316,7 +317,7 @@ def _so_far(sweep: AnalyzedSweep) -> str:
     if not left:
         return ""
     progress = [result.progress for result in left]
-    listed = ", ".join(f"{progress.count(one)} {one}" for one in dict.fromkeys(progress))
+    listed = ", ".join(f"{one}: {progress.count(one)}" for one in dict.fromkeys(progress))
     finals = sum(result.planned - len(result.scores) - result.failed for result in left)
     missing = [f"{plural(finals, 'final')}"]
     if number := _missing_trials(sweep):

@@ -46,6 +46,7 @@ def text(sweep: AnalyzedSweep) -> str:
         f"*Grid*: configurations in the cell's search space ({MISSING}: a range of real numbers). {_columns(sweep.spending)}"
         "Hours: training time summed over trials, which run at the same time where they share a device. tables/budget.csv has "
         "all counts.",
+        _uneven(sweep.spending),
         _coverage(sweep),
         _curtailed(sweep),
         _replaced(sweep),

@@ -20,7 +20,7 @@ from search_spaces.language import Cell
 
 def text(sweep: AnalyzedSweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
-    example, folder = sweep.manifest.cells[0], sweep.manifest.folder
+    (example, _), folder = searches(sweep)[0], sweep.manifest.folder
     return paragraphs(
         "## How to reproduce",
         "The sweep (the same command continues it when it was interrupted):",

@@ -97,6 +97,13 @@ def test_the_lowest_learning_rate_is_chance_where_nothing_is_learnt_and_told_whe
     assert "The best learning rate is the lowest tried for Fine-tuning." in answer.text(finished(good, rate=1e-5))
 
 
+def test_of_equal_means_the_one_with_fewer_parameters_is_recommended():
+    equal = (90.0, 90.2, 90.4)
+    text = answer.text(finished({"full": equal, "adapter": equal, "madapter": (80.0, 80.2, 80.4)}))
+    assert "use Adapter (lr 0.0001, batch_size 8)" in text
+    assert "Tied with it: Fine-tuning (lr 0.0001, batch_size 8) 90.20, at 100 times its trained parameters" in text
+
+
 def test_one_seed_judges_no_difference():
     sweep = finished({"full": (90.0,), "adapter": (80.0,)}, budget={"trials": 4, "final_seeds": 1})
     assert (
@@ -158,7 +165,7 @@ def test_an_unfinished_sweep_says_what_it_knows_and_calls_nothing_running():
     sweep = in_memory(manifest(["minilm"], ["mrpc"], ["full", "adapter"]), trials, {})
     text = summary(sweep)
     assert (
-        "> **So far:** 0 of 2 cells complete; 2 search unfinished. Missing: 6 trials of the search and 6 finals."
+        "> **So far:** 0 of 2 cells complete; search unfinished: 2. Missing: 6 trials of the search and 6 finals."
         in text
     )
     assert (

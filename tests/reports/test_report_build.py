@@ -154,7 +154,7 @@ def test_reduced_and_unfinished_sweeps_say_so_at_the_top():
     head = text.split("## ")[0]
     assert "> **Reduced budget, not a result of the full protocol:** --epochs 2 instead of 20" in head
     assert (
-        "> **So far:** 0 of 2 cells complete; 1 search unfinished, 1 not started. Missing: 7 trials of the search"
+        "> **So far:** 0 of 2 cells complete; search unfinished: 1, not started: 1. Missing: 7 trials of the search"
         in head
     )
     assert "and 6 finals." in head

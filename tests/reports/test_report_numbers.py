@@ -67,8 +67,8 @@ def test_cells_with_a_collapsed_or_diverged_final_neither_moderate_others_nor_ar
 
 def test_every_cell_says_how_far_it_is(sweep):
     progress = {str(name): result.progress for name, result in sweep.results.items()}
-    assert progress.pop("bert-base-uncased/stsb/full") == "finals running"
-    assert progress.pop("bert-base-uncased/stsb/adapter") == "searching"
+    assert progress.pop("bert-base-uncased/stsb/full") == "finals unfinished"
+    assert progress.pop("bert-base-uncased/stsb/adapter") == "search unfinished"
     assert progress.pop("bert-base-uncased/stsb/madapter") == "no winner"
     assert set(progress.values()) == {"complete"}
 
@@ -82,7 +82,7 @@ def test_scores_of_search_trials_are_refused(sweep):
 
 def test_only_the_best_mean_of_a_column_with_a_worse_one_is_bold_and_equal_ones_share_it(sweep):
     text = results.text(sweep)
-    assert "| Adapter | 4.40 % | **86.50 ± 0.50** ⇥ | 87.50 ± 0.71 §⇥ n = 2 | 87.00 |" in text
+    assert "| Adapter | 4.40 % | **86.50 ± 0.50** ⇥ | 87.50 ± 0.71 §⇥ n = 2 | **87.00** |" in text
     # The only result of its column is not bold, and neither is a lead in a column in which no method is worse.
     assert "| Fine-tuning | 20.1 % | **88.20 ± 0.26** ⇥ | 89.00 (std n/a) §⇥ n = 1 | 88.60 |" in text
     assert "| MAdapter | 0.913 % | **88.20 ± 0.26** ⇥ | – § | – |" in text

@@ -57,9 +57,9 @@ def test_what_the_budget_stopped_can_win_and_is_what_others_are_compared_with(en
 
 def test_a_cell_that_the_budget_left_without_a_result_has_no_winner_rather_than_more_to_search(tmp_path):
     failed = [FakeTrial(cell=ADAPTER, name="a", state="FAILED", scores=(), counts=None)]
-    for name, happened, expected in (("cut", {keys.CURTAILED: "1m"}, "no winner"), ("not", {}, "searching")):
+    for name, happened, expected in (("cut", {keys.CURTAILED: "1m"}, "no winner"), ("not", {}, "search unfinished")):
         (tmp_path / name).mkdir()
-        sweep, _ = sweep_of(tmp_path / name, failed, happened)
+        sweep = sweep_of(tmp_path / name, failed, happened)
         assert sweep.results[Cell(model="minilm", task="mrpc", method="adapter")].progress == expected
 
 
@@ -71,7 +71,7 @@ def extended(tmp_path_factory):
     trials += [final(ADAPTER, seed, 80.0 + seed) for seed in range(3)]
     return sweep_of(
         tmp_path_factory.mktemp("more"), trials, {keys.EXTENDED: "true", keys.CURTAILED: ""}, {ADAPTER: "a0"}
-    )[0]
+    )
 
 
 def test_finals_of_an_earlier_winner_count_in_no_result_and_are_named(extended):
