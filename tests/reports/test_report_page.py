@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -47,6 +48,9 @@ class Elements(HTMLParser):
         self.texts.get(self.inside, self.shown).append(data)
 
 
+elements_of = cache(Elements)
+
+
 @pytest.fixture(scope="module")
 def known(known_report):
     return (known_report / "summary.html").read_text(encoding="utf-8")
@@ -68,7 +72,7 @@ def hostile(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["known", "hostile"])
 def test_the_policy_allows_only_the_pages_own_style_and_script(name, request):
-    elements = Elements(request.getfixturevalue(name))
+    elements = elements_of(request.getfixturevalue(name))
     policies = [a["content"] for tag, a in elements.found if a.get("http-equiv") == "Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policies[0].split(";"))
     assert len(policies) == 1
@@ -84,7 +88,7 @@ def test_the_policy_allows_only_the_pages_own_style_and_script(name, request):
 
 @pytest.mark.parametrize("name", ["known", "hostile"])
 def test_nothing_on_the_page_has_an_address_a_style_or_a_handler(name, request):
-    for tag, attributes in Elements(request.getfixturevalue(name)).found:
+    for tag, attributes in elements_of(request.getfixturevalue(name)).found:
         assert tag in ALLOWED
         assert "style" not in attributes
         assert "src" not in attributes
@@ -97,7 +101,7 @@ def test_nothing_on_the_page_has_an_address_a_style_or_a_handler(name, request):
 
 @pytest.mark.parametrize("name", ["known", "hostile"])
 def test_ids_are_unique_and_every_reference_has_its_target(name, request):
-    elements = Elements(request.getfixturevalue(name)).found
+    elements = elements_of(request.getfixturevalue(name)).found
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     values = [value for _, attributes in elements for value in attributes.values() if value]
@@ -108,7 +112,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(name, request):
 
 
 def test_foreign_text_shows_as_itself(hostile):
-    shown = "".join(Elements(hostile).shown)
+    shown = "".join(elements_of(hostile).shown)
     assert "<script>alert(1)</script><img src=x onerror=alert(1)>\"'" in shown
     assert "[l](javascript:alert(1)) &lt;b&gt;" in shown
     assert "<script>alert(2)</script>" in shown
@@ -116,12 +120,12 @@ def test_foreign_text_shows_as_itself(hostile):
 
 def test_the_page_says_what_the_summary_says(known, known_report):
     text = (known_report / "summary.md").read_text(encoding="utf-8")
-    shown = " ".join("".join(Elements(known).shown).split())
+    shown = " ".join("".join(elements_of(known).shown).split())
     for line in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE):
         assert line in shown
     tables = len(re.findall(r"^\| :?-", text, flags=re.MULTILINE))
     figures = len(re.findall(r"!\[", text))
-    tags = Counter(tag for tag, _ in Elements(known).found)
+    tags = Counter(tag for tag, _ in elements_of(known).found)
     assert (tags["table"], tags["figure"], tags["svg"]) == (tables, figures, figures)
     assert figures == 8
     assert "86.50 ± 0.50" in shown
