@@ -111,7 +111,7 @@ def test_killed_three_times_it_ends_with_the_same_report(project, calm):
 
 def interrupted(folder, space, out, sent):
     process = start(*arguments(space, out), cwd=folder)
-    wait_for(out, "ended", 2, process)
+    wait_for(out, "ended", ledger_lines(out, "ended") + 2, process)
     os.kill(process.pid, sent)
     code, errors = finish(process)
     assert "Traceback" not in errors
@@ -124,25 +124,10 @@ def test_ctrl_c_and_sigterm_drain_report_so_far_and_the_same_command_continues(p
     folder, space = project
     out = folder / "drained"
     assert interrupted(folder, space, out, signal.SIGINT) == 130
+    assert interrupted(folder, space, out, signal.SIGTERM) == 75
     code, errors = finish(start(*arguments(space, out), cwd=folder))
     assert code == 0, errors
     same_report(out, calm)
-    assert interrupted(folder, space, folder / "preempted", signal.SIGTERM) == 75
-
-
-def test_a_second_driver_is_refused_at_once(project):
-    folder, space = project
-    out = folder / "twice"
-    first = start(*arguments(space, out), cwd=folder)
-    try:
-        wait_for(out, "sweep", 1, first)
-        code, errors = finish(start(*arguments(space, out), cwd=folder))
-        assert code == 6
-        assert str(first.pid) in errors
-        assert "Traceback" not in errors
-    finally:
-        first.kill()
-        first.communicate()
 
 
 def test_a_finished_sweep_run_again_trains_nothing(project, calm):
@@ -153,10 +138,15 @@ def test_a_finished_sweep_run_again_trains_nothing(project, calm):
     assert len(epochs(calm)) == before
 
 
-def test_a_killed_worker_costs_one_epoch_and_no_trial(project, calm):
+def test_a_second_driver_is_refused_and_a_killed_worker_costs_one_epoch_and_no_trial(project, calm):
     folder, space = project
     out = folder / "worker"
     process = start(*arguments(space, out), cwd=folder)
+    wait_for(out, "sweep", 1, process)
+    code, errors = finish(start(*arguments(space, out), cwd=folder))
+    assert code == 6
+    assert str(process.pid) in errors
+    assert "Traceback" not in errors
     wait_for(out, "progress", 2, process)
     workers = [p for p in descendants(process) if "Trainable" in " ".join(p.cmdline())]
     assert workers

@@ -165,7 +165,9 @@ def test_tokens_files_that_cannot_be_read_are_passed_over(sweep, tmp_path):
 def test_the_command_that_the_report_prints_gives_the_number_of_its_table(tmp_path):
     """A number followed by hand: from the table to the trace, from there to the run."""
     space = write_project(tmp_path)
-    code, errors = finish(start(*arguments(space, tmp_path / "runs"), cwd=tmp_path))
+    code, errors = finish(
+        start(*arguments(space, tmp_path / "runs", "--methods", "adapter", "--trials", "2"), cwd=tmp_path)
+    )
     assert code == 0, errors
     (row,) = [r for r in table(tmp_path / "runs", "trace", ()) if r["method"] == "adapter"]
     results = table(tmp_path / "runs", "results", ())

@@ -17,7 +17,7 @@ from orchestrator.run import command_of, options_of, parser
     [
         ["--space", "quickstart"],
         ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
-        ["--space", "quickstart", "--tasks", "agreement", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
+        ["--space", "quickstart", "--tasks", "sentiment", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
         ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
         ["--space", "quickstart", "--budget", "90m"],
         ["--space", "quickstart", "--set", "recipe.epochs=5", "search.lr=choice(1e-4, 1e-3)", "--set", "title=it's -1"],

@@ -10,6 +10,7 @@ from tests.fixtures.cli_process import arguments, finish, ledger_lines, start, t
 from tests.orchestrator.test_processes import TIMES
 
 pytestmark = pytest.mark.slow
+FEW = ("--trials", "2")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def space(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calm(space):
-    code, errors = finish(start(*arguments(space, space.parent / "calm"), cwd=space.parent), 600)
+    code, errors = finish(start(*arguments(space, space.parent / "calm", *FEW), cwd=space.parent), 600)
     assert code == 0, errors
     return space.parent / "calm"
 
@@ -54,11 +55,11 @@ def test_every_search_has_its_own_split_and_finals_and_the_report_counts_searche
 def test_killed_in_both_searches_it_ends_with_the_same_report(space, calm):
     out = space.parent / "killed"
     for event, number in (("ended", 3), ("winner", 1), ("winner", 3)):
-        process = start(*arguments(space, out), cwd=space.parent)
+        process = start(*arguments(space, out, *FEW), cwd=space.parent)
         wait_for(out, event, max(number, ledger_lines(out, event) + 1), process, timeout=300)
         process.kill()
         process.communicate()
-    code, errors = finish(start(*arguments(space, out), cwd=space.parent), 600)
+    code, errors = finish(start(*arguments(space, out, *FEW), cwd=space.parent), 600)
     assert code == 0, errors
     for name in ("results", "winners", "budget", "trials"):
         ours, theirs = table(out, name, TIMES), table(calm, name, TIMES)

@@ -26,7 +26,7 @@ def run(space, out, *more):
 @pytest.fixture(scope="module")
 def space(tmp_path_factory):
     """Without an end, this sweep would take many times the budget."""
-    space = write_project(tmp_path_factory.mktemp("project"), epochs=8, train=640)
+    space = write_project(tmp_path_factory.mktemp("project"), epochs=6, train=400)
     text = space.read_text(encoding="utf-8").replace("choice, method", "choice, log_uniform, method")
     text = text.replace("choice(3e-4, 1e-3)", "log_uniform(3e-4, 1e-3)").replace(
         "choice(1e-3, 3e-3)", "log_uniform(1e-3, 3e-3)"
