@@ -212,7 +212,7 @@ def _validation(sweep: AnalyzedSweep, cell: Cell) -> str:
     table = sweep.configurations
     ended = table[(table["cell"] == str(cell)) & table["state"].isin(END_STATES)]
     planned = sweep.manifest.planned_tries(cell.method) * sweep.manifest.budget.searches
-    tried = f"{len(ended)} of {planned} configurations ended"
+    tried = f"{len(ended)} of {planned} tried"
     if not ended["best_score"].notna().any():
         return f"{MISSING} ({tried})"
     best = ended.loc[ended["best_score"].idxmax()]

@@ -172,10 +172,7 @@ def test_an_unfinished_sweep_says_what_it_knows_and_calls_nothing_running():
         "no final has a result. Best validation scores so far, maxima of a search (constant prediction on the test split: 68.38)"
         in text
     )
-    assert (
-        "Fine-tuning 82.14 (lr 0.0001, batch_size 8; 2 of 4 configurations ended); Adapter – (0 of 4 configurations ended)"
-        in text
-    )
+    assert "Fine-tuning 82.14 (lr 0.0001, batch_size 8; 2 of 4 tried); Adapter – (0 of 4 tried)" in text
     assert "running" not in text
     assert "searching" not in text
     assert "MRPC: the search is not over." in search_quality.text(sweep)
