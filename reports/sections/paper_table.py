@@ -145,7 +145,7 @@ def _feet(sweep: AnalyzedSweep, options: LatexOptions, names: Sequence[str]) -> 
     """The rows below the methods: scores of a constant prediction, and per model the smallest visible difference."""
     manifest = sweep.manifest
     constants = {**{name: facts.majority for name, facts in manifest.tasks.items()}, AVERAGE: mean_baseline(manifest)}
-    found = [[FEET[0], *(_number(constants.get(name), options, "") for name in names)]]
+    found: list[list[object]] = [[FEET[0], *(_number(constants.get(name), options, "") for name in names)]]
     for model, facts in manifest.models.items():
         columns = {
             name: [s for c, s in sweep.standings.items() if (c.model, c.task) == (model, name)]
