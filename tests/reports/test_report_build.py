@@ -48,7 +48,7 @@ def test_the_command_line_writes_summary_figures_and_tables(known_report):
     papers = [f"paper_{name}" for name in (1, 2, 3, "figure_2")]
     tables = {f"tables/{name}.csv" for name in tidy}
     tables |= {f"tables/{name}.tex" for name in (*shown, "parameters_1", "parameters_2", *papers)}
-    assert set(found) == {"summary.md", "summary.html"} | figures | tables
+    assert set(found) == {"summary.md", "summary.html", "leaderboard.json"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
 
