@@ -142,13 +142,13 @@ def _time(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
     if missing or forecast.hours is None:
         if options.address:
             return "unknown: no sweep with this cluster has timed it yet"
-        downloads = [models.title(name) for name in plan.space.models if plan.shapes[name] is None]
+        downloads = [models.title(name) for name in plan.space.models if models.local(name) is None]
         needs = f" and the download of {', '.join(downloads)}" if downloads else ""
         seconds = _probe_seconds(plan, forecast, options.gpus)
         return f"unknown for {missing or len(busy)} of {len(busy)} cells: --probe times it in about {seconds} s{needs}"
     least, most = map(_duration, forecast.hours)
     source = f"sweeps and probes in {options.out}"
-    return f"{_span(least, most)} of training on {_device_count(options, forecast)}, by {source}; start and report not counted"
+    return f"{least} to at most {most} of training on {_device_count(options, forecast)}, by {source}; start and report not counted"
 
 
 def _probe_seconds(plan: Plan, forecast: Forecast, gpus: int) -> int:
