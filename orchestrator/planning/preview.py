@@ -148,7 +148,8 @@ def _time(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
         return f"unknown for {missing or len(busy)} of {len(busy)} cells: --probe times it in about {seconds} s{needs}"
     least, most = map(_duration, forecast.hours)
     source = f"sweeps and probes in {options.out}"
-    return f"{least} to at most {most} of training on {_device_count(options, forecast)}, by {source}; start and report not counted"
+    devices = _device_count(options, forecast)
+    return f"{least} to at most {most} of training on {devices}, by {source}; start and report not counted"
 
 
 def _probe_seconds(plan: Plan, forecast: Forecast, gpus: int) -> int:
