@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 from pathlib import Path
 
 from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
+from search_spaces.tracking_uri import (
+    EXPERIMENT_VARIABLE,
+    SYSTEM_METRICS_VARIABLE,
+    URI_VARIABLE,
+    asks_for_system_metrics,
+)
 
 EXIT_CODES = (
     "exit codes: 0 complete, 2 bad input, 3 too many trials failed, 4 environment, 5 damaged state, "
@@ -116,7 +123,23 @@ def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
         default="best",
         help="finals of each cell whose model stays on disk for export: all, the best by validation score (default), or none",
     )
-    p.add_argument("--tracking-uri", type=given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
+    p.add_argument(
+        "--tracking-uri",
+        type=given,
+        metavar="URI",
+        help=f"an MLflow server instead of OUT/mlflow.db (default: {URI_VARIABLE}, if that is set)",
+    )
+    p.add_argument(
+        "--experiment",
+        type=given,
+        metavar="NAME",
+        help=f"MLflow experiment of a new sweep (default: {EXPERIMENT_VARIABLE}, else the space's name)",
+    )
+    p.add_argument(
+        "--system-metrics",
+        action="store_true",
+        help=f"record CPU, memory, disk and GPUs of this machine in MLflow (also with {SYSTEM_METRICS_VARIABLE}=true)",
+    )
     machine.add_argument(
         "--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one"
     )
@@ -147,7 +170,10 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         out=arguments.out,
         report=arguments.report,
         keep=arguments.keep,
-        tracking_uri=arguments.tracking_uri,
+        tracking_uri=arguments.tracking_uri or os.environ.get(URI_VARIABLE) or None,
+        tracking_from=URI_VARIABLE if os.environ.get(URI_VARIABLE) and not arguments.tracking_uri else "",
+        experiment=arguments.experiment or os.environ.get(EXPERIMENT_VARIABLE) or None,
+        system_metrics=arguments.system_metrics or asks_for_system_metrics(),
         address=arguments.address,
         command=command_of(arguments),
     )
@@ -160,6 +186,9 @@ def command_of(arguments: argparse.Namespace) -> str:
     for name, value in vars(arguments).items():
         if name not in _NOT_REPEATED and value is not None and (value != defaults[name] or name == "gpus"):
             option = "--" + name.replace("_", "-")
+            if value is True:
+                words += [option]
+                continue
             if name == "set":
                 # One word each, so that a reader of the command can leave out single ones.
                 words += [f"{option}={setting}" for setting in value]

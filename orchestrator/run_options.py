@@ -50,6 +50,12 @@ class RunOptions:
     report: Path = Path("reports")
     # Address of an MLflow store; None: sqlite in `out`.
     tracking_uri: str | None = None
+    # The environment variable that named it; "" for the command line.
+    tracking_from: str = ""
+    # Name of the MLflow experiment of a new sweep; None: the name of the space.
+    experiment: str | None = None
+    # Whether MLflow records the use of this machine.
+    system_metrics: bool = False
     # Address of a Ray cluster to join; None: start one.
     address: str | None = None
     # Finals whose checkpoint stays on disk: all, the best of each cell by validation score, or none.

@@ -106,6 +106,15 @@ def test_a_password_in_an_address_is_never_shown(run):
     assert "hunter2" not in run(*QUICK, "--tracking-uri", "http://me:hunter2@host")[1]
 
 
+def test_a_variable_of_mlflow_that_cannot_be_used_is_refused_by_its_name(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@host")
+    code, text = run(*QUICK)[:2]
+    assert code == exit_codes.BAD_INPUT
+    assert "environment variable MLFLOW_TRACKING_URI: 'http://" in text
+    assert "give --tracking-uri" in text
+    assert "hunter2" not in text
+
+
 def test_escape_sequences_never_reach_the_terminal(run):
     assert "\x1b" not in run(*QUICK, "--models", "\x1b[31mred")[1]
 

@@ -7,7 +7,8 @@ import pytest
 from orchestrator.ledger import read as read_records
 from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.time_budget import TimeBudget, greedy, reserve
-from orchestrator.tracking.run_projection import Key, RunProjection
+from orchestrator.tracking.run_edits import Key
+from orchestrator.tracking.run_projection import RunProjection
 from search_spaces import keys
 from search_spaces.events import EpochReported, LedgerRecord, SearchesEndedEarly, SweepInterrupted, SweepOpened
 from search_spaces.history import SweepHistory
