@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from orchestrator import exit_codes
 from orchestrator.execution.cluster import environment
 from orchestrator.execution.drain import Drain, shielded
 from orchestrator.ledger import Ledger
+from orchestrator.tracking.publication import publish
 from orchestrator.tracking.tracker import Tracker, deliver_all
 from search_spaces.redaction import clean_line, redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
@@ -55,8 +58,27 @@ class Delivery:
         if self.tracker.failure:
             raise self.tracker.failure
         uri = self.uri if delivered else self._local_store()
-        reported = self._make_report(uri) if uri else exit_codes.ENVIRONMENT
+        with tempfile.TemporaryDirectory() as scratch:
+            file_list = Path(scratch) / "files"
+            reported = self._make_report(uri, file_list) if uri else exit_codes.ENVIRONMENT
+            if delivered and reported == exit_codes.COMPLETE:
+                return self._publish(file_list.read_text(encoding="utf-8").splitlines())
         return reported if delivered else exit_codes.ENVIRONMENT
+
+    def _publish(self, files: Sequence[str]) -> int:
+        """Add the report, which consists of these files, to MLflow. Return COMPLETE, or ENVIRONMENT if that failed."""
+        folder, records = self.ledger.folder, self.ledger.records
+        try:
+            page = publish(self.uri, folder.parent / ARTIFACTS, folder, records, self.report, files)
+        except Exception as error:  # whatever error MLflow has; the report is written
+            log.error(
+                "the report is not in the tracking store (%s); the same command adds it",
+                clean_line(f"{type(error).__name__}: {error}")[:500],
+            )
+            return exit_codes.ENVIRONMENT
+        if page:
+            log.info("MLflow: %s", page)
+        return exit_codes.COMPLETE
 
     def _deliver(self) -> bool:
         """Wait until the store has all records, or has not taken any for too long. Return whether it has all."""
@@ -87,9 +109,13 @@ class Delivery:
             return ""
         return uri
 
-    def _make_report(self, uri: str) -> int:
-        """Run `python -m reports`. Return COMPLETE, DAMAGED_STATE if it found damaged results, or ENVIRONMENT."""
+    def _make_report(self, uri: str, file_list: Path) -> int:
+        """Run `python -m reports`, which writes the names of its files to `file_list`.
+
+        Return COMPLETE, DAMAGED_STATE if it found damaged results, or ENVIRONMENT.
+        """
         words = ["--tracking-uri", uri, "--sweep", self.sweep, "--out", str(self.report)]
+        words += ["--file-list", str(file_list)]
         with shielded():
             process = subprocess.Popen([sys.executable, "-m", "reports", *words], env=environment(), umask=self.umask)
         try:

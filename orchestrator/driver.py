@@ -26,17 +26,27 @@ from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.log_lines import set_up_logging
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
-from orchestrator.planning.sweep_manifest import add_notes, fingerprints, folder_name, make_manifest, new_sweep_id
+from orchestrator.planning.sweep_manifest import (
+    add_notes,
+    fingerprints,
+    folder_name,
+    make_manifest,
+    new_sweep_id,
+    space_file,
+)
 from orchestrator.private_files import private_files
 from orchestrator.run_options import RunOptions
 from orchestrator.search.result_cache import ResultCache
+from orchestrator.search.study_storage import FILE as STUDIES
+from orchestrator.search.study_storage import write_studies
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget, stopwatch
 from orchestrator.search.trial_names import TrialNames
 from orchestrator.tracking.tracker import Tracker
 from search_spaces.events import DevicesShared, Event, LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
-from search_spaces.redaction import redact
+from search_spaces.language import Space
+from search_spaces.redaction import clean, redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
@@ -84,32 +94,45 @@ def drive(plan: Plan, options: RunOptions) -> int:
     with private_files() as umask, closing(Ledger.open(folder)) as ledger:
         history = ledger.history
         sweep_id = recorded_id(history, folder) or new_sweep_id(plan.space)
-        manifest = make_manifest(plan, models, tasks, options.command, device_name(options.gpus), sweep=sweep_id)
+        manifest = make_manifest(
+            plan,
+            models,
+            tasks,
+            options.command,
+            device_name(options.gpus),
+            sweep=sweep_id,
+            experiment=experiment_of(history, plan.space, options),
+        )
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
-        _write_state(folder, manifest, tasks)
+        _write_state(folder, manifest, tasks, space_file(plan.space))
         uri = options.tracking_uri or sqlite_uri(out / DATABASE)
-        tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records)
+        tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records, options.system_metrics)
         tracker.start()
         before = history.seconds_spent
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
         drain = Drain(options.command)
         metrics = {name: task.task.metrics[0] for name, task in tasks.items()}
-        messages = EventMessages(plan.space, history.trials, metrics, lambda: drain.notice)
+        # On a terminal the progress display has the notice.
+        messages = EventMessages(
+            plan.space, history.trials, metrics, lambda: "" if console.is_terminal else drain.notice
+        )
         events = EventLog(ledger, tracker, messages)
         events.append(SweepOpened(format=FORMAT, manifest=manifest))
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
         log.info(
-            "sweep %s in %s; MLflow: %s; stop with Ctrl-C, continue with: %s",
+            "sweep %s in %s; MLflow: %s%s, experiment %s; stop with Ctrl-C, continue with: %s",
             sweep_id,
             folder,
             redact(uri),
+            f" ({options.tracking_from})" if options.tracking_from else "",
+            manifest["experiment"],
             options.command,
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
+        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured, options.keep)
         checkpoints.tidy()
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
@@ -129,6 +152,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
+            _write_studies(sweep, folder, ledger.records, manifest)
             if drain.signal is not None:
                 drain.end_process(code)
             return code
@@ -145,6 +169,17 @@ def recorded_id(history: SweepHistory, folder: Path) -> str:
     if not found or not isinstance(found, str):
         raise Damaged(advice(folder / LEDGER, 1, "opens the sweep with a manifest that lacks sweep"))
     return found
+
+
+def experiment_of(history: SweepHistory, space: Space, options: RunOptions) -> str:
+    """Return the name of the sweep's MLflow experiment: the one in which it began, else the one asked for or the space's name."""
+    if not history.openings:
+        return options.experiment or space.name
+    first = history.openings[0].manifest
+    began_in = str(first.get("experiment") or first.get("space", ""))
+    if options.experiment not in (None, began_in):
+        log.warning("this sweep began in the MLflow experiment %s and stays there", began_in)
+    return began_in
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
@@ -177,13 +212,24 @@ def _recorded_fingerprints(manifest: Mapping[str, Any], folder: Path) -> dict[st
         raise Damaged(advice(folder / LEDGER, 1, fault)) from None
 
 
-def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loaded]) -> None:
+def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loaded], space: Path | None) -> None:
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+    if space:
+        write_atomic(folder / space.name, clean(space.read_text(encoding="utf-8", errors="replace")))
     for name, task in loaded.items():
         for number, each in enumerate((task, *task.repeats), start=1):
             indices = {part: list(getattr(each.split_indices, part)) for part in ("train", "validation", "test")}
             file = f"{name}.json" if number == 1 else f"{name}.search{number}.json"
             write_atomic(folder / "splits" / file, json.dumps(indices))
+
+
+def _write_studies(sweep: Sweep, folder: Path, records: Sequence[LedgerRecord], manifest: Mapping[str, Any]) -> None:
+    """Write the searches for Optuna's dashboard. An error of the disk is told and nothing more: no driver reads this file."""
+    scores = {name: task["score"] for name, task in manifest["tasks"].items()}
+    try:
+        write_studies(folder / STUDIES, sweep.searches.values(), records, scores)
+    except OSError as error:
+        log.warning("%s was not written (%s)", folder / STUDIES, error.strerror or error)
 
 
 def _run(

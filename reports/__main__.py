@@ -6,15 +6,17 @@ All data are read from the MLflow tracking store; the sweep's folder is not need
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reports.data.store_address import DamagedResults, StoreError
 from search_spaces.redaction import clean_line, clean_tracebacks, passwords_in, register_secret
-from search_spaces.tracking_uri import DATABASE, sqlite_uri
+from search_spaces.tracking_uri import DATABASE, URI_VARIABLE, sqlite_uri
 
 COMPARE = "compare"
+DEFAULT_STORE = f"default: {URI_VARIABLE}, if that is set, else runs/{DATABASE}"
 DESCRIPTION, COMPARE_DESCRIPTION = "Write the report of a sweep.", "Show two sweeps side by side."
 OK, BAD_INPUT, ENVIRONMENT, DAMAGED, INTERRUPTED = 0, 2, 4, 5, 130
 
@@ -43,7 +45,8 @@ def start(command: Callable[[argparse.Namespace], Path], options: argparse.Names
     installed, or the report cannot be written; 5: results in the store are damaged; 130: interrupted.
     """
     try:
-        options.tracking_uri = options.tracking_uri or sqlite_uri(Path("runs") / DATABASE)
+        default = os.environ.get(URI_VARIABLE) or sqlite_uri(Path("runs") / DATABASE)
+        options.tracking_uri = options.tracking_uri or default
         print(command(options))
     except ValueError as error:
         return _fail(prefix, error, BAD_INPUT)
@@ -60,8 +63,12 @@ def write_report(options: argparse.Namespace) -> Path:
     """Write the report and return the path of its summary."""
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
+    from reports.sections.paper_table import LatexOptions
 
-    return build(options.tracking_uri, find(options.tracking_uri, options.space, options.sweep), options.out)
+    columns = tuple(name.strip() for name in options.latex_columns.split(",") if name.strip())
+    latex = LatexOptions(metric=options.latex_metric, digits=options.latex_digits, columns=columns)
+    sweep = find(options.tracking_uri, options.space, options.sweep)
+    return build(options.tracking_uri, sweep, options.out, latex, file_list=options.file_list)
 
 
 def compare_sweeps(options: argparse.Namespace) -> Path:
@@ -88,17 +95,29 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             letter, metavar=letter.upper(), help="id of a sweep, address of a store (its newest sweep), or ADDRESS#id"
         )
-    parser.add_argument("--tracking-uri", default="", help="store of sweeps given by id (default: runs/mlflow.db)")
+    parser.add_argument("--tracking-uri", default="", help=f"store of sweeps given by id ({DEFAULT_STORE})")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--tracking-uri", default="", help="sqlite:////absolute/mlflow.db or http://host (default: runs/mlflow.db)"
+        "--tracking-uri", default="", help=f"sqlite:////absolute/mlflow.db or http://host ({DEFAULT_STORE})"
     )
     parser.add_argument("--space", default="", help="report the newest sweep of this space")
     parser.add_argument("--sweep", default="", help="report this sweep (default: the newest)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
+    parser.add_argument("--file-list", type=Path, metavar="FILE", help="write the names of the report's files here")
+    table = parser.add_argument_group("tables/results.tex")
+    table.add_argument(
+        "--latex-metric", default="", help="a metric of the test split (default: the score of each task)"
+    )
+    table.add_argument("--latex-digits", type=int, default=2, choices=range(5), help="decimals of scores (default: 2)")
+    table.add_argument(
+        "--latex-columns",
+        default="",
+        metavar="NAMES",
+        help="names of tasks, parameters, average and hours, comma-separated (default: parameters, all tasks, average)",
+    )
 
 
 def _fail(prefix: str, error: object, code: int) -> int:

@@ -108,7 +108,8 @@ class Progress:
     earlier epoch on ties). Epochs before the method has its final form do not count: the first of two training phases, and
     AdaLoRA's epochs above its target rank. Before the first epoch that counts, `best_epoch` is 0 and `best_score` 0.0, which is
     no score. `loss` is the mean training loss of the epoch, `seconds` the epoch's duration, `memory_mib` the peak memory so far.
-    `diverged`: a loss of this epoch was not finite; `loss` is then None.
+    `diverged`: a loss of this epoch was not finite; `loss` is then None. `lr`: the learning rate of the epoch's last step; None
+    in records from before this field existed.
     """
 
     epoch: int
@@ -119,6 +120,7 @@ class Progress:
     seconds: float
     memory_mib: float = 0.0
     diverged: bool = False
+    lr: float | None = None
 
     @property
     def has_best(self) -> bool:
@@ -126,7 +128,10 @@ class Progress:
         return self.best_epoch > 0
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))  # the fields are plain values; `asdict`, which copies deeply, would be slow
+        record = dict(vars(self))  # the fields are plain values; `asdict`, which copies deeply, would be slow
+        if self.lr is None:  # as in records from before this field existed
+            del record["lr"]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Progress:

@@ -6,6 +6,7 @@ refuses credentials. Both look at the address only and open no connection or fil
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,6 +18,9 @@ DATABASES = ("postgresql", "mysql", "mssql")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # Names of MLflow's database and of the folder of its files, in the folders in which this project makes a store.
 DATABASE, ARTIFACTS = "mlflow.db", "mlflow-artifacts"
+# MLflow's own environment variables, which apply where an option is not given.
+URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
+SYSTEM_METRICS_VARIABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 # What may stand after the "?" of a sqlite address. Any other "?" belongs to the path, where SQLAlchemy would end it.
 SQLITE_OPTIONS = {
     "cache",
@@ -47,6 +51,11 @@ def check_uri(uri: str) -> str:
         allowed = ", ".join(("sqlite", *SERVERS, *DATABASES))
         raise ValueError(f"{_shown(uri)}: cannot be used; it must start with one of {allowed} and ://")
     return uri
+
+
+def asks_for_system_metrics() -> bool:
+    """Return whether MLflow's environment variable asks for a record of the machine's use."""
+    return os.environ.get(SYSTEM_METRICS_VARIABLE, "").lower() in ("true", "1")
 
 
 def check_recorded_uri(uri: str) -> str:

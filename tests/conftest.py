@@ -10,6 +10,8 @@ from tests.fixtures.encoders import write_tiny
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+    os.environ.pop(variable, None)  # a developer's own must not decide where tests write
 
 
 def pytest_configure(config):

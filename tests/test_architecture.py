@@ -21,7 +21,7 @@ PRINTERS = {"orchestrator/run.py", "orchestrator/reproduce.py", "orchestrator/co
 HEAVY = {"torch", "ray", "transformers", "datasets", "optuna", "mlflow", "pandas", "numpy"}
 # Third-party names of the design that each belong to few files.
 OWNERS = {
-    "optuna": {"orchestrator/search/sampler.py"},
+    "optuna": {"orchestrator/search/sampler.py", "orchestrator/search/study_storage.py"},
     "ray": {
         "orchestrator/execution/cluster.py",
         "orchestrator/execution/tune_runner.py",

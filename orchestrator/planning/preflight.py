@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.execution.gpus import check_gpus
@@ -22,7 +23,9 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0
 def check(options: RunOptions) -> None:
     """Raise ValueError for an invalid option, EnvironmentUnfit if this machine lacks a GPU, a writable folder or a cluster."""
     if options.tracking_uri:
-        check_tracking(options.tracking_uri)
+        check_tracking(options.tracking_uri, options.tracking_from)
+    if options.system_metrics and not find_spec("psutil"):
+        raise EnvironmentUnfit("the record of this machine's use needs psutil: pip install psutil")
     if options.address:
         check_address(options.address)
     check_gpus(options.gpus, options.address)
@@ -66,13 +69,20 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def check_tracking(uri: str) -> None:
+def check_tracking(uri: str, variable: str = "") -> None:
     """Raise ValueError or EnvironmentUnfit for an address that cannot be a tracking store.
 
-    A server that does not answer is accepted, because it may answer later.
+    A server that does not answer is accepted, because it may answer later. `variable`: the environment variable that named the
+    address; "" for the option.
     """
-    if check_recorded_uri(uri).startswith("sqlite:"):
-        check_folder("--tracking-uri", sqlite_path(uri).parent)
+    try:
+        if check_recorded_uri(uri).startswith("sqlite:"):
+            check_folder("--tracking-uri", sqlite_path(uri).parent)
+    except (ValueError, EnvironmentUnfit) as error:
+        if not variable:
+            raise
+        text = str(error).replace("--tracking-uri", f"environment variable {variable}:", 1)
+        raise type(error)(f"{text} (or give --tracking-uri, which is used instead of the variable)") from None
 
 
 def check_address(address: str) -> None:

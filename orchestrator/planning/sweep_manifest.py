@@ -63,6 +63,12 @@ def _semantics(space: Space) -> dict[str, Any]:
     return {**found, "method_semantics": dict(sorted(methods.items()))} if methods else found
 
 
+def space_file(space: Space) -> Path | None:
+    """Return the path of the file that the space was read from; None if it is not there any more."""
+    paths = (space.folder / f"{space.name}{suffix}" for suffix in (".py", ".yaml", ".yml"))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def space_json(space: Space) -> dict[str, Any]:
     """Return the resolved space as JSON, from whose text the name of the sweep's folder is derived."""
     return {
@@ -91,11 +97,19 @@ def _record(record: FileTask | Budget) -> dict[str, Any]:
 
 
 def make_manifest(
-    plan: Plan, found: Mapping[str, Model], loaded: Mapping[str, Loaded], command: str, device: str, *, sweep: str
+    plan: Plan,
+    found: Mapping[str, Model],
+    loaded: Mapping[str, Loaded],
+    command: str,
+    device: str,
+    *,
+    sweep: str,
+    experiment: str = "",
 ) -> dict[str, Any]:
     """Return the manifest of a sweep: its space, settings, fingerprints of models and data, versions, commit and device.
 
-    `command` is the command line that started it, `sweep` its id (`new_sweep_id`).
+    `command` is the command line that started it, `sweep` its id (`new_sweep_id`), `experiment` the name of its MLflow
+    experiment; "" for the name of the space.
     """
     space = plan.space
     commit, dirty = _commit()
@@ -104,6 +118,8 @@ def make_manifest(
         "sweep": sweep,
         "folder": folder_name(space),
         "space": space.name,
+        "space_file": file.name if (file := space_file(space)) else "",
+        "experiment": experiment or space.name,
         "title": space.title or space.name,
         "paper": space.paper,
         "seed": space.seed,

@@ -106,6 +106,11 @@ class CellSearch:
         return self.search + self.finals
 
     @property
+    def configurations(self) -> list[list[TrialEntry]]:
+        """For each configuration of the search, its trials that were started so far: one per search seed."""
+        return [self._seeds(i) for i in range(self.study.num_asked)]
+
+    @property
     def planned(self) -> int:
         """The number of search trials that the budget provides: configurations times search seeds."""
         return self.study.limit * self.budget.search_seeds
@@ -155,7 +160,7 @@ class CellSearch:
         then to the earlier configuration. Finals from before the search was resumed are kept if they train the same winner.
         """
         if self.winner is None and self.searched:
-            tried = [[e for e in self._seeds(i) if e.can_win] for i in range(self.study.num_asked)]
+            tried = [[e for e in seeds if e.can_win] for seeds in self.configurations]
             best = min(
                 filter(None, tried), key=lambda s: (-len(s), -_mean(s), s[0].trial.lr, s[0].number), default=None
             )

@@ -1,4 +1,5 @@
-"""The search of one cell: an Optuna study driven by ask and tell. The only file that imports optuna.
+"""The search of one cell: an Optuna study driven by ask and tell. Only this file and
+`study_storage` import optuna.
 
 The first configurations cover every dimension evenly (four configurations contain each of four learning rates once). Their seed
 is shared by all methods on one model and task, so that all of these start with the same learning rates and none has an advantage
@@ -47,7 +48,8 @@ class Study:
         seed = derive(seed, str(cell))
         self._seed, self._startup = seed, min(STARTUP[1], max(STARTUP[0], num_configurations // 2))
         self._start = even_points(dimensions, self._startup, derive(shared, "start"))
-        self._distributions = {name: _distribution(d) for name, d in dimensions.items()}
+        # Optuna's distributions of the searched hyperparameters, by name.
+        self.distributions: dict[str, BaseDistribution] = {name: _distribution(d) for name, d in dimensions.items()}
         self._study = optuna.create_study(direction="maximize")
         self._trials: list[optuna.trial.Trial] = []
         self._seen: set[tuple[Scalar, ...]] = set()
@@ -62,11 +64,15 @@ class Study:
     @property
     def names(self) -> list[str]:
         """The names of the searched hyperparameters."""
-        return list(self._distributions)
+        return list(self.distributions)
 
     @property
     def num_asked(self) -> int:
         return len(self._trials)
+
+    def parameters_of(self, number: int) -> dict[str, Scalar]:
+        """Return the searched hyperparameters of configuration `number`, by name."""
+        return dict(self._trials[number].params)
 
     def ask(self) -> dict[str, Scalar]:
         """Return the next configuration, by hyperparameter name. It was never returned before."""
@@ -77,7 +83,7 @@ class Study:
             return self.replay(self._untried())
         for draw in range(REDRAWS):
             self._study.sampler = self._sampler(draw)
-            trial = self._study.ask(self._distributions)
+            trial = self._study.ask(self.distributions)
             if self._key(trial.params) not in self._seen:
                 return self._take(trial)
             # TPE ignores failed trials, so a repeat leaves no trace in the model.
@@ -90,7 +96,7 @@ class Study:
         It is one of the evenly spread first ones, the next of the grid, or one from the ledger when a sweep is continued.
         """
         self._study.enqueue_trial(dict(parameters))
-        return self._take(self._study.ask(self._distributions))
+        return self._take(self._study.ask(self.distributions))
 
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
@@ -110,7 +116,7 @@ class Study:
         return dict(trial.params)
 
     def _key(self, parameters: Mapping[str, Scalar]) -> tuple[Scalar, ...]:
-        return tuple(parameters[name] for name in self._distributions)
+        return tuple(parameters[name] for name in self.distributions)
 
     def _untried(self) -> dict[str, Scalar]:
         return next(point for point in self._points if self._key(point) not in self._seen)
@@ -119,7 +125,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return Sampler(
-                self._distributions,
+                self.distributions,
                 seed=derive(self._seed, "tpe", self.num_asked, draw) % 2**32,
                 multivariate=True,
                 constant_liar=True,

@@ -11,15 +11,15 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.exit_codes import EnvironmentUnfit
-from orchestrator.tracking.run_projection import KINDS, Edit, Key, RunUpdates
+from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, RunUpdates
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
 from search_spaces.redaction import clean_line
@@ -49,26 +49,28 @@ ENVIRONMENT = {
 
 @dataclass
 class Known:
-    """A run in the store: its id and its status there (MLflow's names)."""
+    """A run in the store: its id, its status there (MLflow's names) and the names of its metrics when it was looked for."""
 
     run_id: str
     status: str
+    metrics: frozenset[str] = frozenset()
 
 
 class Store:
-    """The runs of the sweep `sweep` in an MLflow store, in the experiment `space`. Use it within `environment()`.
+    """The runs of the sweep `sweep` in an MLflow store, in this experiment. Use it within `environment()`.
 
-    `position` is the number of the ledger's records that have been written to the store, 0 for a new sweep. `artifacts` is the
-    folder for files of a new experiment in a sqlite store; a server chooses its own. `folder` is the sweep's folder.
-    `began` is the time of the ledger's first record, in milliseconds since 1970. Raises EnvironmentUnfit if the store holds
-    another sweep of this id, which began at another time.
+    `experiment` is the experiment's id, `sweep` the sweep's. `position` is the number of the ledger's records that have been
+    written to the store, 0 for a new sweep. `artifacts` is the folder for files of a new experiment in a sqlite store; a server
+    chooses its own. `folder` is the sweep's folder. `began` is the time of the ledger's first record, in milliseconds since
+    1970. Raises EnvironmentUnfit if the store holds another sweep of this id, which began at another time.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None, folder: Path, space: str, sweep: str, began: int):
+    def __init__(self, uri: str, artifacts: Path | None, folder: Path, experiment: str, sweep: str, began: int):
         self._client = _client(uri)
-        self._folder, self._sweep, self._began = folder, sweep, began
+        self._folder, self.sweep, self._began = folder, sweep, began
         location = artifacts.resolve().as_uri() if artifacts and uri.startswith("sqlite:") else None
-        self._experiment = self._find_experiment(space, location)
+        self.experiment = self._find_experiment(experiment, location)
+        self._context = _context_tags()
         self.position = 0
         self.known = self._find_runs()
 
@@ -76,18 +78,25 @@ class Store:
         """Apply the edits, then record in the store that it has the first `position` records of the ledger."""
         for edit in edits:
             self._write(self._ensure(edit.run, edit.start), edit)
-        self._client.set_tag(self.known[Key("sweep")].run_id, keys.POSITION, str(position))
+        sweep = next((edit for edit in edits if edit.run.key.kind == "sweep"), None)
+        self._log(self.known[Key("sweep")].run_id, sweep, {keys.POSITION: str(position)})
         self.position = position
-        if any(edit.run.key.kind == "sweep" and edit.status != "RUNNING" for edit in edits):
+        if sweep and sweep.status in ("FINISHED", "KILLED"):
             # Look for the runs again: a request that timed out here may have created a second run on the server.
             self.known = self._find_runs()
 
-    def _find_experiment(self, space: str, location: str | None) -> str:
-        experiment = self._client.get_experiment_by_name(space)
+    def upload(self, run_id: str, folder: Path, place: str) -> None:
+        """Store the files of a folder as artifacts of a run, in its folder `place`."""
+        with _artifacts_of(run_id):
+            self._client.log_artifacts(run_id, str(folder), place)
+
+    def _find_experiment(self, name: str, location: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            return str(self._client.create_experiment(space, artifact_location=location))
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI then shows what belongs to training
+            return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
         if experiment.lifecycle_stage == "deleted":
-            log.info("the experiment %s had been deleted in MLflow and is restored", space)
+            log.info("the experiment %s had been deleted in MLflow and is restored", name)
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
 
@@ -115,7 +124,7 @@ class Store:
         known = {}
         for key, runs in found.items():
             kept, *others = sorted(runs, key=weight, reverse=True)
-            known[key] = Known(kept.info.run_id, kept.info.status)
+            known[key] = Known(kept.info.run_id, kept.info.status, frozenset(kept.data.metrics))
             for other in others:
                 self._put_aside(other)
             if key.kind == "sweep":
@@ -133,7 +142,7 @@ class Store:
                 for time in (run.info.start_time, self._began)
             )
             raise EnvironmentUnfit(
-                f"the tracking store holds another sweep with the id {self._sweep}: it began at {theirs}, the one in "
+                f"the tracking store holds another sweep with the id {self.sweep}: it began at {theirs}, the one in "
                 f"{self._folder} at {ours}. Their results must not be mixed: give another store with --tracking-uri; it is "
                 "filled from the ledger"
             )
@@ -141,8 +150,8 @@ class Store:
     def _search(self) -> Iterator[Any]:
         token = None
         while token != "":
-            query = f"tags.`{keys.SWEEP}` = '{self._sweep}'"
-            page = self._client.search_runs([self._experiment], query, max_results=PAGE, page_token=token)
+            query = f"tags.`{keys.SWEEP}` = '{self.sweep}'"
+            page = self._client.search_runs([self.experiment], query, max_results=PAGE, page_token=token)
             yield from page
             token = page.token or ""
 
@@ -155,25 +164,36 @@ class Store:
     def _ensure(self, run: RunUpdates, start: int) -> str:
         """Return the MLflow id of the run. Creates it, and its parent, if it does not exist; `start` is in milliseconds."""
         if run.key not in self.known:
-            tags = {key: value[:TAG_LENGTH] for key, value in run.tags.items()}
+            tags = {key: value[:TAG_LENGTH] for key, value in {**self._context, **run.tags}.items()}
             if run.parent:
                 tags[keys.PARENT] = self._ensure(run.parent, start)
-            made = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=run.name)
+            made = self._client.create_run(self.experiment, start_time=start, tags=tags, run_name=run.name)
             self.known[run.key] = Known(made.info.run_id, made.info.status)
         return self.known[run.key].run_id
 
     def _write(self, run_id: str, edit: Edit) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        metrics = [Metric(_key(p.key), p.value, p.time, p.step) for p in edit.points]
-        params = [Param(_key(key), value[:PARAM_LENGTH]) for key, value in edit.params.items()]
-        tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in edit.tags.items()]
-        while metrics or params or tags:
-            self._client.log_batch(run_id, metrics[:METRICS], params[:PARAMS], tags[:TAGS], synchronous=True)
-            metrics, params, tags = metrics[METRICS:], params[PARAMS:], tags[TAGS:]
+        if edit.inputs:
+            self._client.log_inputs(run_id, [_dataset(each) for each in edit.inputs])
+        if edit.run.key.kind != "sweep":  # those of the sweep's run are logged at the end, together with the position
+            self._log(run_id, edit)
         for name, content in edit.files.items():
             self._write_file(run_id, name, content)
         self._set_status(self.known[edit.run.key], edit.status, edit.end)
+
+    def _log(self, run_id: str, edit: Edit | None, last: Mapping[str, str] | None = None) -> None:
+        """Log an edit's metrics, params and tags, and then the tags `last`, in as few requests as MLflow's limits allow."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(_key(p.key), p.value, p.time, p.step) for p in edit.points] if edit else []
+        params = [Param(_key(key), value[:PARAM_LENGTH]) for key, value in edit.params.items()] if edit else []
+        tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in edit.tags.items()] if edit else []
+        ending = [RunTag(key, value) for key, value in (last or {}).items()]
+        while metrics or params or tags or ending:
+            if len(metrics) <= METRICS and len(params) <= PARAMS and len(tags) + len(ending) <= TAGS:
+                tags, ending = tags + ending, []
+            # MLflow writes the tags of a request after its metrics and params.
+            self._client.log_batch(run_id, metrics[:METRICS], params[:PARAMS], tags[:TAGS], synchronous=True)
+            metrics, params, tags = metrics[METRICS:], params[PARAMS:], tags[TAGS:]
 
     def _write_file(self, run_id: str, name: str, content: str | PurePosixPath) -> None:
         if isinstance(content, PurePosixPath):
@@ -182,11 +202,8 @@ class Store:
             except FileNotFoundError as error:
                 log.warning("an artifact of MLflow run %s is missing: %s", run_id, error)
                 return
-        try:
+        with _artifacts_of(run_id):
             self._client.log_text(run_id, content, name)
-        except PermissionError as error:
-            # A server without an artifact proxy names a folder on its own machine, so a retry would fail as well.
-            log.warning("an artifact of MLflow run %s could not be stored: %s", run_id, error)
 
     def _set_status(self, known: Known, status: str, end: int) -> None:
         if not status or status == known.status:
@@ -196,6 +213,18 @@ class Store:
         else:
             self._client.set_terminated(known.run_id, status, end_time=end)
         known.status = status
+
+
+@contextmanager
+def _artifacts_of(run_id: str) -> Iterator[None]:
+    """Turn the error of a store that cannot take files into a warning.
+
+    A server without an artifact proxy names a folder on its own machine, so a retry would fail as well.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        log.warning("an artifact of MLflow run %s could not be stored: %s", run_id, error)
 
 
 def environment() -> AbstractContextManager[None]:
@@ -228,6 +257,13 @@ def refusal(error: Exception, uri: str) -> str:
     return ""
 
 
+def machine_monitor(uri: str, run_id: str) -> Any:
+    """Return MLflow's monitor of this machine, which goes on after the values that the run has; call its `start` and `finish`."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    return SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+
+
 def _client(uri: str) -> Any:
     # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
@@ -237,6 +273,25 @@ def _client(uri: str) -> Any:
     if uri.startswith("sqlite:") and "?" not in uri:
         _make_database(sqlite_path(uri))
     return MlflowClient(tracking_uri=uri)
+
+
+def _context_tags() -> dict[str, str]:
+    """Return the tags that MLflow's client gives to every run, such as its user, without those about the source.
+
+    The source that MLflow would name is the program's own file.
+    """
+    from mlflow.tracking.context.git_context import GitRunContext
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return {key: value for key, value in resolve_tags(ignore=[GitRunContext]).items() if ".source." not in key}
+
+
+def _dataset(found: DatasetInput) -> Any:
+    from mlflow.entities import Dataset, InputTag
+    from mlflow.entities import DatasetInput as Input
+
+    dataset = Dataset(found.name[:KEY_LENGTH], found.digest, "task", found.source, profile=found.profile)
+    return Input(dataset, [InputTag("mlflow.data.context", found.context)])
 
 
 def _make_database(path: Path) -> None:

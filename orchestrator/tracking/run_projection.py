@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from math import inf, prod
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
+from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, Point, RunUpdates
 from search_spaces import keys
 from search_spaces.events import (
     CheckpointMeasured,
@@ -28,60 +29,24 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
-from search_spaces.records import Outcome, SearchKey, Trial
+from search_spaces.records import Outcome, SearchKey, State, Trial
 from search_spaces.redaction import clean_line, redact
 
-KINDS = ("sweep", "cell", "trial")
+# MLflow's status of a trial that ended in this state. Trials that ASHA or a time budget stopped are KILLED, which the UI shows.
+_STATUS: Mapping[State, str] = {"DONE": "FINISHED", "STOPPED": "KILLED"}
 
 
-class Key(NamedTuple):
-    """Identifies a run by its tags. `kind` is one of KINDS, `cell` is "model/task/label" and `trial` a trial id.
+# A sweep with more cells than this has no metrics of single cells on its own run, where the UI draws one chart for each.
+MOST_CELLS = 60
 
-    `cell` is empty for the sweep's run, `trial` for those of the sweep and the cells.
+
+def cell_metric(split: str, cell: Cell, num_models: int, num_tasks: int) -> str:
+    """Return the name of the metric of the sweep's run that is the score of a cell; `split` is a prefix of `keys`.
+
+    The model and the task are left out where the sweep has one only: the UI cuts long names at their end.
     """
-
-    kind: str
-    cell: str = ""
-    trial: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunUpdates:
-    """A run with the name, tags, parameters and parent that it is created with."""
-
-    key: Key
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str] = field(default_factory=dict)
-    parent: RunUpdates | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A value of a metric. `time` is the record's, in milliseconds, so that MLflow stores a repeated point only once."""
-
-    key: str
-    value: float
-    time: int
-    step: int
-
-
-@dataclass(kw_only=True)
-class Edit:
-    """The changes of one run by a batch of records. `start` and `end` of the run are in milliseconds since 1970.
-
-    `files` maps an artifact's name to its text or to a path relative to the sweep's folder. `status` is an MLflow run status, ""
-    for no change.
-    """
-
-    run: RunUpdates
-    start: int
-    points: list[Point] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str | PurePosixPath] = field(default_factory=dict)
-    status: str = ""
-    end: int = 0
+    task = f"{cell.task}/" if num_tasks > 1 else ""
+    return split + task + (f"{cell.model}/" if num_models > 1 else "") + cell.method
 
 
 class RunProjection:
@@ -93,8 +58,17 @@ class RunProjection:
         # For each driver of the sweep: the commit of its code, and whether files differed from that commit.
         self._code: list[tuple[str, bool]] = []
         self._trials: dict[str, RunUpdates] = {}
-        # Standard deviations of the train targets, by regression task.
-        self._target_stds: dict[str, float] = {}
+        self._search_keys: dict[str, SearchKey] = {}
+        # The manifest's facts about each task.
+        self._tasks: Mapping[str, Mapping[str, Any]] = {}
+        # Searches of each cell, cells, and models.
+        self._num_searches = self._num_cells = self._num_models = 1
+        # Tags that say which code made a run.
+        self._source: dict[str, str] = {}
+        # For each search: validation scores of its trials that ended, by trial id; None for those that are not DONE.
+        self._searched: dict[SearchKey, dict[str, float | None]] = {}
+        self._winners: dict[SearchKey, RunUpdates] = {}
+        self._curtailed = False
         self._open: set[Key] = set()
         self._extended: set[SearchKey] = set()
         self._edits: dict[Key, Edit] = {}
@@ -115,26 +89,37 @@ class RunProjection:
     def _open_sweep(self, event: SweepOpened) -> None:
         manifest = event.manifest
         command = redact(manifest.get("command", ""))
+        self._source = _source(manifest)
         tags = {
             keys.KIND: "sweep",
             keys.SWEEP: manifest["sweep"],
+            keys.SPACE: manifest.get("space", ""),
             keys.STAMP: ", ".join(manifest.get("stamp", ())),
             keys.COMMAND: command,
+            **self._source,
         }
-        targets = {name: task.get("targets") for name, task in manifest.get("tasks", {}).items()}
-        self._target_stds = {name: found["std"] for name, found in targets.items() if found}
-        self._sweep = RunUpdates(key=Key("sweep"), name=manifest["sweep"], tags=tags)
+        self._tasks = manifest.get("tasks", {})
+        self._num_searches = manifest.get("budget", {}).get("searches", 1)
+        self._num_models = len(manifest.get("models", ()))
+        self._num_cells = prod(len(manifest.get(part, ())) for part in ("models", "tasks", "methods"))
+        inputs = tuple(self._input(task, facts.get("split", ""), final=True) for task, facts in self._tasks.items())
+        self._sweep = RunUpdates(
+            key=Key("sweep"), name=manifest["sweep"], tags=tags, params=_sweep_params(manifest), inputs=inputs
+        )
         edit = self._edit(self._sweep)
         edit.tags.update(tags)
         self._code.append((manifest.get("commit", ""), manifest.get("dirty", False)))
         earlier = [code for code in dict.fromkeys(self._code) if code != self._code[-1]]
         told = {**manifest, "command": command, "earlier_code": earlier}
         edit.files[keys.SWEEP_FILE] = json.dumps(told, indent=1, sort_keys=True)
+        if manifest.get("space_file"):
+            edit.files[manifest["space_file"]] = PurePosixPath(manifest["space_file"])
         self._close("sweep", "cell", status="RUNNING")
 
     def _ask(self, event: TrialAsked) -> None:
         """Prepare the run of a trial. It is created in MLflow only when a later event changes it."""
         self._trials[event.id] = self._trial_run(event.trial, event.id)
+        self._search_keys[event.id] = event.trial.search_key
 
     def _start(self, event: TrialStarted) -> None:
         edit = self._trial_edit(event.id)
@@ -144,16 +129,18 @@ class RunProjection:
 
     def _report(self, event: EpochReported) -> None:
         progress = event.progress
+        edit = self._trial_edit(event.id)
+        task = edit.run.tags[keys.TASK]
         values = {
-            keys.SCORE: progress.score,
+            keys.VALIDATION + self._score(task): progress.score,
             keys.LOSS: progress.loss,
+            keys.LEARNING_RATE: progress.lr,
             keys.SECONDS: progress.seconds,
             keys.MEMORY: progress.memory_mib,
         }
-        edit = self._trial_edit(event.id)
-        std = self._target_stds.get(edit.run.tags[keys.TASK])
-        if std is not None and progress.loss is not None:
-            values[keys.TARGET_LOSS] = progress.loss * std**2
+        targets = self._tasks.get(task, {}).get("targets")
+        if targets and progress.loss is not None:
+            values[keys.TARGET_LOSS] = progress.loss * targets["std"] ** 2
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
     def _end(self, event: TrialEnded) -> None:
@@ -166,14 +153,31 @@ class RunProjection:
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),
         }
-        self._log(edit, _final_values(outcome), step=0)
+        self._log(edit, _final_values(outcome, self._score(edit.run.tags[keys.TASK])), step=0)
+        if edit.run.tags[keys.PHASE] == "search":
+            self._log_search(edit.run, outcome)
         if outcome.predictions:
             edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
         if outcome.ablation:
             edit.files[keys.ABLATION_FILE] = json.dumps(outcome.ablation.to_json())
-        edit.status = "FINISHED" if outcome.state in ("DONE", "STOPPED") else "FAILED"
+        edit.status = _STATUS.get(outcome.state, "FAILED")
         edit.end = self._now
         self._open.discard(edit.run.key)
+
+    def _log_search(self, run: RunUpdates, outcome: Outcome) -> None:
+        """Log the validation score of a trial that is the best of its search so far, at the number of trials that ended."""
+        cell, search = key = self._search_keys[run.key.trial]
+        scores = self._searched.setdefault(key, {})
+        best = max((score for score in scores.values() if score is not None), default=-inf)
+        done = outcome.state == "DONE" and outcome.best_epoch > 0
+        scores[run.key.trial] = outcome.best_score if done else None
+        if not done or outcome.best_score <= best:
+            return
+        name = keys.best(self._score(cell.task), search)
+        self._log(self._edit(self._cell_run(cell)), {name: outcome.best_score}, step=len(scores))
+        if not search and self._num_cells <= MOST_CELLS:
+            name = cell_metric(keys.VALIDATION, cell, self._num_models, len(self._tasks))
+            self._log(self._edit_sweep(), {name: outcome.best_score}, step=len(scores))
 
     def _measure(self, event: CheckpointMeasured) -> None:
         values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}
@@ -182,16 +186,19 @@ class RunProjection:
     def _choose_winner(self, event: WinnerChosen) -> None:
         cell, winner = event.cell, self._trials[event.id]
         search = _search_of(winner)
+        self._winners[cell, search] = winner
         self._edit(self._cell_run(cell)).tags[keys.winner_of(search)] = event.id
         if (cell, search) in self._extended:
             for run in self._finals(cell, search):
-                same = {**run.params, "seed": ""} == {**winner.params, "seed": ""}
+                same = _configuration(run) == _configuration(winner)
                 self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
 
     def _end_searches_early(self, event: SearchesEndedEarly) -> None:
+        self._curtailed = True
         self._edit_sweep().tags[keys.CURTAILED] = event.budget
 
     def _resume_searches(self, event: SearchesResumed) -> None:
+        self._curtailed = False
         self._edit_sweep().tags |= {keys.CURTAILED: "", keys.EXTENDED: "true"}
         for cell, search in event.search_keys:
             self._extended.add((cell, search))
@@ -210,6 +217,17 @@ class RunProjection:
     def _finish(self, event: SweepFinished) -> None:
         self._close("trial", status="KILLED")
         self._close("sweep", "cell", status="FINISHED")
+        # MLflow cannot change params: no winner may be written that a larger time budget could still replace.
+        if not self._curtailed:
+            for cell in dict.fromkeys(cell for cell, _ in self._winners):
+                self._edit(self._cell_run(cell)).params.update(self._winning_params(cell))
+
+    def _winning_params(self, cell: Cell) -> dict[str, str]:
+        """Return the hyperparameters of a cell's winner; where its searches have different ones, all in their order."""
+        keyed = sorted((search, run) for (of, search), run in self._winners.items() if of == cell)
+        found = [_configuration(run) for _, run in keyed]
+        together = {name: [each.get(name, "") for each in found] for name in found[0]}
+        return {name: " | ".join(values if len(set(values)) > 1 else values[:1]) for name, values in together.items()}
 
     def _close(self, *kinds: str, status: str) -> None:
         """Set the status and end time of all runs of these kinds; of the trials' runs, only if the trial has not ended."""
@@ -228,6 +246,7 @@ class RunProjection:
                 self._edit(run.parent)
             self.born[run.key] = run
             edit.params.update(run.params)
+            edit.inputs = run.inputs
         return edit
 
     def _trial_edit(self, trial_id: str) -> Edit:
@@ -248,18 +267,30 @@ class RunProjection:
         if key in self.born:
             return self.born[key]
         assert self._sweep, "a ledger starts with the sweep's record"
-        return RunUpdates(key=key, name=str(cell), tags=self._cell_tags(cell, "cell"), parent=self._sweep)
+        inputs = (self._input(cell.task, self._tasks.get(cell.task, {}).get("split", ""), final=True),)
+        return RunUpdates(
+            key=key,
+            name=str(cell),
+            tags=self._cell_tags(cell, "cell"),
+            params=dict(vars(cell)),
+            inputs=inputs,
+            parent=self._sweep,
+        )
 
     def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
         tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+        place = {**vars(trial.cell), "phase": trial.phase}
         if trial.search:
             tags[keys.SEARCH] = str(trial.search)
+        if self._num_searches > 1:
+            place["search"] = str(trial.search + 1)
         return RunUpdates(
             key=Key("trial", str(trial.cell), trial_id),
             name=f"{trial.cell.method} lr={trial.lr:g} b={trial.batch_size} seed {trial.seed}"
             + (f" search {trial.search + 1}" if trial.search else ""),
             tags=self._cell_tags(trial.cell, "trial") | tags,
-            params={key: _text(value) for key, value in {**trial.hyperparameters, "seed": trial.seed}.items()},
+            params={key: _text(value) for key, value in {**place, **trial.hyperparameters, "seed": trial.seed}.items()},
+            inputs=(self._input(trial.cell.task, trial.split, final=trial.phase == "final"),),
             parent=self._cell_run(trial.cell),
         )
 
@@ -272,7 +303,24 @@ class RunProjection:
             keys.MODEL: cell.model,
             keys.TASK: cell.task,
             keys.METHOD: cell.method,
+            **self._source,
         }
+
+    def _score(self, task: str) -> str:
+        """Return the name of the metric that is this task's score."""
+        return str(self._tasks.get(task, {}).get("score", "score"))
+
+    def _input(self, task: str, split: str, final: bool) -> DatasetInput:
+        facts = self._tasks.get(task, {})
+        parts = ("train", "validation", "test") if final else ("train", "validation")
+        source = {"task": task, "test split": facts.get("test_source", "")}
+        return DatasetInput(
+            name=task,
+            digest=split or "unknown",
+            source=json.dumps(source),
+            profile=json.dumps({part: facts[part] for part in parts if part in facts}),
+            context=", ".join(parts),
+        )
 
 
 # Other events, such as the number of trials that share a device, do not affect results and are not written to MLflow.
@@ -291,13 +339,35 @@ _APPLY: Mapping[type, Callable[[RunProjection, Any], None]] = {
 }
 
 
-def _final_values(outcome: Outcome) -> dict[str, float]:
+def _final_values(outcome: Outcome, score: str) -> dict[str, float]:
+    """Return the metrics that are written when a trial ends. `score` is the name of the task's score."""
     values: dict[str, float] = {keys.EPOCHS: outcome.epochs}
     if outcome.state in ("DONE", "STOPPED") and outcome.best_epoch:  # without a best epoch, the score is none
-        values |= {keys.BEST_SCORE: outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
+        values |= {keys.best(score): outcome.best_score, keys.BEST_EPOCH: outcome.best_epoch}
     if outcome.counts:
         values |= {keys.COUNTS + name: number for name, number in outcome.counts.to_json().items()}
     return values | {keys.TEST + name: value for name, value in outcome.metrics.items()}
+
+
+def _source(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return MLflow's tags for the source of a run: the space file, and the commit of this project's code."""
+    commit = {"mlflow.source.git.commit": manifest["commit"]} if manifest.get("commit") else {}
+    dirty = {"mlflow.source.git.dirty": "true"} if manifest.get("dirty") else {}
+    name = manifest.get("space_file") or manifest.get("space", "")
+    return {"mlflow.source.name": name, "mlflow.source.type": "LOCAL", **commit, **dirty}
+
+
+def _sweep_params(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a sweep varies and spends, from those parts of the manifest that stay the same when it is continued."""
+    lists = {part: ", ".join(manifest.get(part, ())) for part in ("models", "tasks", "methods")}
+    numbers = {**manifest.get("budget", {}), **manifest.get("recipe", {}), "seed": manifest.get("seed")}
+    kept = ("trials", "search_seeds", "searches", "final_seeds", "epochs", "precision", "seed")
+    return lists | {name: _text(numbers[name]) for name in kept if numbers.get(name) is not None}
+
+
+def _configuration(run: RunUpdates) -> dict[str, str]:
+    """Return the hyperparameters of a trial's run, without its seed."""
+    return {name: value for name, value in run.params.items() if name not in (*keys.PLACE, "seed")}
 
 
 def _search_of(run: RunUpdates) -> int:

@@ -15,7 +15,9 @@ from pathlib import Path
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.ledger import LEDGER, Damaged, advice
 from orchestrator.tracking.mlflow_store import Store, environment, refusal
+from orchestrator.tracking.run_edits import Key
 from orchestrator.tracking.run_projection import RunProjection
+from orchestrator.tracking.system_metrics import SystemMetrics
 from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.redaction import clean_line, redact
 
@@ -36,11 +38,20 @@ class Tracker:
     """Writes the records of a ledger to MLflow in a thread of its own.
 
     `records` are those already in the ledger; later ones are added with `put`. `artifacts` is the folder for files of a sqlite
-    store, `folder` the sweep's folder, from which prediction files are copied.
+    store, `folder` the sweep's folder, from which prediction files are copied. `system_metrics`: whether the use of this machine
+    is recorded too.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
+    def __init__(
+        self,
+        uri: str,
+        artifacts: Path | None,
+        folder: Path,
+        records: Sequence[LedgerRecord],
+        system_metrics: bool = False,
+    ):
         self._uri, self._artifacts, self._folder = uri, artifacts, folder
+        self._system_metrics = SystemMetrics(uri) if system_metrics else None
         self._records = list(records)
         self._early: dict[int, LedgerRecord] = {}
         self._delivered = 0
@@ -96,6 +107,8 @@ class Tracker:
             self._news.notify_all()
         if self._thread.is_alive():
             self._thread.join(CLOSING)
+        if self._system_metrics:
+            self._system_metrics.close()
 
     def _run(self) -> None:
         with environment():
@@ -109,6 +122,8 @@ class Tracker:
                 link = link or self._connect()
                 while self.behind and not self._closed:
                     self._deliver(link)
+                if self._system_metrics:
+                    self._system_metrics.ensure(link.sweep_run)
                 self._tell_found()
                 pause = PERIOD
             except (Damaged, EnvironmentUnfit) as error:  # a retry would fail as well
@@ -185,6 +200,21 @@ def deliver_all(uri: str, artifacts: Path, folder: Path, records: Sequence[Ledge
             link.deliver(records[link.position : link.position + BATCH])
 
 
+def open_store(uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]) -> Store:
+    """Open the store for the sweep that these records are of. Raises Damaged and EnvironmentUnfit as `Link` does."""
+    opening = records[0].event
+    if not isinstance(opening, SweepOpened):
+        raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
+    manifest = opening.manifest
+    lacking = [name for name in ("space", "sweep") if name not in manifest]
+    if lacking:
+        fault = f"opens the sweep with a manifest that lacks {', '.join(lacking)}"
+        raise Damaged(advice(folder / LEDGER, 1, fault))
+    # A sweep stays in the experiment in which it began; earlier versions named it after the space.
+    experiment = manifest.get("experiment") or manifest["space"]
+    return Store(uri, artifacts, folder, experiment, manifest["sweep"], began=round(records[0].time * 1000))
+
+
 class Link:
     """A connection to the store, and the runs as they are after the first `position` records.
 
@@ -193,16 +223,8 @@ class Link:
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, records: Sequence[LedgerRecord]):
-        opening = records[0].event
-        if not isinstance(opening, SweepOpened):
-            raise Damaged(advice(folder / LEDGER, 1, "is not the opening of a sweep"))
-        lacking = [name for name in ("space", "sweep") if name not in opening.manifest]
-        if lacking:
-            fault = f"opens the sweep with a manifest that lacks {', '.join(lacking)}"
-            raise Damaged(advice(folder / LEDGER, 1, fault))
         self._folder = folder
-        began = round(records[0].time * 1000)
-        self._store = Store(uri, artifacts, folder, opening.manifest["space"], opening.manifest["sweep"], began)
+        self._store = open_store(uri, artifacts, folder, records)
         self.position = self._store.position if self._store.position <= len(records) else 0
         self._runs = self._replay(records)
         missing = [key for key in self._runs.born if key not in self._store.known]
@@ -210,6 +232,11 @@ class Link:
             log.info("%d runs are missing in the tracking store, which is filled again", len(missing))
             self.position = 0
             self._runs = RunProjection()
+
+    @property
+    def sweep_run(self) -> str:
+        """The MLflow id of the sweep's run, once its opening was delivered."""
+        return self._store.known[Key("sweep")].run_id
 
     def deliver(self, records: Sequence[LedgerRecord]) -> None:
         """Write `records`, which must be the ones after the first `position`, to the store."""

@@ -113,7 +113,8 @@ def read(tracking_uri: str, sweep: str) -> StoredSweep:
         experiments = [run.info.experiment_id]
         cells = _search(client, experiments, keys.KIND, "cell", sweep)
         trials = _search(client, experiments, keys.KIND, "trial", sweep)
-        epochs = histories.epochs(tracking_uri, client, trials, sweep)
+        scores = [task.score for task in manifest.tasks.values()]
+        epochs = histories.epochs(tracking_uri, client, trials, sweep, scores)
         finals = _finals(trials)
         predictions = _files(client, finals, keys.PREDICTIONS_FILE, parse_predictions)
         ablated = [run for run in finals if _is_ablated(manifest, run)]
@@ -163,7 +164,10 @@ def _sweep_id(run: Any) -> str:
 
 
 def _sweep_runs(client: Any) -> list[tuple[Any, str]]:
-    """Return (MLflow run, space) of every sweep in the store, newest first. The space is the name of the MLflow experiment."""
+    """Return (MLflow run, space) of every sweep in the store, newest first.
+
+    The runs of earlier versions lack the tag with the space, which was then the name of the MLflow experiment.
+    """
     names: dict[str, str] = {}
     token = None
     while token != "":
@@ -172,7 +176,7 @@ def _sweep_runs(client: Any) -> list[tuple[Any, str]]:
         token = page.token or ""
     runs = _search(client, list(names), keys.KIND, "sweep")
     runs.sort(key=lambda run: (run.info.start_time, run.info.run_id), reverse=True)
-    return [(run, names[run.info.experiment_id]) for run in runs]
+    return [(run, run.data.tags.get(keys.SPACE) or names[run.info.experiment_id]) for run in runs]
 
 
 def _search(client: Any, experiments: list[str], tag: str, value: str, sweep: str = "") -> list[Any]:

@@ -26,7 +26,7 @@ from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 from search_spaces.redaction import clean_line
 
-PARAM = "param."  # prefix of the columns with hyperparameters
+PARAM, TEST = "param.", "test."  # prefixes of the columns with hyperparameters and with test scores
 COUNTS = ("weights", "module", "trained", "total", "active", "stored_bytes")
 _BASE = (
     *("run_id", "started", "cell", "model", "task", "method", "trial", "search", "phase", "state", "reason"),
@@ -52,7 +52,7 @@ def trial_table(manifest: Manifest, runs: list[Any], seconds: Mapping[str, tuple
     left out with a warning.
     """
     order = {str(cell): position for position, cell in enumerate(manifest.cells)}
-    rows = [_row(run, *seconds[run.info.run_id]) for run in runs]
+    rows = [_row(manifest, run, *seconds[run.info.run_id]) for run in runs]
     table = pd.DataFrame(rows, columns=_columns(manifest, rows))
     unknown = ~table["cell"].isin(order)
     if unknown.any():
@@ -75,16 +75,23 @@ def by_cell(manifest: Manifest, trials: pd.DataFrame) -> dict[Cell, pd.DataFrame
 
 def _columns(manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
     """Return the column names in a fixed order; an empty table has the same ones, apart from hyperparameters."""
-    metrics = {keys.TEST + metric for task in manifest.tasks.values() for metric in (task.score, *task.metrics)}
+    metrics = {TEST + metric for task in manifest.tasks.values() for metric in (task.score, *task.metrics)}
     found = {name for row in rows for name in row}
     params = sorted(name for name in found if name.startswith(PARAM))
-    tests = sorted(metrics | {name for name in found if name.startswith(keys.TEST)})
+    tests = sorted(metrics | {name for name in found if name.startswith(TEST)})
     return [*_BASE, *params, *tests]
 
 
-def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
+def score_of(manifest: Manifest, run: Any) -> str:
+    """Return the name of the score of the task that a trial's MLflow run is about; "" for a task outside the manifest."""
+    task = manifest.tasks.get(["", "", *run.data.tags.get(keys.CELL, "").rsplit("/", 2)][-2])
+    return task.score if task else ""
+
+
+def _row(manifest: Manifest, run: Any, seconds: float, epochs: int) -> dict[str, Any]:
     """Return the row of one trial from its MLflow run; missing numbers are NaN."""
-    tags, metrics = run.data.tags, run.data.metrics
+    tags, score = run.data.tags, score_of(manifest, run)
+    metrics = keys.current_metrics(run.data.metrics, score)
     # Split from the end, because a model may be a path that contains slashes.
     model, task, method = ["", "", *tags.get(keys.CELL, "").rsplit("/", 2)][-3:]
     row = {
@@ -105,8 +112,9 @@ def _row(run: Any, seconds: float, epochs: int) -> dict[str, Any]:
         "seconds": seconds,
         "epochs": metrics.get(keys.EPOCHS, epochs),
     }
-    for name in (keys.BEST_SCORE, keys.BEST_EPOCH, keys.MEMORY, keys.SAVED_BYTES):
-        row[name] = metrics.get(name, float("nan"))
-    row |= {name: metrics.get(keys.COUNTS + name, float("nan")) for name in COUNTS}
-    row |= {PARAM + name: value for name, value in run.data.params.items()}
-    return row | {name: value for name, value in metrics.items() if name.startswith(keys.TEST)}
+    columns = {"best_score": keys.best(score), "best_epoch": keys.BEST_EPOCH, "memory_mib": keys.MEMORY}
+    columns |= {"saved_bytes": keys.SAVED_BYTES, **{name: keys.COUNTS + name for name in COUNTS}}
+    row |= {column: metrics.get(name, float("nan")) for column, name in columns.items()}
+    row |= {PARAM + name: value for name, value in run.data.params.items() if name not in keys.PLACE}
+    tests = {name.removeprefix(keys.TEST): value for name, value in metrics.items() if name.startswith(keys.TEST)}
+    return row | {TEST + name: value for name, value in tests.items()}

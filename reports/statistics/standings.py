@@ -58,6 +58,13 @@ class Standing:
         return self.p_value is not None and self.p_value >= 1 - LEVEL
 
     @property
+    def verdict(self) -> str:
+        """The comparison with the column's best method in words; it cannot be judged with a single seed."""
+        if self.best:
+            return "best"
+        return "cannot be judged" if self.p_value is None else "tied" if self.tied else "worse"
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean, cut to the possible range of the metric; None with a single seed."""
         return None if self.mean is None else self.mean.interval

@@ -57,7 +57,7 @@ def write(tmp_path):
         (("--space", "x" * 5000 + ".py"), ("File name too long", "xxx...xxx")),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
         ((*QUICK, "--tasks", "entailmnt"), ("task 'entailmnt' is not in this space", "did you mean 'entailment'")),
-        ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "agreement, entailment")),
+        ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),
         ((*QUICK, "--models", "bert-bse-uncased"), ("'bert-bse-uncased' is not known", "'bert-base-uncased'", "Hub")),
         ((*QUICK, "--models", "./nothere"), ("model './nothere'", "no such directory", "owner/name")),
         ((*QUICK, "--models", "../../etc"), ("model '../../etc'",)),
@@ -104,6 +104,15 @@ def test_a_wrong_option_is_refused_with_its_name_and_what_is_allowed(run, words,
 
 def test_a_password_in_an_address_is_never_shown(run):
     assert "hunter2" not in run(*QUICK, "--tracking-uri", "http://me:hunter2@host")[1]
+
+
+def test_a_variable_of_mlflow_that_cannot_be_used_is_refused_by_its_name(run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@host")
+    code, text = run(*QUICK)[:2]
+    assert code == exit_codes.BAD_INPUT
+    assert "environment variable MLFLOW_TRACKING_URI: 'http://" in text
+    assert "give --tracking-uri" in text
+    assert "hunter2" not in text
 
 
 def test_escape_sequences_never_reach_the_terminal(run):

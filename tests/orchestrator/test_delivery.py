@@ -20,9 +20,16 @@ RECORDS = numbered(WHOLE)
 
 @pytest.fixture
 def made(monkeypatch):
-    """The addresses from which reports were made."""
+    """The addresses from which reports were made; they have no files."""
     made = []
-    monkeypatch.setattr(Delivery, "_make_report", lambda self, uri: made.append(uri) or 0)
+
+    def make_report(self, uri, file_list):
+        made.append(uri)
+        file_list.write_text("")
+        return 0
+
+    monkeypatch.setattr(Delivery, "_make_report", make_report)
+    monkeypatch.setattr(delivery, "publish", lambda *arguments: "")
     return made
 
 
@@ -47,6 +54,21 @@ def test_the_report_is_made_from_the_store(schema, tmp_path, made):
     uri = f"sqlite:///{shutil.copy(schema, tmp_path / 'shared.db')}"
     assert end_of(tmp_path, uri).finish() == 0
     assert made == [uri]
+
+
+def test_a_report_that_mlflow_does_not_take_is_one_line_and_the_exit_code_of_the_store(
+    schema, tmp_path, made, monkeypatch, caplog
+):
+    def refuse(*arguments):
+        raise ConnectionError("http://me:hunter2@h is\naway")
+
+    monkeypatch.setattr(delivery, "publish", refuse)
+    uri = f"sqlite:///{shutil.copy(schema, tmp_path / 'shared.db')}"
+    assert end_of(tmp_path, uri).finish() == 4
+    told = [record.getMessage() for record in caplog.records if "not in the tracking store" in record.getMessage()]
+    assert told == [
+        "the report is not in the tracking store (ConnectionError: http://h is away); the same command adds it"
+    ]
 
 
 def test_where_the_store_is_away_the_report_is_made_from_the_ledger(schema, tmp_path, made, monkeypatch, caplog):
@@ -101,7 +123,7 @@ def test_the_report_is_made_by_a_process_with_the_users_umask(tmp_path, monkeypa
         (tmp_path / "private").write_text("")
     end = end_of(tmp_path, "http://127.0.0.1:9")
     end.tracker.close()
-    assert [end._make_report("sqlite:///x.db") for _ in range(3)] == [0, 4, 5]
+    assert [end._make_report("sqlite:///x.db", tmp_path / "files") for _ in range(3)] == [0, 4, 5]
     words, more = calls[0]
     assert words[1:5] == ["-m", "reports", "--tracking-uri", "sqlite:///x.db"]
     assert more["umask"] == 0o022

@@ -19,7 +19,7 @@ from orchestrator.run import command_of, options_of, parser
         ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
         ["--space", "quickstart", "--tasks", "sentiment", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
         ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
-        ["--space", "quickstart", "--budget", "90m"],
+        ["--space", "quickstart", "--budget", "90m", "--experiment", "our team", "--system-metrics"],
         ["--space", "quickstart", "--set", "recipe.epochs=5", "search.lr=choice(1e-4, 1e-3)", "--set", "title=it's -1"],
         [
             "--space",
@@ -71,6 +71,7 @@ def test_every_option_reaches_the_run():
         "--out": "out",
         "--report": "report",
         "--tracking-uri": "http://h:1",
+        "--experiment": "e",
         "--address": "h:2",
     }
     options = options_of(parser().parse_args([word for pair in words.items() for word in pair]))
@@ -91,10 +92,31 @@ def test_every_option_reaches_the_run():
         "out": Path("out"),
         "report": Path("report"),
         "tracking_uri": "http://h:1",
+        "tracking_from": "",
+        "experiment": "e",
+        "system_metrics": False,
         "address": "h:2",
         "command": "",
     }
     assert "--address h:2" in options.command
+
+
+def test_mlflows_own_variables_stand_for_options_that_are_not_given(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:1")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+
+    def chosen(*words):
+        options = options_of(parser().parse_args(words))
+        assert "elsewhere" not in options.command
+        return options.tracking_uri, options.tracking_from, options.experiment, options.system_metrics
+
+    assert chosen() == ("http://elsewhere:1", "MLFLOW_TRACKING_URI", "theirs", True)
+    given = chosen("--tracking-uri", "http://h:1", "--experiment", "ours")
+    assert given == ("http://h:1", "", "ours", True)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        monkeypatch.setenv(name, "")
+    assert chosen() == (None, "", None, False)
 
 
 def assert_repeats(words: list[str]) -> None:

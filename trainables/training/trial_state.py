@@ -60,8 +60,7 @@ class TrialState:
     @property
     def phase(self) -> range:
         """The numbers, from 0, of the steps in the next step's phase."""
-        boundary, end = (self.steps_per_epoch * e for e in (self.phase_boundary_epoch, self.trial.recipe.epochs))
-        return range(boundary) if self.step < boundary else range(boundary, end)
+        return self._phase_of(self.step)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -103,7 +102,15 @@ class TrialState:
 
         The schedule starts anew with each phase.
         """
-        total, step = len(self.phase), self.step - self.phase.start
+        return self._lr_scale_of(self.step)
+
+    def _phase_of(self, step: int) -> range:
+        boundary, end = (self.steps_per_epoch * e for e in (self.phase_boundary_epoch, self.trial.recipe.epochs))
+        return range(boundary) if step < boundary else range(boundary, end)
+
+    def _lr_scale_of(self, step: int) -> float:
+        phase = self._phase_of(step)
+        total, step = len(phase), step - phase.start
         warm = math.ceil(self.trial.recipe.warmup * total)
         if step < warm:
             return (step + 1) / warm
@@ -141,6 +148,7 @@ class TrialState:
             seconds=now - self.started,
             memory_mib=memory_mib,
             diverged=diverged,
+            lr=self.trial.lr * self._lr_scale_of(self.step - 1),
         )
         self.started = now
         self.progress.append(report)

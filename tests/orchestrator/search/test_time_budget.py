@@ -7,7 +7,8 @@ import pytest
 from orchestrator.ledger import read as read_records
 from orchestrator.search.durations import Durations, seconds
 from orchestrator.search.time_budget import TimeBudget, greedy, reserve
-from orchestrator.tracking.run_projection import Key, RunProjection
+from orchestrator.tracking.run_edits import Key
+from orchestrator.tracking.run_projection import RunProjection
 from search_spaces import keys
 from search_spaces.events import EpochReported, LedgerRecord, SearchesEndedEarly, SweepInterrupted, SweepOpened
 from search_spaces.history import SweepHistory
@@ -178,7 +179,7 @@ def test_finals_of_a_winner_that_stays_are_kept_and_those_of_another_do_not_coun
         assert {e.trial.lr for e in search.finals} == {search.winner.trial.lr}
         if cell in changed:
             assert set(ids).isdisjoint(finals[cell])
-            assert sweep.best_of(cell) in search.finals
+            assert sweep.best_final(cell) in search.finals
         else:
             assert ids == finals[cell]
             assert set(ids).isdisjoint(trial_id for trial_id, _ in trained)

@@ -78,6 +78,6 @@ def test_a_time_budget_that_ends_in_the_first_phase_lets_no_trial_win_by_it(two_
 def test_without_a_counted_epoch_no_best_score_is_recorded():
     counts = Counts(weights=1, module=2, trained=3, total=4)
     none = Outcome(state="STOPPED", reason=BUDGET, epochs=3, counts=counts)
-    assert keys.BEST_SCORE not in _final_values(none)
+    assert keys.best("accuracy") not in _final_values(none, "accuracy")
     some = replace(none, best_epoch=2, best_score=0.0)
-    assert _final_values(some)[keys.BEST_SCORE] == 0.0
+    assert _final_values(some, "accuracy")[keys.best("accuracy")] == 0.0

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.mlflow_store import Store
-from orchestrator.tracking.run_projection import Edit, Key, Point, RunUpdates
+from orchestrator.tracking.run_edits import Edit, Key, Point, RunUpdates
 from orchestrator.tracking.tracker import BATCH, Link
 from search_spaces import keys
 from tests.fixtures.tracking_sweep import (
@@ -86,7 +86,17 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
     assert sweep["tags"][keys.STAMP] == "--epochs 2, --seeds 1"
     assert sweep["tags"][keys.COMMAND] == "python -m orchestrator.run --space made-up"
     assert sweep["tags"][keys.POSITION] == str(len(RECORDS))
-    assert sweep["files"] == ["sweep.json"]
+    assert sweep["files"] == ["made_up.py", "sweep.json"]
+    assert sweep["params"] == {
+        "models": "tiny",
+        "tasks": "rte",
+        "methods": "adapter, full",
+        "trials": "1",
+        "final_seeds": "1",
+    }
+    assert sweep["tags"]["mlflow.user"]
+    assert sweep["tags"]["mlflow.source.name"] == "made_up.py"
+    assert sweep["tags"]["mlflow.source.git.commit"] == "c0ffee"
     assert found["cell", ADAPTER, ""]["tags"][keys.WINNER] == SEARCHED.id
     assert keys.WINNER not in found["cell", FULL, ""]["tags"]
 
@@ -94,7 +104,10 @@ def test_a_sweep_becomes_its_runs_cells_and_trials(uri, tmp_path):
 def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     trial = content(uri)["trial", ADAPTER, SEARCHED.id]
-    assert trial["params"] == {"lr": "0.0005", "batch_size": "16", "epochs": "2", "seed": "3", "r": "8", "gate": "true"}
+    place = {"model": "tiny", "task": "rte", "method": "adapter", "phase": "search"}
+    searched = {"lr": "0.0005", "batch_size": "16", "epochs": "2", "seed": "3", "r": "8", "gate": "true"}
+    assert trial["params"] == {**place, **searched}
+    assert trial["inputs"] == [("rte", "s", "train, validation")]
     assert trial["span"] == (1_700_000_003_250, 1_700_000_013_250)
     ours = {key: value for key, value in trial["tags"].items() if key.startswith("peft.")}
     assert ours == {
@@ -114,22 +127,22 @@ def test_a_trials_run_says_what_was_tried_and_what_came_out(uri, tmp_path):
     }
     first, second, end = 1_700_000_006_250, 1_700_000_012_250, 1_700_000_013_250
     assert trial["points"] == [
-        ("best_epoch", 0, 2.0, end),
-        ("best_score", 0, 65.5, end),
         ("epochs", 0, 2.0, end),
-        *[("loss", 1, 0.5, first), ("loss", 2, 0.5, second)],
+        *[("lr", 1, 1e-4, first), ("lr", 2, 1e-4, second)],
         *[("memory_mib", 1, 64.0, first), ("memory_mib", 2, 64.0, second)],
-        *[("params.module", 0, 12.0, end), ("params.total", 0, 1000.0, end)],
-        *[("params.trained", 0, 20.0, end), ("params.weights", 0, 10.0, end)],
-        *[("score", 1, 60.0, first), ("score", 2, 65.5, second)],
         *[("seconds", 1, 2.5, first), ("seconds", 2, 2.5, second)],
+        *[("train/loss", 1, 0.5, first), ("train/loss", 2, 0.5, second)],
+        *[("validation/accuracy", 1, 60.0, first), ("validation/accuracy", 2, 65.5, second)],
+        *[("validation/best_accuracy", 0, 65.5, end), ("validation/best_epoch", 0, 2.0, end)],
+        *[("weight_counts/module", 0, 12.0, end), ("weight_counts/total", 0, 1000.0, end)],
+        *[("weight_counts/trained", 0, 20.0, end), ("weight_counts/weights", 0, 10.0, end)],
     ]
 
 
 def test_a_failed_trial_has_no_best_score(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     trial = content(uri)["trial", FULL, FAILING.id]
-    assert {name for name, *_ in trial["points"]} == {"score", "seconds", "memory_mib", "epochs"}
+    assert {name for name, *_ in trial["points"]} == {"validation/accuracy", "lr", "seconds", "memory_mib", "epochs"}
     assert (trial["tags"][keys.STATE], trial["tags"][keys.REASON]) == ("FAILED", "diverged")
     assert trial["tags"][keys.DIVERGED] == "true"
 
@@ -137,8 +150,8 @@ def test_a_failed_trial_has_no_best_score(uri, tmp_path):
 def test_a_final_has_its_test_scores_and_its_predictions(uri, tmp_path):
     deliver(uri, tmp_path, RECORDS)
     run = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == FINAL.id)
-    assert (run.data.metrics["test.accuracy"], run.data.metrics["test.f1/macro"]) == (64.25, 60.0)
-    assert (run.data.metrics["saved_bytes"], run.data.metrics["params.stored"]) == (4321, 1050)
+    assert (run.data.metrics["test/accuracy"], run.data.metrics["test/f1/macro"]) == (64.25, 60.0)
+    assert (run.data.metrics["saved_bytes"], run.data.metrics["weight_counts/stored"]) == (4321, 1050)
     assert (run.data.tags[keys.PHASE], run.data.tags[keys.CACHED]) == ("final", "true")
     path = client(uri).download_artifacts(run.info.run_id, "predictions.json", str(tmp_path))
     with open(path) as file:
@@ -258,7 +271,7 @@ def test_a_request_carried_out_late_is_put_aside_when_the_sweep_finishes(uri, tm
     link.deliver(RECORDS[8:])
     found = content(uri)
     assert len(found) == 6
-    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 15
+    assert len(found["trial", ADAPTER, SEARCHED.id]["points"]) == 17
 
 
 def test_orphans_of_a_killed_driver_go_on_in_their_own_runs(uri, tmp_path):
@@ -306,7 +319,9 @@ def test_a_new_connection_writes_only_what_is_new(uri, tmp_path):
         calls.append(run_id) or real(run_id, *rest, **options)
     )
     link.deliver(RECORDS[13:14])
-    assert calls == [run.info.run_id for run in runs_of(uri) if keys.WINNER in run.data.tags]
+    runs = {run.data.tags[keys.KIND]: run.info.run_id for run in runs_of(uri) if keys.WINNER in run.data.tags}
+    sweep = next(run.info.run_id for run in runs_of(uri) if run.data.tags[keys.KIND] == "sweep")
+    assert calls == [runs["cell"], sweep], "the winner, then the number of records"
 
 
 def test_a_run_deleted_by_hand_is_written_again(uri, tmp_path):
@@ -314,7 +329,7 @@ def test_a_run_deleted_by_hand_is_written_again(uri, tmp_path):
     victim = next(run for run in runs_of(uri) if run.data.tags.get(keys.TRIAL) == SEARCHED.id)
     client(uri).delete_run(victim.info.run_id)
     deliver(uri, tmp_path, RECORDS)
-    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 15
+    assert len(content(uri)["trial", ADAPTER, SEARCHED.id]["points"]) == 17
 
 
 def test_a_deleted_experiment_is_restored(uri, tmp_path):
