@@ -152,7 +152,7 @@ def test_an_unknown_sweep_is_a_value_error(tmp_path):
 def test_reduced_and_unfinished_sweeps_say_so_at_the_top():
     text = summary_of([FakeTrial(cell=CELL, name="a")], stamp=["--epochs 2 instead of 20"])
     head = text.split("## ")[0]
-    assert "> **Reduced budget, not a result of the full protocol:** --epochs 2 instead of 20" in head
+    assert "> **Changed from the space as written:** --epochs 2 instead of 20" in head
     assert (
         "> **So far:** 0 of 2 cells complete; search unfinished: 1, not started: 1. Missing: 7 trials of the search"
         in head
@@ -165,7 +165,7 @@ def test_a_complete_sweep_at_full_budget_carries_neither_notice():
     finals = [final(f"minilm/mrpc/{m}", seed, 80.0 + seed) for m in ("adapter", "madapter") for seed in range(3)]
     text = summary_of(finals)
     assert "So far" not in text
-    assert "Reduced budget" not in text
+    assert "Changed from the space" not in text
 
 
 @pytest.mark.parametrize(
