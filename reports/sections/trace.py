@@ -42,8 +42,8 @@ def text(sweep: AnalyzedSweep) -> str:
         ),
         f"The sweep's run in MLflow: {escape(sweep.run_id)}. tables/trace.csv has one row per "
         f"{'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the winner's whole configuration, the first "
-        "two commands, seeds, MLflow runs and fingerprints; tables/trials.csv has every trial. A trial's id is a hash of everything that its "
-        "result depends on.",
+        "two commands, seeds, MLflow runs and fingerprints; tables/trials.csv has every trial. A trial's id is a hash of "
+        "everything that its result depends on.",
     )
 
 
