@@ -63,9 +63,12 @@ def write_report(options: argparse.Namespace) -> Path:
     """Write the report and return the path of its summary."""
     from reports.build import build  # imported here, because --help needs neither pandas nor matplotlib
     from reports.data.store import find
+    from reports.sections.paper_table import LatexOptions
 
+    columns = tuple(name.strip() for name in options.latex_columns.split(",") if name.strip())
+    latex = LatexOptions(metric=options.latex_metric, digits=options.latex_digits, columns=columns)
     sweep = find(options.tracking_uri, options.space, options.sweep)
-    return build(options.tracking_uri, sweep, options.out, options.file_list)
+    return build(options.tracking_uri, sweep, options.out, latex, file_list=options.file_list)
 
 
 def compare_sweeps(options: argparse.Namespace) -> Path:
@@ -104,6 +107,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", default="", help="report this sweep (default: the newest)")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="folder to write to (default: reports)")
     parser.add_argument("--file-list", type=Path, metavar="FILE", help="write the names of the report's files here")
+    table = parser.add_argument_group("tables/results.tex")
+    table.add_argument(
+        "--latex-metric", default="", help="a metric of the test split (default: the score of each task)"
+    )
+    table.add_argument("--latex-digits", type=int, default=2, choices=range(5), help="decimals of scores (default: 2)")
+    table.add_argument(
+        "--latex-columns",
+        default="",
+        metavar="NAMES",
+        help="names of tasks, parameters, average and hours, comma-separated (default: parameters, all tasks, average)",
+    )
 
 
 def _fail(prefix: str, error: object, code: int) -> int:

@@ -14,54 +14,68 @@ from reports.page.document import page
 from reports.plots import drawing
 from reports.render.csv_files import write_csv
 from reports.render.markdown import paragraphs
-from reports.sections import SECTIONS, leaderboard
+from reports.sections import SECTIONS, leaderboard, paper_table
+from reports.sections.paper_table import LatexOptions
 from reports.sections.section import Section
 from reports.statistics.analysis import AnalyzedSweep, analyze
 
 SUMMARY = "summary.md"
 PAGE = "summary.html"
+DEFAULT = LatexOptions()
 
 
-def build(tracking_uri: str, sweep: str, out: Path, file_list: Path | None = None) -> Path:
+def build(
+    tracking_uri: str, sweep: str, out: Path, latex: LatexOptions = DEFAULT, file_list: Path | None = None
+) -> Path:
     """Write the report of the sweep with this id into the folder `out` and return the path of its summary.md.
 
-    The names of the report's files, relative to `out`, are written to `file_list`, one a line.
-
-    Raises ValueError for an unknown sweep and for results that were selected on the split that they report, StoreError if the
-    store cannot be read. Files in `out` that do not belong to the report are not changed.
+    `latex`: what the table of results for LaTeX shows. The names of the report's files, relative to `out`, are written to
+    `file_list`, one a line. Raises ValueError for an unknown sweep, for LaTeX options that do not fit it and for results that
+    were selected on the split that they report, StoreError if the store cannot be read. Files in `out` that do not belong to the
+    report are not changed.
     """
     found = analyze(read(tracking_uri, sweep))
     out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        render(found, Path(scratch))
+        render(found, Path(scratch), latex)
         files = _replace(Path(scratch), out)
     if file_list:
         file_list.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     return out / SUMMARY
 
 
-def render(sweep: AnalyzedSweep, folder: Path) -> None:
+def render(sweep: AnalyzedSweep, folder: Path, latex: LatexOptions = DEFAULT) -> None:
     """Write all files of the report into an empty folder.
 
-    Raises ValueError for results that were selected on the split that they report.
+    Raises ValueError for results that were selected on the split that they report, and for LaTeX options that do not fit.
     """
     for name in ("tables", "figures"):
         (folder / name).mkdir()
+    write_tables(sweep, folder / "tables", latex)
     drawing.write(sweep, folder / "figures")
-    for name, section in SECTIONS.items():
-        _write_tables(name, section, sweep, folder / "tables")
     (folder / leaderboard.FILE).write_text(
         leaderboard.as_json(leaderboard.leaderboard(sweep)), encoding="utf-8", newline="\n"
     )
-    texts = [section.text(sweep) for section in SECTIONS.values() if section.text is not None]
-    text = paragraphs(*texts) + "\n"
+    text = summary(sweep)
     (folder / SUMMARY).write_text(text, encoding="utf-8", newline="\n")
     drawings = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / "figures").glob("*.svg"))}
     (folder / PAGE).write_text(page(sweep.manifest.title, text, drawings), encoding="utf-8", newline="\n")
 
 
-def _write_tables(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
+def summary(sweep: AnalyzedSweep) -> str:
+    """Return the content of summary.md."""
+    return paragraphs(*(section.text(sweep) for section in SECTIONS.values() if section.text is not None)) + "\n"
+
+
+def write_tables(sweep: AnalyzedSweep, folder: Path, latex: LatexOptions = DEFAULT) -> None:
+    """Write all CSV and LaTeX files; raises what `render` raises."""
+    (folder / "results.tex").write_text(paper_table.latex(sweep, latex), encoding="utf-8", newline="\n")
+    for name, section in SECTIONS.items():
+        _write_section(name, section, sweep, folder)
+
+
+def _write_section(name: str, section: Section, sweep: AnalyzedSweep, folder: Path) -> None:
     """Write the CSV and LaTeX files of one section.
 
     Raises ValueError if the section shows results that were selected on the split that they report.

@@ -18,7 +18,7 @@ from reports.data.trial_table import PARAM, TEST, by_cell
 from search_spaces.language import Cell
 from search_spaces.records import END_STATES
 
-Progress = Literal["complete", "finals running", "searching", "no winner", "not started"]
+Progress = Literal["complete", "finals unfinished", "search unfinished", "no winner", "not started"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,12 @@ class CellCounts:
 class CellResult:
     """The results of one cell.
 
-    progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is.
+    progress: "complete" if all finals ended, "no winner" if the search ended without one; else how far the cell is. A store does
+        not tell whether a trial without an end still runs, so none is called running.
     scores: test scores of the finals that have one, in percent points, ordered by search and seed.
     scores_without_collapse: the same without those of collapsed finals.
     runs, trials, searches: MLflow run ids, trial ids and numbers of the searches of the same finals, in the same order.
-    planned, running, failed: numbers of finals; failed ones ended without a score.
+    planned, unfinished, failed: numbers of finals; unfinished ones began and have not ended, failed ones ended without a score.
     collapsed: number of finals whose test predictions are all equal. diverged: number of finals whose loss was not finite.
         Both are in `scores` as well if they have a score.
     mixed: whether the finals of one search differ in their hyperparameters, because its winner changed during the sweep.
@@ -66,7 +67,7 @@ class CellResult:
     runs: tuple[str, ...]
     trials: tuple[str, ...]
     planned: int
-    running: int
+    unfinished: int
     failed: int
     collapsed: int
     diverged: int
@@ -189,7 +190,7 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
     finals = rows[rows["phase"] == "final"]
     found = _by_seed(finals, sweep.manifest.tasks[cell.task].score)
     scores = tuple(float(value) for value in found)
-    running = int((~finals["state"].isin(END_STATES)).sum())
+    unfinished = int((~finals["state"].isin(END_STATES)).sum())
     numbers = range(sweep.manifest.budget.searches)
     by_search = [finals[finals["search"] == number] for number in numbers]
     counts = [_counts(by_search[number], winner_row(sweep, cell, number)) for number in numbers]
@@ -203,8 +204,8 @@ def _result(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> CellResult:
         runs=tuple(finals.loc[found.index, "run_id"]),
         trials=tuple(finals.loc[found.index, "trial"]),
         planned=len(numbers) * sweep.manifest.budget.final_seeds,
-        running=running,
-        failed=len(finals) - running - len(scores),
+        unfinished=unfinished,
+        failed=len(finals) - unfinished - len(scores),
         collapsed=int(finals["collapsed"].sum()),
         diverged=int(finals["diverged"].sum()),
         mixed=any(_mixed(each) for each in by_search),
@@ -224,8 +225,8 @@ def _progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame) -> Progress:
     numbers = range(sweep.manifest.budget.searches)
     found = {_search_progress(sweep, cell, rows[rows["search"] == number], number) for number in numbers}
     if len(found) > 1 and "not started" in found:
-        return "searching"
-    order: tuple[Progress, ...] = ("not started", "searching", "finals running", "complete", "no winner")
+        return "search unfinished"
+    order: tuple[Progress, ...] = ("not started", "search unfinished", "finals unfinished", "complete", "no winner")
     return next(progress for progress in order if progress in found)
 
 
@@ -236,11 +237,11 @@ def _search_progress(sweep: StoredSweep, cell: Cell, rows: pd.DataFrame, search:
     if ended[finals.index].sum() >= sweep.manifest.budget.final_seeds:
         return "complete"
     if (str(cell), search) in sweep.winners or len(finals):
-        return "finals running"
+        return "finals unfinished"
     if rows.empty:
         return "not started"
     asked = bool(sweep.curtailed) or len(rows) >= sweep.manifest.planned_trials(cell.method)
-    return "no winner" if asked and ended.all() and not (rows["state"] == "DONE").any() else "searching"
+    return "no winner" if asked and ended.all() and not (rows["state"] == "DONE").any() else "search unfinished"
 
 
 def _counts(finals: pd.DataFrame, winner: pd.Series | None) -> CellCounts | None:

@@ -83,7 +83,8 @@ def _figure(image: Token, figures: Mapping[str, str]) -> str:
     if named is None or named[1] not in figures:
         return f"<p>{caption}</p>"
     drawing = vector.inline(figures[named[1]], named[1], image.content)
-    return f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>\n"
+    box = f'<div class="wide" tabindex="0" role="region" aria-label="Figure">{drawing}</div>'
+    return f"<figure>{box}<figcaption>{caption}</figcaption></figure>\n"
 
 
 def _text(content: str) -> Token:

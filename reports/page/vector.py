@@ -16,6 +16,8 @@ _DARK = (
     | {shade.colour: shade.dark for shade in (*LOSSES, *GAINS)}
 )
 _STYLE = re.compile(r' style="([^"]*)"')
+# The line colour of a mark that is used several times: each use has it, too, and only there can the page replace it.
+_MARK = re.compile(r'(<path id="[^"]*" d="[^"]*") stroke="[^"]*"')
 _ROOT = re.compile(r'<svg [^>]*viewBox="([^"]*)"[^>]*>')
 
 
@@ -26,7 +28,7 @@ def inline(svg: str, name: str, label: str) -> str:
     """
     drawing = svg[svg.index("<svg ") :]
     drawing = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawing)
-    drawing = _STYLE.sub(_attributes, drawing)
+    drawing = _MARK.sub(r"\1", _STYLE.sub(_attributes, drawing))
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r"url\(#", f"url(#{name}-", drawing)
     drawing = re.sub(r'xlink:href="#', f'href="#{name}-', drawing)

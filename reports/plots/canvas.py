@@ -26,7 +26,7 @@ from reports.render.markdown import plain_text
 from reports.statistics.analysis import AnalyzedSweep
 
 WIDTH = 7.2  # inches
-WIDE = 5.0  # percent points: the most that a panel is extended for intervals, above and below means that are close together
+WIDE = 20.0  # percent points: the most that a panel is extended for intervals, above and below means that are close together
 TEXT, SMALL, TITLE = 7.0, 6.2, 8.5  # points
 # Colours of text, lines and backgrounds. On a dark screen the report's page for a browser replaces each of them.
 INK, GREY, PALE, FAINT, PAPER = "#222222", "#5c5c5c", "#b4b4b4", "#e4e4e4", "#ffffff"

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from reports.plots.canvas import GREY, INK, PALE
 from reports.plots.cellgrid import CellGridSpec, cell_figures, draw_cells
 from reports.plots.figure_pages import FigurePage, ReportFigure
-from reports.plots.method_styles import family_style
+from reports.plots.method_styles import method_styles
 from reports.plots.tiles import Tile, linear_axis_scale
 from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
@@ -33,7 +33,7 @@ LEGEND = (
         markersize=2.2,
         label="stopped by ASHA",
     ),
-    Line2D([], [], color=INK, linewidth=1.4, label="final, one line per seed"),
+    Line2D([], [], color=INK, linewidth=1.4, label="final, one line per seed, in the colour of its method"),
 )
 
 
@@ -89,7 +89,7 @@ def _draw(sweep: AnalyzedSweep, tile: Tile, cell: Cell, own: pd.DataFrame) -> No
     tile.plot(*_lines(search), color=PALE, linewidth=0.6, zorder=1.5)
     stopped = search[search["state"] == "STOPPED"].drop_duplicates("run_id", keep="last")
     tile.plot(stopped["epoch"], stopped["score"], linestyle="none", marker="o", color=GREY, markersize=1.7, zorder=2)
-    colour = family_style(sweep.manifest.methods[cell.method].family).colour
+    colour = method_styles(sweep.manifest)[cell.method].colour
     tile.plot(*_lines(finals), color=colour, linewidth=1.1, zorder=3, solid_capstyle="round")
 
 

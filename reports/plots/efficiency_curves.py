@@ -1,7 +1,7 @@
 """Parameter efficiency: test score of each method's finals against the parameters that it trains, uses or stores.
 
-Colour and marker tell families of methods apart, and every method's title is beside its mark. The Pareto front rises only where
-a difference is significant.
+Methods differ in colour and marker (`method_styles`), and each one's title is beside its mark. The Pareto front rises only where
+a difference is significant, and is drawn only if it does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from reports.plots.canvas import (
     title_panel,
 )  # fmt: skip
 from reports.plots.figure_pages import FigurePage, ReportFigure, pages
-from reports.plots.method_styles import families_in, family_style
-from reports.plots.settings import series
+from reports.plots.method_styles import STYLES, FamilyStyle, families_in, family_style, method_styles
+from reports.plots.series import series
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
@@ -157,8 +157,8 @@ def draw(sweep: AnalyzedSweep, page: FigurePage, quantity: str = "trained") -> F
         _scale(panel, table, sizes)
         _draw_front(panel, table)
         lines = _draw_series(panel, sweep, table)
-        _draw_methods(panel, table)
-        _label(panel, table, lines)
+        _draw_methods(panel, table, method_styles(manifest))
+        _label(panel, table, lines, method_styles(manifest))
     return figure
 
 
@@ -200,7 +200,7 @@ def _scale(axes: Axes, table: pd.DataFrame, sizes: pd.Series) -> None:
 def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
     """Draw the Pareto front as a dashed staircase, with the interval of the method at each step as a grey band."""
     members = table[table["front"]].sort_values("size")
-    if members.empty:
+    if len(members) < 2:
         return
     right = axes.get_xlim()[1]
     x = [*members["size"], right]
@@ -214,28 +214,24 @@ def _draw_front(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_series(axes: Axes, sweep: AnalyzedSweep, table: pd.DataFrame) -> list[np.ndarray]:
-    """Draw a thin line through the means of rows of one method that differ only in one numeric setting, and a band of intervals.
+    """Draw a thin line through the means of rows of one method that differ only in one numeric setting.
 
     Returns the corners of each line: [N, 2], trained parameters and score of N rows, in data units.
     """
     by_method = table.set_index("method")
-    drawn = []
+    drawn, styles = [], method_styles(sweep.manifest)
     for one in series(sweep.manifest):
         members = by_method.loc[[label for label in one.labels if label in by_method.index]].sort_values("size")
         if len(members) > 1:
-            colour = family_style(members["family"].iloc[0]).colour
-            axes.plot(members["size"], members["mean"], color=colour, linewidth=0.7, zorder=1.4)
-            axes.fill_between(
-                members["size"], members["low"], members["high"], color=colour, alpha=0.1, linewidth=0, zorder=0.6
-            )
+            axes.plot(members["size"], members["mean"], color=styles[one.labels[0]].colour, linewidth=0.7, zorder=1.4)
             drawn.append(members[["size", "mean"]].to_numpy())
     return drawn
 
 
-def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
+def _draw_methods(axes: Axes, table: pd.DataFrame, styles: Mapping[str, FamilyStyle]) -> None:
     """Draw each method's mean as a mark, and its interval as a vertical line; without an interval the mark is hollow."""
     for row in table.itertuples():
-        style = family_style(row.family)
+        style = styles[row.method]
         if row.low == row.low:
             axes.vlines(row.size, row.low, row.high, color=style.colour, linewidth=0.6, alpha=0.55, zorder=1.6)
         axes.plot(
@@ -248,7 +244,7 @@ def _draw_methods(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Line2D]:
-    """Legend entries: the families of methods, and what else the panels of these tables contain."""
+    """Legend entries: what the panels of these tables contain, and the families of methods where colours stand for them."""
     drawn = pd.concat(tables.values())
     marks = [
         Line2D(
@@ -260,7 +256,7 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
             markersize=5,
             label=name or "other",
         )
-        for name in families_in(sweep.manifest)
+        for name in (families_in(sweep.manifest) if len(sweep.manifest.methods) > len(STYLES) else ())
     ]
     if drawn["low"].notna().any():
         marks.append(
@@ -283,7 +279,7 @@ def _legend(sweep: AnalyzedSweep, tables: Mapping[str, pd.DataFrame]) -> list[Li
     return marks
 
 
-def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None:
+def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray], styles: Mapping[str, FamilyStyle]) -> None:
     """Write each method's title beside its mark, where it covers neither marks nor lines.
 
     The number of finals is added if it differs from the planned one. `lines`: the result of `_draw_series`.
@@ -300,7 +296,7 @@ def _label(axes: Axes, table: pd.DataFrame, lines: Sequence[np.ndarray]) -> None
         seeds = f" (n = {row.n})" if row.n != row.planned else ""
         marks.append(
             label_placement.LabelledPoint(
-                x=row.size, y=row.mean, text=short(row.title, 28) + seeds, colour=family_style(row.family).colour
+                x=row.size, y=row.mean, text=short(row.title, 28) + seeds, colour=styles[row.method].colour
             )
         )
     taken += _front_boxes(axes, table, 0.6 * scale)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
@@ -29,62 +27,12 @@ from reports.plots.canvas import (
     title_panel,
 )
 from reports.plots.figure_pages import FigurePage, ReportFigure, file_name, pages
-from reports.plots.method_styles import family_style
+from reports.plots.method_styles import distinct, method_styles
+from reports.plots.series import Series, series
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
 
 _COLUMNS = ["series", "family", "label", "value", "mean", "low", "high", "n"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """Rows of a space with the same method that differ in one numeric setting only.
-
-    `labels` and `values` (of the setting) are in ascending order of the values. `title` names the method and its other settings.
-    """
-
-    title: str
-    family: str
-    setting: str
-    labels: tuple[str, ...]
-    values: tuple[float, ...]
-
-
-def series(manifest: Manifest) -> list[Series]:
-    """Every series of the space, in the order in which the first row of each stands in the space."""
-    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    for label, facts in manifest.methods.items():
-        for setting, value in facts.fixed.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                others = tuple(sorted((k, v) for k, v in facts.fixed.items() if k != setting))
-                groups[facts.name, setting, repr(others)].append(label)
-    return [
-        _series(manifest, str(key[1]), labels) for key, labels in groups.items() if _differ(manifest, key[1], labels)
-    ]
-
-
-def _differ(manifest: Manifest, setting: object, labels: list[str]) -> bool:
-    """Whether these rows have more than one value of the setting."""
-    return len({manifest.methods[label].fixed[str(setting)] for label in labels}) > 1
-
-
-def _series(manifest: Manifest, setting: str, labels: list[str]) -> Series:
-    ranked = sorted(labels, key=lambda label: float(manifest.methods[label].fixed[setting]))
-    facts = manifest.methods[ranked[0]]
-    others = {one: value for one, value in facts.fixed.items() if one != setting and _varies(manifest, facts.name, one)}
-    other_settings = ", ".join(f"{one} {value}" for one, value in others.items())
-    return Series(
-        title=facts.kind + (f" ({other_settings})" if other_settings else ""),
-        family=facts.family,
-        setting=setting,
-        labels=tuple(ranked),
-        values=tuple(float(manifest.methods[label].fixed[setting]) for label in ranked),
-    )
-
-
-def _varies(manifest: Manifest, name: str, setting: str) -> bool:
-    """Whether the rows of the method `name` have more than one value of the setting."""
-    return len({facts.fixed.get(setting) for facts in manifest.methods.values() if facts.name == name}) > 1
 
 
 def figures(sweep: AnalyzedSweep) -> list[ReportFigure]:
@@ -119,14 +67,14 @@ def rows(sweep: AnalyzedSweep, model: str, task: str, setting: str) -> pd.DataFr
 
 
 def draw(sweep: AnalyzedSweep, page: FigurePage, setting: str) -> Figure:
-    """The figure of one page: a panel per task, in it a line per series with the intervals of its means as a band."""
+    """The figure of one page: a panel per task, in it a line per series, and the intervals of its means as vertical lines."""
     manifest = sweep.manifest
     tables = {task: rows(sweep, page.model, task, setting) for task in page.tasks}
-    styles = _styles([one for one in series(manifest) if one.setting == setting])
+    styles = _styles(manifest, [one for one in series(manifest) if one.setting == setting])
     grid = PanelGrid(columns=2 if len(tables) == 4 else min(len(tables), 3), height=1.9, gap_x=0.4, gap_y=0.25)
     title = title_of(manifest, page.model, f"Score against {short(setting)}")
     labels = (f"{short(setting)} (logarithmic)" if _wide(tables) else short(setting), "test score, percent points")
-    note = "; ".join(part for part in (f"band: {sweep.interval_coverage}", note_of(sweep)) if part)
+    note = "; ".join(part for part in (f"vertical lines: {sweep.interval_coverage}", note_of(sweep)) if part)
     figure, axes = figure_with_axes(title, note, len(tables), grid, list(styles.values()), labels)
     for panel, (task, table) in zip(axes, tables.items(), strict=True):
         facts = manifest.tasks[task]
@@ -151,34 +99,36 @@ def _counted(table: pd.DataFrame) -> str:
     return f"n = {number} final seeds" if seeds else ""
 
 
-def _styles(found: list[Series]) -> dict[str, Line2D]:
-    """The style of each series, by its title: colour and marker of its family of methods, and a line style within the family."""
-    styles = {}
-    for position, one in enumerate(found):
-        index = [other.family for other in found[:position]].count(one.family)
-        shown = family_style(one.family)
-        styles[one.title] = Line2D(
-            [], [], color=shown.colour, marker=shown.marker, markersize=4.5, linewidth=1.1,
-            markeredgecolor=PAPER, markeredgewidth=0.4, linestyle=LINES[index % len(LINES)], label=short(one.title),
-        )  # fmt: skip
-    return styles
+def _styles(manifest: Manifest, found: list[Series]) -> dict[str, Line2D]:
+    """The style of each series, by its title: no two have the same colour or marker."""
+    styles = method_styles(manifest)
+    shown = distinct([styles[one.labels[0]] for one in found])
+    return {
+        one.title: Line2D(
+            [], [], color=style.colour, marker=style.marker, markersize=5, linewidth=1.1, markeredgecolor=PAPER,
+            markeredgewidth=0.4, linestyle=LINES[position % len(LINES)], label=short(one.title),
+        )
+        for position, (one, style) in enumerate(zip(found, shown, strict=True))
+    }  # fmt: skip
 
 
 def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: bool) -> None:
-    """Draw the series of one panel and set its axes; `wide`: the horizontal axis is logarithmic."""
-    for name, members in table.groupby("series", sort=False):
-        style = styles[str(name)]
-        axes.add_line(_copied(style, members))
-        axes.fill_between(
-            members["value"], members["low"], members["high"], color=style.get_color(), alpha=0.12, linewidth=0
-        )
+    """Draw the series of one panel and set its axes; `wide`: the horizontal axis is logarithmic.
+
+    Each series is moved a little to the side, so that intervals at the same value of the setting stand beside each other.
+    """
+    reach = _reach(table, wide)
+    for position, (name, members) in enumerate(table.groupby("series", sort=False)):
+        style, share = styles[str(name)], 0.012 * (position - (table["series"].nunique() - 1) / 2)
+        moved = members.assign(value=members["value"] * reach**share if wide else members["value"] + reach * share)
+        axes.add_line(_copied(style, moved))
+        axes.vlines(moved["value"], moved["low"], moved["high"], color=style.get_color(), linewidth=0.7, alpha=0.6)
     values = sorted(set(table["value"]))
     if wide:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.xaxis.set_minor_locator(NullLocator())
-    reach = values[-1] / values[0] if wide else values[-1] - values[0]
     axes.set_xlim(
         *(
             (values[0] / reach**0.08, values[-1] * reach**0.08)
@@ -189,6 +139,12 @@ def _draw(axes: Axes, table: pd.DataFrame, styles: Mapping[str, Line2D], wide: b
     means, margin = table["mean"], score_margin(table)
     low, high = table["low"].fillna(means).min(), table["high"].fillna(means).max()
     score_axis(axes, max(low, means.min() - margin), min(high, means.max() + margin), 5, True)
+
+
+def _reach(table: pd.DataFrame, wide: bool) -> float:
+    """The largest value of the setting divided by the smallest, or minus the smallest if the axis is not logarithmic."""
+    low, high = float(table["value"].min()), float(table["value"].max())
+    return high / low if wide else high - low
 
 
 def short_number(value: float) -> str:

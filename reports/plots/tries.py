@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -35,7 +35,7 @@ from reports.plots.canvas import (
     truncate_to_width,
 )  # fmt: skip
 from reports.plots.figure_pages import FigurePage, ReportFigure, pages
-from reports.plots.method_styles import families_in, family_style, methods_by_family
+from reports.plots.method_styles import FamilyStyle, families_in, method_styles, methods_by_family
 from reports.plots.tiles import joined
 from reports.render.markdown import plural
 from reports.statistics.analysis import AnalyzedSweep
@@ -104,7 +104,7 @@ def draw(sweep: AnalyzedSweep, page: FigurePage) -> Figure:
             (family or "other") if by_family else f"{short(facts.title)} ({facts.score_title})",
             _counted(own, manifest.budget.search_seeds),
         )
-        _draw(panel, own, tables[task])
+        _draw(panel, own, tables[task], method_styles(manifest))
     return figure
 
 
@@ -120,13 +120,16 @@ def _counted(own: pd.DataFrame, seeds: int) -> str:
 def _legend(by_family: bool) -> list[Line2D]:
     """Legend entries; `by_family`: there is a panel per family of methods."""
     end = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 4.5}
-    marks = [Line2D([], [], label="the whole budget is used", **end)]  # type: ignore[arg-type]
+    marks = [
+        Line2D([], [], label="the whole budget is used", **end),  # type: ignore[arg-type]
+        Line2D([], [], label="tries are missing", **end, markerfacecolor=PAPER),  # type: ignore[arg-type]
+    ]
     if by_family:
         marks.append(Line2D([], [], color=PALE, linewidth=0.8, label="methods of other families"))
     return marks
 
 
-def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
+def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame, styles: Mapping[str, FamilyStyle]) -> None:
     """Draw the panel's `own` curves in colour, and the task's other curves in `everything` in grey."""
     if own.empty:
         return explain_empty_axes(axes, "no trial has ended with a score")
@@ -146,17 +149,17 @@ def _draw(axes: Axes, own: pd.DataFrame, everything: pd.DataFrame) -> None:
         linewidth=0.5,
         zorder=1.1,
     )
-    for position, (_, line) in enumerate(own.groupby("method", sort=False)):
-        style = family_style(line["family"].iloc[0])
+    for position, (method, line) in enumerate(own.groupby("method", sort=False)):
+        style = styles[str(method)]
         axes.plot(
             line["n"], line["expected"], color=style.colour, linewidth=1.1, linestyle=LINES[position % len(LINES)]
         )
         end = line.iloc[-1]
-        if end["n"] >= end["planned"]:
-            axes.plot(
-                end["n"], end["expected"], style.marker, color=style.colour, markersize=5,
-                markeredgecolor=PAPER, markeredgewidth=0.4, zorder=3,
-            )  # fmt: skip
+        complete = end["n"] >= end["planned"]
+        axes.plot(
+            end["n"], end["expected"], style.marker, color=style.colour, markersize=5, zorder=3, markeredgewidth=0.4 if complete
+            else 0.9, markeredgecolor=PAPER if complete else style.colour, markerfacecolor=style.colour if complete else PAPER,
+        )  # fmt: skip
     return _name_ends(axes, own)
 
 

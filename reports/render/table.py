@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from reports.render.markdown import MISSING, Markup, escape
@@ -31,6 +31,7 @@ _SIGNS = {
     "§": r"\S{}",
     "¶": r"\P{}",
     "▾": r"$\triangledown$",
+    "⇥": r"$\rightarrow$",
     "↳": r"$\hookrightarrow$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
@@ -55,28 +56,48 @@ class Table:
         assert self.caption, "a table in a paper has a caption"
         assert all(len(row) == len(self.header) == len(self.align) for row in self.rows), "as many cells as columns"
 
-    def markdown(self) -> str:
-        """Return the table as Markdown with pipes, without the caption."""
-        rules = [{"l": ":---", "r": "---:"}[letter] for letter in self.align]
-        return "\n".join([_line(self.header), "| " + " | ".join(rules) + " |", *map(_line, self.rows)])
+    def markdown(self, repeated: Collection[str] = ()) -> str:
+        """Return the table as Markdown with pipes, without the caption.
+
+        Columns whose names are in `repeated` are left out if all their entries are the same; they come first in the table. The
+        italic title of a last row (a sum) moves to the first column that is shown.
+        """
+        shown = [i for i, name in enumerate(self.header) if name not in repeated or len(self._entries(i)) > 1]
+        rules = [{"l": ":---", "r": "---:"}[self.align[i]] for i in shown]
+        lines = [[row[0] if _is_foot(row) and i == shown[0] else row[i] for i in shown] for row in self.rows]
+        header = [self.header[i] for i in shown]
+        return "\n".join([_line(header), "| " + " | ".join(rules) + " |", *map(_line, lines)])
+
+    def _entries(self, column: int) -> set[str]:
+        """The different entries of a column, sums left out."""
+        return {str(row[column]) for row in self.rows if not _is_foot(row)}
 
     def latex(self, label: str) -> str:
         """Return the table as a LaTeX table environment with the label "tab:LABEL", to be included with \\input."""
+        feet = [row for row in self.rows if _is_foot(row)]
         lines = [
             "% Needs the packages booktabs, textcomp and amssymb.",
             r"\begin{table}",
+            r"\centering",
             rf"\caption{{{_tex(self.caption)}}}",
             rf"\label{{tab:{label}}}",
             rf"\begin{{tabular}}{{{self.align}}}",
             r"\toprule",
             _row(self.header),
             r"\midrule",
-            *map(_row, self.rows),
+            *(_row(row) for row in self.rows if not _is_foot(row)),
+            *([r"\midrule"] if feet and len(feet) < len(self.rows) else []),
+            *map(_row, feet),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _is_foot(row: Sequence[object]) -> bool:
+    """Whether the row is a sum or a baseline: its first entry is in italics."""
+    return isinstance(row[0], Markup) and row[0].startswith("*") and not row[0].startswith("**")
 
 
 def _line(cells: Sequence[object]) -> str:

@@ -5,12 +5,14 @@ Each section is one file of this folder and one entry of `SECTIONS`, whose key a
 
 from reports.sections import (
     ablation,
+    answer,
     budget,
     cost,
     differences,
     efficiency,
-    overview,
     paper,
+    parameters,
+    protocol,
     results,
     search_quality,
     trace,
@@ -21,16 +23,18 @@ from reports.sections import (
 from reports.sections.section import Section
 
 SECTIONS: dict[str, Section] = {
-    "overview": overview.SECTION,
+    "answer": answer.SECTION,
     "results": results.SECTION,
-    "differences": differences.SECTION,
     "efficiency": efficiency.SECTION,
+    "differences": differences.SECTION,
     "ablation": ablation.SECTION,
-    "cost": cost.SECTION,
     "paper": paper.SECTION,
+    "cost": cost.SECTION,
+    "parameters": parameters.SECTION,
     "winners": winners.SECTION,
     "search": search_quality.SECTION,
     "views": views.SECTION,
+    "protocol": protocol.SECTION,
     "budget": budget.SECTION,
     "trace": trace.SECTION,
     "trials": trials.SECTION,

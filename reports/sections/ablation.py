@@ -15,7 +15,7 @@ from reports.plots.diverging import signed
 from reports.render.markdown import Markup, bullets, escape, paragraphs, plural, points
 from reports.render.table import Table
 from reports.sections.efficiency import images
-from reports.sections.section import Section, ablation_provenance, caption
+from reports.sections.section import Section, ablation_provenance
 from reports.statistics.analysis import AnalyzedSweep
 
 HEADER = (
@@ -30,7 +30,7 @@ def text(sweep: AnalyzedSweep) -> str:
     shown = tables(sweep)
     return paragraphs(
         "## What each layer's adapters are worth",
-        caption(ablation_provenance(sweep)),
+        f"*{ablation_provenance(sweep).reminder}*",
         "Each final at its best epoch, scored again on the validation split with what its method trained in a span of layers "
         "removed; LayerNorms and head stay as trained, nothing is re-trained (Houlsby et al. 2019, figure 6). Changes in "
         "percent points, mean over the final seeds; layers are counted from 1, the lowest. A task scored by Matthews "

@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from reports.plots.method_styles import ordered_cells
 from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural
 from reports.render.table import Table
 from reports.sections.section import Section, most, several, unit
@@ -31,6 +32,7 @@ HEADER = {
     "finals_collapsed": "Finals collapsed",
     "final_hours": "Finals, h",
 }
+RARE = ("stopped", "failed", "invalid", "diverged", "cached", "finals_failed", "finals_collapsed")
 
 
 def text(sweep: AnalyzedSweep) -> str:
@@ -39,21 +41,35 @@ def text(sweep: AnalyzedSweep) -> str:
         "## Budget",
         f"Every {unit(budget)} may try {_may_try(budget)} of at most "
         f"{plural(sweep.manifest.recipe.epochs, 'epoch')} and re-trains its winner on "
-        f"{plural(budget.final_seeds, 'seed')}{several(budget)}. *Grid*: configurations in the cell's search "
-        f"space ({MISSING}: it has a range of real numbers); *covered*: the share of them that was tried. "
-        "*Stopped*: by ASHA or a time budget. *Failed*: ended without a score. *Diverged* "
-        "trials are also counted as done, stopped, failed or invalid. *Re-used*: taken from an earlier sweep, their "
-        "time is not counted again. "
-        "*Collapsed*: finals with one constant prediction, which count in the results like any other. Hours are "
-        "training time summed over trials; trials that share a device run at the same time, so they can exceed the "
-        "hours on the clock.",
-        tables(sweep)["budget"].markdown(),
+        f"{plural(budget.final_seeds, 'seed')}{several(budget)}.",
+        tables(sweep)["budget"].markdown(("Model", "Task")),
+        f"*Grid*: configurations in the cell's search space ({MISSING}: a range of real numbers). {_columns(sweep.spending)}"
+        "Hours: training time summed over trials, which run at the same time where they share a device. tables/budget.csv has "
+        "all counts.",
         _uneven(sweep.spending),
         _coverage(sweep),
         _curtailed(sweep),
         _replaced(sweep),
         _reasons(sweep),
     )
+
+
+def _shown(spent: pd.DataFrame) -> list[str]:
+    """The keys of `HEADER` that say something: without counts of `RARE` that are 0, and numbers that follow from others."""
+    known = {"planned": spent["tried"].equals(spent["planned"]), "done": not spent[list(RARE[:3])].any(axis=None)}
+    return [name for name in HEADER if not known.get(name) and (name not in RARE or spent[name].any())]
+
+
+def _columns(spent: pd.DataFrame) -> str:
+    """What the counts of trials mean, for those that are shown."""
+    told = {
+        "stopped": "*Stopped*: by ASHA or a time budget. ",
+        "failed": "*Failed*: ended without a score. ",
+        "diverged": "*Diverged*: counted as done, stopped, failed or invalid, too. ",
+        "cached": "*Re-used*: taken from an earlier sweep, their time is not counted again. ",
+        "finals_collapsed": "*Collapsed*: with one constant prediction, in the results like any other. ",
+    }
+    return "".join(text for name, text in told.items() if spent[name].any())
 
 
 def _may_try(budget: Budget) -> str:
@@ -66,25 +82,27 @@ def _may_try(budget: Budget) -> str:
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    spent = sweep.spending
+    """The table "budget": one row per cell and their sum, with the columns of `_shown`."""
+    spent = sweep.spending.set_index(["model", "task", "method"])
     manifest = sweep.manifest
+    shown = _shown(spent)
     lines: list[list[object]] = [
         [
-            manifest.models[row["model"]].title,
-            manifest.tasks[row["task"]].title,
-            manifest.methods[row["method"]].title,
-            *(_number(name, row[name]) for name in HEADER),
+            manifest.models[cell.model].title,
+            manifest.tasks[cell.task].title,
+            manifest.methods[cell.method].title,
+            *(_number(name, spent.at[(cell.model, cell.task, cell.method), name]) for name in shown),
         ]
-        for row in spent.to_dict("records")
+        for cell in ordered_cells(sweep)
     ]
-    sums = {name: math.nan if name in ("grid", "covered") else spent[name].sum() for name in HEADER}
-    lines.append([Markup("*All*"), "", "", *(_number(name, sums[name]) for name in HEADER)])
+    sums = {name: math.nan if name in ("grid", "covered") else spent[name].sum() for name in shown}
+    lines.append([Markup("*All*"), "", "", *(_number(name, sums[name]) for name in shown)])
     caption = Markup(
         f"Trials, epochs and hours of each cell; the budget is {most(manifest.budget)} per {unit(manifest.budget)} for every "
         "method."
     )
-    header = ["Model", "Task", "Method", *HEADER.values()]
-    return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=caption)}
+    header = ["Model", "Task", "Method", *(HEADER[name] for name in shown)]
+    return {"budget": Table(header=header, rows=lines, align="lll" + "r" * len(shown), caption=caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:

@@ -8,21 +8,18 @@ import pandas as pd
 
 from reports.data.cells import CellResult
 from reports.data.trial_table import by_cell
-from reports.render.markdown import MISSING, Markup, count, paragraphs, plural, points
+from reports.plots.method_styles import ordered_cells
+from reports.render.markdown import MISSING, Markup, count, paragraphs, plural
 from reports.render.table import Table
 from reports.sections.section import Section
 from reports.statistics.analysis import AnalyzedSweep
+from search_spaces.language import Cell
 
 HEADER = {
     "hours": "Hours",
-    "gained": "Points gained",
     "hours_per_point": "Hours per point",
-    "trained": "Trained",
     "active": "Active",
-    "stored": "Stored",
     "stored_bytes": "Stored, bytes",
-    "total": "Encoder",
-    "saved_bytes": "Checkpoint, bytes",
     "memory_mib": "Peak memory, MiB",
     "seconds_per_epoch": "Epoch, s",
 }
@@ -31,19 +28,29 @@ HEADER = {
 def text(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         "## Cost",
-        "*Hours*: training time of all trials of the cell, search and finals, stopped, failed and re-used ones "
-        "included. "
-        "*Points gained*: mean of the finals above a constant prediction, on the test split. *Trained*: parameters "
-        "that the optimiser moves. *Active*: values of the finished model that are not those of the pretrained encoder, without "
-        "pruned weights and without what only training needs. *Stored*: what has to be kept beside the encoder to use the result "
-        "again, as a number of 32-bit numbers: the active values, and the positions or mask bits without which they cannot be "
-        "put back. *Encoder*: parameters of the pretrained model, needed besides. *Checkpoint*: the file that this program "
-        "writes, which is dense. *Peak memory* is that of the process or device, the encoder and trials that ran beside it "
-        "included; *epoch*: mean over the finals, evaluation included. Trials that share a device wait for each "
-        "other, so that times compare only within one sweep.",
-        tables(sweep)["cost"].markdown(),
+        tables(sweep)["cost"].markdown(("Model", "Task")),
+        "*Hours*: training time of all trials of the cell, stopped, failed and re-used ones included; trials that share a device "
+        "wait for each other, so that times compare only within one sweep. *Point*: gained above a constant prediction, on the "
+        f"test split. {_parameters(sweep)}*Peak memory*: of the process or device, the encoder and other trials included. "
+        "*Epoch*: mean over the finals, evaluation included.",
         _unrecorded(sweep),
     )
+
+
+def _parameters(sweep: AnalyzedSweep) -> str:
+    """What active and stored parameters are, if any are known."""
+    if "active" not in _shown(rows(sweep)):
+        return ""
+    return (
+        "*Active*: values of the finished model that are not those of the pretrained encoder, without pruned weights and what "
+        "only training needs. *Stored*: what has to be kept beside the encoder to use the result, with positions or mask bits "
+        "where needed (the checkpoint is dense: tables/cost.csv). "
+    )
+
+
+def _shown(found: pd.DataFrame) -> list[str]:
+    """The keys of `HEADER` of which any cell has a value."""
+    return [name for name in HEADER if found[name].notna().any()]
 
 
 def _unrecorded(sweep: AnalyzedSweep) -> str:
@@ -59,33 +66,38 @@ def _unrecorded(sweep: AnalyzedSweep) -> str:
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     manifest = sweep.manifest
+    found = rows(sweep).set_index(["model", "task", "method"], drop=False)
+    shown = _shown(found)
     lines = [
         (
             *(manifest.models[row["model"]].title, manifest.tasks[row["task"]].title),
             manifest.methods[row["method"]].title,
-            *(_number(name, row[name]) for name in HEADER),
+            *(_number(name, row[name]) for name in shown),
         )
-        for row in rows(sweep).to_dict("records")
+        for row in found.loc[[(c.model, c.task, c.method) for c in ordered_cells(sweep)]].to_dict("records")
     ]
-    table_caption = Markup("Cost of each cell; points gained above a constant prediction on the test split.")
-    header = ("Model", "Task", "Method", *HEADER.values())
-    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(HEADER), caption=table_caption)}
+    table_caption = Markup("Cost of each cell; points above a constant prediction on the test split.")
+    header = ("Model", "Task", "Method", *(HEADER[name] for name in shown))
+    return {"cost": Table(header=header, rows=lines, align="lll" + "r" * len(shown), caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
-    """One row per cell, with the columns of `HEADER`; values that are not known are None or NaN."""
+    """One row per cell: the columns of `HEADER`; `gained` (percent points above a constant prediction); `trained`, `total` (of
+    the encoder) and `stored` (32-bit numbers), in parameters; and `saved_bytes` (the dense checkpoint). Values that are not
+    known are None or NaN.
+    """
     groups = by_cell(sweep.manifest, sweep.trials)
     found = []
     for cell, result in sweep.results.items():
         key = (cell.model, cell.task, cell.method)
-        hours = float(groups[cell]["seconds"].sum()) / 3600
+        spent = hours(sweep, cell)
         gained = _gained(sweep, result)
         found.append(
             {
                 **dict(zip(("model", "task", "method"), key, strict=True)),
-                "hours": hours,
+                "hours": spent,
                 "gained": gained,
-                "hours_per_point": hours / gained if gained is not None and gained > 0 else None,
+                "hours_per_point": spent / gained if gained is not None and gained > 0 else None,
                 **{
                     name: getattr(result.counts, name, None) for name in ("trained", "active", "stored", "stored_bytes")
                 },
@@ -94,6 +106,11 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+
+def hours(sweep: AnalyzedSweep, cell: Cell) -> float:
+    """Hours of training of all trials of a cell, search and finals, re-used ones included."""
+    return float(sweep.trials.loc[sweep.trials["cell"] == str(cell), "seconds"].sum()) / 3600
 
 
 def _gained(sweep: AnalyzedSweep, result: CellResult) -> float | None:
@@ -121,8 +138,6 @@ def _number(name: str, value: float | None) -> str:
     """A value of the column `name` of `HEADER` as text."""
     if value is None or math.isnan(value):
         return MISSING
-    if name == "gained":
-        return points(value)
     if name in ("hours", "hours_per_point", "seconds_per_epoch"):
         return f"{value:.3g}"
     return count(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports.plots import FIGURES
 from reports.render.markdown import Markup, escape, paragraphs, plural
-from reports.sections.section import Section, caption, results_provenance
+from reports.sections.section import Section, results_provenance
 from reports.statistics.analysis import AnalyzedSweep
 
 
@@ -12,14 +12,12 @@ def text(sweep: AnalyzedSweep) -> str:
     settings = images(sweep, "settings")
     return paragraphs(
         "## Parameter efficiency",
-        caption(results_provenance(sweep)),
-        "Mean test score of the finals against the number of trained parameters (logarithmic axis), and against active and "
-        "stored parameters where these differ from the trained ones (defined under *Cost*). Colour and marker: the "
-        f"method's family. Vertical lines: {sweep.interval_coverage}, cut where they leave the panel; hollow: one final, no "
-        "interval. The dashed Pareto front starts at the smallest method and rises only to a method whose difference to the "
-        "front so far is significant (grey: its interval), so a method above the line is not established as better than it.",
-        _missing(sweep),
         *images(sweep, "efficiency"),
+        f"{results_provenance(sweep).reminder} Mean of the finals against the number of trained parameters (logarithmic axis), "
+        f"and against active and stored ones (see *Cost*) where these differ. Vertical lines: {sweep.interval_coverage}; hollow: "
+        "one final, no interval. A dashed Pareto front is drawn where a larger method is significantly better than a smaller one "
+        "(grey: its interval).",
+        _missing(sweep),
         "Score against a setting, for rows of one method that differ in it alone:" if settings else "",
         *settings,
     )

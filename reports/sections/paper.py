@@ -31,7 +31,7 @@ def text(sweep: AnalyzedSweep) -> str:
         f"{paper.source}. Transcribed, not measured here; ↳ marks what this sweep measured.",
         _warning(sweep.manifest, paper),
         _unstated(sweep.manifest, paper),
-        "*#P* in the rows measured here is the share of module weights, the first of the three counts above."
+        "*#P* in the rows measured here is the share of module weights, the first count under *Trainable parameters*."
         if any(t.has_shares for t in paper.tables)
         else "",
         *(part for t in paper.tables for part in (f"{_title(t)}:", shown[f"paper_{t.name}"].markdown())),

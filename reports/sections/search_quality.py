@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, sqrt
 
 import pandas as pd
 
-from reports.render.markdown import MISSING, Markup, bullets, escape, paragraphs, points
+from reports.data.manifest import TaskFacts
+from reports.plots.method_styles import ordered_cells
+from reports.render.markdown import Markup, bullets, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.efficiency import images
-from reports.sections.section import Section, caption, search_provenance
+from reports.sections.section import Section, search_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.expected_best import LeadStability, lead_stability
 
@@ -19,22 +21,15 @@ HEADER = ("Model", "Task", "Method", "Tries", "One try", "A quarter", "Half", "A
 def text(sweep: AnalyzedSweep) -> str:
     if not sweep.manifest.searches:
         return ""
-    return paragraphs(
-        "## Would more search change the order?",
-        caption(search_provenance(sweep)),
-        "Expected best validation score after that many tries: the mean over all orders in which "
-        "the tries could have been made. A curve that still rises at its end shows that a larger budget may help. A marker at "
-        "its end: the whole budget was used. A try that ASHA stopped counts with its best epoch so far; one "
-        "that failed counts with the lowest score of its task.",
-        *(_numbers(sweep) if sweep.expected_best else ()),
-        *images(sweep, "tries"),
-    )
-
-
-def _numbers(sweep: AnalyzedSweep) -> tuple[str, str]:
-    """Markdown of the table, and of one sentence per model and task."""
     columns = [(model, task) for model in sweep.manifest.models for task in sweep.manifest.tasks]
-    return tables(sweep)["search"].markdown(), bullets(Markup(_told(sweep, *column)) for column in columns)
+    return paragraphs(
+        "### Would more search change the order?",
+        bullets(Markup(_told(sweep, *column)) for column in columns) if sweep.expected_best else "",
+        *images(sweep, "tries"),
+        "Expected best validation score after that many tries, over all orders in which they could have been made; numbers in "
+        "tables/search.csv. A try that ASHA stopped counts with its best epoch so far; one that failed counts with the lowest "
+        "score of its task.",
+    )
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
@@ -45,7 +40,10 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     manifest, lines = sweep.manifest, []
     if not manifest.searches:
         return {}
-    for cell, curve in sweep.expected_best.items():
+    for cell in ordered_cells(sweep):
+        curve = sweep.expected_best.get(cell, [])
+        if not curve:
+            continue
         number = len(curve)
         places = [1, ceil(number / 4), ceil(number / 2), number]
         gain = curve[-1] - curve[places[2] - 1] if number > 1 else None
@@ -71,28 +69,44 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 def _told(sweep: AnalyzedSweep, model: str, task: str) -> str:
     """A sentence on one model and task: which method leads, and whether more search could change that."""
-    of_column = {c.method: curve for c, curve in sweep.expected_best.items() if (c.model, c.task) == (model, task)}
-    where = escape(f"{sweep.manifest.models[model].title}, {sweep.manifest.tasks[task].title}")
-    found = lead_stability(of_column)
-    return f"{where}: {_verdict(sweep, found) if found else MISSING + ' too few tries to say.'}"
+    cells = {cell: curve for cell, curve in sweep.expected_best.items() if (cell.model, cell.task) == (model, task)}
+    models, facts = sweep.manifest.models, sweep.manifest.tasks[task]
+    where = escape(f"{models[model].title}, {facts.title}" if len(models) > 1 else facts.title)
+    own = [result.progress for cell, result in sweep.results.items() if (cell.model, cell.task) == (model, task)]
+    if any(progress in ("search unfinished", "not started") for progress in own) and not sweep.curtailed:
+        return f"{where}: the search is not over."
+    found = lead_stability({cell.method: curve for cell, curve in cells.items()})
+    if found is None:
+        return f"{where}: too few tries to say."
+    best = max(curve[-1] for curve in cells.values())
+    return f"{where}: {_verdict(sweep, found, _noise(facts, best))}"
 
 
-def _verdict(sweep: AnalyzedSweep, found: LeadStability) -> str:
+def _noise(facts: TaskFacts, score: float) -> float | None:
+    """Half the width of the 95 % interval of an accuracy on the validation split, percent points; None for other metrics.
+
+    For two methods whose errors are independent, the interval of a difference is wider still.
+    """
+    if facts.score != "accuracy" or not facts.validation:
+        return None
+    share = min(max(score / 100, 0.0), 1.0)
+    return 196 * sqrt(share * (1 - share) / facts.validation)
+
+
+def _verdict(sweep: AnalyzedSweep, found: LeadStability, noise: float | None) -> str:
     """The leader's lead, and whether another method could catch up, in words; scores in percent points."""
     leader = escape(sweep.manifest.methods[found.order_after_all[0]].title)
-    order = (
-        "half the tries gave the same order"
-        if found.order_after_half == found.order_after_all
-        else "half the tries gave another order"
-    )
+    lead = f"{leader} leads by {points(found.lead)}"
+    if noise is not None and found.lead < noise:
+        return f"{lead}, less than what the choice of validation examples explains (± {points(noise)}). **Who leads is open.**"
     if found.stable:
         return (
-            f"{leader} leads by {points(found.lead)}, more than any other gained from the second half of its tries "
-            f"({points(found.largest_gain)}); {order}. More search is unlikely to change who leads."
+            f"{lead}, more than any other gained from the second half of its tries ({points(found.largest_gain)}). More search "
+            "is unlikely to change who leads."
         )
     return (
-        f"{leader} leads by {points(found.lead)}, another gained {points(found.largest_gain)} from the second half of its "
-        f"tries; {order}. **More search could change who leads.**"
+        f"{lead}, another gained {points(found.largest_gain)} from the second half of its tries. **More search could change who "
+        "leads.**"
     )
 
 

@@ -1,4 +1,4 @@
-"""What should be searched once more before a cell's result is read as its method's: a sentence per row of the space.
+"""Which ranges should be searched once more before a cell's result is read as its method's.
 
 A cell needs a second look if the winner of a search has a value at the end of its searched range, or if its finals score no
 better than a constant prediction. Then the configuration found, not the method, may be what is weak.
@@ -18,6 +18,7 @@ from search_spaces.language import Cell, Choice, Dimension
 
 # A space refuses learning rates from here on.
 MAX_LR = 10
+BOTH: tuple[tuple[str, Edge], ...] = (("lr", "lowest"), ("lr", "highest"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +46,18 @@ def second_looks(sweep: AnalyzedSweep) -> dict[Cell, SecondLook]:
 
 
 def advice(sweep: AnalyzedSweep, model: str) -> list[Markup]:
-    """Sentences for one model, one per method row: where its winners stand, and which ranges to write into the space.
+    """The ranges to write into the space instead, for one model: a line per method row that has any.
 
     The range of a row is widened for every task on which it needs it, since a space has one range per row.
     """
     looks = {cell: look for cell, look in second_looks(sweep).items() if cell.model == model}
-    return [
-        _advice(sweep, label, {cell: look for cell, look in looks.items() if cell.method == label})
-        for label in sweep.manifest.methods
-        if any(cell.method == label for cell in looks)
-    ]
+    found = []
+    for label, facts in sweep.manifest.methods.items():
+        ranges = widened(facts, [look for cell, look in looks.items() if cell.method == label])
+        if ranges:
+            write = ", ".join(f"{name}={as_code(dimension)}" for name, dimension in ranges.items())
+            found.append(Markup(f"{escape(facts.title)}: `{write}`"))
+    return found
 
 
 def ends_of(sweep: AnalyzedSweep, cell: Cell) -> dict[str, Edge]:
@@ -67,27 +70,14 @@ def ends_of(sweep: AnalyzedSweep, cell: Cell) -> dict[str, Edge]:
     return {name: max(ends, key=ends.count) for name, ends in seen.items()}
 
 
-def _advice(sweep: AnalyzedSweep, label: str, looks: Mapping[Cell, SecondLook]) -> Markup:
-    """The sentence on one row: on each task why, then the ranges to search."""
-    facts = sweep.manifest.methods[label]
-    reasons = []
-    for cell, look in looks.items():
-        told = [f"{name} is the {end} value searched" for name, end in look.ends.items()]
-        told += ["not better than a constant prediction"] if look.constant else []
-        reasons.append(f"{escape(sweep.manifest.tasks[cell.task].title)}: {', '.join(told)}")
-    ranges = widened(facts, looks.values())
-    write = ", ".join(f"{name}={as_code(dimension)}" for name, dimension in ranges.items())
-    return Markup(f"**{escape(facts.title)}**: {'; '.join(reasons)}." + (f" Search `{write}`." if write else ""))
-
-
 def widened(facts: MethodFacts, looks: Iterable[SecondLook]) -> dict[str, Dimension]:
     """Return the ranges of a row that should be searched instead, by hyperparameter: each end moved once where it is asked for.
 
-    A row that is no better than a constant prediction, without a winner at an end, gets a wider learning rate on both sides.
+    A row that is no better than a constant prediction gets a wider learning rate on both sides, since its winner is chance.
     """
     ends: dict[tuple[str, Edge], None] = {}
     for look in looks:
-        ends |= dict.fromkeys(look.ends.items() or [("lr", "lowest"), ("lr", "highest")])
+        ends |= dict.fromkeys([*look.ends.items(), *(BOTH if look.constant else ())])
     found: dict[str, Dimension] = {}
     for name, end in ends:
         before = found.get(name) or facts.searched.get(name) or Choice((facts.fixed[name],))

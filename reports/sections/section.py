@@ -53,9 +53,14 @@ class Provenance:
 
     @property
     def caption(self) -> str:
-        """One line of plain text, shown under the section's heading and in the captions of its tables."""
+        """One line of plain text: shown where scores of this kind come first, and in the captions of all tables for LaTeX."""
         line = f"Scores: {self.split} split. Selected: {self.rule}. Seeds: {self.seeds}. Tries: {self.tries}."
         return f"{line} {_WARNINGS[self.describes]}".rstrip()
+
+    @property
+    def reminder(self) -> str:
+        """The first and the last part of the caption, for sections that follow one with the whole caption."""
+        return f"Scores: {self.split} split. {_WARNINGS[self.describes]}".rstrip()
 
 
 @dataclass(frozen=True, kw_only=True)

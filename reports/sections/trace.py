@@ -10,7 +10,7 @@ import pandas as pd
 from reports.data.cells import hyperparameters, winner_row
 from reports.data.trial_table import PARAM
 from reports.render.commands import cell_command, finals_command
-from reports.render.markdown import MISSING, Markup, escape, fence, paragraphs
+from reports.render.markdown import Markup, escape, fence, paragraphs
 from reports.render.table import Table
 from reports.sections.section import Section
 from reports.sections.winners import named, searches
@@ -20,46 +20,35 @@ from search_spaces.language import Cell
 
 def text(sweep: AnalyzedSweep) -> str:
     rebuild = ["python", "-m", "reports", "--tracking-uri", sweep.tracking_uri, "--sweep", sweep.manifest.sweep]
-    shown = tables(sweep)
-    cells, folder = sweep.manifest.cells, sweep.manifest.folder
-    finals = [finals_command(sweep.command, folder, cell) for cell in cells]
-    commands = [cell_command(sweep.command, cell) for cell in cells]
+    (example, _), folder = searches(sweep)[0], sweep.manifest.folder
     return paragraphs(
         "## How to reproduce",
         "The sweep (the same command continues it when it was interrupted):",
         fence(sweep.command or "unknown"),
         "This report, from the tracking store alone:",
         fence(shlex.join(rebuild)),
-        f"The sweep's run in MLflow: {escape(sweep.run_id)}. A trial's id is a hash of everything that its "
-        "result depends on. tables/trials.csv lists all trials with their hyperparameters; tables/trace.csv has one "
-        f"row per {'search' if sweep.manifest.budget.searches > 1 else 'cell'} with all of the following.",
-        "Configuration of each cell's winner, and of its finals, beside the recipe that all share (see the top):",
-        shown["configurations"].markdown() if shown["configurations"].rows else "No cell has a winner yet.",
-        "The runs behind each cell:",
-        shown["runs"].markdown() if shown["runs"].rows else "No trial has run yet.",
-        "To repeat one cell's score: its finals are trained once more, alone, from the sweep's folder, and each score is "
-        "printed beside the one on record:",
-        fence("\n".join(command or "unknown" for command in finals)),
-        "To repeat one cell's search, with the same code, data and encoder (with the same `--out`, its trials are found by their "
-        "ids and not trained again; with a new folder they are trained):",
-        fence("\n".join(command or "unknown" for command in commands)),
+        "One cell: its finals are trained once more, each score beside the one on record; or its whole search with the same "
+        "code, data and encoder (trials that are in the folder `--out` are found by their ids and not trained again):",
+        fence(
+            "\n".join(
+                command or "unknown"
+                for command in (finals_command(sweep.command, folder, example), cell_command(sweep.command, example))
+            )
+        ),
+        f"The sweep's run in MLflow: {escape(sweep.run_id)}. tables/trace.csv has one row per "
+        f"{'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the winner's whole configuration, both commands, "
+        "seeds, MLflow runs and fingerprints; tables/trials.csv has every trial. A trial's id is a hash of everything that its "
+        "result depends on.",
     )
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
-    runs = [line for key in searches(sweep) for line in _runs(sweep, *key)]
     winners = [(key, winner_row(sweep, *key)) for key in searches(sweep)]
     known = [(named(sweep, *key), _configured(winner)) for key, winner in winners if winner is not None]
     return {
         "configurations": Table(
             header=("Cell", "Configuration"), rows=known, align="ll", caption=Markup("Configuration of each cell.")
-        ),
-        "runs": Table(
-            header=("Cell", "What", "Seed", "Trial", "MLflow run"),
-            rows=runs,
-            align="llrll",
-            caption=Markup("The runs behind each cell."),
-        ),
+        )
     }
 
 
@@ -102,25 +91,6 @@ def _finals(sweep: AnalyzedSweep, cell: Cell, number: int) -> pd.DataFrame:
 
 def _configured(winner: pd.Series) -> str:
     return ", ".join(f"{name} = {value}" for name, value in sorted(hyperparameters(winner).items()))
-
-
-def _runs(sweep: AnalyzedSweep, cell: Cell, number: int) -> list[tuple[object, ...]]:
-    """Rows of the table "runs": the trials of the winner of this search of the cell, then its finals."""
-    name, trials = named(sweep, cell, number), sweep.trials
-    won = trials[
-        trials["trial"].isin(sweep.winning_trials) & (trials["cell"] == str(cell)) & (trials["search"] == number)
-    ]
-    finals = _finals(sweep, cell, number)
-    return [
-        *(_run(name, "winner", row) for _, row in won.iterrows()),
-        *(_run(name, f"final, {str(row['state']).lower()}", row) for _, row in finals.iterrows()),
-    ]
-
-
-def _run(name: str, what: str, row: pd.Series) -> tuple[object, ...]:
-    """A row of the table "runs"; `name`: that of the cell, `what`: winner or final, `row`: its trial."""
-    seed = row.get(PARAM + "seed")
-    return name, what, MISSING if pd.isna(seed) else str(seed), row["trial"], row["run_id"]
 
 
 SECTION = Section(text=text, rows=rows, tables=tables)

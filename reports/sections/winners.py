@@ -6,7 +6,8 @@ import pandas as pd
 
 from reports.data.cells import hyperparameters
 from reports.data.configurations import can_win
-from reports.render.markdown import MISSING, Markup, escape, paragraphs, plural, points
+from reports.plots.method_styles import ordered_cells
+from reports.render.markdown import MISSING, Markup, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.section import Section, caption, search_provenance
 from reports.statistics.analysis import AnalyzedSweep
@@ -14,25 +15,19 @@ from reports.statistics.edges import Edge, as_number, edge
 from search_spaces.language import Cell
 from search_spaces.records import SearchKey
 
-HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied", "At the edge")
+HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied")
 
 
 def text(sweep: AnalyzedSweep) -> str:
-    flagged = int((rows(sweep)["at_edge"].fillna("") != "").sum())
-    advice = (
-        f"{plural(flagged, 'winner')} {'is' if flagged == 1 else 'are'} at the edge of a searched range: the best "
-        "value may lie outside. Widen the range there before drawing conclusions about the method."
-        if flagged
-        else "No winner is at the edge of a searched range."
-    )
     return paragraphs(
-        "## Winners of the search",
+        "## The search",
         caption(search_provenance(sweep)),
+        "### Winners",
+        tables(sweep)["winners"].markdown(("Model", "Task")),
         f"*Validation*: the winner's validation score at its best epoch{_mean(sweep)}. *Tied*: other "
         f"{_kind(sweep)} of the {'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the same score. "
-        "*At the edge*: the lowest or highest of three or more values, or within 5 % of the end of a range.",
-        tables(sweep)["winners"].markdown(),
-        advice,
+        "tables/winners.csv has those at an end of their range (⇥ above): the lowest or highest of three or more values, or "
+        "within 5 % of the end.",
         _otherwise(sweep),
     )
 
@@ -40,7 +35,7 @@ def text(sweep: AnalyzedSweep) -> str:
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
     lines = [_line(sweep, cell, number) for cell, number in searches(sweep)]
     table_caption = Markup(f"Winning configurations. {search_provenance(sweep).caption}")
-    return {"winners": Table(header=HEADER, rows=lines, align="llllrrrl", caption=table_caption)}
+    return {"winners": Table(header=HEADER, rows=lines, align="llllrrr", caption=table_caption)}
 
 
 def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
@@ -53,7 +48,7 @@ def rows(sweep: AnalyzedSweep) -> pd.DataFrame:
 
 def searches(sweep: AnalyzedSweep) -> list[SearchKey]:
     """Every search of the sweep, by cell."""
-    return [(cell, number) for cell in sweep.manifest.cells for number in range(sweep.manifest.budget.searches)]
+    return [(cell, number) for cell in ordered_cells(sweep) for number in range(sweep.manifest.budget.searches)]
 
 
 def _mean(sweep: AnalyzedSweep) -> str:
@@ -137,8 +132,7 @@ def _line(sweep: AnalyzedSweep, cell: Cell, number: int) -> tuple[object, ...]:
     winner = won(sweep, cell, number)
     if winner is None:
         known = "winner's run is not in the store" if (str(cell), number) in sweep.winners else "no winner yet"
-        return (*where, known, MISSING, MISSING, MISSING, "")
-    flags = "; ".join(f"{name}: {end} value" for name, end in edges_of(sweep, cell, winner).items())
+        return (*where, known, MISSING, MISSING, MISSING)
     epoch = MISSING if pd.isna(winner["best_epoch"]) else f"{winner['best_epoch']:.0f} of {winner['epochs']:.0f}"
     return (
         *where,
@@ -146,7 +140,6 @@ def _line(sweep: AnalyzedSweep, cell: Cell, number: int) -> tuple[object, ...]:
         points(winner["best_score"]),
         epoch,
         str(max(_ties(sweep, cell, number, winner), 0)),
-        flags,
     )
 
 

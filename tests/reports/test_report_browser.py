@@ -2,10 +2,9 @@
 
 import pytest
 
-from reports.build import build
 from tests.fixtures import chromium as chromium
-from tests.fixtures.report_store import known_store
 
+pytest.importorskip("playwright", reason="the extra [dev] is not installed")
 pytestmark = pytest.mark.skipif(
     chromium.found() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
 )
@@ -16,11 +15,9 @@ SCORES = f"[...{FIRST}.rows].slice(1).map(row => row.cells[0].textContent)"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    build(known_store(), "sweep-1", folder)
-    with chromium.Chromium(folder / "profile") as opened:
-        opened.report = folder / "summary.html"
+def browser(known_report):
+    with chromium.Chromium() as opened:
+        opened.report = known_report / "summary.html"
         yield opened
 
 
@@ -47,6 +44,23 @@ def test_the_page_shows_everything_and_the_console_stays_empty(shown):
     assert len(shown.requests) == 1
 
 
+def test_tables_fit_a_screen_and_scroll_inside_their_boxes_on_a_phone(shown):
+    wide = "[...document.querySelectorAll('.wide')].filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    try:
+        for width, fits in ((1280, True), (390, False)):
+            shown.send(
+                "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
+            )
+            assert (shown.ask(wide) == 0) == fits, width
+            assert shown.ask("document.documentElement.scrollWidth <= innerWidth"), width
+        smallest = (
+            "Math.min(...[...document.querySelectorAll('figure svg')].map(one => one.getBoundingClientRect().width))"
+        )
+        assert shown.ask(smallest) > 700, "texts of 7 points are drawn in a figure of 518"
+    finally:
+        shown.send("Emulation.clearDeviceMetricsOverride")
+
+
 def test_the_policy_is_in_force_and_its_refusals_are_heard(shown):
     shown.ask("document.body.insertAdjacentHTML('beforeend', '<p style=\"color:red\">x</p>'), 1")
     shown.ask("1")
@@ -55,7 +69,7 @@ def test_the_policy_is_in_force_and_its_refusals_are_heard(shown):
 
 def test_a_column_sorts_by_its_means_down_up_and_back_with_missing_ones_last(shown):
     assert shown.ask(SCORES) == ["Fine-tuning", "Adapter", "MAdapter", *FOOT]
-    header = f"{FIRST}.tHead.rows[0].cells[1]"
+    header = f"{FIRST}.tHead.rows[0].cells[2]"
     states = []
     for _ in range(3):
         shown.ask(f"{header}.querySelector('button').click()")
@@ -68,8 +82,8 @@ def test_a_column_sorts_by_its_means_down_up_and_back_with_missing_ones_last(sho
     ]
     second = "[...document.querySelectorAll('h3 ~ div table')].find(one => one.textContent.includes('(std n/a)'))"
     for expected in ("descending", "ascending"):
-        shown.ask(f"{second}.tHead.rows[0].cells[2].querySelector('button').click()")
-        assert shown.ask(f"{second}.tHead.rows[0].cells[2].getAttribute('aria-sort')") == expected
+        shown.ask(f"{second}.tHead.rows[0].cells[3].querySelector('button').click()")
+        assert shown.ask(f"{second}.tHead.rows[0].cells[3].getAttribute('aria-sort')") == expected
         assert shown.ask(f"{second}.tBodies[0].rows[0].cells[0].textContent") == "Fine-tuning"
 
 
@@ -88,9 +102,9 @@ def test_numbers_with_separators_sort_as_numbers_and_words_as_words(shown):
 
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_a_column_sorts_by_keyboard(shown, key):
-    shown.ask(f"{FIRST}.tHead.rows[0].cells[0].querySelector('button').focus()")
+    shown.ask(f"{FIRST}.tHead.rows[0].cells[1].querySelector('button').focus()")
     shown.press("Tab")
-    assert shown.ask("document.activeElement.closest('th').cellIndex") == 1
+    assert shown.ask("document.activeElement.closest('th').cellIndex") == 2
     shown.press(key)
     assert shown.ask(SCORES)[0] == "Adapter"
 
@@ -98,11 +112,15 @@ def test_a_column_sorts_by_keyboard(shown, key):
 def test_page_and_figures_follow_the_colour_scheme_and_print_on_white(shown):
     paper = "getComputedStyle(document.documentElement).backgroundColor"
     ink = "getComputedStyle(document.querySelector('svg [fill=\"#222222\"]')).fill"
+    marks = "document.querySelectorAll('svg defs path[stroke]').length"
     sheet = "getComputedStyle(document.querySelector('svg [fill=\"#ffffff\"]')).fill"
     seen = {}
     for scheme, media in (("light", "screen"), ("dark", "screen"), ("dark", "print")):
         shown.look(scheme, media)
         seen[scheme, media] = tuple(shown.ask(what) for what in (paper, sheet, ink))
+    assert shown.ask(marks) == 0, (
+        "the line colour of a shared mark is in its uses, where the colour scheme can replace it"
+    )
     white, black = "rgb(255, 255, 255)", "rgb(22, 24, 27)"
     assert seen["light", "screen"] == seen["dark", "print"] == (white, white, "rgb(34, 34, 34)")
     assert seen["dark", "screen"] == (black, black, "rgb(232, 232, 232)")

@@ -12,23 +12,21 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from scipy import stats
 
-from reports.data.store import read
 from reports.plots import FIGURES, curves, efficiency_curves, label_placement, search_history, settings, tries
 from reports.plots.canvas import WIDTH, score_margin, truncate_to_width, width_of
 from reports.plots.drawing import STYLE
 from reports.plots.method_styles import FAMILIES, family_style, methods_by_family
 from reports.sections import results
-from reports.statistics.analysis import analyze
 from search_spaces.language import Cell
 from tests.fixtures.figure_store import in_memory, made_up
-from tests.fixtures.report_store import KNOWN, FakeTrial, known_store, manifest
+from tests.fixtures.report_store import KNOWN, FakeTrial, manifest
 
 CELL = Cell(model="minilm", task="mrpc", method="adapter")
 
 
-@pytest.fixture(scope="module")
-def known():
-    return analyze(read(known_store(), "sweep-1"))
+@pytest.fixture
+def known(known_sweep):
+    return known_sweep
 
 
 def drawn(sweep):
@@ -209,7 +207,7 @@ def test_a_difference_within_all_intervals_does_not_fill_a_panel():
     alike = pd.DataFrame({"mean": [73.4, 73.5], "low": [69.0, 69.5], "high": [77.8, 77.5]})
     assert score_margin(alike) == pytest.approx(4.2)
     vast = alike.assign(low=0.0, high=100.0)
-    assert score_margin(vast) == 5.0
+    assert score_margin(vast) == 20.0
     apart = pd.DataFrame({"mean": [70.0, 80.0], "low": [69.0, 79.0], "high": [71.0, 81.0]})
     assert score_margin(apart) == 5.0
     assert score_margin(alike.assign(low=math.nan, high=math.nan)) == 0.5

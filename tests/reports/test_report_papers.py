@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning.sweep_manifest import _method, titles
-from reports.build import build
+from reports.build import summary
 from reports.data.manifest import MethodFacts
 from reports.data.papers import EVERY, SECONDS, PaperTable, find, nominal_percent, paper_of, papers
 from reports.data.store import read
@@ -18,7 +18,7 @@ from search_spaces.language import Choice, Range
 from search_spaces.loading import load, names
 from search_spaces.spaces.text_classification import protocol
 from tests.fixtures.bulk_store import write_bulk
-from tests.fixtures.report_store import FakeTrial, final, known_store, manifest, new_store
+from tests.fixtures.report_store import FakeTrial, final, manifest, new_store
 from trainables.backbone.models import KNOWN_CONFIGS
 from trainables.methods import METHODS
 from trainables.tasks import TASKS
@@ -48,8 +48,8 @@ def lines(sweep, table):
     return [tuple(map(str, row)) for row in paper.tables(sweep)[f"paper_{table}"].rows]
 
 
-def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(tmp_path):
-    text = build(known_store(), "sweep-1", tmp_path / "one").read_text(encoding="utf-8")
+def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(known_sweep, tmp_path):
+    text = paper.text(known_sweep)
     assert (
         "| SparseAdapter | BERT_base | 1.2 % | 57.89 ± 1.9 | 84.39 ± 1.1 | 85.77 ± 0.8 | 71.96 ± 1.5 | 75.00 |" in text
     )
@@ -65,7 +65,7 @@ def test_the_papers_numbers_stand_beside_only_where_the_space_repeats_it(tmp_pat
         [FakeTrial(cell="minilm/mrpc/adapter", name="a")],
         {},
     )
-    without = build(uri, "sweep-1", tmp_path / "two").read_text(encoding="utf-8")
+    without = summary(analyze(read(uri, "sweep-1")))
     assert "## The paper's own numbers" not in without
     assert "Nominal" not in without
 

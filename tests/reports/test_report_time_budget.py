@@ -2,10 +2,9 @@
 
 import pytest
 
-from reports.build import build
 from reports.data.cells import check_selection
 from reports.data.store import read
-from reports.sections import SECTIONS, budget, results, winners
+from reports.sections import SECTIONS, answer, budget, results, winners
 from reports.statistics.analysis import analyze
 from search_spaces import keys
 from search_spaces.language import Cell
@@ -18,7 +17,7 @@ STOPPED = {keys.REASON: "budget"}
 def sweep_of(folder, trials, happened, won=None):
     uri, record = new_store(folder), manifest(["minilm"], ["mrpc"], ["adapter", "madapter"])
     write_sweep(uri, record, trials, won, happened)
-    return analyze(read(uri, "sweep-1")), uri
+    return analyze(read(uri, "sweep-1"))
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +30,15 @@ def ended(tmp_path_factory):
     return sweep_of(tmp_path_factory.mktemp("ended"), trials, {keys.CURTAILED: "40h"}, {ADAPTER: "a2", MADAPTER: "m0"})
 
 
-def test_the_head_of_the_report_says_that_a_time_budget_ended_the_searches(ended, tmp_path):
-    sweep, uri = ended
-    head = build(uri, "sweep-1", tmp_path).read_text(encoding="utf-8").split("## ")[0]
+def test_the_head_of_the_report_says_that_a_time_budget_ended_the_searches(ended):
+    head = answer.text(ended)
     assert "> **Reduced budget, not a result of the full protocol:** --budget 40h ended the searches early" in head
-    assert sweep.manifest.reductions == ("--budget 40h ended the searches early",)
+    assert ended.manifest.reductions == ("--budget 40h ended the searches early",)
     assert "So far" not in head
 
 
 def test_the_budget_shows_what_became_unequal(ended):
-    text = budget.text(ended[0])
+    text = budget.text(ended)
     assert "**The cells have tried different numbers of configurations (1 to 3).**" in text
     assert "**--budget 40h ended the searches of all cells at one moment:** 2 of 2 cells tried fewer" in text
     assert "than planned, and 2 running trials stopped there." in text
@@ -48,22 +46,20 @@ def test_the_budget_shows_what_became_unequal(ended):
 
 def test_every_table_of_scores_names_the_tries_that_there_were(ended):
     for section in (results, winners):
-        assert "Tries: 1 to 3 configurations per cell, until a time budget ended the searches." in section.text(
-            ended[0]
-        )
+        assert "Tries: 1 to 3 configurations per cell, until a time budget ended the searches." in section.text(ended)
 
 
 def test_what_the_budget_stopped_can_win_and_is_what_others_are_compared_with(ended):
-    assert "Not the best on the validation split" not in winners.text(ended[0])
-    lines = winners.tables(ended[0])["winners"].rows
+    assert "Not the best on the validation split" not in winners.text(ended)
+    lines = winners.tables(ended)["winners"].rows
     assert [line[6] for line in lines] == ["0", "0"], "no ties"
 
 
 def test_a_cell_that_the_budget_left_without_a_result_has_no_winner_rather_than_more_to_search(tmp_path):
     failed = [FakeTrial(cell=ADAPTER, name="a", state="FAILED", scores=(), counts=None)]
-    for name, happened, expected in (("cut", {keys.CURTAILED: "1m"}, "no winner"), ("not", {}, "searching")):
+    for name, happened, expected in (("cut", {keys.CURTAILED: "1m"}, "no winner"), ("not", {}, "search unfinished")):
         (tmp_path / name).mkdir()
-        sweep, _ = sweep_of(tmp_path / name, failed, happened)
+        sweep = sweep_of(tmp_path / name, failed, happened)
         assert sweep.results[Cell(model="minilm", task="mrpc", method="adapter")].progress == expected
 
 
@@ -75,7 +71,7 @@ def extended(tmp_path_factory):
     trials += [final(ADAPTER, seed, 80.0 + seed) for seed in range(3)]
     return sweep_of(
         tmp_path_factory.mktemp("more"), trials, {keys.EXTENDED: "true", keys.CURTAILED: ""}, {ADAPTER: "a0"}
-    )[0]
+    )
 
 
 def test_finals_of_an_earlier_winner_count_in_no_result_and_are_named(extended):

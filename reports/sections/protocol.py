@@ -1,11 +1,9 @@
-"""The first section of the report: what was run, how many cells are complete, how results were selected, data, and machine."""
+"""How results were selected: search, finals and training; the data of each task; and the software and machine."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-from reports.data.manifest import Manifest, TaskFacts
-from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, plural, points
+from reports.data.manifest import Manifest
+from reports.render.markdown import MISSING, Markup, bullets, count, escape, paragraphs, points
 from reports.render.table import Table
 from reports.sections.section import Section, mean_of, most, several, unit
 from reports.statistics.analysis import AnalyzedSweep
@@ -16,45 +14,12 @@ _SHARES = ("accuracy",)
 
 
 def text(sweep: AnalyzedSweep) -> str:
-    manifest = sweep.manifest
     return paragraphs(
-        f"# {escape(manifest.title)}",
-        _reductions(manifest),
-        _so_far(sweep),
-        _what(manifest),
         "## How the numbers were selected",
-        bullets(_selection(manifest)),
+        bullets(_selection(sweep.manifest)),
         _data(sweep),
         "## Environment",
         bullets(_environment(sweep)),
-    )
-
-
-def _reductions(manifest: Manifest) -> str:
-    if not manifest.reductions:
-        return ""
-    return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.reductions))}"
-
-
-def _so_far(sweep: AnalyzedSweep) -> str:
-    """A note that says how many cells are complete; "" if all are."""
-    results = sweep.results.values()
-    left = Counter(result.progress for result in results if not result.ended)
-    if not left:
-        return ""
-    done = len(results) - left.total()
-    listed = ", ".join(f"{number} {progress}" for progress, number in left.items())
-    return f"> **So far:** {done} of {plural(len(results), 'cell')} complete; {listed}. The numbers below will change."
-
-
-def _what(manifest: Manifest) -> str:
-    titles = [escape(manifest.methods[label].title) for label in manifest.methods]
-    models = [escape(facts.title) for facts in manifest.models.values()]
-    tasks = [escape(facts.title) for facts in manifest.tasks.values()]
-    return (
-        f"{plural(len(titles), 'method')} ({'; '.join(titles)}) on {plural(len(tasks), 'task')} ({', '.join(tasks)}) and "
-        f"{plural(len(models), 'pretrained encoder')} ({', '.join(models)}): {plural(len(manifest.cells), 'cell')}. Space "
-        f"{escape(manifest.space)}, sweep {escape(manifest.sweep)}, seed {manifest.seed}."
     )
 
 
@@ -69,14 +34,12 @@ def _selection(manifest: Manifest) -> list[Markup]:
             f"{several(budget)}."
         ),
         Markup(
-            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}. That split is a part of the "
-            f"training data, the same for every method and seed{_own_split(budget)} (sizes below). The test split is not used "
-            "for it."
+            f"Selection: by the best epoch's score on the validation split{mean_of(budget)}: a part of the training data, the "
+            f"same for every method and seed{_own_split(budget)}. The test split is not used for it."
         ),
         Markup(
-            f"Finals: the winner of each {unit(budget)} is trained again from scratch on {seeds}, never stopped by ASHA. "
-            "The test split is scored once per final, with the parameters of its best validation epoch. All results below are "
-            "scores of finals."
+            f"Finals: the winner of each {unit(budget)} is trained again from scratch on {seeds}, never stopped by ASHA, and "
+            "scored once on the test split with the parameters of its best validation epoch."
         ),
         Markup(
             f"Training: up to {recipe.epochs} epochs, patience {recipe.patience}, AdamW, warm-up over "
@@ -106,33 +69,37 @@ def tables(sweep: AnalyzedSweep) -> dict[str, Table]:
         "Train",
         "Validation",
         "Test",
-        "One test example",
         "Constant prediction",
         "Test split is",
     )
     rows = [
         (
             *(task.title, task.score_title, count(task.train), count(task.validation), count(task.test)),
-            *(_step(task), points(task.majority), task.test_source or MISSING),
+            *(points(task.majority), task.test_source or MISSING),
         )
         for task in manifest.tasks.values()
     ]
-    return {"tasks": Table(header=header, rows=rows, align="llrrrrrl", caption=Markup("Tasks; sizes in examples."))}
+    return {"tasks": Table(header=header, rows=rows, align="llrrrrl", caption=Markup("Tasks; sizes in examples."))}
 
 
 def _data(sweep: AnalyzedSweep) -> str:
     return paragraphs(
         tables(sweep)["tasks"].markdown(),
-        "Sizes in examples, scores in percent points, higher is better. *One test example* is the smallest step between "
-        "two accuracies of one run; differences of that size mean nothing. *Constant prediction* is the test score of "
-        "always answering the majority class (or the mean).",
+        "Sizes in examples. *Constant prediction*: the test score, percent points, of always answering the majority class (or "
+        f"the mean).{_steps(sweep.manifest)}",
         bullets(f"{task.title}: {note}" for task in sweep.manifest.tasks.values() for note in task.notes),
     )
 
 
-def _step(task: TaskFacts) -> str:
-    """The change of the accuracy by one test example, as text in percent points; `MISSING` for other metrics."""
-    return points(100 / task.test) if task.score in _SHARES and task.test else MISSING
+def _steps(manifest: Manifest) -> str:
+    """How much one test example changes the accuracy of one run, by task; "" without a task that is scored by it."""
+    tasks = [task for task in manifest.tasks.values() if task.score in _SHARES and task.test]
+    steps = ", ".join(f"{points(100 / task.test)} on {escape(task.title)}" for task in tasks)
+    return (
+        f" One test example changes the accuracy of a run by {steps}; differences of that size mean nothing."
+        if steps
+        else ""
+    )
 
 
 def _code(commit: str, dirty: bool) -> str:
