@@ -58,7 +58,7 @@ def test_the_leaderboard_has_the_numbers_of_the_tables_and_the_best_first(tmp_pa
     out, listed = tmp_path / "out", tmp_path / "listed"
     out.mkdir()
     (out / "mine.txt").write_text("no file of the report")
-    build(known_store(), "sweep-1", out, listed)
+    build(known_store(), "sweep-1", out, file_list=listed)
     assert set(listed.read_text().splitlines()) == set(files(out)) - {"mine.txt"}
     board = json.loads((out / "leaderboard.json").read_text())
     rows = pd.DataFrame(board["data"], columns=board["columns"]).set_index(["model", "task", "method"])
