@@ -7,13 +7,14 @@ returns the exit code. These modules import what they need inside their function
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, completion, doctor, init, plan, report, reproduce, run
+from orchestrator.verbs import compare, completion, doctor, export, init, plan, predict, report, reproduce, run
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
@@ -24,6 +25,8 @@ VERBS: dict[str, ModuleType] = {
     "report": report,
     "compare": compare,
     "reproduce": reproduce,
+    "export": export,
+    "predict": predict,
     "doctor": doctor,
     "completion": completion,
 }
@@ -39,13 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if not verb and words[0] not in ("-h", "--help", "--version"):
         _refuse(top, words[0])
-    arguments, unknown = top.parse_known_args(words)
+    _check_options(parsers.get(verb, top), words)
+    arguments = top.parse_args(words)
     # Imported only now, so that --help and --version are fast.
-    from orchestrator.command_line import exit_code_of, refuse_option
+    from orchestrator.command_line import exit_code_of
     from search_spaces.redaction import passwords_in, register_secret
 
-    if unknown:
-        refuse_option(parsers[verb], unknown[0])
     register_secret(*passwords_in(" ".join(words)))
     return exit_code_of(lambda: VERBS[verb].run(arguments))
 
@@ -67,6 +69,16 @@ def make_parsers(*verbs: str) -> tuple[argparse.ArgumentParser, dict[str, argpar
         if name in verbs:
             module.add_arguments(parsers[name])
     return top, parsers
+
+
+def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End the process with code 2 at the first unknown option. argparse would first name arguments that are missing."""
+    known = {option for action in parser._actions for option in action.option_strings}
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        if word.startswith("--") and word.partition("=")[0] not in known:
+            from orchestrator.command_line import refuse_option
+
+            refuse_option(parser, word)
 
 
 def _refuse(top: argparse.ArgumentParser, word: str) -> NoReturn:

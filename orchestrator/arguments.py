@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
 
 EXIT_CODES = (
@@ -26,19 +26,21 @@ PROGRAM = ("python", "-m", "orchestrator.run")
 _NOT_REPEATED = ("plan", "probe", "list", "yes", "verb", "program")
 
 
-def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
     """Add the options of a sweep. They must stay as they are: tests/orchestrator/test_cli_frozen.py has the list of them.
 
     `gpus` is the number of GPUs if --gpus is not given; None: those that are found.
     """
-    p.set_defaults(program=PROGRAM)
+    parser.set_defaults(program=PROGRAM)
+    # The order of the options is that of the words in a recorded command.
+    p, machine = parser.add_argument_group("the space"), parser.add_argument_group("machine and time")
     p.add_argument(
         "--space",
         type=given,
         metavar="NAME|FILE",
         help="a space of search_spaces/spaces, or a Python or YAML file of your own",
     )
-    p.add_argument(
+    machine.add_argument(
         "--gpus",
         type=_whole,
         default=gpus,
@@ -84,6 +86,7 @@ def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
         metavar="fp32|bf16",
         help="of matrix products: bf16 is faster and slightly less exact; the report names it",
     )
+    p = machine
     p.add_argument(
         "--trials-per-gpu",
         type=_per_gpu,
@@ -97,6 +100,7 @@ def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
         metavar="TIME",
         help="end the searches in time to finish the finals within 90m, 40h or 2d of work on this sweep (noted in the report)",
     )
+    p = parser.add_argument_group("data and results")
     p.add_argument(
         "--data-dir", type=_folder, metavar="DIR", help="GLUE as official TSV files; without it, from the Hub"
     )
@@ -106,8 +110,17 @@ def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
     p.add_argument(
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
+    p.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default="best",
+        help="finals of each cell whose model stays on disk for export: all, the best by validation score (default), or none",
+    )
     p.add_argument("--tracking-uri", type=given, metavar="URI", help="an MLflow server instead of OUT/mlflow.db")
-    p.add_argument("--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one")
+    machine.add_argument(
+        "--address", type=given, metavar="HOST:PORT", help="join this Ray cluster instead of starting one"
+    )
+    p = parser.add_argument_group("before it starts")
     p.add_argument(
         "--probe",
         action="store_true",
@@ -133,6 +146,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
+        keep=arguments.keep,
         tracking_uri=arguments.tracking_uri,
         address=arguments.address,
         command=command_of(arguments),

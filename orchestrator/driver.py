@@ -96,7 +96,10 @@ def drive(plan: Plan, options: RunOptions) -> int:
         time_budget = TimeBudget(options.budget, history, lambda: before + clock()) if options.budget else None
         drain = Drain(options.command)
         metrics = {name: task.task.metrics[0] for name, task in tasks.items()}
-        messages = EventMessages(plan.space, history.trials, metrics, lambda: drain.notice)
+        # On a terminal the progress display has the notice.
+        messages = EventMessages(
+            plan.space, history.trials, metrics, lambda: "" if console.is_terminal else drain.notice
+        )
         events = EventLog(ledger, tracker, messages)
         events.append(SweepOpened(format=FORMAT, manifest=manifest))
         sweep = Sweep(plan.space, ledger, cache, inputs.trial, inputs.counts, events.publish)
@@ -109,7 +112,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured)
+        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured, options.keep)
         checkpoints.tidy()
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask

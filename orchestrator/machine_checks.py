@@ -24,7 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.execution.cluster import cluster, count_cores, count_gpus
+from orchestrator.execution.cluster import cluster, count_cores
+from orchestrator.execution.gpus import count_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.planning.preflight import check_folder, check_tracking
 from orchestrator.program import NAME
@@ -65,14 +66,14 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Destinations:
     """What the checks are about: the folder for results, and the address of the MLflow store, None for a file in that folder."""
 
     out: Path
     tracking_uri: str | None
 
 
-def check_packages(machine: Machine) -> list[Finding]:
+def check_packages(to: Destinations) -> list[Finding]:
     """Compare the installed versions with the ranges that this project is tested with."""
     from packaging.requirements import Requirement
 
@@ -106,7 +107,7 @@ def _requirements() -> list[str]:
         return list(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"])
 
 
-def check_gpus(machine: Machine) -> list[Finding]:
+def check_gpus(to: Destinations) -> list[Finding]:
     """Check that torch can use the GPUs of this machine, if it has any."""
     try:
         done = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120, check=True)
@@ -156,7 +157,7 @@ def _nvidia_smi(field: str) -> list[str]:
     return [line.strip() for line in done.stdout.splitlines()]
 
 
-def check_model(machine: Machine) -> list[Finding]:
+def check_model(to: Destinations) -> list[Finding]:
     """Say whether the small encoder of the quickstart is on this machine."""
     if models.local("minilm"):
         return [Finding("ok", "model", "minilm, the encoder of the quickstart, is installed")]
@@ -167,7 +168,7 @@ def check_model(machine: Machine) -> list[Finding]:
     ]
 
 
-def check_places(machine: Machine) -> list[Finding]:
+def check_places(to: Destinations) -> list[Finding]:
     """Check the folders for results, for models and for Ray's temporary files: permission, free space, length of paths."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -175,7 +176,7 @@ def check_places(machine: Machine) -> list[Finding]:
     temporary = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())
     number = len(list(cache.glob("models--*")))
     found = [
-        _place("results", machine.out, "give another folder with --out"),
+        _place("results", to.out, "give another folder with --out"),
         _place("HF cache", cache, "set HF_HOME to a folder with space", f", with {number} models"),
         _place("temporary", temporary, "free some space there"),
     ]
@@ -200,7 +201,7 @@ def _place(name: str, folder: Path, advice: str, more: str = "") -> Finding:
     )
 
 
-def check_limits(machine: Machine) -> list[Finding]:
+def check_limits(to: Destinations) -> list[Finding]:
     """Check memory, shared memory and the number of files that a process may open."""
     found = []
     meminfo = Path("/proc/meminfo")
@@ -226,7 +227,7 @@ def _limit(name: str, text: str, good: bool, advice: str) -> Finding:
     return Finding("ok", name, text) if good else Finding("warning", name, text, advice)
 
 
-def check_hub(machine: Machine) -> list[Finding]:
+def check_hub(to: Destinations) -> list[Finding]:
     """Check whether models and data can be downloaded from the Hugging Face Hub."""
     from huggingface_hub import get_token
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
@@ -245,9 +246,9 @@ def check_hub(machine: Machine) -> list[Finding]:
     return [Finding("ok", "Hub", f"{redact(ENDPOINT)} answers; a token is {'' if get_token() else 'not '}set")]
 
 
-def check_store(machine: Machine) -> list[Finding]:
+def check_store(to: Destinations) -> list[Finding]:
     """Check that the MLflow store answers, or that its file can be made."""
-    uri = machine.tracking_uri or sqlite_uri(machine.out / DATABASE)
+    uri = to.tracking_uri or sqlite_uri(to.out / DATABASE)
     try:
         check_tracking(uri)
     except (ValueError, EnvironmentUnfit) as error:
@@ -278,7 +279,7 @@ def _sqlite_store(path: Path) -> Finding:
     return Finding("ok", "MLflow", f"{path} can be read")
 
 
-def start_ray(machine: Machine) -> list[Finding]:
+def start_ray(to: Destinations) -> list[Finding]:
     """Start Ray as a sweep does, let it answer, and end it."""
     begin = time.monotonic()
     try:
@@ -303,7 +304,7 @@ def _reason(error: BaseException) -> str:
     return clean_line(getattr(reason, "strerror", None) or reason)[:200] or type(error).__name__
 
 
-CHECKS: tuple[Callable[[Machine], list[Finding]], ...] = (
+CHECKS: tuple[Callable[[Destinations], list[Finding]], ...] = (
     check_packages,
     check_gpus,
     check_model,

@@ -21,8 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Kind = Literal["methods", "tasks", "spaces", "families"]
-SINGULAR: Mapping[Kind, str] = {"methods": "method", "tasks": "task", "spaces": "space", "families": "model family"}
+OfferKind = Literal["methods", "tasks", "spaces", "families"]
+SINGULAR: Mapping[OfferKind, str] = {
+    "methods": "method",
+    "tasks": "task",
+    "spaces": "space",
+    "families": "model family",
+}
 Value = TypeVar("Value")
 
 
@@ -30,7 +35,7 @@ Value = TypeVar("Value")
 class Offer:
     """One entry point: what a package offers under a name. `place`: "module:attribute", for a space the name of a module."""
 
-    kind: Kind
+    kind: OfferKind
     name: str
     place: str
     package: str
@@ -50,17 +55,23 @@ _problems: dict[Offer, str] = {}
 
 
 @cache
-def offers(kind: Kind) -> tuple[Offer, ...]:
+def offers(kind: OfferKind) -> tuple[Offer, ...]:
     """Return what the installed packages offer, sorted by name. A package that is found twice on the path counts once."""
     found = {
         Offer(kind=kind, name=point.name, place=point.value, package=point.dist.name, version=point.dist.version)
-        for point in metadata.entry_points(group=f"peft_sweep.{kind}")
+        for point in _entry_points().select(group=f"peft_sweep.{kind}")
         if point.dist is not None
     }
     return tuple(sorted(found, key=lambda offer: (offer.name, offer.package)))
 
 
-def with_plugins(kind: Kind, known: dict[str, Value], check: Callable[[str, Any], Value]) -> dict[str, Value]:
+@cache
+def _entry_points() -> Any:
+    """Return the entry points of all installed packages, whose type depends on the version of Python. Reading takes 50 ms."""
+    return metadata.entry_points()
+
+
+def with_plugins(kind: OfferKind, known: dict[str, Value], check: Callable[[str, Any], Value]) -> dict[str, Value]:
     """Return the table `known` with what packages offer. `check(name, object)` returns the entry, or raises ValueError or
     TypeError for an object that is none."""
     table = dict(known)
@@ -81,7 +92,7 @@ def load_offer(offer: Offer) -> Any:
     return metadata.EntryPoint(offer.name, offer.place, f"peft_sweep.{offer.kind}").load()
 
 
-def find(kind: Kind, name: str) -> Offer | None:
+def find(kind: OfferKind, name: str) -> Offer | None:
     """Return which package offers this name, None if the name is this project's own or unknown."""
     return next((offer for offer in offers(kind) if offer.name == name and offer not in _problems), None)
 
@@ -115,7 +126,7 @@ def check_plugins() -> None:
         raise ValueError(f"{offer}, but {problem}; update the package, or uninstall it: pip uninstall {offer.package}")
 
 
-def identity(*names: tuple[Kind, str]) -> dict[str, str]:
+def identity(*names: tuple[OfferKind, str]) -> dict[str, str]:
     """Return the packages that offer any of these (kind, name), each with its version and a hash of its Python files."""
     found = [find(kind, name) for kind, name in names]
     return {offer.package: f"{offer.version}+{_code_hash(offer.root)}" for offer in found if offer is not None}
@@ -123,11 +134,11 @@ def identity(*names: tuple[Kind, str]) -> dict[str, str]:
 
 def all_identities() -> dict[str, str]:
     """Return all packages whose methods, tasks or model families a worker may run, with version and hash."""
-    kinds: tuple[Kind, ...] = ("methods", "tasks", "families")
+    kinds: tuple[OfferKind, ...] = ("methods", "tasks", "families")
     return identity(*((kind, offer.name) for kind in kinds for offer in offers(kind)))
 
 
-def _owner(kind: Kind, offer: Offer) -> str:
+def _owner(kind: OfferKind, offer: Offer) -> str:
     others = [other.package for other in offers(kind) if other.name == offer.name and other.package != offer.package]
     return f", from the package {others[0]!r}" if others else " in peft-sweep itself"
 

@@ -37,7 +37,7 @@ def parse_field(record: type, name: str, text: str) -> Any:
     Raises ValueError for a field that the record does not have, and for one that takes no single value.
     """
     kind = get_type_hints(record)[field_name(record, name)]
-    if kind in (int, float, bool):
+    if kind in (int, float, bool, int | Mapping[str, int]):
         return parse_value(text)
     if kind == str | None and text in ("None", "null", "~"):
         return None

@@ -1,12 +1,18 @@
 """The pages name only files that exist, and the tree in docs/architecture.md shows every folder."""
 
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.plugin_package import METHOD
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/performance.md"]
+DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(page for page in DOCS if page != "docs/decisions.md")]
 TOP = (
     "orchestrator",
     "trainables",
@@ -42,3 +48,23 @@ def test_the_tree_shows_every_folder_and_only_files_that_exist():
         assert re.search(rf"^\s+{folder.name}/", tree, re.M), folder
     names = {path.name for package in packages for path in (ROOT / package).rglob("*.py")}
     assert set(re.findall(r"\b\w+\.py\b", tree)) <= names
+
+
+def test_the_method_in_the_page_on_packages_is_the_one_that_is_tested():
+    assert METHOD.strip() in (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+
+
+def test_the_changelog_begins_with_what_comes_and_has_the_version_of_the_package():
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert headings[0] == "Unreleased"
+    assert version in headings
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocstrings", reason="the extra [docs] is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "own_search" in (tmp_path / "api" / "spaces" / "index.html").read_text(encoding="utf-8")

@@ -57,10 +57,10 @@ def cell_lines(
     shown = list(range(len(found)))
     if 1 + sum(map(len, blocks)) > height:
         order = sorted(shown, key=lambda i: (not found[i].running, found[i].phase == "finished", i))
-        shown, lines = [], 2
+        shown, num_lines = [], 2
         for i in order:
-            lines += len(blocks[i])
-            if lines > height:
+            num_lines += len(blocks[i])
+            if num_lines > height:
                 break
             shown.append(i)
     hidden = [cell for i, cell in enumerate(found) if i not in set(shown)]

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class EventMessages:
     """Logs events. `trials` has the trials of the sweep by id, `metrics` the metric that is the score of each task.
 
-    `interrupted` returns what happens after a signal, "" before one.
+    `interrupted` returns what happens after a signal, "" if that is told elsewhere.
     """
 
     def __init__(
@@ -50,9 +50,13 @@ class EventMessages:
             self._log_winner(self._trials[event.id])
         elif isinstance(event, DevicesShared):
             at_once = "1 trial" if event.slots == 1 else f"{event.slots} trials"
-            log.info("Ray runs; %s at once, %d per device; loading models", at_once, event.per_device)
+            log.info(
+                "Ray runs; %s at once, %d per device; the first ones start once models and tracking store are open",
+                at_once,
+                event.per_device,
+            )
         elif isinstance(event, SweepInterrupted):
-            log.warning("%s", self._interrupted() or f"{event.reason}: running trials may finish their epoch")
+            log.warning("%s", self._interrupted() or f"{event.reason}: no trial is started any more")
         elif isinstance(event, SearchesEndedEarly):
             text = "--budget %s: the searches end after %.1f min; the finals will need at most %.1f more"
             log.info(text, event.budget, event.spent / 60, event.needed / 60)

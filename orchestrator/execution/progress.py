@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.containers import Renderables
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from orchestrator.execution.cell_table import cell_lines
@@ -91,11 +92,13 @@ class ProgressDisplay:
         width, height = self._console.size
         ended, total = sum(cell.num_ended for cell in found), sum(cell.total for cell in found)
         told = [self._times(found), self._devices(found)]
-        head = [
+        bar = Table.grid()  # a bar of its own ends without a new line
+        bar.add_row(ProgressBar(total=max(1, total), completed=ended, width=width))
+        head: list[RenderableType] = [
             Text(
                 f"{printable(self._names.space)}: {counts_text(found)}", style="bold", no_wrap=True, overflow="ellipsis"
             ),
-            ProgressBar(total=max(1, total), completed=ended, width=width),
+            bar,
             *(Text(line) for text in filter(None, told) for line in textwrap.wrap(text, width)),
             *(Text(line, style="bold yellow") for line in textwrap.wrap(self._notice(), width)),
             Text(""),
@@ -111,6 +114,8 @@ class ProgressDisplay:
         spent = f"{duration_text(time.monotonic() - self._started)} so far"
         if self._earlier >= 1:
             spent += f" (and {duration_text(self._earlier)} in earlier runs)"
+        if self._notice():
+            return spent  # the sweep ends before its end
         estimate = time_left(found, self._rate.concurrency, self._slots)
         if estimate is None:
             return f"{spent}; time left: known after the first trials"
@@ -154,10 +159,14 @@ def duration_text(seconds: float) -> str:
 
 
 def range_text(low: float, high: float) -> str:
-    """Return a range of durations, such as "12 to 20 min" or "50 min to 3 h"."""
+    """Return a range of durations, such as "12 to 20 min", "50 min to 3 h" or "up to 2 min"."""
     first, last = duration_text(low), duration_text(high)
     if first == last:
         return f"about {last}"
+    if low < 90 <= high:  # seconds beside minutes would say more than is known
+        first = f"{round(low / 60)} min"
+    if first.startswith("0 "):
+        return f"up to {last}"
     number, _, unit = first.partition(" ")
     return f"{number} to {last}" if unit == last.partition(" ")[2] else f"{first} to {last}"
 

@@ -160,7 +160,11 @@ class Spread:
 def _spread(groups: Sequence[TrialGroup]) -> Spread | None:
     """Return the spread. Without a group that has two ended trials, all trials count as one group; None with fewer than two."""
     # A search trial counts once, not among the finals as well.
-    own = [(group.mean, group.ended[len(group.ended) - group.num_own :]) for group in groups if group.num_own]
+    own = [
+        (group.mean, group.ended[len(group.ended) - group.num_own :])
+        for group in groups
+        if group.num_own and group.mean
+    ]
     if sum(len(ended) for _, ended in own) < 2:
         return None
     means = [group.mean for group in groups if group.mean]

@@ -35,7 +35,7 @@ OTHERS = _set(
 # Words in the names of columns whose values group rows: rows of one author or conversation resemble each other.
 GROUPS = _set(
     "author user customer client speaker patient account sender annotator username reviewer conversation thread session doc "
-    "document article dialogue dialog film movie product company group id"
+    "document article dialogue dialog film movie product organisation group id"
 )
 # Names of two text columns that make a pair, apart from those that differ in 1 and 2, or a and b, alone.
 PAIRS = {

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.execution.cluster import count_cores, count_gpus
+from orchestrator.execution.cluster import count_cores
+from orchestrator.execution.gpus import find_gpus
 from orchestrator.new_space.columns import Roles, find_roles
-from orchestrator.new_space.labels import Metric, choose_metric
+from orchestrator.new_space.labels import MetricChoice, choose_metric
 from orchestrator.new_space.sizes import Size, choose_size
 from orchestrator.new_space.table_format import TableFormat, find_format
 from orchestrator.planning.token_counts import TokenCount, count_texts, train_examples
@@ -50,7 +51,7 @@ class Draft:
     name: str
     table: TableFormat
     roles: Roles
-    metric: Metric
+    metric: MetricChoice
     test: Path | None
     test_found: bool
     rows: int
@@ -92,7 +93,7 @@ def make_draft(path: Path, test: Path | None, text: str, label: str, text_pair: 
     model = MULTILINGUAL if foreign and models.local(MULTILINGUAL) else MODEL
     tokens = _tokens(texts, train_examples(len(texts), 1 if found else 2, 0), model)
     shape = models.peek(model) or models.shape_of(models.KNOWN_CONFIGS["bert-base-uncased"])
-    gpus, cores = count_gpus(), count_cores()
+    gpus, cores = find_gpus(None)[0], count_cores()
     return Draft(
         name=_task_name(path),
         table=table,

@@ -16,7 +16,7 @@ FEW_ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class MetricChoice:
     """metric, positive: the fields of `FileTask`, "" for its defaults. reason: what the labels are, as a phrase.
 
     warnings: what the user should look at, a sentence each.
@@ -28,11 +28,11 @@ class Metric:
     warnings: tuple[str, ...] = ()
 
 
-def choose_metric(label: Column, regression: bool) -> Metric:
+def choose_metric(label: Column, regression: bool) -> MetricChoice:
     """Return the metric for these labels. Accuracy is the default of classifications, Pearson's correlation of regressions."""
     if regression:
         numbers = [float(value) for value in label.filled]
-        return Metric(metric="", positive="", reason=f"numbers from {min(numbers):g} to {max(numbers):g}")
+        return MetricChoice(metric="", positive="", reason=f"numbers from {min(numbers):g} to {max(numbers):g}")
     booleans = all(isinstance(value, bool) for value in label.filled)
     names = [class_name(value, booleans) for value in label.filled]
     classes, counts = in_order(names), Counter(names)
@@ -41,12 +41,12 @@ def choose_metric(label: Column, regression: bool) -> Metric:
     reason = f"{len(classes)} classes: {counts_text(names, 6)}"
     warnings = _warnings(counts)
     if share <= MOST_FOR_ACCURACY:
-        return Metric(metric="", positive="", reason=reason, warnings=warnings)
+        return MetricChoice(metric="", positive="", reason=reason, warnings=warnings)
     reason += f"; always answering {largest!r} has an accuracy of {100 * share:.0f} %"
     positive = evident_positive(classes) if len(classes) == 2 else None
     if positive is not None and positive != largest:
-        return Metric(metric="f1", positive=positive, reason=reason, warnings=warnings)
-    return Metric(metric="macro_f1", positive="", reason=reason, warnings=warnings)
+        return MetricChoice(metric="f1", positive=positive, reason=reason, warnings=warnings)
+    return MetricChoice(metric="macro_f1", positive="", reason=reason, warnings=warnings)
 
 
 def _warnings(counts: Counter[str]) -> tuple[str, ...]:
@@ -58,6 +58,6 @@ def _warnings(counts: Counter[str]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def fields_of(metric: Metric) -> Mapping[str, str]:
+def fields_of(metric: MetricChoice) -> Mapping[str, str]:
     """Return those fields of `FileTask` that differ from their defaults."""
     return {name: value for name, value in (("metric", metric.metric), ("positive", metric.positive)) if value}

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import product
 
+from orchestrator.planning.speed_guess import token_seconds
 from trainables.methods.spec import Shape
 from trainables.tasks.splits import SHARE
 
@@ -22,9 +23,6 @@ STEPS = (300, 150)
 MIN_EPOCHS, MAX_EPOCHS = 3, 20
 # The final scores are measured on at most this many examples on a CPU.
 MOST_TEST = 2_000
-# Floating-point operations of a training step per parameter and token: a forward and a backward pass. What a core and a GPU
-# reach of them per second: orders of magnitude, for which `--probe` has the measured value.
-OPERATIONS, CORE_SPEED, GPU_SPEED = 5.0, 2.5e10, 2e13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +40,7 @@ class Size:
 def choose_size(train: int, test: int, mean_tokens: float, shape: Shape, gpus: int, cores: int) -> Size:
     """Return the size of a sweep on `train` training and `test` test examples with so many tokens each."""
     methods = GPU_METHODS if gpus else METHODS
-    matrices = shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.ffn)
-    speed = gpus * GPU_SPEED if gpus else cores * CORE_SPEED
-    seconds = mean_tokens * OPERATIONS * matrices / speed
+    seconds = mean_tokens * token_seconds(shape, gpus > 0) / (gpus or cores)
     numbers = (train, *(each for each in EXAMPLES if each < train))
     for steps, examples in product(STEPS, numbers):
         batch = 16 if examples >= 200 else 8

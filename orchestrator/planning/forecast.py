@@ -18,7 +18,7 @@ from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import Keep, RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
 from search_spaces.history import SweepHistory
@@ -105,15 +105,6 @@ class Forecast:
             (seconds_of[cell] * each.max_total, seconds_of[cell] * each.max_sequential) for cell, each in busy.items()
         ]
         return _shortest(least, self.machine.slots) / 3600, makespan(most, self.machine.slots) / 3600
-
-    @property
-    def tokens(self) -> tuple[float, float] | None:
-        """Lower and upper bound of the training tokens that remain; None if those of a task are not known."""
-        sizes = {cell: self.token_counts[cell.model, cell.task] for cell in self.remaining}
-        known = [(size.tokens, self.remaining[cell]) for cell, size in sizes.items() if size]
-        if len(known) < len(sizes):
-            return None
-        return sum(n * epochs.min_total for n, epochs in known), sum(n * epochs.max_total for n, epochs in known)
 
 
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
@@ -245,11 +236,13 @@ def combined(searches: Iterable[RemainingEpochs]) -> RemainingEpochs:
     )
 
 
-def disk(plan: Plan) -> tuple[int, int] | None:
+def disk(plan: Plan, keep: Keep) -> tuple[int, int] | None:
     """Return upper bounds in bytes of (the checkpoints kept for all cells, the checkpoint of one running trial).
 
     A running trial counts twice, since its old file is kept until the new one is written. None if a model's shape is not known.
     """
+    budget = plan.space.budget
+    kept = {"all": budget.final_seeds * budget.searches, "best": 1, "none": 0}[keep]
     finished = running = 0
     for cell in plan.space.cells:
         shape, entry = plan.shapes[cell.model], plan.space.entry(cell.method)
@@ -259,7 +252,7 @@ def disk(plan: Plan) -> tuple[int, int] | None:
         sizes = [
             checkpoint_sizes(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))
         ]
-        finished += max(size.finished for size in sizes)
+        finished += kept * max(size.finished for size in sizes)
         running = max(running, *(2 * size.running for size in sizes))
     return finished, running
 

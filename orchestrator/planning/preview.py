@@ -7,6 +7,7 @@ from collections import Counter
 
 from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
@@ -17,9 +18,9 @@ from trainables.methods import METHODS
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build, count
 
-# For the announcement of a probe: its usual longest duration in seconds, the tokens that it trains of each method (batches of 16
-# examples with 40 tokens), and floating-point operations per second of a core.
-PROBE_LIMIT, PROBE_TOKENS, CORE_SPEED = 70, 2 * 3 * 16 * 40, 3e10
+# For the announcement of a probe: seconds to start, least seconds for a method, its usual longest duration in all, and examples
+# that it trains of each method.
+PROBE_START, PROBE_METHOD, PROBE_LIMIT, PROBE_EXAMPLES = 10.0, 2.5, 70.0, 10 * 16
 
 
 def plan_text(plan: Plan, options: RunOptions) -> str:
@@ -48,7 +49,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         ]
     )
     if plan.reductions:
-        lines += ["", "  reduced: " + "; ".join(plan.reductions)]
+        lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
 
@@ -105,7 +106,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
         ("cut", _cut(plan, forecast)),
         ("time", _time(plan, options, forecast)),
         ("besides", _ablations(plan)),
-        ("disk", _disk(plan, forecast)),
+        ("disk", _disk(plan, forecast, options)),
         ("asks for", _devices(options, forecast)),
         ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
         ("done", _done(plan, forecast)),
@@ -120,9 +121,7 @@ def _tokens(plan: Plan, forecast: Forecast) -> str:
     ]
     unknown = len(forecast.token_counts) - len(each)
     missing = f"unknown for {unknown} of {len(forecast.token_counts)} pairs of model and task" if unknown else ""
-    total = forecast.tokens
-    whole = f"{_span(*map(_about, total))} in all that is left" if total and total[1] else ""
-    return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing, whole]))
+    return "; ".join(filter(None, [f"an epoch: {', '.join(each)}" if each else "", missing]))
 
 
 def _cut(plan: Plan, forecast: Forecast) -> str:
@@ -145,19 +144,20 @@ def _time(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
             return "unknown: no sweep with this cluster has timed it yet"
         downloads = [models.title(name) for name in plan.space.models if plan.shapes[name] is None]
         needs = f" and the download of {', '.join(downloads)}" if downloads else ""
-        seconds = _probe_seconds(plan, options)
+        seconds = _probe_seconds(plan, forecast, options.gpus)
         return f"unknown for {missing or len(busy)} of {len(busy)} cells: --probe times it in about {seconds} s{needs}"
     least, most = map(_duration, forecast.hours)
     source = f"sweeps and probes in {options.out}"
     return f"{_span(least, most)} of training on {_device_count(options, forecast)}, by {source}; start and report not counted"
 
 
-def _probe_seconds(plan: Plan, options: RunOptions) -> int:
-    """Return about how long a probe takes: a start, and two seconds for a method, or what so many operations take on a core."""
-    seconds = 10.0
-    for shape in plan.shapes.values():
-        operations = 0.0 if options.gpus or shape is None else PROBE_TOKENS * 4.0 * shape.total
-        seconds += len({entry.name for entry in plan.space.methods}) * max(2.0, operations / CORE_SPEED)
+def _probe_seconds(plan: Plan, forecast: Forecast, gpus: int) -> int:
+    """Return about how long a probe takes, downloads not counted."""
+    seconds, methods = PROBE_START, len({entry.name for entry in plan.space.methods})
+    for name, shape in plan.shapes.items():
+        known = [count.mean for (model, _), count in forecast.token_counts.items() if model == name and count]
+        tokens = PROBE_EXAMPLES * (max(known) if known else 40.0)
+        seconds += methods * max(PROBE_METHOD, tokens * token_seconds(shape, gpus > 0) if shape else 0.0)
     return math.ceil(min(seconds, PROBE_LIMIT) / 5) * 5
 
 
@@ -176,13 +176,14 @@ def _ablations(plan: Plan) -> str:
     )
 
 
-def _disk(plan: Plan, forecast: Forecast) -> str:
-    sizes = disk(plan)
+def _disk(plan: Plan, forecast: Forecast, options: RunOptions) -> str:
+    sizes = disk(plan, options.keep)
     if sizes is None:
         return "unknown"
     kept, running = sizes
     together = f", together {_mebibytes(kept + forecast.machine.slots * running)}" if forecast.machine.slots else ""
-    parts = f"{_mebibytes(kept)} for the best of each cell and {_mebibytes(running)} for each running trial"
+    finals = {"all": "all finals", "best": "the best final of each cell", "none": "the finals"}
+    parts = f"{_mebibytes(kept)} for {finals[options.keep]} and {_mebibytes(running)} for each running trial"
     return f"checkpoints: at most {parts}{together}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from search_spaces.language import TRAINING, Dimension, FileTask, MethodEntry, Scalar, Space, task_name
+from search_spaces.language import LIMITS, TRAINING, Dimension, FileTask, MethodEntry, Scalar, Space, task_name
 from search_spaces.loading import nearest
 from search_spaces.values import parse_field, parse_value, text_of
 from trainables.methods import METHODS
@@ -29,7 +29,7 @@ def set_fields(space: Space, given: Mapping[str, tuple[str, str]]) -> tuple[Spac
     `given`: by path, the option that sets the field, as messages call it, and the value as a text. Raises ValueError for a field
     that the space does not have, a value that it cannot have, and a value that no row would use.
     """
-    told = []
+    told: dict[str, str] = {}
     for path in sorted(given, key=lambda path: _ORDER.get(path.partition(".")[0], 0)):
         option, text = given[path]
         part, _, name = path.partition(".")
@@ -41,9 +41,9 @@ def set_fields(space: Space, given: Mapping[str, tuple[str, str]]) -> tuple[Spac
             raise ValueError(f"{option}: {reason}") from None
         if change.space != space:
             shown = option if not option.startswith("--set") else f"--set {path}={change.after}"
-            told.append(f"{shown} instead of {change.before}{change.remark}")
+            told[path] = f"{shown} instead of {change.before}{change.remark}"
         space = change.space
-    return space, told
+    return space, [told[path] for path in given if path in told]
 
 
 def _set_in_record(space: Space, part: str, name: str, text: str) -> Change:
@@ -51,6 +51,8 @@ def _set_in_record(space: Space, part: str, name: str, text: str) -> Change:
     record = getattr(space, part)
     if not name:
         raise ValueError(f"{part} has several fields; set one, as in {part}.{fields(record)[0].name}=...")
+    if (field := name.partition(".")[0]) in LIMITS and field != name:
+        return _set_limit(space, field, name.removeprefix(f"{field}."), text)
     value = parse_field(type(record), name, text)
     changes: dict[str, Any] = {part: replace(record, **{name: value})}
     if (part, name) == ("recipe", "epochs") and value != record.epochs:
@@ -58,6 +60,18 @@ def _set_in_record(space: Space, part: str, name: str, text: str) -> Change:
         changes |= {"search": _without("epochs", space.search), "methods": methods}
     changed = replace(space, **changes)
     return Change(space=changed, before=text_of(getattr(record, name)), after=text_of(value))
+
+
+def _set_limit(space: Space, field: str, task: str, text: str) -> Change:
+    """Set how many examples one task has at most."""
+    tasks = [task_name(each) for each in space.tasks]
+    if task not in tasks:
+        raise ValueError(_no_item("task", task, "", dict.fromkeys(tasks)))
+    recipe: Any = space.recipe
+    before = {each: recipe.limit(field, each) for each in tasks}
+    value = parse_value(text)
+    changed = replace(space, recipe=replace(recipe, **{field: {**before, task: value}}))
+    return Change(space=changed, before=text_of(before[task]), after=text_of(value))
 
 
 def _set_on_space(space: Space, part: str, name: str, text: str) -> Change:

@@ -16,6 +16,7 @@ import yaml
 
 from search_spaces.checks import check_name
 from search_spaces.language import (
+    LIMITS,
     Budget,
     Dimension,
     FileTask,
@@ -125,6 +126,8 @@ class _YamlSpace:
             field_name(kind, name)
             if isinstance(node, yaml.SequenceNode):
                 return tuple(self._text(item) for item in self._items(node))
+            if isinstance(node, yaml.MappingNode) and name in LIMITS:
+                return self._values(node)
             text = self._text(node)
             return text if node.style else parse_field(kind, name, text)
 

@@ -23,22 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from orchestrator.command_line import exit_code_of
-
-    return exit_code_of(lambda: _check(arguments))
-
-
-def _check(arguments: argparse.Namespace) -> int:
     from orchestrator import exit_codes
     from orchestrator.command_line import print_text
-    from orchestrator.machine_checks import CHECKS, Machine, start_ray
+    from orchestrator.machine_checks import CHECKS, Destinations, start_ray
     from search_spaces.redaction import clean_line
 
     exit_codes.preempt_on_sigterm()
-    machine = Machine(out=arguments.out, tracking_uri=arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+    to = Destinations(out=arguments.out, tracking_uri=arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
     problems = 0
     for check in (*CHECKS, *(() if arguments.quick else (start_ray,))):
-        for found in check(machine):
+        for found in check(to):
             problems += found.level == "problem"
             advice = f"; {found.advice}" if found.advice else ""
             print_text(f"{found.level:<8} {found.name:<10} {clean_line(found.text + advice)}")

@@ -29,12 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the space file, print what was decided, and return the exit code. After an error, nothing is written."""
-    from orchestrator.command_line import exit_code_of
-
-    return exit_code_of(lambda: _init(arguments))
-
-
-def _init(arguments: argparse.Namespace) -> int:
     from orchestrator.command_line import print_text
     from orchestrator.new_space.draft import make_draft
     from orchestrator.new_space.space_text import decisions, space_text

@@ -18,7 +18,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the space as an argument, and the options that the verbs `run` and `plan` share."""
     from orchestrator import arguments
 
-    parser.description, parser.epilog = arguments.DESCRIPTION, arguments.EXIT_CODES
+    example = f"{' '.join(program.words())} run tickets.py --methods full,lora --set recipe.epochs=5"
+    parser.description, parser.epilog = f"{arguments.DESCRIPTION} For example: {example}", arguments.EXIT_CODES
     parser.add_argument(
         "space_file", nargs="?", metavar="SPACE", type=arguments.given, help="the same as --space SPACE"
     )

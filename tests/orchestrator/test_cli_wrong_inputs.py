@@ -57,7 +57,7 @@ def write(tmp_path):
         (("--space", "x" * 5000 + ".py"), ("File name too long", "xxx...xxx")),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
         ((*QUICK, "--tasks", "entailmnt"), ("task 'entailmnt' is not in this space", "did you mean 'entailment'")),
-        ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "agreement, entailment")),
+        ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),
         ((*QUICK, "--models", "bert-bse-uncased"), ("'bert-bse-uncased' is not known", "'bert-base-uncased'", "Hub")),
         ((*QUICK, "--models", "./nothere"), ("model './nothere'", "no such directory", "owner/name")),
         ((*QUICK, "--models", "../../etc"), ("model '../../etc'",)),

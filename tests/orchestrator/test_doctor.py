@@ -7,12 +7,12 @@ import pytest
 
 from orchestrator import machine_checks
 from orchestrator.__main__ import main
-from orchestrator.machine_checks import Finding, Machine
+from orchestrator.machine_checks import Destinations, Finding
 
 
 @pytest.fixture
 def machine(tmp_path):
-    return Machine(out=tmp_path / "runs", tracking_uri=None)
+    return Destinations(out=tmp_path / "runs", tracking_uri=None)
 
 
 def only(found: list[Finding]) -> Finding:
@@ -62,7 +62,7 @@ def test_a_full_disk_and_a_folder_that_is_a_file_are_named(machine, tmp_path, mo
     assert machine_checks.check_places(machine)[0].level == "problem"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**30))
-    found = machine_checks.check_places(Machine(out=tmp_path, tracking_uri=None))[0]
+    found = machine_checks.check_places(Destinations(out=tmp_path, tracking_uri=None))[0]
     assert (found.level, found.advice) == ("warning", "give another folder with --out")
     assert machine_checks.check_limits(machine)[1].level == "ok"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=64 * 2**20))
@@ -72,15 +72,15 @@ def test_a_full_disk_and_a_folder_that_is_a_file_are_named(machine, tmp_path, mo
 def test_a_store_that_does_not_answer_is_a_problem_and_its_password_stays_hidden(machine, tmp_path, monkeypatch):
     assert only(machine_checks.check_store(machine)).level == "ok"
     for uri in ("http://127.0.0.1:9/", "http://user:hunter22secret@127.0.0.1:9/"):
-        found = only(machine_checks.check_store(Machine(out=tmp_path, tracking_uri=uri)))
+        found = only(machine_checks.check_store(Destinations(out=tmp_path, tracking_uri=uri)))
         assert found.level == "problem"
         assert "hunter22secret" not in found.text + found.advice
     (tmp_path / "mlflow.db").write_text("no database")
-    assert only(machine_checks.check_store(Machine(out=tmp_path, tracking_uri=None))).level == "problem"
+    assert only(machine_checks.check_store(Destinations(out=tmp_path, tracking_uri=None))).level == "problem"
     (tmp_path / "mlflow.db").unlink()
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         store.execute("CREATE TABLE experiments (experiment_id INTEGER)")
-    assert only(machine_checks.check_store(Machine(out=tmp_path, tracking_uri=None))).level == "ok"
+    assert only(machine_checks.check_store(Destinations(out=tmp_path, tracking_uri=None))).level == "ok"
 
 
 def test_the_hub_that_does_not_answer_is_a_warning(machine, monkeypatch):

@@ -1,6 +1,7 @@
 """Each verb of `peft-sweep` explains itself, and refuses what is wrong with an exit code and a message, without a traceback."""
 
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import exit_codes
-from orchestrator.__main__ import VERBS, main, make_parsers
+from orchestrator import exit_codes, program
+from orchestrator.__main__ import VERBS, console, main, make_parsers
 from tests.fixtures.cli_calls import wants
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,12 @@ def test_the_help_loads_nothing_slow():
     assert not [name for name in done.stdout.split() if name.startswith(SLOW_MODULES)]
 
 
+def test_the_installed_command_is_this_function():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {program.NAME: "orchestrator.__main__:console"}
+    assert callable(console)
+
+
 def test_the_version_is_that_of_the_project(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -101,13 +108,21 @@ def test_a_wrong_call_of_a_verb_is_refused(peft_sweep, words, phrases):
     wants(peft_sweep(*words), exit_codes.BAD_INPUT, *phrases)
 
 
-def test_a_space_is_the_first_argument_or_an_option(peft_sweep, driver):
+def test_a_space_is_an_argument_or_an_option_and_the_command_on_record_repeats_the_call(
+    peft_sweep, driver, monkeypatch
+):
     planned = []
     driver.drive = lambda plan, options: planned.append((plan.space, options.command)) or exit_codes.COMPLETE
     assert peft_sweep("run", "quickstart", "--trials", "2")[0] == exit_codes.COMPLETE
     assert peft_sweep("run", "--space", "quickstart", "--trials", "2")[0] == exit_codes.COMPLETE
     assert planned[0] == planned[1]
-    assert planned[0][1].endswith(" run --space quickstart --gpus 0 --trials 2")
+    assert planned[0][1] == "python -m orchestrator run --space quickstart --gpus 0 --trials 2"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/peft-sweep"])
+    assert peft_sweep("run", "quickstart", "--set", "seed=1", "recipe.clip=2")[0] == exit_codes.COMPLETE
+    again = planned[-1][1]
+    assert again == "peft-sweep run --space quickstart --gpus 0 --set=seed=1 --set=recipe.clip=2"
+    assert peft_sweep(*shlex.split(again)[1:])[0] == exit_codes.COMPLETE
+    assert planned[-1] == planned[-2]
 
 
 @pytest.mark.parametrize(

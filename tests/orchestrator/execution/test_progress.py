@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -24,10 +25,11 @@ TASKS = tuple(f"task_{i}" for i in range(6))
 
 def screen(sweep, width: int, height: int, **options) -> list[str]:
     """The lines that the display draws on a terminal of this size."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None)
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system="standard")
     display = ProgressDisplay(TrialNames(sweep.space), console, **options)
     console.print(display._screen(sweep.snapshot()))
-    return console.file.getvalue().rstrip("\n").split("\n")
+    # Without colours there would be no bar.
+    return re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).rstrip("\n").split("\n")
 
 
 def begun(space, root, reports: int):
@@ -68,6 +70,7 @@ def test_a_sweep_of_many_cells_fits_and_shows_all_that_run(tmp_path, width, heig
     assert len(lines) <= height - 3, "a few lines are left to the log"
     assert max(map(len, lines)) <= width
     assert lines[0].startswith("fake: ")
+    assert lines[2] == "0 s so far", "after a signal the time left means nothing"
     found = sweep.snapshot()
     running = [trial.trial for cell in found for trial in cell.running]
     assert running
@@ -94,7 +97,9 @@ def test_a_small_sweep_has_a_row_per_cell_with_what_runs_beside_the_constant_pre
         for trial in cell.running[:1]:
             assert f"lr={value_text(trial.trial.lr)} " in row
             assert f"epoch {trial.epochs + 1} of 8" in row
-    assert "model" not in lines[3], "a single model has no column"
+    assert set(lines[1]) <= {"━", "╺", "╸"}
+    assert "model" not in lines[4], "a single model has no column"
+    assert lines[2].startswith("0 s so far; ")
     assert lines[-1].endswith("so far."), "the legend is shown where there is room"
 
 
@@ -189,6 +194,7 @@ def test_ranges_and_times_of_day_are_short():
     assert range_text(600, 1200) == "10 to 20 min"
     assert range_text(3000, 7500) == "50 min to 2 h 5 min"
     assert range_text(600, 610) == "about 10 min"
+    assert [range_text(low, 120) for low in (0, 20, 80)] == ["up to 2 min", "up to 2 min", "1 to 2 min"]
     now = datetime(2026, 11, 27, 23, 0)
     assert clock_text(now + timedelta(minutes=5), now) == "23:05"
     assert clock_text(now + timedelta(hours=2), now) == "Sat 01:00"

@@ -88,6 +88,17 @@ def test_nothing_is_known_before_two_trials_have_ended(tmp_path):
     assert low == pytest.approx(26 * (2 + 2 / 2 + 4 / 4) + 8 * 8)
 
 
+def test_epochs_without_a_duration_say_nothing(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    for _ in range(3):
+        trial = sweep.next_trial()
+        points = [replace(point, seconds=0.0) for point in curve(trial)]
+        for point in points[:-1]:
+            sweep.record(trial.id, point)
+        sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
+    assert time_left(sweep.snapshot(), 1.0, 2) is None
+
+
 def test_the_rate_counts_trials_at_once_and_leaves_cached_epochs_out(tmp_path):
     rate = WorkRate()
     sweep = open_sweep(make_space(), tmp_path)

@@ -8,6 +8,8 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.new_space.sizes import MOST_HOURS, choose_size
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.preview import plan_text
 from orchestrator.run_options import RunOptions
 from search_spaces.loading import load as load_space
 from trainables.backbone import models
@@ -155,9 +157,11 @@ def test_the_space_of_a_file_reads_its_texts_and_labels(name, written, tmp_path)
     assert {key: getattr(task, key) for key in wanted} == wanted
     found = load(task, data_dir=None, folder=tmp_path, train_examples=0, test_examples=0)
     assert len(found.train) + len(found.validation) + len(found.test) == rows
-    from orchestrator.planning.plan import make_plan
-
-    assert make_plan(space, RunOptions(out=tmp_path / "runs")).trials == 35
+    options = RunOptions(out=tmp_path / "runs")
+    plan = make_plan(space, options)
+    assert plan.trials == 35
+    outputs = f"{found.task.outputs} output{'s' * (found.task.outputs > 1)}"
+    assert f"trained parameters (with a head of {outputs})" in plan_text(plan, options)
 
 
 def test_a_file_is_never_written_over_and_a_bad_one_leaves_nothing(tmp_path, monkeypatch, capsys):

@@ -119,12 +119,12 @@ def test_settings_are_checked_against_every_model():
         plan_of(make_space(models=("roberta-base",), methods=(method("adapter", r=choice(8, 800)),)))
 
 
-def test_the_text_of_a_plan_names_cells_trials_and_what_is_reduced(tmp_path):
+def test_the_text_of_a_plan_names_cells_trials_and_what_is_changed(tmp_path):
     text = plan_text(plan_of(make_space(), num_configurations=3), make_options(tmp_path))
     assert "2 models x 2 tasks x 2 methods = 8 cells" in text
     assert f"{8 * 3 + 8 * 2} trials" in text
     assert "BERT-base 1,238,786 to 2,419,202" in text
-    assert "reduced: --trials 3 instead of 6" in text
+    assert "changed from the space as written: --trials 3 instead of 6" in text
     assert "nothing of it has run yet" in text
 
 

@@ -78,7 +78,10 @@ def test_each_method_is_timed_once_for_each_length_and_then_all_cells_have_hours
             assert seconds == pytest.approx(seconds_of[cell.task] * steps + 0.25, rel=0.05)
         else:
             assert 0.5 * steps < seconds < 0.7 * steps, "estimated by its tokens, slightly more than the short ones"
-    assert " of training on 2 cores, by sweeps and probes in " in plan_text(plan, options)
+    text = plan_text(plan, options)
+    assert " of training on 2 cores, by sweeps and probes in " in text
+    # Nine cells have two trials at once in the search, and two finals.
+    assert "more than 18 cores could not be used" in text
 
 
 def test_what_could_not_be_timed_is_said_and_what_was_skipped_is_estimated(plan, tmp_path, monkeypatch):

@@ -69,9 +69,9 @@ def test_a_setting_is_the_field_of_a_space_written_so():
     assert told == [
         f"--set recipe.patience=3 instead of {own.recipe.patience}",
         "--set budget.trials=4 instead of 6",
+        f"--set methods.adapter.r=choice(4, 8) instead of {text_of(own.values_of(own.entry('adapter'))['r'])}",
         "--set seed=5 instead of 0",
         "--set title=mine instead of none",
-        f"--set methods.adapter.r=choice(4, 8) instead of {text_of(own.values_of(own.entry('adapter'))['r'])}",
     ]
 
 
@@ -120,6 +120,9 @@ def test_fewer_training_examples_are_an_option():
     space, told = changed(train_examples=100)
     assert (space.recipe.train_examples, told) == (100, ["--train-examples 100 instead of 0"])
     assert space == changed("recipe.train_examples=100")[0]
+    one, told = changed("recipe.train_examples.agreement=50", space=space)
+    assert one.recipe.train_examples == {"agreement": 50, "entailment": 100}
+    assert told == ["--set recipe.train_examples.agreement=50 instead of 100"]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,9 @@ def test_fewer_training_examples_are_an_option():
         (("recipe.epochs=0",), ("--set recipe.epochs=0: must be between 1 and 10000",)),
         (("recipe.epochs=five",), ("--set recipe.epochs=five: must be a whole number",)),
         (("recipe.clip=1e999",), ("must be a finite number",)),
+        (("recipe.train_examples.rte=50",), ("task 'rte' is not in this space",)),
+        (("recipe.train_examples.agreement=5",), ("must be 0 (all) or at least 20",)),
+        (("recipe.train_examples=few",), ("must be a whole number",)),
         (("recipe=5",), ("set one, as in recipe.epochs=...",)),
         (("seed.x=5",), ("seed has no fields",)),
         (("modles=x",), ("a space has no 'modles'", "known: budget")),

@@ -1,5 +1,6 @@
 """A space in a YAML file is the space that a Python file with the same fields describes, or an error with file and line."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_there_is_an_example():
     assert list(EXAMPLES.glob("*.yaml"))
 
 
+def test_the_space_on_the_page_about_the_command_line_is_read(write):
+    page = (EXAMPLES.parent / "command_line.md").read_text(encoding="utf-8")
+    block = page[page.index("    models:") : page.index("Values are read")]
+    space = load_space(str(write(textwrap.dedent(block))))
+    assert space.methods == (method("full"), own_search("lora"), method("adapter", r=choice(8, 16)))
+    assert space.tasks == (FileTask(name="tickets", train="train.csv", text="message", label="queue"),)
+
+
 def test_every_kind_of_field_and_value_is_read(write, tmp_path):
     path = write(
         """
@@ -66,6 +75,7 @@ search: {lr: {log_uniform: [1e-4, 1.0e-2]}, batch_size: 8}
 recipe:
   clip: 1
   precision: bf16
+  train_examples: {agreement: 400}
 budget: {trials: 3}
 """
     )
@@ -81,6 +91,7 @@ budget: {trials: 3}
     )
     assert space.search == {"lr": log_uniform(1e-4, 1e-2), "batch_size": 8}
     assert isinstance(space.search["lr"], Range)
+    assert space.recipe.train_examples == {"agreement": 400}
     assert (space.recipe.clip, space.recipe.precision, space.recipe.epochs, space.budget.trials) == (1, "bf16", 20, 3)
 
 

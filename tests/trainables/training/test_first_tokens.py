@@ -13,7 +13,7 @@ from trainables.methods.base import Method
 from trainables.training.engine import Engine
 
 RECIPE = Recipe(epochs=2)
-READERS = {"unipelt", "linear_probe"}
+READERS = {name for name in SHARING if METHODS[name](**SMALL[name]).reads_all_tokens}
 
 
 def widths(model, trials, monkeypatch):
@@ -62,6 +62,8 @@ def test_what_is_left_out_changes_nothing_for_any_method(family, tiny_model, mon
         make_trial("adapter", r=4, seed=1, batch_size=16, recipe=RECIPE),
         *(make_trial(m, seed=2, lr=3e-3, recipe=RECIPE, **SMALL[m]) for m in SHARING if m not in READERS),
     ]
+    came, went = widths(model, trials, monkeypatch)[-1]
+    assert went < came, "no method of this test reads all tokens"
     first = train(model, trials, data)
     monkeypatch.setattr(Method, "reads_all_tokens", property(lambda method: True))
     for trial, some, every in zip(trials, first, train(model, trials, data), strict=True):
