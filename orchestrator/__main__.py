@@ -13,7 +13,19 @@ from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, completion, doctor, init, plan, report, reproduce, run
+from orchestrator.verbs import (
+    compare,
+    completion,
+    doctor,
+    export,
+    init,
+    log_model,
+    plan,
+    predict,
+    report,
+    reproduce,
+    run,
+)
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
@@ -24,6 +36,9 @@ VERBS: dict[str, ModuleType] = {
     "report": report,
     "compare": compare,
     "reproduce": reproduce,
+    "export": export,
+    "predict": predict,
+    "log-model": log_model,
     "doctor": doctor,
     "completion": completion,
 }

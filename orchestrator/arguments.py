@@ -8,7 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.tracking_uri import (
     EXPERIMENT_VARIABLE,
@@ -114,6 +114,12 @@ def add_arguments(p: argparse.ArgumentParser, *, gpus: int | None) -> None:
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
     p.add_argument(
+        "--keep",
+        choices=KEEPS,
+        default="best",
+        help="finals of each cell whose model stays on disk for export: all, the best by validation score (default), or none",
+    )
+    p.add_argument(
         "--tracking-uri",
         type=given,
         metavar="URI",
@@ -156,6 +162,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         data_dir=arguments.data_dir,
         out=arguments.out,
         report=arguments.report,
+        keep=arguments.keep,
         tracking_uri=arguments.tracking_uri or os.environ.get(URI_VARIABLE) or None,
         tracking_from=URI_VARIABLE if os.environ.get(URI_VARIABLE) and not arguments.tracking_uri else "",
         experiment=arguments.experiment or os.environ.get(EXPERIMENT_VARIABLE) or None,

@@ -124,27 +124,28 @@ def chosen(record: Record, seed: int | None) -> tuple[Final, ...]:
     return found or (Final(trial=replace(record.finals[0].trial, seed=seed), outcome=None),)
 
 
-def train(record: Record, trial: Trial) -> tuple[Outcome, TestResult]:
+def train(record: Record, trial: Trial, checkpoints: Path) -> tuple[Outcome, TestResult]:
     """Train one trial from scratch, alone, and return its outcome and its test result.
+
+    Its checkpoint is written to a folder in `checkpoints`, which must not have one of this trial.
 
     Raises ValueError if the model, the tokens file or the version of the training code differs from the sweep's.
     """
     from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
     check_semantics(trial)
-    with tempfile.TemporaryDirectory() as checkpoints:
-        job = {
-            "id": trial.id,
-            "trial": replace(trial, ablated=False).to_json(),  # the ablation map is not compared
-            "source": record.manifest["models"][trial.cell.model]["source"],
-            "data": str(tokens_of(record, trial)),
-            "checkpoints": checkpoints,
-        }
-        own = InProcessTrial(open_device_worker(on_gpus(record)), job)
+    job = {
+        "id": trial.id,
+        "trial": replace(trial, ablated=False).to_json(),  # the ablation map is not compared
+        "source": record.manifest["models"][trial.cell.model]["source"],
+        "data": str(tokens_of(record, trial)),
+        "checkpoints": str(checkpoints),
+    }
+    own = InProcessTrial(open_device_worker(on_gpus(record)), job)
+    report = own.next_report()
+    while not report["outcome"]:
         report = own.next_report()
-        while not report["outcome"]:
-            report = own.next_report()
-        own.remove()
+    own.remove()
     return Outcome.from_json(report["outcome"]), TestResult.from_json(report["test"])
 
 
@@ -212,7 +213,8 @@ def _lines(record: Record, finals: Sequence[Final]) -> Iterator[str]:
     yield f"  seed  trial           {metric}, %: recorded  retrained  predictions that differ"
     pairs = []
     for final in finals:
-        outcome, test = train(record, final.trial)
+        with tempfile.TemporaryDirectory() as checkpoints:
+            outcome, test = train(record, final.trial, Path(checkpoints))
         score = final.outcome.metrics.get(metric) if final.outcome else None
         pairs.append((score, outcome.metrics[metric]))
         first = "not there" if score is None else f"{score:.4f}"

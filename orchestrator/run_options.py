@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
+
+# Which finals of each cell keep their checkpoint, from which `export` makes a model.
+Keep = Literal["all", "best", "none"]
+KEEPS: tuple[Keep, ...] = get_args(Keep)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,5 +58,7 @@ class RunOptions:
     system_metrics: bool = False
     # Address of a Ray cluster to join; None: start one.
     address: str | None = None
+    # Finals whose checkpoint stays on disk: all, the best of each cell by validation score, or none.
+    keep: Keep = "best"
     # The command that repeats this run.
     command: str = ""

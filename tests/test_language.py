@@ -143,10 +143,10 @@ def test_a_class_name_stands_for_one_class():
 
 
 def test_a_module_name_stands_for_one_module():
-    """A space's file is exempt: its name is what users type. So is a module that is called like its own package."""
+    """Exempt are files of spaces and verbs, whose names users type, and a module that is called like its own package."""
     homes = defaultdict(list)
     for path in SOURCES:
-        if path.parent.name == "spaces" or path.stem == "__main__":
+        if path.parent.name in ("spaces", "verbs") or path.stem == "__main__":
             continue
         if path.stem == "__init__":
             homes[path.parent.name].append(shown(path))

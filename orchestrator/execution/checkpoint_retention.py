@@ -1,4 +1,4 @@
-"""Decides which checkpoints stay on disk: those of running trials and of the best trial of each cell."""
+"""Decides which checkpoints stay on disk: those of running trials, and those of finals that the option --keep asks for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from orchestrator.run_options import Keep
+from orchestrator.search.best_finals import has_model
 from orchestrator.search.sweep import Sweep
 from search_spaces.events import CheckpointMeasured
 from search_spaces.language import Cell
@@ -18,10 +20,12 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointRetention:
-    """Deletes a trial's checkpoint once its end is in the ledger, unless the trial is the best of its cell so far.
+    """Deletes a trial's checkpoint once its end is in the ledger, unless it is a final's that is kept.
 
-    The size of the checkpoint of a trial with state DONE is recorded before, with `record`, which appends an event to the ledger.
-    `measured` are the ids of the trials for which an earlier driver has done this.
+    `keep` says which finals are kept: "best" the best one of each cell so far, by validation score; "all" every one; "none" none.
+    Checkpoints of search trials are never kept. The size of the checkpoint of a trial with state DONE is recorded before, with
+    `record`, which appends an event to the ledger. `measured` are the ids of the trials for which an earlier driver has done
+    this.
     """
 
     def __init__(
@@ -30,24 +34,26 @@ class CheckpointRetention:
         folder: Path,
         record: Callable[[CheckpointMeasured], None] = lambda event: None,
         measured: Container[str] = (),
+        keep: Keep = "best",
     ):
         self._sweep, self._folder, self._record, self._measured = sweep, folder, record, measured
-        found = ((cell, sweep.best_of(cell)) for cell in sweep.space.cells)
+        self._keep = keep
+        found = ((cell, sweep.best_final(cell)) for cell in sweep.space.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def trial_ended(self, trial_id: str) -> None:
-        """Delete the checkpoint of an ended trial, or if it is now the best of its cell, that of the former best trial."""
+        """Delete the checkpoint of an ended trial, or if it is now the best of its cell, that of the former best final."""
         self._measure(trial_id)
         cell = self._sweep.entry(trial_id).trial.cell
         for candidate in {trial_id, self._best.get(cell, trial_id)}:
             if self._disposable(candidate):
                 shutil.rmtree(self._folder / candidate, ignore_errors=True)
-        best = self._sweep.best_of(cell)
+        best = self._sweep.best_final(cell)
         if best:
             self._best[cell] = best.trial.id
 
     def tidy(self) -> None:
-        """Remove what an earlier driver left: unfinished checkpoints, and those of ended trials that are not the cell's best.
+        """Remove what an earlier driver left: unfinished checkpoints, and those of ended trials that are not kept.
 
         Sizes that it did not record any more, because it was killed between two records, are recorded before.
         """
@@ -76,8 +82,12 @@ class CheckpointRetention:
             entry = self._sweep.entry(trial_id)
         except KeyError:
             return True  # no trial of this sweep
-        best = self._sweep.best_of(entry.trial.cell)
-        return entry.outcome is not None and (best is None or best.trial.id != trial_id)
+        if entry.outcome is None:
+            return False
+        if not has_model(entry) or self._keep == "none":
+            return True
+        best = self._sweep.best_final(entry.trial.cell)
+        return self._keep == "best" and (best is None or best.trial.id != trial_id)
 
 
 def _numbers(path: Path) -> int:

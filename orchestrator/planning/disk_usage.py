@@ -20,8 +20,7 @@ class DiskUsage:
     """Bytes of the tensors in a checkpoint, including the pruning mask if the method has one.
 
     running: a trial in training stores its parameters, those of the best epoch, Adam's two moments, and the method's `memories`
-    (further values per parameter). finished: an ended trial stores the parameters of its best epoch; only one such checkpoint per
-    cell is kept.
+    (further values per parameter). finished: a final that is kept stores the parameters of its best epoch (--keep).
     """
 
     running: int

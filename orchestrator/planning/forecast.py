@@ -18,7 +18,7 @@ from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
-from orchestrator.run_options import RunOptions
+from orchestrator.run_options import Keep, RunOptions
 from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
 from search_spaces.history import SweepHistory
@@ -245,11 +245,13 @@ def combined(searches: Iterable[RemainingEpochs]) -> RemainingEpochs:
     )
 
 
-def disk(plan: Plan) -> tuple[int, int] | None:
+def disk(plan: Plan, keep: Keep) -> tuple[int, int] | None:
     """Return upper bounds in bytes of (the checkpoints kept for all cells, the checkpoint of one running trial).
 
     A running trial counts twice, since its old file is kept until the new one is written. None if a model's shape is not known.
     """
+    budget = plan.space.budget
+    kept = {"all": budget.final_seeds * budget.searches, "best": 1, "none": 0}[keep]
     finished = running = 0
     for cell in plan.space.cells:
         shape, entry = plan.shapes[cell.model], plan.space.entry(cell.method)
@@ -259,7 +261,7 @@ def disk(plan: Plan) -> tuple[int, int] | None:
         sizes = [
             checkpoint_sizes(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))
         ]
-        finished += max(size.finished for size in sizes)
+        finished += kept * max(size.finished for size in sizes)
         running = max(running, *(2 * size.running for size in sizes))
     return finished, running
 

@@ -105,7 +105,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
         ("cut", _cut(plan, forecast)),
         ("time", _time(plan, options, forecast)),
         ("besides", _ablations(plan)),
-        ("disk", _disk(plan, forecast)),
+        ("disk", _disk(plan, forecast, options)),
         ("asks for", _devices(options, forecast)),
         ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
         ("done", _done(plan, forecast)),
@@ -176,13 +176,14 @@ def _ablations(plan: Plan) -> str:
     )
 
 
-def _disk(plan: Plan, forecast: Forecast) -> str:
-    sizes = disk(plan)
+def _disk(plan: Plan, forecast: Forecast, options: RunOptions) -> str:
+    sizes = disk(plan, options.keep)
     if sizes is None:
         return "unknown"
     kept, running = sizes
     together = f", together {_mebibytes(kept + forecast.machine.slots * running)}" if forecast.machine.slots else ""
-    parts = f"{_mebibytes(kept)} for the best of each cell and {_mebibytes(running)} for each running trial"
+    finals = {"all": "all finals", "best": "the best final of each cell", "none": "the finals"}
+    parts = f"{_mebibytes(kept)} for {finals[options.keep]} and {_mebibytes(running)} for each running trial"
     return f"checkpoints: at most {parts}{together}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Literal
 
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice
-from orchestrator.search.best_trials import BestTrials
+from orchestrator.search.best_finals import BestFinals
 from orchestrator.search.cell import CellSearch, TrialEntry, stopped
 from orchestrator.search.predictions import write_predictions
 from orchestrator.search.result_cache import ResultCache
@@ -65,7 +65,7 @@ class Sweep:
         numbers = range(space.budget.searches)
         self.searches = {(cell, n): CellSearch(cell, space, make, n) for n in numbers for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
-        self._best = BestTrials()
+        self._best = BestFinals()
         self._failed = self._ended = 0
         self._decided: list[Event] = []
         self._depth = 0
@@ -210,8 +210,8 @@ class Sweep:
             return f"{self._failed} of {self._ended} trials failed"
         return ""
 
-    def best_of(self, cell: Cell) -> TrialEntry | None:
-        """Return the trial of the cell whose checkpoint is kept, None if there is none yet; see `BestTrials`."""
+    def best_final(self, cell: Cell) -> TrialEntry | None:
+        """Return the final of the cell with the best validation score, None if none has ended yet; see `BestFinals`."""
         return self._best.get(cell)
 
     def snapshot(self) -> tuple[CellSnapshot, ...]:
@@ -295,7 +295,7 @@ class Sweep:
         self._choose_winner(search)
 
     def _enter_outcome(self, search: CellSearch, entry: TrialEntry, outcome: Outcome) -> None:
-        """Enter the outcome of a trial, and update the counts over all trials and the best trial of its cell."""
+        """Enter the outcome of a trial, and update the counts over all trials and the best final of its cell."""
         search.end(entry, outcome)
         self._ended += 1
         self._failed += entry.failed
@@ -383,7 +383,7 @@ class Sweep:
     def _drop(self, cell: Cell, finals: Sequence[TrialEntry]) -> None:
         """Discard finals after their search was resumed, because the winner may change.
 
-        Finals that have not ended are not trained, and none of the discarded ones is the best trial of the cell any more.
+        Finals that have not ended are not trained, and none of the discarded ones is the best one of the cell any more.
         """
         for entry in finals:
             if entry.outcome is None:

@@ -1,5 +1,7 @@
 """A number of a table followed to its run and made again: the same finals, alone, in this process."""
 
+import csv
+import json
 import os
 import re
 import subprocess
@@ -180,3 +182,26 @@ def test_the_command_that_the_report_prints_gives_the_number_of_its_table(tmp_pa
     )
     assert f"{float(result['mean']):.2f} ± {float(result['std']):.2f} retrained" in done.stdout
     assert done.stdout.count(" 0 of 60") == 2
+    exported_winners_predict_what_was_recorded(tmp_path, environment)
+
+
+def exported_winners_predict_what_was_recorded(place, environment):
+    """In fresh processes: `export` of both winners of the sweep, then `predict` on its test file."""
+    (ledger,) = place.glob("runs/*/ledger.jsonl")
+    for method in ("adapter", "full"):
+        cell = f"{place / 'model'}/markers/{method}"
+        kept = [
+            f
+            for f in reproduce.read_cell(ledger.parent, cell).finals
+            if (ledger.parent / "checkpoints" / f.trial.id).is_dir()
+        ]
+        assert len(kept) == 1
+        for words in (
+            ("export", ledger.parent.name, cell, "--to", method),
+            ("predict", method, "test.csv", "--to", f"{method}.csv"),
+        ):
+            command = [sys.executable, "-m", "orchestrator", *words]
+            subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
+        recorded = json.loads((ledger.parent / kept[0].outcome.predictions).read_text(encoding="utf-8"))["predictions"]
+        with (place / f"{method}.csv").open(encoding="utf-8", newline="") as file:
+            assert [row["label"] for row in csv.DictReader(file)] == [("no", "yes")[int(index)] for index in recorded]

@@ -52,7 +52,7 @@ def read(task: FileTask, known: Task, folder: Path) -> FileExamples:
         whole, tables = tables, [_complete(table) for table in tables]
         notes += [note for pair in zip(whole, tables, strict=True) if (note := _dropped_note(*pair))]
     for table in tables:
-        _check_rows(table)
+        _check_rows(table, table.columns[:-1])
     labels = known.form.read_labels([table.labels for table in tables], known.metrics[0], task.positive)
     return FileExamples(
         parts={name: _texts(table, own) for name, table, own in zip(paths, tables, labels.values, strict=True)},
@@ -65,6 +65,21 @@ def read(task: FileTask, known: Task, folder: Path) -> FileExamples:
     )
 
 
+def read_texts(
+    path: Path, columns: tuple[str, ...], encoding: str, header: tuple[str, ...], separator: str = ""
+) -> Texts:
+    """Return the texts of a file whose labels are not known; all labels are 0.
+
+    `columns` are (text,) or (text, text_pair); `header` names all columns of a CSV or TSV file without a header line; `separator`
+    is as in `FileTask`. Raises ValueError naming file, column and row of a fault.
+    """
+    _check_path(path)
+    table = read_table(path, columns, encoding, header, separator=separator)
+    _check_rows(table, columns)
+    pairs = [row[1] for row in table.rows] if len(columns) == 2 else None
+    return Texts(first=[row[0] for row in table.rows], second=pairs, labels=[0.0] * len(table.rows))
+
+
 def _columns(task: FileTask) -> tuple[str, ...]:
     return (task.text, task.label) if task.text_pair is None else (task.text, task.text_pair, task.label)
 
@@ -74,14 +89,18 @@ def _paths(task: FileTask, folder: Path) -> dict[str, Path]:
     names = {"train": task.train, "validation": task.validation, "test": task.test}
     paths = {part: folder / Path(name).expanduser() for part, name in names.items() if name}
     for path in paths.values():
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path}: the file's name must end in {', '.join(SUFFIXES)}")
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}; relative paths start at the space's folder")
+        _check_path(path, "; relative paths start at the space's folder")
     for (part, path), (other, same) in combinations(paths.items(), 2):
         if path.samefile(same):
             raise ValueError(f"{part} and {other} are the same file {path}")
     return paths
+
+
+def _check_path(path: Path, hint: str = "") -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: the file's name must end in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}{hint}")
 
 
 def is_missing(value: Any) -> bool:
@@ -124,17 +143,22 @@ def _quotes_note(table: FileTable) -> str:
     )
 
 
-def _check_rows(table: FileTable) -> None:
-    """Raise ValueError for texts and labels that are missing, and for texts that are not strings or not encodable as UTF-8."""
+def _check_rows(table: FileTable, texts: tuple[str, ...]) -> None:
+    """Raise ValueError for texts and labels that are missing, and for texts that are not strings or not encodable as UTF-8.
+
+    `texts`: the first columns, which hold texts; if another one follows, it is the label's.
+    """
+    labelled = len(table.columns) > len(texts)
     for name, cells in table.cells():
         missing = [number for number, cell in zip(table.numbers, cells, strict=True) if is_missing(cell)]
-        what = "the label is missing" if name == table.columns[-1] else "is empty"
+        what = "the label is missing" if labelled and name == table.columns[-1] else "is empty"
         if missing:
             raise ValueError(
                 f"{table.path}: {_rows_text(missing)}, column {name!r}: {what}; fill or remove the row"
-                f"{'s' if len(missing) > 1 else ''}, or drop such rows with FileTask(missing='drop')"
+                f"{'s' if len(missing) > 1 else ''}"
+                f"{', or drop such rows with FileTask(missing=' + repr('drop') + ')' if labelled else ''}"
             )
-    for place, name in enumerate(table.columns[:-1]):
+    for place, name in enumerate(texts):
         for number, row in zip(table.numbers, table.rows, strict=True):
             fault = _fault(row[place])
             if fault:

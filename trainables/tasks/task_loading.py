@@ -48,6 +48,24 @@ def describe(task: str | FileTask) -> Task:
     return TASKS[task]
 
 
+def text_columns(name: str) -> tuple[str, ...]:
+    """Return the names of the text columns, one or two, in a file with examples of a built-in task or of a package's."""
+    known = TASKS[name]
+    if known.source == "glue":
+        return glue.row(name).hub_columns
+    if known.source == "nsmc":
+        return nsmc_reviews.LAYOUT.columns
+    pair = ("text", "text_pair")
+    if known.source == "superglue":
+        fields = superglue.row(name).fields
+        return fields if len(fields) == len(pair) else pair
+    if known.source == "package":
+        second = _read_packaged(known)[0].second
+    else:
+        second = generated.read(generated.grammar(name), train=1, test=1)[0].second
+    return pair[:1] if second is None else pair
+
+
 def check_files(task: str | FileTask, data_dir: Path | None, folder: Path) -> Labels | None:
     """Check a task's files without importing large libraries; return the labels of the user's own files, if they were read.
 

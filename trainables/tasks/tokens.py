@@ -81,6 +81,13 @@ def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) ->
     return path
 
 
+def tokenise(texts: Texts, folder: Path, max_length: int, form: Form) -> Split:
+    """Return texts tokenised as in a tokens file. `folder`: of the model and its tokenizer. Raises ValueError as `prepare`."""
+    split = _tokenise(texts, _tokenizer(folder, max_length), max_length, _token_types(folder), form)
+    _check_ids(folder, {"texts": split})
+    return split
+
+
 def _is_good(path: Path) -> bool:
     """Return whether there is a tokens file that can be read; log a warning if there is one that cannot."""
     if not path.exists():

@@ -51,14 +51,20 @@ class EvalRow:
 @torch.no_grad()
 def evaluate(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[Scores]:
     """Evaluate all requests. Returns the scores of each, in the same order."""
+    return [
+        compute_metrics(r.stack.states[r.index].data.task, logits, r.split.labels)
+        for r, logits in zip(requests, head_outputs(backbone, requests), strict=True)
+    ]
+
+
+@torch.no_grad()
+def head_outputs(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[np.ndarray]:
+    """Returns, for each request, the outputs [n, C] of the trial's head on the n examples of its split."""
     outputs = [np.empty((len(r.split), r.stack.parameters.layout.outputs), np.float32) for r in requests]
     for rows in _passes([row for i in _by_stack(requests) for row in _rows(i, requests[i])]):
         for row, logits in zip(rows, row_logits(backbone, rows), strict=True):
             outputs[row.number][row.examples] = logits[: len(row.examples)]
-    return [
-        compute_metrics(r.stack.states[r.index].data.task, logits, r.split.labels)
-        for r, logits in zip(requests, outputs, strict=True)
-    ]
+    return outputs
 
 
 def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:

@@ -179,7 +179,7 @@ def test_finals_of_a_winner_that_stays_are_kept_and_those_of_another_do_not_coun
         assert {e.trial.lr for e in search.finals} == {search.winner.trial.lr}
         if cell in changed:
             assert set(ids).isdisjoint(finals[cell])
-            assert sweep.best_of(cell) in search.finals
+            assert sweep.best_final(cell) in search.finals
         else:
             assert ids == finals[cell]
             assert set(ids).isdisjoint(trial_id for trial_id, _ in trained)

@@ -30,9 +30,7 @@ def sharded(tiny_bert, tmp_path_factory) -> Path:
 @pytest.fixture
 def plan(run):
     """Runs --plan on a model with a generated task; returns (exit code, what it wrote to stderr)."""
-    return lambda folder: run(
-        "--space", "quickstart", "--methods", "adapter", "--models", folder, "--plan"
-    )
+    return lambda folder: run("--space", "quickstart", "--methods", "adapter", "--models", folder, "--plan")
 
 
 def edit(path: Path, **changes) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.execution.checkpoint_retention import CheckpointRetention
+from orchestrator.run_options import KEEPS
 from search_spaces.events import CheckpointMeasured
 from search_spaces.language import Recipe
 from tests.fixtures.fakes import Trial, curve, end_of, make_space, open_sweep
@@ -207,29 +208,51 @@ def test_a_size_that_a_killed_driver_did_not_record_is_recorded_at_the_next_star
     assert len(events) == 1, "it is measured once"
 
 
-def test_only_the_best_of_a_cell_and_running_trials_keep_their_checkpoints(tmp_path):
-    sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
-    folder = tmp_path / "checkpoints"
-    keeper = CheckpointRetention(sweep, folder)
-    running = sweep.next_trial()
-    (folder / running.id).mkdir(parents=True)
-    scores_of = {}
+def run_to_the_end(sweep, keeper, folder):
+    """Runs all trials of the sweep with a checkpoint each. Returns the finals by cell; test scores rank them reversely."""
+    finals = {}
     while isinstance(trial := sweep.next_trial(), Trial):
-        (folder / trial.id).mkdir()
+        (folder / trial.id).mkdir(parents=True)
         points = curve(trial)
-        for point in points[:-1]:
-            if not sweep.record(trial.id, point):
-                break
-        else:
-            sweep.record(trial.id, points[-1], *end_of(trial, points[-1]))
-            if trial.phase == "search":
-                scores_of.setdefault(trial.cell, {})[trial.id] = points[-1].best_score
+        if all(sweep.record(trial.id, point) for point in points[:-1]):
+            outcome, test = end_of(trial, points[-1])
+            if test:
+                test = replace(test, metrics={"accuracy": 100 - outcome.best_score})
+                outcome = replace(outcome, metrics=test.metrics)
+                finals.setdefault(trial.cell, {})[trial.id] = outcome.best_score
+            sweep.record(trial.id, points[-1], outcome, test)
         keeper.trial_ended(trial.id)
-        if len(scores_of.get(running.cell, {})) + len(list(folder.iterdir())) > 40:
-            break
-    left = {path.name for path in folder.iterdir()}
-    assert running.id in left
-    assert len(left) <= 3
-    (folder / "unknown").mkdir()
+    assert sweep.finished
+    return finals
+
+
+def test_of_each_cell_the_finals_are_kept_that_were_asked_for_also_when_a_sweep_is_continued(tmp_path):
+    space = make_space(tasks=("t",), budget=replace(make_space().budget, final_seeds=3))
+    for keep in KEEPS:
+        sweep, folder = open_sweep(space, tmp_path / keep), tmp_path / keep / "checkpoints"
+        finals = run_to_the_end(sweep, CheckpointRetention(sweep, folder, keep=keep), folder)
+        assert [len(seeds) for seeds in finals.values()] == [3] * len(space.cells)
+        best = {max(seeds, key=seeds.get) for seeds in finals.values()}
+        every = {trial_id for seeds in finals.values() for trial_id in seeds}
+        expected = {"all": every, "best": best, "none": set()}
+        assert {path.name for path in folder.iterdir()} == expected[keep]
+        sweep._ledger.close()
+        for later in KEEPS:
+            continued, copy = open_sweep(space, tmp_path / keep), tmp_path / keep / later
+            shutil.copytree(folder, copy)
+            (copy / "unknown").mkdir()
+            CheckpointRetention(continued, copy, keep=later).tidy()
+            assert {path.name for path in copy.iterdir()} == expected[keep] & expected[later]
+            continued._ledger.close()
+
+
+def test_running_trials_keep_their_checkpoints_whatever_is_kept_of_finals(tmp_path):
+    sweep, folder = open_sweep(make_space(tasks=("t",)), tmp_path), tmp_path / "checkpoints"
+    running, ended = sweep.next_trial(), sweep.next_trial()
+    for trial in (running, ended):
+        (folder / trial.id).mkdir(parents=True)
+    sweep.fail(ended.id, "out of memory")
+    keeper = CheckpointRetention(sweep, folder, keep="none")
+    keeper.trial_ended(ended.id)
     keeper.tidy()
-    assert {path.name for path in folder.iterdir()} == left
+    assert [path.name for path in folder.iterdir()] == [running.id]

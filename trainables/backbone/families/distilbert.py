@@ -32,5 +32,5 @@ DISTILBERT = ModelFamily(
     },
     norms={"attention.output": "sa_layer_norm", "ffn.output": "output_layer_norm"},
     dropped_outputs=("ffn.output",),
-    head=ClassificationHead(activation="relu", drops_input=False),
+    head=ClassificationHead(activation="relu", drops_input=False, dense="pre_classifier"),
 )

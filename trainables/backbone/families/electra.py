@@ -14,5 +14,5 @@ ELECTRA = replace(
     prefix="electra",
     keys=ConfigKeys(embedding_width="embedding_size"),
     pretrained_pooler=None,
-    head=ClassificationHead(activation="gelu"),
+    head=ClassificationHead(activation="gelu", dense="classifier.dense", out="classifier.out_proj"),
 )

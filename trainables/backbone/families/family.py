@@ -68,6 +68,9 @@ class ClassificationHead:
     pooler: str | None = None
     # Whether dropout is also applied before the dense layer, if this is not pretrained.
     drops_input: bool = True
+    # Paths in transformers' model for sequence classification: of a dense layer that is not pretrained, and of the linear map.
+    dense: str | None = None
+    out: str = "classifier"
 
 
 @dataclass(frozen=True, kw_only=True)

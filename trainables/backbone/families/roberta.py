@@ -15,7 +15,7 @@ ROBERTA = replace(
     prefix="roberta",
     embeddings=EmbeddingModules(declared=("words", "token_types", "norm", "positions")),
     first_position=2,
-    head=ClassificationHead(activation="tanh"),
+    head=ClassificationHead(activation="tanh", dense="classifier.dense", out="classifier.out_proj"),
 )
 XLM_ROBERTA = replace(ROBERTA, model="XLMRobertaModel")
 CAMEMBERT = replace(ROBERTA, model="CamembertModel")

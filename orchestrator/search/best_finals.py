@@ -1,4 +1,4 @@
-"""Which trial of each cell has the checkpoint that is kept."""
+"""Which final of each cell is the best one: the final whose checkpoint is kept by default."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from orchestrator.search.cell import TrialEntry
 from search_spaces.language import Cell
 
 
-class BestTrials:
-    """By cell, the best final or, until one has ended, the best search trial, among those trained to the end in this sweep."""
+class BestFinals:
+    """By cell, the final with the best validation score among those that this sweep trained itself. The test score has no say."""
 
     def __init__(self) -> None:
         self._by_cell: dict[Cell, TrialEntry] = {}
@@ -18,9 +18,9 @@ class BestTrials:
         return self._by_cell.get(cell)
 
     def add(self, entry: TrialEntry) -> None:
-        """Take a trial that ended into account. Of two equally good ones the first stays."""
+        """Take a trial that ended into account. Of two equally good finals the first stays."""
         best = self._by_cell.get(entry.trial.cell)
-        if _is_eligible(entry) and (best is None or _rank(entry) > _rank(best)):
+        if has_model(entry) and (best is None or _score(entry) > _score(best)):
             self._by_cell[entry.trial.cell] = entry
 
     def choose(self, cell: Cell, entries: Iterable[TrialEntry]) -> None:
@@ -30,10 +30,12 @@ class BestTrials:
             self.add(entry)
 
 
-def _is_eligible(entry: TrialEntry) -> bool:
-    return entry.outcome is not None and entry.outcome.state == "DONE" and not entry.cached
+def has_model(entry: TrialEntry) -> bool:
+    """Return whether the trial is a final that this sweep trained to its end, so that its checkpoint holds a finished model."""
+    ended = entry.outcome
+    return entry.trial.phase == "final" and ended is not None and ended.state == "DONE" and not entry.cached
 
 
-def _rank(entry: TrialEntry) -> tuple[bool, float]:
+def _score(entry: TrialEntry) -> float:
     assert entry.outcome is not None
-    return entry.trial.phase == "final", entry.outcome.best_score
+    return entry.outcome.best_score
