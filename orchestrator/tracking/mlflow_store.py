@@ -66,7 +66,7 @@ class Store:
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, experiment: str, sweep: str, began: int):
-        self._client = _client(uri)
+        self._client = connect(uri)
         self._folder, self.sweep, self._began = folder, sweep, began
         location = artifacts.resolve().as_uri() if artifacts and uri.startswith("sqlite:") else None
         self.experiment = self._find_experiment(experiment, location)
@@ -264,7 +264,8 @@ def machine_monitor(uri: str, run_id: str) -> Any:
     return SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
 
 
-def _client(uri: str) -> Any:
+def connect(uri: str) -> Any:
+    """Return a client of MLflow for the store at this address; a database that is not there is made."""
     # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
 
