@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Log the model and say how it is loaded. Raises what `log_model` raises."""
     from orchestrator import exit_codes
+    from orchestrator.export.logged_model import log_model
     from orchestrator.planning.preflight import check_tracking
-    from orchestrator.tracking.logged_model import log_model
     from search_spaces.tracking_uri import DATABASE, URI_VARIABLE, sqlite_path, sqlite_uri
 
     variable = URI_VARIABLE if os.environ.get(URI_VARIABLE) and not arguments.tracking_uri else ""

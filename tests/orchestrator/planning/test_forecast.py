@@ -1,6 +1,7 @@
 """What a plan foretells, against sweeps that are then run and against data that are then read."""
 
 import math
+import re
 from contextlib import closing
 from dataclasses import replace
 
@@ -273,7 +274,7 @@ def test_what_is_not_on_this_machine_is_unknown(tmp_path):
     text = plan_text(plan, make_options(tmp_path, gpus=4, trials_per_device=0, budget="40h"))
     lines = {line[2:10].strip(): line[11:] for line in text.split("\n") if line[:2] == "  "}
     assert lines["tokens"] == "unknown for 1 of 1 pairs of model and task"
-    assert lines["time"].startswith("unknown: ")
+    assert lines["time"].startswith("unknown for 1 of 1 cells")
     assert lines["asks for"].startswith("4 GPUs; as many trials on each as fill it")
     assert lines["budget"].startswith("40h: ")
     assert " unknown " in next(line for line in text.split("\n") if line.startswith("  full"))
@@ -291,7 +292,7 @@ def test_hours_follow_from_what_an_epoch_took_here(project, tmp_path):
     assert least == max((4 + 2) * 3 / 2, 2 * 1 + 3)
     assert most == pytest.approx((4 + 2) * 4 / 2 + (2 * 4 + 4) / 2)
     text = plan_text(replace(project, space=one), make_options(out))
-    assert f"time     {least:.2g} to at most {most:.2g} h of training" in text
+    assert re.search(r"^  time     .*\b9 .*\b18 h of training", text, re.M), text
     assert make_forecast(replace(project, space=one), make_options(out, trials_per_device=2)).hours is None
 
 
