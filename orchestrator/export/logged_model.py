@@ -87,8 +87,9 @@ def _describe(target: Path, record: ExportRecord, folder: Path, run_id: str, mod
     shutil.copytree(folder, target / "model")
     classes = record.task.classes
     shares = [ColSpec("double", f"probability_{name}") for name in classes]
-    outputs = [ColSpec("string", "label"), *shares] if classes else [ColSpec("double", "value")]
-    signature = ModelSignature(Schema([ColSpec("string", name) for name in record.columns]), Schema(outputs))
+    outputs: list[Any] = [ColSpec("string", "label"), *shares] if classes else [ColSpec("double", "value")]
+    inputs: list[Any] = [ColSpec("string", name) for name in record.columns]
+    signature = ModelSignature(Schema(inputs), Schema(outputs))
     described = Model(run_id=run_id, model_id=model_id, signature=signature)
     pyfunc.add_to_model(described, loader_module=LOADER, data="model")
     described.save(str(target / "MLmodel"))

@@ -284,7 +284,8 @@ def _context_tags() -> dict[str, str]:
     from mlflow.tracking.context.git_context import GitRunContext
     from mlflow.tracking.context.registry import resolve_tags
 
-    return {key: value for key, value in resolve_tags(ignore=[GitRunContext]).items() if ".source." not in key}
+    left_out: Any = [GitRunContext]  # MLflow means the class, though its annotation says an instance
+    return {key: value for key, value in resolve_tags(ignore=left_out).items() if ".source." not in key}
 
 
 def _dataset(found: DatasetInput) -> Any:
