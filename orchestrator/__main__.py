@@ -14,7 +14,19 @@ from types import ModuleType
 from typing import NoReturn
 
 from orchestrator import program
-from orchestrator.verbs import compare, completion, doctor, export, init, plan, predict, report, reproduce, run
+from orchestrator.verbs import (
+    compare,
+    completion,
+    doctor,
+    export,
+    init,
+    log_model,
+    plan,
+    predict,
+    report,
+    reproduce,
+    run,
+)
 from orchestrator.verbs import list as list_verb
 
 VERBS: dict[str, ModuleType] = {
@@ -27,6 +39,7 @@ VERBS: dict[str, ModuleType] = {
     "reproduce": reproduce,
     "export": export,
     "predict": predict,
+    "log-model": log_model,
     "doctor": doctor,
     "completion": completion,
 }

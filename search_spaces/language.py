@@ -180,11 +180,11 @@ class Recipe:
 
     def of_tasks(self, tasks: Collection[str]) -> Recipe:
         """Return the recipe without limits of other tasks than these."""
-        limits = {name: getattr(self, name) for name in LIMITS}
-        mappings = {name: limit for name, limit in limits.items() if isinstance(limit, Mapping)}
-        return replace(
-            self, **{name: {t: n for t, n in limit.items() if t in tasks} for name, limit in mappings.items()}
-        )
+        limits: dict[str, Any] = {name: getattr(self, name) for name in LIMITS}
+        for name, limit in limits.items():
+            if isinstance(limit, Mapping):
+                limits[name] = {task: number for task, number in limit.items() if task in tasks}
+        return replace(self, **limits)
 
 
 @dataclass(frozen=True, kw_only=True)

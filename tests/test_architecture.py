@@ -25,10 +25,16 @@ OWNERS = {
     "ray": {
         "orchestrator/execution/cluster.py",
         "orchestrator/execution/tune_runner.py",
+        "orchestrator/machine_checks.py",
         "trainables/worker/ray_actors.py",
         "trainables/worker/tune_trainable.py",
     },
-    "mlflow": {"orchestrator/tracking/mlflow_store.py", "reports/data/store.py"},
+    "mlflow": {
+        "orchestrator/export/logged_model.py",
+        "orchestrator/machine_checks.py",
+        "orchestrator/tracking/mlflow_store.py",
+        "reports/data/store.py",
+    },
 }
 
 

@@ -14,8 +14,9 @@ from orchestrator.run import parser as run_parser
 from tests.fixtures.cli_process import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.strip().partition("  #")[0].strip() for line in re.findall(r"^    (?=\S)(.+)$", TEXT, re.M)]
 SPACES = re.findall(r"```python\n(.+?)```", TEXT, re.S)
+PROSE = re.sub(r"```.+?```", "", TEXT, flags=re.S)
+COMMANDS = [line.strip().partition("  #")[0].strip() for line in re.findall(r"^    (?=\S)(.+)$", PROSE, re.M)]
 # What needs the network, or runs until it is ended; tests of their own start MLflow's server.
 NOT_RUN = ("python3 -m venv", ".venv/bin/mlflow server")
 USER = [words for words in map(shlex.split, COMMANDS) if words[0] == "peft-sweep"]

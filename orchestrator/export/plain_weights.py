@@ -51,7 +51,7 @@ def classifier(
     model.base_model.load_state_dict(backbone.module.state_dict())
     for ours, theirs in head_names(backbone.family).items():
         model.get_parameter(theirs).copy_(tensors[ours].T if tensors[ours].dim() > 1 else tensors[ours])
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def _merge(name: str, value: Tensor, backbone: Backbone) -> None:

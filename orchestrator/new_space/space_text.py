@@ -65,7 +65,10 @@ def space_text(draft: Draft, target: Path, commands: tuple[str, str]) -> str:
 def _task_lines(draft: Draft, folder: Path) -> list[str]:
     """Return the arguments of FileTask, each with its reason as a comment."""
     table, roles = draft.table, draft.roles
-    found = [("name", draft.name, ""), ("train", relative(table.path, folder), f"{draft.rows:,} rows")]
+    found: list[tuple[str, object, str]] = [
+        ("name", draft.name, ""),
+        ("train", relative(table.path, folder), f"{draft.rows:,} rows"),
+    ]
     if draft.test:
         found.append(("test", relative(draft.test, folder), ""))
     found.append(("text", roles.text.name, _others(roles.other_texts)))

@@ -93,8 +93,7 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
         labels, name = check_files(task, options.data_dir, space.folder), task_name(task)
         notes[name] = labels.notes if labels else ()
         if labels:
-            known = {"outputs": labels.outputs, "classes": labels.classes, "positive": labels.positive}
-            tasks[name] = replace(tasks[name], **known)
+            tasks[name] = replace(tasks[name], outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
     return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks, data_notes=notes)
 
 

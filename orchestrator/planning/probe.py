@@ -91,7 +91,8 @@ def probe(plan: Plan, options: RunOptions) -> list[str]:
         if isinstance(answer, str):
             failures.append(f"{setting.method} on {title(setting.model)} could not be timed: {answer}")
         elif answer:
-            batch = job["trials"][0]["trial"]["batch_size"]
+            trials: Any = job["trials"]
+            batch = trials[0]["trial"]["batch_size"]
             seconds[setting] = _epoch_seconds(answer, samples[setting.model, setting.task], batch, per_device)
     tokens = {s.texts: samples[s.model, s.task].count for s, _ in _settings(plan, options, per_device)}
     write_probed(options.out, Probed(seconds=seconds, tokens=tokens))

@@ -66,7 +66,7 @@ class Store:
     """
 
     def __init__(self, uri: str, artifacts: Path | None, folder: Path, experiment: str, sweep: str, began: int):
-        self._client = _client(uri)
+        self._client = connect(uri)
         self._folder, self.sweep, self._began = folder, sweep, began
         location = artifacts.resolve().as_uri() if artifacts and uri.startswith("sqlite:") else None
         self.experiment = self._find_experiment(experiment, location)
@@ -264,7 +264,8 @@ def machine_monitor(uri: str, run_id: str) -> Any:
     return SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
 
 
-def _client(uri: str) -> Any:
+def connect(uri: str) -> Any:
+    """Return a client of MLflow for the store at this address; a database that is not there is made."""
     # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
 
@@ -283,7 +284,8 @@ def _context_tags() -> dict[str, str]:
     from mlflow.tracking.context.git_context import GitRunContext
     from mlflow.tracking.context.registry import resolve_tags
 
-    return {key: value for key, value in resolve_tags(ignore=[GitRunContext]).items() if ".source." not in key}
+    left_out: Any = [GitRunContext]  # MLflow means the class, though its annotation says an instance
+    return {key: value for key, value in resolve_tags(ignore=left_out).items() if ".source." not in key}
 
 
 def _dataset(found: DatasetInput) -> Any:

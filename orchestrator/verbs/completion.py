@@ -44,7 +44,7 @@ def script(shell: str) -> str:
         at_the_verb: list[str] = []
         before_a_value: list[str] = []
         for action in parser._actions:
-            words = [*known.get(action.dest, ()), *(action.choices or ())]
+            words = [*known.get(action.dest, ()), *map(str, action.choices or ())]
             options = action.option_strings
             at_the_verb += [option for option in options if option.startswith("--")] or words
             if options and words:

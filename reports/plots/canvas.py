@@ -156,11 +156,11 @@ def title_of(manifest: Manifest, model: str, what: str) -> str:
 
 
 def note_of(sweep: AnalyzedSweep) -> str:
-    """A note for figures of a sweep that is not complete or ran with a reduced budget; "" for all other sweeps."""
+    """A note for figures of a sweep that is not complete or of a space that was changed; "" for all other sweeps."""
     total, done = len(sweep.results), sum(result.ended for result in sweep.results.values())
     so_far = f"so far: {done} of {total} cells complete" if done < total else ""
-    reduced = "reduced budget, not a result of the full protocol" if sweep.manifest.reductions else ""
-    return "; ".join(part for part in (so_far, reduced) if part)
+    changed = "changed from the space as written" if sweep.manifest.reductions else ""
+    return "; ".join(part for part in (so_far, changed) if part)
 
 
 def score_margin(table: pd.DataFrame) -> float:

@@ -31,11 +31,20 @@ def finals_command(command: str, folder_name: str, cell: Cell) -> str:
 
     `folder_name` is the name of the sweep's folder in the folder --out.
     """
+    folder = _folder(command, folder_name)
+    return shlex.join(["python", "-m", "orchestrator.reproduce", folder, str(cell)]) if folder else ""
+
+
+def export_command(command: str, folder_name: str, cell: Cell) -> str:
+    """Return the command line that exports the winner of this cell; arguments and "" as for `finals_command`."""
+    folder = _folder(command, folder_name)
+    return shlex.join(["peft-sweep", "export", folder, str(cell), "--to", "winner"]) if folder else ""
+
+
+def _folder(command: str, folder_name: str) -> str:
+    """Return the path of the sweep's folder, "" if the sweep's command is unknown or not valid."""
     words = _words(command)
-    if not words:
-        return ""
-    folder = f"{_value(words, '--out') or 'runs'}/{folder_name}"
-    return shlex.join(["python", "-m", "orchestrator.reproduce", folder, str(cell)])
+    return f"{_value(words, '--out') or 'runs'}/{folder_name}" if words else ""
 
 
 def _of_another_cell(word: str, cell: Cell) -> bool:

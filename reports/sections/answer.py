@@ -307,7 +307,7 @@ def _listed(named: Sequence[str], last: str = "") -> str:
 def _reductions(manifest: Manifest) -> str:
     if not manifest.reductions:
         return ""
-    return f"> **Reduced budget, not a result of the full protocol:** {'; '.join(map(escape, manifest.reductions))}"
+    return f"> **Changed from the space as written:** {'; '.join(map(escape, manifest.reductions))}"
 
 
 def _so_far(sweep: AnalyzedSweep) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports.data.cells import hyperparameters, winner_row
 from reports.data.trial_table import PARAM
-from reports.render.commands import cell_command, finals_command
+from reports.render.commands import cell_command, export_command, finals_command
 from reports.render.markdown import Markup, escape, fence, paragraphs
 from reports.render.table import Table
 from reports.sections.section import Section
@@ -28,17 +28,22 @@ def text(sweep: AnalyzedSweep) -> str:
         "This report, from the tracking store alone:",
         fence(shlex.join(rebuild)),
         "One cell: its finals are trained once more, each score beside the one on record; or its whole search with the same "
-        "code, data and encoder (trials that are in the folder `--out` are found by their ids and not trained again):",
+        "code, data and encoder (trials that are in the folder `--out` are found by their ids and not trained again); or its "
+        "best final on the validation split is written as a model that other programs load:",
         fence(
             "\n".join(
                 command or "unknown"
-                for command in (finals_command(sweep.command, folder, example), cell_command(sweep.command, example))
+                for command in (
+                    finals_command(sweep.command, folder, example),
+                    cell_command(sweep.command, example),
+                    export_command(sweep.command, folder, example),
+                )
             )
         ),
         f"The sweep's run in MLflow: {escape(sweep.run_id)}. tables/trace.csv has one row per "
-        f"{'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the winner's whole configuration, both commands, "
-        "seeds, MLflow runs and fingerprints; tables/trials.csv has every trial. A trial's id is a hash of everything that its "
-        "result depends on.",
+        f"{'search' if sweep.manifest.budget.searches > 1 else 'cell'} with the winner's whole configuration, the first "
+        "two commands, seeds, MLflow runs and fingerprints; tables/trials.csv has every trial. A trial's id is a hash of "
+        "everything that its result depends on.",
     )
 
 

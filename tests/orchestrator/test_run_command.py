@@ -71,6 +71,7 @@ def test_every_option_reaches_the_run():
         "--out": "out",
         "--report": "report",
         "--tracking-uri": "http://h:1",
+        "--keep": "all",
         "--experiment": "e",
         "--address": "h:2",
     }
@@ -93,6 +94,7 @@ def test_every_option_reaches_the_run():
         "report": Path("report"),
         "tracking_uri": "http://h:1",
         "tracking_from": "",
+        "keep": "all",
         "experiment": "e",
         "system_metrics": False,
         "address": "h:2",

@@ -1,5 +1,6 @@
 """The report as a whole: complete or absent, the same bytes for the same store, sensible for every odd sweep."""
 
+import json
 import os
 import re
 import subprocess
@@ -51,6 +52,29 @@ def test_the_command_line_writes_summary_figures_and_tables(known_report):
     assert set(found) == {"summary.md", "summary.html", "leaderboard.json"} | figures | tables
     links = re.findall(r"\]\((figures/[^)]+)\)", found["summary.md"].decode())
     assert set(links) == figures
+
+
+def test_the_leaderboard_has_the_numbers_of_the_tables_and_the_best_first(tmp_path):
+    out, listed = tmp_path / "out", tmp_path / "listed"
+    out.mkdir()
+    (out / "mine.txt").write_text("no file of the report")
+    build(known_store(), "sweep-1", out, file_list=listed)
+    assert set(listed.read_text().splitlines()) == set(files(out)) - {"mine.txt"}
+    board = json.loads((out / "leaderboard.json").read_text())
+    rows = pd.DataFrame(board["data"], columns=board["columns"]).set_index(["model", "task", "method"])
+    rows = rows.astype(dict.fromkeys(("mean", "sd", "low", "high", "trained", "p", "behind"), float))
+    results, differences = (pd.read_csv(out / "tables" / f"{name}.csv") for name in ("results", "differences"))
+    results = results[results["is_score"]].set_index(["model", "task", "method"]).loc[rows.index]
+    assert rows["n"].tolist() == results["n"].tolist()
+    for ours, theirs in (("mean", "mean"), ("sd", "std"), ("low", "low"), ("high", "high"), ("trained", "trained")):
+        assert rows[ours].tolist() == pytest.approx(results[theirs].tolist(), nan_ok=True), ours
+    judged = differences.set_index(["model", "task", "method"]).loc[rows.dropna(subset="mean").index]
+    known = rows.loc[judged.index]
+    assert known["verdict"].tolist() == judged["verdict"].tolist()
+    assert known["p"].tolist() == pytest.approx(judged["p_corrected"].tolist(), nan_ok=True)
+    assert known["behind"].tolist() == pytest.approx(judged["behind"].tolist(), nan_ok=True)
+    for _, column in known.groupby(["model", "task"], sort=False):
+        assert column["mean"].is_monotonic_decreasing
 
 
 def test_a_report_is_written_again_beside_an_earlier_one(tmp_path, small_store):
@@ -152,7 +176,7 @@ def test_an_unknown_sweep_is_a_value_error(tmp_path):
 def test_reduced_and_unfinished_sweeps_say_so_at_the_top():
     text = summary_of([FakeTrial(cell=CELL, name="a")], stamp=["--epochs 2 instead of 20"])
     head = text.split("## ")[0]
-    assert "> **Reduced budget, not a result of the full protocol:** --epochs 2 instead of 20" in head
+    assert "> **Changed from the space as written:** --epochs 2 instead of 20" in head
     assert (
         "> **So far:** 0 of 2 cells complete; search unfinished: 1, not started: 1. Missing: 7 trials of the search"
         in head
@@ -165,7 +189,7 @@ def test_a_complete_sweep_at_full_budget_carries_neither_notice():
     finals = [final(f"minilm/mrpc/{m}", seed, 80.0 + seed) for m in ("adapter", "madapter") for seed in range(3)]
     text = summary_of(finals)
     assert "So far" not in text
-    assert "Reduced budget" not in text
+    assert "Changed from the space" not in text
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_long_names_one_seed_tiny_spreads_and_missing_cells_stay_readable():
         assert_readable(name, figure)
         shown = " ".join(text for text, _ in texts(figure))
         assert "so far: " in shown
-        assert "reduced budget" in shown
+        assert "changed from the space" in shown
 
 
 def test_a_sweep_that_has_not_begun_still_gives_every_figure():

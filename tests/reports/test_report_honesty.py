@@ -15,7 +15,7 @@ from reports.__main__ import main
 from reports.build import build, summary, write_tables
 from reports.data.store import read
 from reports.plots import FIGURES, efficiency_curves
-from reports.render.commands import cell_command, finals_command
+from reports.render.commands import cell_command, export_command, finals_command
 from reports.render.markdown import Markup, escape
 from reports.render.table import Table
 from reports.sections import SECTIONS, cost, differences, efficiency, paper_table, results, trace, winners
@@ -292,7 +292,9 @@ def test_the_finals_of_a_cell_are_found_where_the_sweep_left_them():
     cell = Cell(model="./our model", task="rte", method="adapter")
     found = finals_command("python -m orchestrator.run --space glue --out 'my runs'", "glue-1", cell)
     assert shlex.split(found)[3:] == ["my runs/glue-1", "./our model/rte/adapter"]
-    assert finals_command("", "glue-1", cell) == ""
+    found = export_command("python -m orchestrator.run --space glue --out 'my runs'", "glue-1", cell)
+    assert shlex.split(found) == ["peft-sweep", "export", "my runs/glue-1", "./our model/rte/adapter", "--to", "winner"]
+    assert finals_command("", "glue-1", cell) == export_command("", "glue-1", cell) == ""
 
 
 def test_the_command_of_a_cell_is_the_sweeps_own_for_that_cell_alone():

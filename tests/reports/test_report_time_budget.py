@@ -32,7 +32,7 @@ def ended(tmp_path_factory):
 
 def test_the_head_of_the_report_says_that_a_time_budget_ended_the_searches(ended):
     head = answer.text(ended)
-    assert "> **Reduced budget, not a result of the full protocol:** --budget 40h ended the searches early" in head
+    assert "> **Changed from the space as written:** --budget 40h ended the searches early" in head
     assert ended.manifest.reductions == ("--budget 40h ended the searches early",)
     assert "So far" not in head
 

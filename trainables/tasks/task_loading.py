@@ -197,6 +197,7 @@ def read(task: str | FileTask, data_dir: Path | None, folder: Path) -> Examples:
             keys=found.keys,
             notes=labels.notes,
         )
+    parts: tuple[Texts, Texts | None]
     if known.source == "glue":
         parts = glue.read(glue.row(known.name), data_dir)
     elif known.source == "superglue":

@@ -111,7 +111,8 @@ def main() -> None:
                     answer = asdict(time_training(worker, jobs))
                 except Exception as error:  # whatever it is, this job has no timing
                     answer = {"error": clean_line(f"{type(error).__name__}: {error}")[:200]}
-            print(json.dumps(answer), flush=True)  # noqa: T201 (the answer)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ EACH = Recipe(epochs=8, train_examples={"entailment": 60, "agreement": 400}, tes
 
 
 def trial(space, task):
-    known = SimpleNamespace(fingerprint="f" * 16, of_search=lambda number: SimpleNamespace(fingerprint="e" * 16))
+    known = SimpleNamespace(
+        fingerprint="f" * 16, family="bert", of_search=lambda number: SimpleNamespace(fingerprint="e" * 16)
+    )
     inputs = SweepInputs(space=space, models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={})
     cell = Cell(model="bert-base-uncased", task=task, method="full")
     return inputs.trial(cell, {"lr": 1e-3, "batch_size": 8}, 1, "search")

@@ -137,7 +137,7 @@ def test_a_plan_foretells_the_evaluations_of_rows_that_lose_their_layers(tmp_pat
 
 def test_only_the_finals_of_an_ablated_row_are_ablated():
     plan = plan_of(make_space(methods=(method("full"), ablated(method("adapter", r=32)))), methods=["adapter"])
-    known = SimpleNamespace(fingerprint="f", of_search=lambda number: known)
+    known = SimpleNamespace(fingerprint="f", family="bert", of_search=lambda number: known)
     inputs = SweepInputs(
         space=plan.space, models=defaultdict(lambda: known), tasks=defaultdict(lambda: known), tokens={}
     )

@@ -106,14 +106,14 @@ def test_a_result_that_is_not_known_any_more_is_nan(sweep):
 def test_a_crash_at_any_call_changes_nothing_in_the_end(sweep, after, monkeypatch):
     add(sweep, ROW)
     expected, calls = content(sweep[0]), 1
-    make = mlflow_store._client
+    make = mlflow_store.connect
     while True:
-        monkeypatch.setattr(mlflow_store, "_client", lambda uri, n=calls: Breaking(make(uri), n, after))
+        monkeypatch.setattr(mlflow_store, "connect", lambda uri, n=calls: Breaking(make(uri), n, after))
         try:
             add(sweep, ROW)
             break
         except ConnectionError:
-            monkeypatch.setattr(mlflow_store, "_client", make)
+            monkeypatch.setattr(mlflow_store, "connect", make)
             add(sweep, ROW)
             assert content(sweep[0]) == expected, f"after call {calls}"
         calls += 1
