@@ -56,7 +56,7 @@ def write(tmp_path):
         (("--space", "quickstart.py"), ("no such file", "did you mean 'quickstart'")),
         (("--space", "x" * 5000 + ".py"), ("File name too long", "xxx...xxx")),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
-        ((*QUICK, "--tasks", "entailmnt"), ("task 'entailmnt' is not in this space", "did you mean 'entailment'")),
+        ((*QUICK, "--tasks", "sentimnt"), ("task 'sentimnt' is not in this space", "did you mean 'sentiment'")),
         ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),
         ((*QUICK, "--models", "bert-bse-uncased"), ("'bert-bse-uncased' is not known", "'bert-base-uncased'", "Hub")),
         ((*QUICK, "--models", "./nothere"), ("model './nothere'", "no such directory", "owner/name")),
@@ -261,7 +261,7 @@ MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
     ("text", "code", "phrases"),
     [
         (None, exit_codes.ENVIRONMENT, ("task 'mrpc'", "MRPC/train.tsv is missing", "--data-dir must hold")),
-        ("a\tb\n1\t2\n", exit_codes.BAD_INPUT, ("MRPC/train.tsv:1: column 4 should be '#1 String'",)),
+        ("a\tb\n1\t2\n", exit_codes.BAD_INPUT, ("MRPC/train.tsv:1: no column is named '#1 String'",)),
         (MRPC_HEADER, exit_codes.BAD_INPUT, ("MRPC/train.tsv: has no examples",)),
         (MRPC_HEADER + "1\t2\n", exit_codes.BAD_INPUT, ("MRPC/train.tsv:2: 2 tab-separated fields instead of 5",)),
         (MRPC_HEADER + "7\t1\t2\ta\tb\n", exit_codes.BAD_INPUT, ("MRPC/train.tsv:2: label '7'",)),
