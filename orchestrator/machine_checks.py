@@ -286,7 +286,8 @@ def start_ray(to: Destinations) -> list[Finding]:
         with cluster(0, 1, None) as (share, temporary):
             import ray
 
-            answer = ray.get(ray.remote(num_cpus=0.1)(os.getpid).remote(), timeout=60)
+            # Ray takes functions of Python only, and this one is built in.
+            answer = ray.get(ray.remote(num_cpus=0.1)(lambda: os.getpid()).remote(), timeout=60)
     except EnvironmentUnfit as error:
         return [Finding("problem", "Ray", str(error), "free memory and processes; see /tmp for its space")]
     except Exception as error:  # of Ray, of any type

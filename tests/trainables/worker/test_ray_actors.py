@@ -172,7 +172,7 @@ def kill_workers(process, out, moments, killed):
     import psutil
 
     for moment in moments:
-        wait_for(out, "ended", moment, process)
+        wait_for(out, "ended", moment, process, timeout=300)
         for child in psutil.Process(process.pid).children(recursive=True):
             if "DeviceWorkerActor" in " ".join(child.cmdline()):
                 child.kill()
