@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.execution.cluster import cluster, count_cores
+from orchestrator.execution.device_load import meminfo, memory_kib
 from orchestrator.execution.gpus import count_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.planning.preflight import check_folder, check_tracking
@@ -204,10 +205,9 @@ def _place(name: str, folder: Path, advice: str, more: str = "") -> Finding:
 def check_limits(to: Destinations) -> list[Finding]:
     """Check memory, shared memory and the number of files that a process may open."""
     found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        values = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
-        available = int(values["MemAvailable"].split()[0]) * 1024
+    kib = memory_kib(meminfo())
+    if "MemAvailable" in kib:
+        available = kib["MemAvailable"] * 1024
         text = f"{available / GIB:,.1f} GiB available for {count_cores()} cores"
         good = count_gpus() > 0 or available >= MIN_MEMORY_PER_CORE * count_cores()
         found.append(_limit("memory", text, good, "a process on each core trains: use fewer cores with taskset"))

@@ -81,23 +81,32 @@ def driver(monkeypatch):
 
 
 @pytest.fixture
-def run(driver, monkeypatch, capsys, tmp_path):
-    """Calls the command line in an empty folder; returns (exit code, what it wrote to stderr)."""
+def calling(driver, monkeypatch, capsys, tmp_path):
+    """Makes of a `main` a function that calls it in an empty folder; returns (exit code, what it wrote to stderr)."""
     place = tmp_path / "place"
     place.mkdir()
     monkeypatch.chdir(place)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
+    def calling(main):
+        def call(*words) -> tuple[int, str]:
+            try:
+                code = main([str(word) for word in words])
+            except SystemExit as end:  # argparse
+                code = end.code
+            errors = capsys.readouterr().err
+            assert "Traceback" not in errors
+            assert list(place.iterdir()) == []
+            return code, errors
+
+        return call
+
+    return calling
+
+
+@pytest.fixture
+def run(calling):
+    """Calls the command line of the first release in an empty folder; returns (exit code, what it wrote to stderr)."""
     from orchestrator.run import main
 
-    def call(*words) -> tuple[int, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:  # argparse
-            code = end.code
-        errors = capsys.readouterr().err
-        assert "Traceback" not in errors
-        assert list(place.iterdir()) == []
-        return code, errors
-
-    return call
+    return calling(main)

@@ -27,7 +27,7 @@ class DeviceLoad:
     def text(self) -> str:
         """Return the load, such as "2 CPU cores; memory 3.1 of 7.7 GiB"; "" if nothing is known."""
         cores = "" if self._gpus else f"{self._cores} CPU core{'s' * (self._cores != 1)}"
-        return "; ".join(filter(None, [self._gpu_text, cores, memory_text(_meminfo())]))
+        return "; ".join(filter(None, [self._gpu_text, cores, memory_text(meminfo())]))
 
     def _ask(self) -> None:
         while True:
@@ -56,12 +56,17 @@ def gpu_text(lines: Sequence[str]) -> str:
     return f"{name} {share} % busy, memory {most}{fullest[1] / 1024:.1f} of {fullest[2] / 1024:.1f} GiB"
 
 
-def memory_text(meminfo: str) -> str:
+def memory_text(text: str) -> str:
     """Return the used and the total memory of the machine from the text of /proc/meminfo; "" if it lacks them."""
-    kib = {name: int(number) for name, number in re.findall(r"^(\w+): +(\d+) kB$", meminfo, re.MULTILINE)}
+    kib = memory_kib(text)
     if not {"MemTotal", "MemAvailable"} <= kib.keys():
         return ""
     return f"main memory {(kib['MemTotal'] - kib['MemAvailable']) / 2**20:.1f} of {kib['MemTotal'] / 2**20:.1f} GiB"
+
+
+def memory_kib(text: str) -> dict[str, int]:
+    """Return the sizes in KiB that the text of /proc/meminfo has, by name."""
+    return {name: int(number) for name, number in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
 
 
 def _visible() -> list[str]:
@@ -70,7 +75,8 @@ def _visible() -> list[str]:
     return [] if visible is None else ["-i", visible]
 
 
-def _meminfo() -> str:
+def meminfo() -> str:
+    """Return the text of /proc/meminfo, "" where there is none."""
     try:
         return Path("/proc/meminfo").read_text(encoding="ascii", errors="replace")
     except OSError:  # not Linux

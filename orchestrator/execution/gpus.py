@@ -40,7 +40,8 @@ def find_gpus(address: str | None) -> tuple[int, str]:
     if found and not _torch_has_cuda():
         return 0, f"{_plural(found)} found, but the installed torch is built without CUDA: {cores}"
     if not found:
-        hidden = " (CUDA_VISIBLE_DEVICES hides those of this machine)" if present_gpus() else ""
+        limited = "CUDA_VISIBLE_DEVICES" in os.environ
+        hidden = " (CUDA_VISIBLE_DEVICES hides those of this machine)" if limited and present_gpus() else ""
         return 0, f"no GPU found{hidden}: {cores}"
     return found, f"{_plural(found)} found: {_using(found)}"
 

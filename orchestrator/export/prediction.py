@@ -56,9 +56,8 @@ def _read(record: ExportRecord, file: Path, renamed: tuple[str | None, str | Non
     if renamed[1] is not None and len(record.columns) == 1:
         raise ValueError(f"--text-pair {renamed[1]}: the model was trained on single texts")
     columns = tuple(new or name for name, new in zip(record.columns, renamed, strict=False))
-    separator = record.separator if file.suffix.lower() in (".csv", ".tsv") else ""
     try:
-        return read_texts(file, columns, record.encoding, record.header, separator)
+        return read_texts(file, columns, record.encoding, record.header, record.separator)
     except LookupError:
         raise ValueError(f"--encoding {record.encoding}: Python knows no such encoding") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.tasks.file_tables import SUFFIXES, TAB_SUFFIXES, FileTable, read_table
+from trainables.tasks.file_tables import SUFFIXES, TAB_SUFFIXES, FileTable, json_record, read_table
 
 # Separators that are tried, the usual ones first.
 SEPARATORS = (",", "\t", ";", "|")
@@ -106,12 +105,7 @@ def _keys(path: Path, text: str) -> tuple[str, ...]:
     for number, line in enumerate(
         [line for line in text.split("\n") if line.strip()][: 100 if len(text) < SAMPLE else -1]
     ):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: row {number + 1} is not JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}: row {number + 1} is no JSON object")
+        record = json_record(path, number + 1, line)
         keys = [key for key in keys if key in record] if number else list(record)
     return tuple(keys)
 

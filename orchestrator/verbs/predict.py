@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
+
+from search_spaces.file_task import Separator
 
 HELP = "predict the labels of new texts with an exported model"
 
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--separator",
-        choices=(",", ";", "\t", "|"),
+        choices=tuple(filter(None, get_args(Separator))),
         metavar="CHARACTER",
         help="between the columns; default: that of the task's files",
     )

@@ -2,8 +2,8 @@
 
 CSV, TSV and JSON lines are read with the standard library, so that they can be checked completely before large libraries are
 imported, and so that "NA" and "null" remain texts. In TSV files quote marks are text, as in GLUE's, unless the user names the
-separator. Row numbers in messages
-count examples from 1. Lines without any content, such as those that spreadsheets append, are skipped.
+separator. Row numbers in messages count examples from 1. Lines without any content, such as those that spreadsheets append, are
+skipped.
 """
 
 from __future__ import annotations
@@ -177,18 +177,24 @@ def _place(path: Path, header: list[str], name: str, given: tuple[str, ...] = ()
 def _jsonl(path: Path, columns: tuple[str, ...], encoding: str) -> Iterator[Cells]:
     with path.open(encoding=encoding, newline="\n") as file:
         for number, line in enumerate((line for line in file if line.strip()), start=1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: row {number} is not JSON: {error}") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: row {number} is no JSON object")
+            record = json_record(path, number, line)
             for name in columns:
                 if name not in record:
                     raise ValueError(
                         f"{path}: row {number} has no {name!r}; it has: {', '.join(map(repr, record))[:300]}"
                     )
             yield tuple(record[name] for name in columns)
+
+
+def json_record(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Return the JSON object of one line. Raises ValueError naming file and row if it is none."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: row {number} is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: row {number} is no JSON object")
+    return record
 
 
 def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:

@@ -132,7 +132,7 @@ def test_a_running_cluster_is_asked():
         "_temp_dir=sys.argv[1]); print(ray.get_runtime_context().gcs_address, flush=True); sys.stdin.read()"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # Otherwise Ray makes a token, which whoever joins the cluster has to have.
+    # Otherwise Ray makes a token, and a process without it cannot join the cluster.
     environment["RAY_AUTH_MODE"] = "disabled"
     # A short path, because those of sockets are limited to 107 bytes.
     folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
