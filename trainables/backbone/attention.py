@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.backbone.packing import Rows
+from trainables.backbone.packing import Rows, set_to_zero
 
 
 class Move(torch.autograd.Function):
-    """Returns x[there]. Its gradient is computed as grad[back], the inverse map, and set to zero for the rows `unread` of x.
+    """Returns x[there]. Its gradient is computed as grad[back], the inverse map, and set to zero for the rows `unread` of x (`set_to_zero`).
 
     A gather in both directions is several times faster than the scatter that autograd would use for an index.
     """
@@ -36,7 +36,7 @@ class Move(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         back, unread = ctx.saved_tensors
-        return grad.index_select(0, back).index_fill_(0, unread, 0), None, None, None
+        return set_to_zero(grad.index_select(0, back), unread), None, None, None
 
 
 @dataclass(frozen=True, kw_only=True)
