@@ -23,7 +23,7 @@ from trainables.backbone.packing import Rows, set_to_zero
 
 
 class Move(torch.autograd.Function):
-    """Returns x[there]. Its gradient is computed as grad[back], the inverse map, and set to zero for the rows `unread` of x (`set_to_zero`).
+    """Returns x[there]. Its gradient is computed as grad[back], the inverse map, and set to zero for the rows `unread` of x.
 
     A gather in both directions is several times faster than the scatter that autograd would use for an index.
     """

@@ -227,7 +227,7 @@ def pack(
 def needed_sizes(
     batches: Sequence[tuple[Split, np.ndarray]], blocks: Sequence[int], added: Sequence[int], sizes: Sequence[int]
 ) -> PaddedSizes:
-    """Returns the smallest sizes that these batches fit in; arguments as for `pack`. `sizes`: examples of each row, with fillers."""
+    """Returns the smallest sizes that these batches fit in; arguments as for `pack`. `sizes`: examples per row with fillers."""
     widths, longest = [], 0
     for (split, chosen), more, size in zip(batches, added, sizes, strict=True):
         lengths = split.offsets[chosen + 1] - split.offsets[chosen] + more

@@ -22,7 +22,8 @@ from trainables.training.training_step import StepInputs, compute, draw
 
 log = logging.getLogger(__name__)
 Call = Callable[[], None]
-# Steps of the same sizes before one is captured; they also make what a backbone computes once and keeps.
+# Steps of the same sizes before one is captured. They make what a backbone computes once and keeps; the last of them is padded
+# as the captured one, so that all kernels are loaded.
 SEEN_BEFORE = 2
 # Graphs at a time. Each has its own inputs, of which dropout factors take the most memory; what a step computes shares memory.
 MOST_GRAPHS = 4
@@ -60,22 +61,25 @@ class CapturedSteps:
         self._capture = self._make_capture()
 
     def step(self, stacks: Sequence[StackedTrials], backbone: Backbone) -> bool:
-        """Take one step of all trials if it can be replayed. Returns False, with nothing done, if it cannot."""
+        """Take one step of all trials on padded mini-batches. Returns False, with nothing done, if it is not to be captured."""
         if len(stacks) != len(self._stacks) or any(a is not b for a, b in zip(stacks, self._stacks, strict=True)):
             self._start(stacks)
         if self.refused:
             return False
         found = self._find(_needed(stacks))
         found.seen += 1
-        if found.seen <= SEEN_BEFORE:
+        if found.seen < SEEN_BEFORE:
             return False
-        if found.inputs is None or found.replay is None:
+        if found.inputs is None:
             found.inputs = draw(stacks, backbone, found.sizes)
-            found.replay = self._captured(stacks, backbone, found.inputs)
-            if found.replay is None:
-                return False
         else:
             found.inputs.overwrite(draw(stacks, backbone, found.sizes, found.inputs))
+        if found.seen == SEEN_BEFORE:
+            compute(stacks, backbone, found.inputs)
+            return True
+        found.replay = found.replay or self._captured(stacks, backbone, found.inputs)
+        if found.replay is None:
+            return False
         found.replay()
         self.replays += 1
         return True
@@ -103,7 +107,9 @@ class CapturedSteps:
     def _captured(self, stacks: Sequence[StackedTrials], backbone: Backbone, inputs: StepInputs) -> Call | None:
         try:
             replay = self._capture(lambda: compute(stacks, backbone, inputs))
-        except Exception as error:  # whatever cannot be captured runs operator by operator, which raises what is really wrong
+        except (
+            Exception
+        ) as error:  # whatever cannot be captured runs operator by operator, which raises what is really wrong
             for stack in stacks:
                 stack.parameters.zero_grad()
             self._graphs = {}
@@ -116,7 +122,7 @@ class CapturedSteps:
 
 
 class CudaGraphs:
-    """Captures steps as CUDA graphs that share the memory of what they compute: they run one after another and leave nothing in it."""
+    """Captures steps as CUDA graphs. They share the memory for what a step computes, since none leaves anything there."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -134,9 +140,7 @@ def padded_for(needed: PaddedSizes, at_least: Sequence[int] | None = None) -> Pa
     if needed.exact:
         return needed
     widths = [rounded_up(max(pair)) for pair in zip(needed.widths, at_least or needed.widths, strict=True)]
-    return PaddedSizes(
-        widths=tuple(widths), examples=needed.examples, longest=rounded_up(needed.longest), exact=False
-    )
+    return PaddedSizes(widths=tuple(widths), examples=needed.examples, longest=rounded_up(needed.longest), exact=False)
 
 
 def rounded_up(number: int) -> int:

@@ -52,9 +52,10 @@ def losses(states):
 
 def test_mixed_trials_have_the_same_losses_with_and_without_padding(tiny_bert):
     captured = fake()
-    plain, padded = train(tiny_bert, MIXED, ragged()), train(tiny_bert, MIXED, ragged(), captured)
+    data = ragged(train=92)
+    plain, padded = train(tiny_bert, MIXED, data), train(tiny_bert, MIXED, data, captured)
     assert losses(padded) == pytest.approx(losses(plain), abs=1e-5)
-    assert captured.replays > 15
+    assert captured.replays > 15, captured.refused
     for a, b in zip(plain, padded, strict=True):
         assert (a.best - b.best).abs().quantile(0.86) < 1e-4
 
@@ -138,7 +139,7 @@ def test_what_cannot_be_captured_runs_as_before(tiny_bert):
 
     plain = train(tiny_bert, MIXED[:3], ragged())
     captured = CapturedSteps(lambda: fails)
-    assert losses(train(tiny_bert, MIXED[:3], ragged(), captured)) == losses(plain)
+    assert losses(train(tiny_bert, MIXED[:3], ragged(), captured)) == pytest.approx(losses(plain), abs=1e-5)
     assert (captured.replays, captured.captures) == (0, 0)
 
 
