@@ -65,6 +65,11 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
     warm = bench.clock() - start
     held = reserved(bench) - before
     eager, _ = engine_of(bench, trials, data)
+    whole_steps = captured_steps(bench)
+    whole, _ = engine_of(bench, trials, data, whole_steps)
+    whole.backbone.indexed_heads = 1
+    for _ in range(warm_up if bench.cuda else 4):
+        whole.step()
     lone = bench.lone(shape)
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -77,6 +82,7 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
         lone=measure.Arm(step=lone.step),
         eager=measure.Arm(step=eager.step, repeats=repeats),
         captured=measure.Arm(step=replayed.step, repeats=repeats),
+        whole=measure.Arm(step=whole.step, repeats=repeats),
     )
     steps = bench.scale.rounds * repeats + 3
     first = bench.clock()
@@ -91,6 +97,7 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
         "eager ms": milliseconds(found["eager"]),
         "captured ms": milliseconds(found["captured"]),
         "captured, ms of the host": 1e3 * queued,
+        "captured, tokens moved as a whole, ms": milliseconds(found["whole"]),
         "captured faster than eager": measure.ratio(found["eager"], found["captured"]),
         "captured, trials faster than lone": measure.ratio([K * s for s in found["lone"]], found["captured"]),
         "captured per trial-step, ms": 1e3 * measure.Spread.of(found["captured"]).median / K,

@@ -66,6 +66,7 @@ class Rows:
     collect [N H]: for each token and head [N, H], the index of its place in [B, H, L].
     idle: indices into [N, H] of fillers and of the padding at the end of rows. padding: indices of padded places in [B, H, L].
         With `PaddedSizes` both are masks [N H] and [B H L] instead, because the number of indices would change.
+        With `heads` = 1 in `pack`, H is 1 in these four: tokens are moved as a whole, and their heads are split afterwards.
     keys [B, 1, 1, L]: True where an example has a token. hide [B H, 1, L]: 0 there, else -inf.
     first [K, E]: index of each example's first token; a row with fewer than E examples repeats that of its first example.
     real_examples [B]: each example's index in the flattened `first`. examples_at [K E]: for each entry of the flattened
@@ -103,6 +104,16 @@ class Rows:
     @property
     def batch(self) -> int:
         return self.keys.shape[0]
+
+    @property
+    def moves_heads(self) -> bool:
+        """Whether `spread` and `collect` split the heads, too. Only encoders with one head have the same maps without that."""
+        return len(self.collect) > self.input_ids.shape[1]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether no token has to move: there is no padding."""
+        return len(self.idle) == len(self.padding) == 0
 
     @cached_property
     def all_tokens(self) -> TokenSelection:
@@ -148,8 +159,9 @@ def pack(
 ) -> Rows:
     """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
-    heads: attention heads of the encoder. blocks: how many consecutive rows each block has, in order; by default all rows are
-    one block. added: for each row, how many virtual tokens each example gets; by default none. padded: pad to these sizes.
+    heads: attention heads of the encoder, or 1, see `Rows`. blocks: how many consecutive rows each block has, in order; by
+    default all rows are one block. added: for each row, how many virtual tokens each example gets; by default none. padded:
+    pad to these sizes.
     """
     K = len(batches)
     more = list(added or [0] * K)
