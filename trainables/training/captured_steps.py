@@ -128,9 +128,12 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Call) -> Call:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            step()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                step()
+        finally:
+            torch.cuda.set_stream(stream)  # after a failure torch stays on the stream on which it captured
         replay: Call = graph.replay
         return replay
 
