@@ -107,7 +107,7 @@ class ProgressDisplay:
             *(Text(line, style="bold yellow") for line in textwrap.wrap(self._notice(), width)),
             Text(""),
         ]
-        legend = [Text(line, style="dim") for line in textwrap.wrap(LEGEND, width)]
+        legend = [Text(""), *(Text(line, style="dim") for line in textwrap.wrap(LEGEND, width))]
         room = max(3, height - LOG_LINES - len(head))
         lines = cell_lines(found, self._names, self._constants, width, room)
         fits = len(lines) + len(legend) <= room
