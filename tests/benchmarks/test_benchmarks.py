@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu, gpu_first, measure, padding, sweep_split
+from benchmarks import control_plane, gpu, gpu_ab, gpu_first, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
@@ -163,20 +163,20 @@ def test_the_engine_needs_no_ray_optuna_or_mlflow():
     assert needed.isdisjoint(NOT_NEEDED)
 
 
-@pytest.mark.parametrize("script", [gpu, gpu_first])
+@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab])
 def test_without_a_device_nothing_is_measured(monkeypatch, capsys, script):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script.main([]) == 4
     assert capsys.readouterr().out == "not measured: no CUDA device\n"
 
 
-def smoke(name, folder):
+def smoke(name, folder, *more):
     """The record that a GPU script writes in smoke mode where what it must not need cannot be imported."""
     for module in (*NOT_NEEDED, "datasets"):
         (folder / f"{module}.py").write_text("raise ImportError('not on that machine')\n")
     result = folder / "result.json"
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--json", str(result)],
+        [sys.executable, "-m", f"benchmarks.{name}", "--smoke", "--json", str(result), *more],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
@@ -200,6 +200,12 @@ def test_so_does_the_script_for_the_first_minutes_on_a_gpu(tmp_path):
     assert list(found) == list(gpu_first.SECTIONS)
     trained = [row["trained"] for row in found["S1"] if "trained" in row]
     assert trained == [len(METHODS)] * 3
+
+
+def test_a_section_of_the_comparison_of_captured_steps_runs_there_too(tmp_path):
+    found = smoke("gpu_ab", tmp_path, "--only", "A2,A5")
+    assert list(found) == ["A2", "A5"]
+    assert all(row["equal to the first"] for row in found["A2"])
 
 
 def test_the_first_minutes_take_only_sections_that_exist_and_start_none_too_late(tmp_path, capsys):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.backbone.packing import Rows
+from trainables.backbone.packing import Rows, set_to_zero
 
 
 class Move(torch.autograd.Function):
@@ -36,7 +36,7 @@ class Move(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         back, unread = ctx.saved_tensors
-        return grad.index_select(0, back).index_fill_(0, unread, 0), None, None, None
+        return set_to_zero(grad.index_select(0, back), unread), None, None, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,16 @@ def attend(
     every = query.shape[1] == key.shape[1]
 
     def spread(x: Tensor) -> Tensor:
-        return Move.apply(x.reshape(-1, width), rows.spread, rows.collect, rows.idle).view(B * H, L, width)
+        if rows.moves_heads:
+            return Move.apply(x.reshape(-1, width), rows.spread, rows.collect, rows.idle).view(B * H, L, width)
+        x = x[0] if rows.in_order else Move.apply(x[0], rows.spread, rows.collect, rows.idle)
+        return x.view(B, L, H, width).transpose(1, 2).reshape(B * H, L, width)
+
+    def collect(x: Tensor) -> Tensor:
+        if rows.moves_heads:
+            return Move.apply(x.reshape(-1, width), rows.collect, rows.spread, rows.padding)
+        x = x.view(B, H, L, width).transpose(1, 2).reshape(B * L, D)
+        return x if rows.in_order else Move.apply(x, rows.collect, rows.spread, rows.padding)
 
     k, v = spread(key), spread(value)
     q = spread(query) if every else _chosen(query[0], rows.real_examples).view(B * H, 1, width)
@@ -83,7 +92,7 @@ def attend(
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
         there = torch.cat([there, extra.keys_there[:, None, None]], -1)
     if explicit:
-        hide = rows.hide if extra is None else _hide(there, H)
+        hide = _hide(there, H) if extra is not None or not rows.moves_heads else rows.hide
         with products():
             scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
@@ -96,10 +105,7 @@ def attend(
         with products():
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
     out = out.to(q.dtype)
-    if every:
-        out = Move.apply(out.reshape(-1, width), rows.collect, rows.spread, rows.padding)
-    else:
-        out = _chosen(out.reshape(B, D), rows.examples_at)
+    out = collect(out) if every else _chosen(out.reshape(B, D), rows.examples_at)
     return out.view(1, -1, D)
 
 

@@ -37,20 +37,28 @@ class DropoutFactors:
         head: list[float],
         prefixes: list[int],
         prefix: list[float],
+        storage: DropoutFactors | None = None,
     ):
-        """Draw the factors. Every list has one entry per row.
+        """Draw the factors. Every list has one entry per row. `storage`: factors for rows of the same sizes, to overwrite.
 
         seeds: (trial's seed, number of the step). hidden, attention, head: dropout rates of hidden states, of attention
         probabilities and in the head. prefixes: number of keys that the method adds. prefix: dropout rate of these.
         """
         device = rows.input_ids.device
-        K, N, L, d = len(seeds), rows.starts[-1], max(rows.longest), shape.width
+        K, N, L, d = len(seeds), rows.starts[-1], rows.keys.shape[-1], shape.width
         places, heads, layers = 2 * shape.layers + 1, shape.heads, shape.layers
         # Elements after the end of a row or example stay 0; no token's result depends on them.
-        self._hidden = _allocate(device, any(hidden), places, 1, N, d)
-        self._head = _allocate(device, any(head), 2, K, max(rows.examples), d)
-        self._attention = _allocate(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
-        self._prefix = _allocate(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
+        if storage is None:
+            self._hidden = _allocate(device, any(hidden), places, 1, N, d)
+            self._head = _allocate(device, any(head), 2, K, max(rows.sizes), d)
+            self._attention = _allocate(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
+            self._prefix = _allocate(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
+        else:
+            self._hidden, self._head = storage._hidden, storage._head
+            self._attention, self._prefix = storage._attention, storage._prefix
+            for factors in (self._hidden, self._head, self._attention, self._prefix):
+                if factors is not None:
+                    factors[...] = 0
         b = 0
         for k, seed in enumerate(seeds):
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
@@ -71,7 +79,7 @@ class DropoutFactors:
                     _fill(room[..., L : L + m], block[..., n:], attention[k])
             if self._prefix is not None and prefix[k]:
                 _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, d), prefix[k])
-            b += e
+            b += rows.sizes[k]
 
     def hidden(self, place: int) -> Tensor | None:
         """Returns the factors [1, N, D] of hidden states, None without dropout.

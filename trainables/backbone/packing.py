@@ -5,8 +5,12 @@ block is the consecutive rows of trials that are computed together; its rows are
 that their hidden states are one tensor [rows, tokens, hidden size]. Blocks differ in tokens per row. A method may add virtual
 tokens after the first token of each example. They have positions of their own, and the method supplies their embeddings.
 
-Legend: K rows, N tokens of all rows with this padding, B examples of all rows, E most examples of a row, L tokens of the
-longest example, H attention heads.
+With `PaddedSizes` the rows are padded further, so that mini-batches of other lengths have tensors of the same shapes. A row
+that has fewer examples than its size says gets fillers: copies of the first token of its first example, with weight 0. No
+result of a trial depends on its fillers or its padding.
+
+Legend: K rows, N tokens of all rows with this padding, B examples of all rows with fillers, E most examples of a row, L
+tokens of the longest example or more, H attention heads.
 """
 
 from __future__ import annotations
@@ -39,6 +43,20 @@ class TokenSelection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddedSizes:
+    """Sizes to which rows are padded; at least those that `needed_sizes` returns.
+
+    widths: tokens of each block's rows. examples: of each row, with fillers. longest: tokens of the longest example.
+    exact: no row and no example is padded, and there are no fillers.
+    """
+
+    widths: tuple[int, ...]
+    examples: tuple[int, ...]
+    longest: int
+    exact: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """K packed rows, one mini-batch each, and the index maps between them and the padded examples that attention needs.
 
@@ -46,14 +64,17 @@ class Rows:
     input_ids, token_types, positions [1, N]: of all tokens; row k has the indices `starts`[k] to `starts`[k + 1] - 1.
     spread [B H L]: for each place of the padded examples [B, H, L], the index into [N, H] of the token and head copied there.
     collect [N H]: for each token and head [N, H], the index of its place in [B, H, L].
-    idle: indices into [N, H] of the padding at the end of rows. padding: indices of padded places in [B, H, L].
+    idle: indices into [N, H] of fillers and of the padding at the end of rows. padding: indices of padded places in [B, H, L].
+        With `PaddedSizes` both are masks [N H] and [B H L] instead, because the number of indices would change.
+        With `heads` = 1 in `pack`, H is 1 in these four: tokens are moved as a whole, and their heads are split afterwards.
     keys [B, 1, 1, L]: True where an example has a token. hide [B H, 1, L]: 0 there, else -inf.
     first [K, E]: index of each example's first token; a row with fewer than E examples repeats that of its first example.
     real_examples [B]: each example's index in the flattened `first`. examples_at [K E]: for each entry of the flattened
         `first`, the number of its example.
     weights [K, E]: 1 / (number of the row's examples) for existing examples, else 0. labels [K, E]: 0 for missing examples.
     tokens, examples, longest: per row, how many tokens and examples it has, and tokens of its longest example, without
-        padding and with virtual tokens. A row's dropout depends on these numbers, not on those of other rows.
+        padding and fillers and with virtual tokens. A row's dropout depends on these numbers, not on those of other rows.
+    sizes: per row, how many examples it has with fillers. owner [B]: the number of the row that each example belongs to.
     virtual: indices of the virtual tokens, ordered by row and example. added: how many each example of a row has, per row.
     """
 
@@ -74,6 +95,8 @@ class Rows:
     tokens: list[int]
     examples: list[int]
     longest: list[int]
+    sizes: list[int]
+    owner: Tensor
     starts: list[int]
     virtual: Tensor
     added: list[int]
@@ -81,6 +104,16 @@ class Rows:
     @property
     def batch(self) -> int:
         return self.keys.shape[0]
+
+    @property
+    def moves_heads(self) -> bool:
+        """Whether `spread` and `collect` split the heads, too. Only encoders with one head have the same maps without that."""
+        return len(self.collect) > self.input_ids.shape[1]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether no token has to move: there is no padding."""
+        return len(self.idle) == len(self.padding) == 0
 
     @cached_property
     def all_tokens(self) -> TokenSelection:
@@ -91,12 +124,6 @@ class Rows:
         """The first token of each example: E per row, in rows with fewer examples their first is repeated."""
         K, E = self.first.shape
         return TokenSelection(starts=list(range(0, K * E + 1, E)), index=self.first.reshape(-1))
-
-    @cached_property
-    def owner(self) -> Tensor:
-        """The number of the row [B] that each example belongs to."""
-        rows = torch.arange(len(self.examples)).repeat_interleave(torch.tensor(self.examples))
-        return rows.to(self.keys.device)
 
     @cached_property
     def places(self) -> Tensor:
@@ -113,14 +140,13 @@ class Rows:
 
     @cached_property
     def real(self) -> Tensor:
-        """A mask [1, N, 1]: 1 for tokens, 0 for padding at the end of rows."""
+        """A mask [1, N, 1]: 1 for tokens, 0 for fillers and padding at the end of rows."""
         N = self.input_ids.shape[1]
-        heads = self.weights.new_ones(len(self.collect)).index_fill_(0, self.idle, 0)
-        return heads.view(1, N, -1)[..., :1]
+        return set_to_zero(self.weights.new_ones(len(self.collect)), self.idle).view(1, N, -1)[..., :1]
 
     def examples_of(self, start: int, stop: int) -> slice:
         """Returns the slice of the B examples that belong to rows start to stop - 1."""
-        return slice(sum(self.examples[:start]), sum(self.examples[:stop]))
+        return slice(sum(self.sizes[:start]), sum(self.sizes[:stop]))
 
 
 def pack(
@@ -129,32 +155,40 @@ def pack(
     device: torch.device,
     blocks: Sequence[int] | None = None,
     added: Sequence[int] | None = None,
+    padded: PaddedSizes | None = None,
 ) -> Rows:
     """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
-    heads: attention heads of the encoder. blocks: how many consecutive rows each block has, in order; by default all rows are
-    one block. added: for each row, how many virtual tokens each example gets; by default none.
+    heads: attention heads of the encoder, or 1, see `Rows`. blocks: how many consecutive rows each block has, in order; by
+    default all rows are one block. added: for each row, how many virtual tokens each example gets; by default none. padded:
+    pad to these sizes.
     """
     K = len(batches)
     more = list(added or [0] * K)
     lengths = [s.offsets[chosen + 1] - s.offsets[chosen] + m for (s, chosen), m in zip(batches, more, strict=True)]
-    tokens = [int(n.sum()) for n in lengths]
-    starts = _starts(tokens, blocks or [K])
-    N, L = starts[-1], max(int(n.max()) for n in lengths)
-    E, B = max(map(len, lengths)), sum(map(len, lengths))
+    tokens, examples = [int(n.sum()) for n in lengths], [len(n) for n in lengths]
+    longest, sizes = [int(n.max()) for n in lengths], list(padded.examples) if padded else examples
+    filled = [
+        (split, *_with_fillers(chosen, n, size - len(n), m))
+        for (split, chosen), n, m, size in zip(batches, lengths, more, sizes, strict=True)
+    ]
+    starts = _starts([int(n.sum()) for _, _, n in filled], blocks or [K], padded and padded.widths)
+    N, L = starts[-1], padded.longest if padded else max(longest)
+    E, B = max(sizes), sum(sizes)
     ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))
     first, examples_at = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
     labels, weights = np.zeros((K, E), np.float32), np.zeros((K, E), np.float32)
     spread, keys, real = np.zeros((B, L), np.int64), np.zeros((B, L), bool), np.zeros(N, bool)
     head, virtual = np.arange(heads), []
     b = 0
-    for k, ((split, chosen), n) in enumerate(zip(batches, lengths, strict=True)):
+    for k, (split, chosen, n) in enumerate(filled):
         start = np.cumsum(n) - n
-        within = np.arange(tokens[k]) - np.repeat(start, n)
+        within = np.arange(n.sum()) - np.repeat(start, n)
         source = np.repeat(split.offsets[chosen], n) + np.maximum(within - more[k], 0)
         virtual.append(starts[k] + np.flatnonzero((within > 0) & (within <= more[k])))
-        row, e = slice(starts[k], starts[k] + tokens[k]), len(n)
-        ids[row], types[row], positions[row], real[row] = split.ids[source], split.token_types[source], within, True
+        row, e, own = slice(starts[k], starts[k] + len(within)), len(n), examples[k]
+        ids[row], types[row], positions[row] = split.ids[source], split.token_types[source], within
+        real[starts[k] : starts[k] + tokens[k]] = True
         column = np.arange(L)[None, :]
         keys[b : b + e] = column < n[:, None]
         spread[b : b + e] = starts[k] + start[:, None] + np.where(keys[b : b + e], column, 0)
@@ -164,11 +198,14 @@ def pack(
         first[k, :e] = starts[k] + start
         examples_at[k] = b
         examples_at[k, :e] = np.arange(b, b + e)
-        weights[k, :e], labels[k, :e] = 1 / e, split.labels[chosen]
+        weights[k, :own], labels[k, :own] = 1 / own, split.labels[chosen[:own]]
         b += e
 
     hide = np.where(keys, np.float32(0), np.float32("-inf"))
     every = np.broadcast_to(keys[:, None, :], (B, heads, L))
+    idle, padding = np.repeat(~real, heads), ~every.reshape(-1)
+    if padded is None or padded.exact:
+        idle, padding = np.flatnonzero(idle), np.flatnonzero(padding)
 
     def move(array: np.ndarray) -> Tensor:
         return sent(torch.from_numpy(array), device)
@@ -179,22 +216,50 @@ def pack(
         positions=move(positions[None]),
         spread=move((spread[:, None, :] * heads + head[:, None]).reshape(-1)),
         collect=move((collect[:, None] + head * L).reshape(-1)),
-        idle=move(np.flatnonzero(np.repeat(~real, heads))),
-        padding=move(np.flatnonzero(~every.reshape(-1))),
+        idle=move(idle),
+        padding=move(padding),
         keys=move(keys[:, None, None, :]),
         hide=move(np.repeat(hide, heads, axis=0)[:, None, :]),
         first=move(first),
-        real_examples=move(np.flatnonzero(weights)),
+        real_examples=move(np.flatnonzero(np.arange(E) < np.array(sizes)[:, None])),
         examples_at=move(examples_at.reshape(-1)),
         weights=move(weights),
         labels=move(labels),
         tokens=tokens,
-        examples=[len(n) for n in lengths],
-        longest=[int(n.max()) for n in lengths],
+        examples=examples,
+        longest=longest,
+        sizes=sizes,
+        owner=move(np.repeat(np.arange(K), sizes)),
         starts=starts,
         virtual=move(np.concatenate(virtual)),
         added=more,
     )
+
+
+def needed_sizes(
+    batches: Sequence[tuple[Split, np.ndarray]], blocks: Sequence[int], added: Sequence[int], sizes: Sequence[int]
+) -> PaddedSizes:
+    """Returns the smallest sizes that these batches fit in; arguments as for `pack`. `sizes`: examples per row with fillers."""
+    widths, longest = [], 0
+    for (split, chosen), more, size in zip(batches, added, sizes, strict=True):
+        lengths = split.offsets[chosen + 1] - split.offsets[chosen] + more
+        widths.append(int(lengths.sum()) + (size - len(chosen)) * (1 + more))
+        longest = max(longest, int(lengths.max()))
+    starts = _starts(widths, blocks)
+    firsts = np.cumsum([0, *blocks[:-1]])
+    return PaddedSizes(
+        widths=tuple(starts[k + 1] - starts[k] for k in firsts),
+        examples=tuple(sizes),
+        longest=longest,
+        exact=sum(sizes) * longest == starts[-1] == sum(widths) and [len(c) for _, c in batches] == list(sizes),
+    )
+
+
+def set_to_zero(x: Tensor, rows: Tensor) -> Tensor:
+    """Sets rows of x [n, ...] to zero, in place, and returns x. `rows`: their indices, or a mask [n]."""
+    if rows.dtype == torch.bool:
+        return x.masked_fill_(rows.view(-1, *[1] * (x.ndim - 1)), 0)
+    return x.index_fill_(0, rows, 0)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -204,14 +269,22 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _starts(tokens: Sequence[int], blocks: Sequence[int]) -> list[int]:
+def _with_fillers(chosen: np.ndarray, lengths: np.ndarray, number: int, added: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a row's examples and their lengths with `number` fillers: the first token of the first one, and virtual tokens."""
+    if not number:
+        return chosen, lengths
+    return np.append(chosen, chosen[:1].repeat(number)), np.append(lengths, [1 + added] * number)
+
+
+def _starts(tokens: Sequence[int], blocks: Sequence[int], widths: Sequence[int] | None = None) -> list[int]:
     """Returns the index of each row's first token, and last the number of all tokens, with the padding within blocks.
 
-    tokens: the tokens of each row without padding. blocks: the number of rows in each block.
+    tokens: the tokens of each row without padding. blocks: the number of rows in each block. widths: tokens of each block's
+    rows with padding; by default those of the longest of its rows.
     """
     starts, k = [0], 0
-    for number in blocks:
-        width = max(tokens[k : k + number])
+    for block, number in enumerate(blocks):
+        width = widths[block] if widths else max(tokens[k : k + number])
         starts += [starts[-1] + width * (i + 1) for i in range(number)]
         k += number
     return starts

@@ -28,26 +28,25 @@ from torch import Tensor
 
 from search_spaces.records import Ablation, Counts, Progress, TestResult, Trial
 from trainables.backbone.backbone import Backbone
-from trainables.backbone.packing import Rows, pack
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
+from trainables.training.captured_steps import CapturedSteps
 from trainables.training.evaluation import EvalRequest, evaluate
-from trainables.training.forward_pass import ForwardPass
 from trainables.training.layer_ablation import ablate
-from trainables.training.losses import losses_of
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.pruning import mask_for, prunable_parameters, start_second_phase
-from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
-from trainables.training.stacked_trials import StackedTrials, dropout_of
+from trainables.training.stacked_trials import StackedTrials
+from trainables.training.training_step import compute, draw
 from trainables.training.trial_state import TrialState
 
 
 class Engine:
     """Trains the trials of one backbone. It starts no threads and has no locks: call its methods from one thread only."""
 
-    def __init__(self, backbone: Backbone):
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, captured: CapturedSteps | None = None):
+        """`captured`: takes the steps that it can replay; by default every step is run operator by operator."""
+        self.backbone, self._captured = backbone, captured
         self._stacks: list[StackedTrials] = []
         # The residents that do not take part in steps, by trial id; each is the only trial of its stack.
         self._inactive: dict[str, StackedTrials] = {}
@@ -111,6 +110,8 @@ class Engine:
         """Clear the gradients and pending buffer updates of a step that raised, so that they do not enter the next step."""
         for stack in self._stacks:
             stack.parameters.zero_grad()
+        if self._captured:
+            self._captured.forget()  # graphs hold memory that the next step may need
 
     def step(self) -> list[TrialState]:
         """Take one optimiser step of every active trial; evaluate those whose epoch ends with it on their validation split.
@@ -244,48 +245,10 @@ class Engine:
 
     def _train(self, states: list[TrialState]) -> None:
         """Take one optimiser step of all active trials. `states`: theirs, in the order of the stacks."""
-        sizes = [len(stack) for stack in self._stacks]
-        batches, added = [state.batch() for state in states], [state.method.virtual_tokens for state in states]
-        rows = pack(batches, self.backbone.shape.heads, self.backbone.device, sizes, added)
-        losses = self._backward(rows, states)
-        for stack, loss in zip(self._stacks, losses, strict=True):
-            stack.update()
-            stack.parameters.losses += loss
+        if self._captured is None or not self._captured.step(self._stacks, self.backbone):
+            compute(self._stacks, self.backbone, draw(self._stacks, self.backbone))
         for state in states:
             state.step += 1
-
-    def _backward(self, rows: Rows, states: list[TrialState]) -> list[Tensor]:
-        """Run the forward and the backward pass; every trial's gradient is then in its stack's parameters.
-
-        Returns one tensor [K] per stack: the mean loss of each trial's mini-batch, without penalties.
-        """
-        segments, start = [], 0
-        for stack in self._stacks:
-            segments.append(
-                Segment(
-                    stack.parameters,
-                    start,
-                    start + len(stack),
-                    step_inputs=stack.sample_step_inputs(self.backbone),
-                    noise_seed=stack.noise_seed,
-                )
-            )
-            start += len(stack)
-        masks = dropout_of(states, [state.step for state in states], rows, self.backbone)
-        logits = ForwardPass(self.backbone, segments, rows, masks).logits()
-        losses = [
-            losses_of(out, rows, segment, stack.states[0].data.task.form)
-            for out, segment, stack in zip(logits, segments, self._stacks, strict=True)
-        ]
-        penalties = [
-            method.penalty(segment.everything())
-            for stack, segment in zip(self._stacks, segments, strict=True)
-            if (method := stack.parameters.layout.method).penalised
-        ]
-        torch.cat([*losses, *penalties]).sum().backward()
-        for stack in self._stacks:
-            stack.parameters.finish_backward()
-        return [loss.detach() for loss in losses]
 
     def _end_epochs(self, ended: list[TrialState]) -> None:
         """Evaluate the trials whose epoch ended on their validation split, and record scores, losses and best parameters.

@@ -83,7 +83,7 @@ class ForwardPass:
         if not any(self.rows.added):
             return h
         starts = [0]
-        for examples, added in zip(self.rows.examples, self.rows.added, strict=True):
+        for examples, added in zip(self.rows.sizes, self.rows.added, strict=True):
             starts.append(starts[-1] + examples * added)
         for s in self._segmented.segments:
             if s.acts("0.embeddings"):

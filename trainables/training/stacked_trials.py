@@ -55,8 +55,8 @@ class StackedTrials:
         parameters = StackedParameters.concatenate([self.parameters, other.parameters], rows)
         return StackedTrials(parameters, [*self.states, *other.states])
 
-    def update(self) -> None:
-        """Take one AdamW step of every trial with the gradients of the last backward pass. Leaves `TrialState.step` unchanged."""
+    def hyperparameters(self) -> Tensor:
+        """Returns what `update` needs for the next step: [6, K, 1], in the order of the fields of `StepHyperparameters`."""
         per_trial = [
             [state.trial.lr * state.lr_scale() for state in self.states],
             [state.lr_scale() for state in self.states],
@@ -66,7 +66,11 @@ class StackedTrials:
             [state.trial.recipe.clip for state in self.states],
         ]
         # One asynchronous copy: a tensor made from numbers on the device would block the host until the device is idle.
-        lr, scale, step, total, decay, clip = sent(torch.tensor(per_trial), self.parameters.values.device)[..., None]
+        return sent(torch.tensor(per_trial), self.parameters.values.device)[..., None]
+
+    def update(self, hyperparameters: Tensor) -> None:
+        """Take one AdamW step of every trial with the gradients of the last backward pass. Leaves `TrialState.step` unchanged."""
+        lr, scale, step, total, decay, clip = hyperparameters
         self.parameters.step(
             StepHyperparameters(
                 lr=lr,
@@ -111,8 +115,16 @@ class StackedTrials:
         return state.method, task.outputs, task.form.name, recipe.beta1, recipe.beta2, recipe.eps
 
 
-def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, backbone: Backbone) -> DropoutFactors:
+def dropout_of(
+    states: Sequence[TrialState],
+    steps: Sequence[int],
+    rows: Rows,
+    backbone: Backbone,
+    storage: DropoutFactors | None = None,
+) -> DropoutFactors:
     """Returns the dropout factors of one step. Row i belongs to `states[i]` and uses its random numbers of step `steps[i]`.
+
+    `storage`: factors for rows of the same sizes, to overwrite.
 
     Rates come from the trial's recipe or, where that is negative, from the pretrained model's config.
     """
@@ -127,6 +139,7 @@ def dropout_of(states: Sequence[TrialState], steps: Sequence[int], rows: Rows, b
         [head if rate < 0 else rate for rate in rates],
         [state.method.prefix_tokens for state in states],
         [state.method.prefix_dropout for state in states],
+        storage,
     )
 
 

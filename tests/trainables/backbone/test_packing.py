@@ -97,6 +97,23 @@ def test_evaluation_in_long_rows_equals_one_example_at_a_time(outputs, tiny_bert
     assert results[0] == pytest.approx(results[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("high", [9, 30])
+def test_tokens_moved_as_a_whole_give_the_same_numbers(high, tiny_bert):
+    """Equal lengths, where nothing moves, and others; with first tokens in the last layer."""
+    found = []
+    for heads in (tiny_bert.shape.heads, 1):
+        engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
+        engine.backbone.indexed_heads = heads
+        states = [
+            engine.add_trial(make_trial(m, seed=s, r=4), make_data(low=8, high=high))
+            for s, m in enumerate(("adapter", "lora"))
+        ]
+        for _ in range(6):
+            engine.step()
+        found.append(torch.cat([engine.state(state.trial.id)[1]["values"] for state in states]))
+    assert torch.equal(*found)
+
+
 def test_rows_of_different_length_do_not_touch(tiny_bert):
     """A row's logits are the same beside a much longer row."""
     backbone, data = Backbone.load(tiny_bert, torch.device("cpu")), make_data(low=3, high=40)

@@ -21,6 +21,7 @@ from trainables.training.engine import Engine
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.parameter_counts import build, count
 from trainables.training.segments import Segment
+from trainables.training.training_step import backward, compute, draw
 from trainables.worker import checkpoint
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def test_logits_and_gradients_are_those_of_the_second_formula(family, method, se
         plain.dropped = int(stack.sample_step_inputs(engine.backbone)["dropped"])
     loss = plain.loss(*state.batch())
     loss.backward()
-    ours = engine._backward(rows, [state])[0][0]
+    ours = backward([stack], engine.backbone, draw([stack], engine.backbone))[0][0]
     assert ours.item() == pytest.approx(loss.item(), abs=1e-5)
     trained = torch.cat([torch.full((e.size,), e.parameter.trained) for e in parameters.layout.entries])
     theirs = gradient(values, parameters)[trained]
@@ -275,7 +276,7 @@ def test_parallel_starts_as_the_bare_encoder_compacter_up_to_rounding_others_nea
 
 
 def test_nothing_below_the_lowest_adapter_is_differentiated(tiny_bert, monkeypatch):
-    engine, state, _ = prepare(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
+    engine, _, stack = prepare(tiny_bert, "adapter_drop", {"r": 4, "dropped": 1}, make_data())
     needed, layer = [], engine.backbone.layer
 
     def seeing(run, number, h):
@@ -284,7 +285,7 @@ def test_nothing_below_the_lowest_adapter_is_differentiated(tiny_bert, monkeypat
         return out
 
     monkeypatch.setattr(engine.backbone, "layer", seeing)
-    engine._backward(pack([state.batch()], tiny_bert.shape.heads, CPU), [state])
+    compute([stack], engine.backbone, draw([stack], engine.backbone))
     assert needed == [False, True]
 
 

@@ -1,0 +1,163 @@
+"""Steps on padded mini-batches of recurring sizes give the results of other steps; what cannot be captured runs as before."""
+
+import numpy as np
+import pytest
+import torch
+
+from search_spaces.language import Recipe
+from tests.fixtures.method_settings import SMALL
+from tests.fixtures.trials import make_data, make_trial
+from trainables.backbone.backbone import Backbone
+from trainables.backbone.packing import needed_sizes, pack
+from trainables.methods import METHODS
+from trainables.training.captured_steps import SEEN_BEFORE, CapturedSteps, padded_for, rounded_up
+from trainables.training.engine import Engine
+from trainables.training.training_step import compute, draw
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=3, patience=9)
+SHARING = [name for name, kind in METHODS.items() if kind.shares_backbone]
+MIXED = [
+    make_trial("adapter", r=4, seed=1, lr=3e-3, recipe=RECIPE),
+    make_trial("adapter", r=4, seed=2, batch_size=16, recipe=RECIPE),
+    make_trial("prefix", **SMALL["prefix"], seed=3, recipe=RECIPE),
+    make_trial("prompt_tuning", **SMALL["prompt_tuning"], seed=4, recipe=RECIPE),
+    make_trial("bitfit", seed=5, batch_size=4, recipe=RECIPE),
+]
+
+
+def fake():
+    """Captures nothing: a replay runs the step on the inputs that the graph would read."""
+    return CapturedSteps(lambda: lambda step: step)
+
+
+def ragged(train=44):
+    """The last mini-batch of an epoch is smaller, and lengths differ widely."""
+    return make_data(train=train, low=3, high=40)
+
+
+def train(model, trials, data, captured=None, epochs=3):
+    engine = Engine(Backbone.load(model, CPU), captured)
+    states = [engine.add_trial(trial, data) for trial in trials]
+    while engine.residents:
+        for state in engine.step():
+            if state.epoch == epochs:
+                engine.remove_trial(state.trial.id)
+    return states
+
+
+def losses(states):
+    return [p.loss for state in states for p in state.progress]
+
+
+def test_mixed_trials_have_the_same_losses_with_and_without_padding(tiny_bert):
+    captured = fake()
+    data = ragged(train=92)
+    plain, padded = train(tiny_bert, MIXED, data), train(tiny_bert, MIXED, data, captured)
+    assert losses(padded) == pytest.approx(losses(plain), abs=1e-5)
+    assert captured.replays > 15, captured.refused
+    for a, b in zip(plain, padded, strict=True):
+        assert (a.best - b.best).abs().quantile(0.86) < 1e-4
+
+
+@pytest.mark.parametrize("method", SHARING)
+def test_the_gradients_of_every_method_do_not_depend_on_padding_and_fillers(method, tiny_bert):
+    engine = Engine(Backbone.load(tiny_bert, CPU))
+    for seed in (1, 2):
+        engine.add_trial(make_trial(method, seed=seed, recipe=RECIPE, **SMALL[method]), ragged(train=6))
+    (stack, backbone), found = (engine._stacks[0], engine.backbone), []
+    batches = [state.batch() for state in stack.states]
+    needed = needed_sizes(batches, [2], [stack.states[0].method.virtual_tokens] * 2, [8, 8])
+    for sizes in (None, padded_for(needed)):
+        start, moments = stack.parameters.values.clone(), stack.parameters.moments.clone()
+        memory = stack.parameters.memory.clone()
+        compute([stack], backbone, draw([stack], backbone, sizes))
+        found.append((stack.parameters.losses.clone(), stack.parameters.moments[0].clone()))
+        stack.parameters.values.copy_(start)
+        stack.parameters.moments.copy_(moments)
+        stack.parameters.memory.copy_(memory)
+        stack.parameters.losses.zero_()
+    (loss, moment), (other_loss, other_moment) = found
+    assert torch.allclose(loss, other_loss, atol=1e-6)
+    assert torch.allclose(moment, other_moment, atol=1e-6, rtol=1e-4)
+    assert moment.abs().max() > 1e-6
+
+
+def test_padded_rows_have_the_sizes_asked_for_whatever_the_batch(tiny_bert):
+    data, shapes = ragged().train, []
+    for chosen in (np.arange(8), np.arange(20, 25), np.array([3])):
+        batches = [(data, chosen), (data, chosen[:2])]
+        sizes = padded_for(needed_sizes([(data, np.arange(8))] * 2, [1, 1], [2, 0], [8, 4]))
+        needed = needed_sizes(batches, [1, 1], [2, 0], [8, 4])
+        assert all(a <= b for a, b in zip(needed.widths, sizes.widths, strict=True))
+        rows = pack(batches, 4, CPU, [1, 1], [2, 0], sizes)
+        shapes.append([tuple(v.shape) for v in vars(rows).values() if isinstance(v, torch.Tensor)])
+        assert rows.weights.sum(1).tolist() == pytest.approx([1, 1])
+        assert rows.tokens == pack(batches, 4, CPU, [1, 1], [2, 0]).tokens
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_equal_lengths_are_not_padded():
+    data = make_data(low=7, high=8).train
+    sizes = padded_for(needed_sizes([(data, np.arange(4))] * 3, [2, 1], [0, 0, 0], [4, 4, 4]))
+    assert (sizes.exact, sizes.longest, sizes.widths) == (True, 7, (28, 28))
+    assert not needed_sizes([(data, np.arange(3))], [1], [0], [4]).exact
+
+
+def test_sizes_are_few_and_padding_is_little():
+    assert [rounded_up(n) for n in (1, 8, 9, 65, 130, 1000)] == [8, 8, 16, 72, 144, 1024]
+    assert len({rounded_up(n) for n in range(64, 1025)}) <= 40
+    assert all(n <= rounded_up(n) <= 1.13 * n + 1 for n in range(64, 5000))
+
+
+def test_a_trial_that_diverged_does_not_reach_the_others(tiny_bert):
+    diverging = make_trial("adapter", r=4, seed=9, lr=1e30, recipe=RECIPE)
+    alone = train(tiny_bert, MIXED[:2], ragged(), fake())
+    together = train(tiny_bert, [diverging, *MIXED[:2]], ragged(), fake(), epochs=3)
+    assert together[0].progress[-1].diverged
+    assert losses(together[1:]) == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_graphs_are_dropped_when_a_trial_joins_or_leaves(tiny_bert):
+    captured = fake()
+    engine, data = Engine(Backbone.load(tiny_bert, CPU), captured), make_data(train=400, low=7, high=8)
+    counts = []
+    for trial in MIXED[:2]:
+        engine.add_trial(trial, data)
+        for _ in range(SEEN_BEFORE + 3):
+            engine.step()
+        counts.append((captured.captures, captured.replays))
+    engine.remove_trial(MIXED[0].id)
+    for _ in range(SEEN_BEFORE + 1):
+        engine.step()
+    assert [*counts, (captured.captures, captured.replays)] == [(1, 3), (2, 6), (3, 7)]
+
+
+def test_what_cannot_be_captured_runs_as_before(tiny_bert):
+    def fails(step):
+        raise RuntimeError("operation not permitted")
+
+    plain = train(tiny_bert, MIXED[:3], ragged())
+    captured = CapturedSteps(lambda: fails)
+    assert losses(train(tiny_bert, MIXED[:3], ragged(), captured)) == pytest.approx(losses(plain), abs=1e-5)
+    assert (captured.replays, captured.captures) == (0, 0)
+
+
+def test_trials_that_train_backbone_weights_are_not_captured(tiny_bert):
+    captured, trial = fake(), make_trial("full", recipe=RECIPE)
+    assert losses(train(tiny_bert, [trial], ragged(), captured)) == losses(train(tiny_bert, [trial], ragged()))
+    assert "backbone weights" in captured.refused
+    assert captured.replays == 0
+
+
+@pytest.mark.gpu
+def test_replayed_steps_have_the_losses_of_other_steps_on_a_device(tiny_bert):
+    found = []
+    for captured in (None, CapturedSteps()):
+        engine = Engine(Backbone.load(tiny_bert, torch.device("cuda")), captured)
+        states = [engine.add_trial(trial, ragged()) for trial in MIXED]
+        for _ in range(9):
+            engine.step()
+        found.append(losses(states))
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert captured.replays > 0, captured.refused
