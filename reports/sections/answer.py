@@ -119,7 +119,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
     if found.outcome == "alike":
         return (
             f"no difference between the {len(column.standings)} methods can be seen. The highest mean is that of {best}: "
-            f"{score}{above}{costs}. {_tied(sweep, column, found)}{seen}"
+            f"{score}{above}{costs}. {_tied(sweep, column, found)}{seen} More final seeds or test examples show smaller ones."
         )
     worse = _listed([f"{_title(sweep, one)} by {points(_gap(column, one))}" for one in _nearest(column, found.worse)])
     return f"use {best}: {score}{above}{costs}. {_tied(sweep, column, found)}Worse: {worse}. {seen}"

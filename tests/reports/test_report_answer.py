@@ -73,6 +73,7 @@ def test_a_lead_that_is_noise_is_neither_recommended_nor_bold():
     assert (
         "- **MRPC**: no difference between the 2 methods can be seen. The highest mean is that of Fine-tuning" in text
     )
+    assert "could not have been seen. More final seeds or test examples show smaller ones." in text
     assert "**9" not in text
     assert "≈" not in text
     assert "| highest mean |" in text
