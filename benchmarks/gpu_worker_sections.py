@@ -164,8 +164,8 @@ def _collect(worker: DeviceWorker, jobs: Sequence[Job], waiting: list[Job], foun
 
 def gaps(one: Run, two: Run) -> dict[str, Any]:
     """How far the same trials are apart in two runs."""
-    pairs = [(a, b) for trial in one.curves for a, b in zip(one.curves[trial], two.curves[trial], strict=True)]
-    scores = [abs(one.scores[trial] - two.scores[trial]) for trial in one.scores]
+    pairs = [(a, b) for trial in one.curves for a, b in zip(one.curves[trial], two.curves[trial], strict=False)]
+    scores = [abs(one.scores[trial] - two.scores[trial]) for trial in one.scores if trial in two.scores]
     return {
         "epochs": len(pairs),
         "max |d loss|": f"{max(abs(a - b) for a, b in pairs):.1e}",
