@@ -25,6 +25,7 @@ from trainables.tasks.tokens import prepare, read
 from trainables.training.engine import Engine
 
 MODEL = "minilm"
+SEED = 1
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
@@ -50,7 +51,12 @@ def main() -> None:
     a = parser.parse_args()
     measure.settle()
     flags = measure.conditions(
-        task=a.task, examples=str(a.train_examples), epochs=str(a.epochs), batch=str(a.batch_size)
+        model=MODEL,
+        task=a.task,
+        examples=str(a.train_examples),
+        epochs=str(a.epochs),
+        batch=str(a.batch_size),
+        seed=str(SEED),
     )
     measure.print_conditions(flags)
     model, rates = resolve(MODEL), [float(rate) for rate in a.rates.split(",")]
@@ -68,7 +74,7 @@ def main() -> None:
                 settings={},
                 lr=rate,
                 batch_size=a.batch_size,
-                seed=1,
+                seed=SEED,
                 phase="search",
                 recipe=recipe,
                 weights=model.fingerprint,

@@ -30,7 +30,7 @@ class IA3(Method):
     paper: ClassVar[str] = "Liu et al. 2022"
     family: ClassVar[MethodFamily] = "scaling and bias"
     sites: ClassVar[tuple[Site, ...]] = ("attention.key", "attention.value", "ffn.hidden")
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 1e-2, 3e-2)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-3, 1e-2, 3e-2, 1e-1)}
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         return {"scale": Parameter(shape=(shape.ends(site)[1],), init=ONES)}

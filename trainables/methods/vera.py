@@ -31,7 +31,7 @@ class VeRA(LowRank):
 
     title: ClassVar[str] = "VeRA"
     paper: ClassVar[str] = "Kopiczko et al. 2024"
-    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-3, 3e-3, 1e-2, 3e-2), "r": choice(64, 256, 1024)}
+    search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-3, 1e-2, 3e-2, 1e-1), "r": choice(64, 256, 1024)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("outer",)
     example: ClassVar[Mapping[str, Scalar]] = {"r": 16, "targets": "all"}
     example_lr: ClassVar[float] = 0.01
