@@ -134,7 +134,18 @@ def test_ratios_per_epoch_count_what_was_trained():
 def test_both_sides_run_from_a_cold_process(tmp_path):
     path = tmp_path / "result.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sweep_comparison", "--smoke", "--rounds", "1", "--arms", "ours,longest", "--json", str(path)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.sweep_comparison",
+            "--smoke",
+            "--rounds",
+            "1",
+            "--arms",
+            "ours,longest",
+            "--json",
+            str(path),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
