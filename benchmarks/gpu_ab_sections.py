@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
 from collections import Counter
@@ -21,16 +22,28 @@ from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
-from trainables.training.captured_steps import SEEN_BEFORE, CapturedSteps
+from trainables.training.captured_steps import SEEN_BEFORE, Call, CapturedSteps
 from trainables.training.engine import Engine
 from trainables.training.trial_state import TrialState
 
 Rows = Iterator[dict[str, Any]]
 
 
+class NoGraphs:
+    """For a CPU: padded steps and filled inputs as on a device, but each step is run instead of replayed."""
+
+    def __call__(self, step: Call) -> Call:
+        return step
+
+    def free_memory(self) -> float:
+        return math.inf
+
+    def give_back(self) -> None:
+        pass
+
+
 def captured_steps(bench: Bench) -> CapturedSteps:
-    """On a CPU: padded steps and filled inputs as on a device, but each step is run instead of replayed."""
-    return CapturedSteps() if bench.cuda else CapturedSteps(lambda: lambda step: step)
+    return CapturedSteps() if bench.cuda else CapturedSteps(NoGraphs)
 
 
 def engine_of(
@@ -65,11 +78,6 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
     warm = bench.clock() - start
     held = reserved(bench) - before
     eager, _ = engine_of(bench, trials, data)
-    whole_steps = captured_steps(bench)
-    whole, _ = engine_of(bench, trials, data, whole_steps)
-    whole.backbone.indexed_heads = 1
-    for _ in range(warm_up if bench.cuda else 4):
-        whole.step()
     lone = bench.lone(shape)
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -82,7 +90,6 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
         lone=measure.Arm(step=lone.step),
         eager=measure.Arm(step=eager.step, repeats=repeats),
         captured=measure.Arm(step=replayed.step, repeats=repeats),
-        whole=measure.Arm(step=whole.step, repeats=repeats),
     )
     steps = bench.scale.rounds * repeats + 3
     first = bench.clock()
@@ -97,7 +104,6 @@ def pair(bench: Bench, K: int, shape: Shape, data: TaskData) -> dict[str, Any]:
         "eager ms": milliseconds(found["eager"]),
         "captured ms": milliseconds(found["captured"]),
         "captured, ms of the host": 1e3 * queued,
-        "captured, tokens moved as a whole, ms": milliseconds(found["whole"]),
         "captured faster than eager": measure.ratio(found["eager"], found["captured"]),
         "captured, trials faster than lone": measure.ratio([K * s for s in found["lone"]], found["captured"]),
         "captured per trial-step, ms": 1e3 * measure.Spread.of(found["captured"]).median / K,

@@ -40,7 +40,7 @@ def outputs_may_be_lost() -> Iterator[None]:
 
 
 def _is_lost(descriptor: int) -> bool:
-    """Return whether a write would fail: a terminal that hung up, or a pipe that nobody reads."""
+    """Return whether a write would fail: a terminal that hung up, or a pipe without a reader."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

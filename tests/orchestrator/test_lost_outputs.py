@@ -69,7 +69,7 @@ def test_closing_the_terminal_ends_a_driver_with_its_work_done_and_its_code(tmp_
 
 
 @pytest.mark.parametrize(("error", "code"), [("ValueError('x')", 2), ("OSError('x')", 4), ("KeyboardInterrupt", 130)])
-def test_an_error_that_nobody_reads_keeps_its_exit_code(error, code):
+def test_an_error_without_a_reader_keeps_its_exit_code(error, code):
     program = f"""
 from orchestrator.command_line import exit_code_of
 import sys

@@ -81,6 +81,11 @@ class DropoutFactors:
                 _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, d), prefix[k])
             b += rows.sizes[k]
 
+    @property
+    def num_bytes(self) -> int:
+        held = (self._hidden, self._head, self._attention, self._prefix)
+        return sum(int(factors.nbytes) for factors in held if factors is not None)
+
     def hidden(self, place: int) -> Tensor | None:
         """Returns the factors [1, N, D] of hidden states, None without dropout.
 

@@ -5,6 +5,9 @@ the inputs of a step are copied into the tensors that the graph reads. Sizes are
 example; the widths of the rows grow with the widest seen. Only steps of sizes that were seen before are captured, all others
 run operator by operator, and so do all steps of trials whose step cannot be captured. When a trial joins or leaves, all graphs
 are dropped. A trial's results are those of other steps within rounding, because products have other shapes.
+
+Between steps, graphs hold memory: each its inputs, and all together what a step computes. So there is a limit to their inputs,
+and `refuse` gives everything back where the memory is needed. Without graphs, trials train more slowly and need less memory.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -25,8 +29,21 @@ Call = Callable[[], None]
 # Steps of the same sizes before one is captured. They make what a backbone computes once and keeps; the last of them is padded
 # as the captured one, so that all kernels are loaded.
 SEEN_BEFORE = 2
-# Graphs at a time. Each has its own inputs, of which dropout factors take the most memory; what a step computes shares memory.
-MOST_GRAPHS = 4
+# Graphs at a time, and the largest part of the device's free memory that their inputs may take, those that they have included.
+MOST_GRAPHS, MOST_MEMORY = 16, 1 / 3
+
+
+class Capture(Protocol):
+    """Turns steps into their replays."""
+
+    def __call__(self, step: Call) -> Call:
+        """Return a function that takes the step; the step itself is not run."""
+
+    def free_memory(self) -> float:
+        """Return the bytes of the device that nothing occupies."""
+
+    def give_back(self) -> None:
+        """Return memory that is no longer used to the device."""
 
 
 @dataclass
@@ -38,6 +55,10 @@ class Captured:
     inputs: StepInputs | None = None
     replay: Call | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        return self.inputs.num_bytes if self.inputs else 0
+
     def fit(self, needed: PaddedSizes) -> None:
         """Widen the rows if a step needs it. The graph is then captured anew."""
         if any(need > width for need, width in zip(needed.widths, self.sizes.widths, strict=True)):
@@ -48,77 +69,96 @@ class Captured:
 class CapturedSteps:
     """The graphs of one engine, for the trials that took part in its last step."""
 
-    def __init__(self, capture: Callable[[], Callable[[Call], Call]] | None = None):
-        """`capture()` returns a function that turns a step into its replay without running it; by default `CudaGraphs`."""
-        self._make_capture = capture or CudaGraphs
+    def __init__(self, make_capture: Callable[[], Capture] | None = None):
+        """`make_capture`: makes what captures the steps of the same trials; by default `CudaGraphs`."""
+        self._make_capture = make_capture or CudaGraphs
         # How many steps were replayed, and how many graphs were captured.
         self.replays = self.captures = 0
-        # Why the step of the present trials cannot be captured; "" as long as it can.
+        # Why no step of the present trials is captured; "" as long as steps are.
         self.refused = ""
         self._stacks: list[StackedTrials] = []
         # By length of the longest example, the least recently used first.
         self._graphs: dict[tuple[int, bool], Captured] = {}
         self._capture = self._make_capture()
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the inputs that are held between steps. What graphs use during steps comes on top."""
+        return sum(each.num_bytes for each in self._graphs.values())
+
     def step(self, stacks: Sequence[StackedTrials], backbone: Backbone) -> bool:
-        """Take one step of all trials on padded mini-batches. Returns False, with nothing done, if it is not to be captured."""
+        """Take one step of all trials on padded mini-batches. Returns False, with nothing done, if it is not to be captured.
+
+        A step that raises, because memory ran out or because something cannot be captured, is not tried again with these
+        trials: all graphs are dropped, and False is returned. Run operator by operator it raises what is really wrong.
+        """
         if len(stacks) != len(self._stacks) or any(a is not b for a, b in zip(stacks, self._stacks, strict=True)):
             self._start(stacks)
         if self.refused:
             return False
-        found = self._find(_needed(stacks))
-        found.seen += 1
-        if found.seen < SEEN_BEFORE:
-            return False
-        if found.inputs is None:
-            found.inputs = draw(stacks, backbone, found.sizes)
-        else:
-            found.inputs.overwrite(draw(stacks, backbone, found.sizes, found.inputs))
-        if found.seen == SEEN_BEFORE:
-            compute(stacks, backbone, found.inputs)
-            return True
-        found.replay = found.replay or self._captured(stacks, backbone, found.inputs)
-        if found.replay is None:
-            return False
-        found.replay()
-        self.replays += 1
-        return True
+        try:
+            return self._step(stacks, backbone)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        methods = ", ".join(sorted({stack.states[0].trial.method for stack in stacks}))
+        log.info("steps of %s are not captured: %s", methods, reason)
+        for stack in stacks:
+            stack.parameters.zero_grad()
+        self.refuse(reason)  # after the except clause, whose traceback holds tensors of the step
+        return False
 
     def forget(self) -> None:
-        """Drop all graphs and the memory that they hold. Steps are captured anew."""
+        """Drop all graphs. Steps are captured anew."""
         self._start([])
+
+    def refuse(self, reason: str) -> None:
+        """Drop all graphs, give their memory back, and capture no more steps until a trial joins or leaves."""
+        self._graphs, self.refused = {}, reason
+        self._capture.give_back()
 
     def _start(self, stacks: Sequence[StackedTrials]) -> None:
         self._stacks, self._graphs, self._capture = list(stacks), {}, self._make_capture()
         private = any(stack.parameters.private_weights for stack in stacks)
         self.refused = "the trial trains backbone weights" if private else ""
 
+    def _step(self, stacks: Sequence[StackedTrials], backbone: Backbone) -> bool:
+        found = self._find(_needed(stacks))
+        found.seen += 1
+        if found.seen < SEEN_BEFORE:
+            return False
+        if found.inputs is None:
+            found.inputs = draw(stacks, backbone, found.sizes)
+            self._drop_oldest()
+        else:
+            found.inputs.overwrite(draw(stacks, backbone, found.sizes, found.inputs))
+        inputs = found.inputs
+        if found.seen == SEEN_BEFORE:
+            compute(stacks, backbone, inputs)
+            return True
+        if found.replay is None:
+            found.replay = self._capture(lambda: compute(stacks, backbone, inputs))
+            self.captures += 1
+        found.replay()
+        self.replays += 1
+        return True
+
     def _find(self, needed: PaddedSizes) -> Captured:
+        """Returns what is held for steps of these sizes, now the most recently used."""
         sizes = padded_for(needed)
         key = (sizes.longest, sizes.exact)
         found = self._graphs.pop(key, None) or Captured(sizes)
         found.fit(needed)
         self._graphs[key] = found
-        kept = [k for k, each in self._graphs.items() if each.inputs is not None]
-        for key in kept[:-MOST_GRAPHS]:
-            del self._graphs[key]
         return found
 
-    def _captured(self, stacks: Sequence[StackedTrials], backbone: Backbone, inputs: StepInputs) -> Call | None:
-        try:
-            replay = self._capture(lambda: compute(stacks, backbone, inputs))
-        except (
-            Exception
-        ) as error:  # whatever cannot be captured runs operator by operator, which raises what is really wrong
-            for stack in stacks:
-                stack.parameters.zero_grad()
-            self._graphs = {}
-            self.refused = f"{type(error).__name__}: {error}"
-            methods = ", ".join(sorted({stack.states[0].trial.method for stack in stacks}))
-            log.info("steps of %s are not captured: %s", methods, self.refused)
-            return None
-        self.captures += 1
-        return replay
+    def _drop_oldest(self) -> None:
+        """Keep within the limits to graphs and to the memory of their inputs. The most recently used ones stay."""
+        most = MOST_MEMORY * (self._capture.free_memory() + self.num_bytes)
+        held = [key for key, each in self._graphs.items() if each.inputs is not None]
+        for i, key in enumerate(held[:-1]):
+            if len(held) - i <= MOST_GRAPHS and self.num_bytes <= most:
+                break
+            del self._graphs[key]
 
 
 class CudaGraphs:
@@ -136,6 +176,18 @@ class CudaGraphs:
             torch.cuda.set_stream(stream)  # after a failure torch stays on the stream on which it captured
         replay: Call = graph.replay
         return replay
+
+    def free_memory(self) -> float:
+        free, _ = torch.cuda.mem_get_info()
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
+    def give_back(self) -> None:
+        torch.cuda.empty_cache()
+
+
+def captured_on(device: torch.device) -> CapturedSteps | None:
+    """Returns what captures the steps of a new engine on this device: only CUDA has graphs."""
+    return CapturedSteps() if device.type == "cuda" else None
 
 
 def padded_for(needed: PaddedSizes, at_least: Sequence[int] | None = None) -> PaddedSizes:

@@ -45,7 +45,7 @@ class Engine:
     """Trains the trials of one backbone. It starts no threads and has no locks: call its methods from one thread only."""
 
     def __init__(self, backbone: Backbone, captured: CapturedSteps | None = None):
-        """`captured`: takes the steps that it can replay; by default every step is run operator by operator."""
+        """`captured`: takes the steps that it can replay, see `captured_on`; by default all run operator by operator."""
         self.backbone, self._captured = backbone, captured
         self._stacks: list[StackedTrials] = []
         # The residents that do not take part in steps, by trial id; each is the only trial of its stack.
@@ -107,11 +107,19 @@ class Engine:
                 self._inactive[trial_id] = alone
 
     def zero_grad(self) -> None:
-        """Clear the gradients and pending buffer updates of a step that raised, so that they do not enter the next step."""
+        """Clear the gradients and pending buffer updates of a step that raised, so that they do not enter the next step.
+
+        Its CUDA graphs are dropped, and steps of the present active trials are not captured any more.
+        """
         for stack in self._stacks:
             stack.parameters.zero_grad()
         if self._captured:
-            self._captured.forget()  # graphs hold memory that the next step may need
+            self._captured.refuse("a step failed")  # graphs hold memory that the next step may need
+
+    @property
+    def graph_bytes(self) -> int:
+        """The least memory that `zero_grad` would give back, because CUDA graphs hold it."""
+        return self._captured.num_bytes if self._captured else 0
 
     def step(self) -> list[TrialState]:
         """Take one optimiser step of every active trial; evaluate those whose epoch ends with it on their validation split.
@@ -231,6 +239,7 @@ class Engine:
 
     def _insert(self, new: StackedTrials) -> None:
         """Append the new trials to a stack with equal constants (`can_stack_with`), or add them as another stack."""
+        self._forget_graphs()
         for i, stack in enumerate(self._stacks):
             if stack.can_stack_with(new):
                 self._stacks[i] = stack.with_appended(new)
@@ -239,9 +248,15 @@ class Engine:
 
     def _take_out(self, trial_id: str) -> None:
         """Remove an active trial from its stack. A stack that has no trial left is removed, too."""
+        self._forget_graphs()
         stack, index = self.find(trial_id)
         i, rest = self._stacks.index(stack), [row for row in range(len(stack)) if row != index]
         self._stacks[i : i + 1] = [stack.select(rest)] if rest else []
+
+    def _forget_graphs(self) -> None:
+        """Drop the CUDA graphs, which read the parameters of the present stacks, before the stacks change."""
+        if self._captured:
+            self._captured.forget()
 
     def _train(self, states: list[TrialState]) -> None:
         """Take one optimiser step of all active trials. `states`: theirs, in the order of the stacks."""

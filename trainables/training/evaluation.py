@@ -80,7 +80,7 @@ def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
         segments.append(Segment(stack.parameters, start, start + len(requests), [r.index for r in requests], inputs))
     packed = pack(
         [(row.request.split, row.examples) for row in rows],
-        backbone.shape.heads,
+        backbone.indexed_heads,
         backbone.device,
         [s.stop - s.start for s in segments],
         [row.request.stack.states[0].method.virtual_tokens for row in rows],

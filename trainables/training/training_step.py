@@ -41,6 +41,10 @@ class StepInputs:
         for old, fresh in zip(self._tensors(), new._tensors(), strict=True):
             old.copy_(fresh)
 
+    @property
+    def num_bytes(self) -> int:
+        return self.masks.num_bytes + sum(tensor.nbytes for tensor in self._tensors())
+
     def _tensors(self) -> list[Tensor]:
         rows = [value for field in fields(Rows) if isinstance(value := getattr(self.rows, field.name), Tensor)]
         return [*rows, *(each[name] for each in self.sampled for name in sorted(each)), *self.hyperparameters]

@@ -11,12 +11,12 @@ It uses neither Ray nor threads; `trainables/worker/ray_actors.py` adds both. A 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,12 +27,14 @@ from trainables.backbone.models import Model, resolve
 from trainables.methods import METHODS
 from trainables.tasks.task_data import TaskData
 from trainables.tasks.tokens import read
+from trainables.training.captured_steps import CapturedSteps, captured_on
 from trainables.training.engine import Engine
-from trainables.worker.memory import CudaMemory, MemoryEstimator
+from trainables.worker.memory import CudaMemory, MemoryEstimator, ran_out_of_memory
 from trainables.worker.trial_runner import TrialRunner, mean_tokens
 from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, check_folder
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +91,18 @@ class OutOfDeviceMemory(Exception):
 class DeviceWorker:
     """The resident trials of one device, trained together step by step."""
 
-    def __init__(self, device: torch.device, epochs_ahead: int = 0, memory: MemoryEstimator | None = None):
-        """`epochs_ahead`: number of epochs that a trial may train before their request. `memory`: None admits every trial."""
-        self._device, self._epochs_ahead, self._memory = device, epochs_ahead, memory
+    def __init__(
+        self,
+        device: torch.device,
+        epochs_ahead: int = 0,
+        memory: MemoryEstimator | None = None,
+        captured: Callable[[torch.device], CapturedSteps | None] = captured_on,
+    ):
+        """`epochs_ahead`: number of epochs that a trial may train before their request. `memory`: None admits every trial.
+
+        `captured`: returns what captures the steps of a new engine, or None.
+        """
+        self._device, self._epochs_ahead, self._memory, self._captured = device, epochs_ahead, memory, captured
         self.residents: dict[str, TrialRunner] = {}
         # By trial id, until `remove_trial`: the exception because of which a trial was removed.
         self.failures: dict[str, Exception] = {}
@@ -112,10 +123,15 @@ class DeviceWorker:
         data = read_data(job.data)
         num_tokens = mean_tokens(job.trial, data)
         total = sum(r.num_tokens for r in self.residents.values()) + num_tokens
-        if self._memory and self.residents and not self._memory.fits(total):
+        held = sum(engine.graph_bytes for engine in self._engines())
+        if self._memory and self.residents and not self._memory.fits(total, held):
             raise OutOfDeviceMemory(f"no memory for {total:.0f} tokens a step beside {len(self.residents)} trials")
-        engine = self._engine(job, model)
-        self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens)
+
+        def add() -> None:
+            engine = self._engine(job, model)
+            self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens)
+
+        self._with_memory_of_graphs(add)
 
     def remove_trial(self, trial_id: str) -> None:
         """Remove a resident and its failure. Does nothing if there is no trial with this id."""
@@ -147,17 +163,34 @@ class DeviceWorker:
         self._num_steps += 1
         engine = list(waiting)[self._num_steps % len(waiting)]
         active = waiting[engine][: self._max_active.get(engine, len(waiting[engine]))]
-        try:
+
+        def train() -> None:
             engine.set_active([r.trial.id for r in active])
             with self._memory.observe_step(sum(r.num_tokens for r in active)) if self._memory else nullcontext():
                 engine.step()
+
+        try:
+            self._with_memory_of_graphs(train)
         except Exception as error:  # of any type: `_shrink` finds the trial that caused it
             self._shrink(engine, active, error)
         for resident in active:
             try:
-                resident.finish_epoch()
+                self._with_memory_of_graphs(resident.finish_epoch)
             except Exception as error:
                 self._evict(resident, error)
+
+    def _with_memory_of_graphs(self, call: Callable[[], T]) -> T:
+        """Return `call()`. If memory runs out while CUDA graphs of any engine hold some, drop them and call once more."""
+        try:
+            return call()
+        except Exception as error:
+            engines = self._engines()
+            if not ran_out_of_memory(error) or not any(engine.graph_bytes for engine in engines):
+                raise
+            log.info("memory ran out (%s); trying again without CUDA graphs", error)
+        for engine in engines:
+            engine.zero_grad()
+        return call()
 
     def _shrink(self, engine: Engine, active: list[TrialRunner], error: Exception) -> None:
         """After a failed step, halve the number of trials per step: it saves memory, and finally isolates the failing trial.
@@ -177,6 +210,9 @@ class DeviceWorker:
         self._max_active.pop(resident.engine, None)
         self.failures[resident.trial.id] = error
 
+    def _engines(self) -> set[Engine]:
+        return {*self._shared.values(), *(resident.engine for resident in self.residents.values())}
+
     def _engine(self, job: Job, model: Model) -> Engine:
         """Return the shared engine of a trial's model and precision, or a new engine if its method cannot share a backbone."""
         precision = job.trial.recipe.precision
@@ -188,7 +224,8 @@ class DeviceWorker:
             for other, engine in list(self._shared.items()):
                 if not engine.residents:
                     del self._shared[other]
-            self._shared[key] = Engine(Backbone.load(model, self._device, precision))
+            backbone = Backbone.load(model, self._device, precision)
+            self._shared[key] = Engine(backbone, self._captured(self._device))
         return self._shared[key]
 
 

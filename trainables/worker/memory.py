@@ -61,7 +61,17 @@ class MemoryEstimator:
         yield
         self.bytes_per_token = max(self.bytes_per_token, (self._memory.peak() - before) / num_tokens)
 
-    def fits(self, num_tokens: float) -> bool:
-        """Return whether a step of `num_tokens` tokens is expected to fit; True as long as no step has been measured."""
+    def fits(self, num_tokens: float, held: int = 0) -> bool:
+        """Return whether a step of `num_tokens` tokens is expected to fit; True as long as no step has been measured.
+
+        `held`: the part of the allocated memory that will be given back before that step.
+        """
         need = self.bytes_per_token * num_tokens * (1 + SAFETY_MARGIN)
-        return need <= self._memory.total() - self._memory.used()
+        return need <= self._memory.total() - self._memory.used() + held
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Return whether an operation failed for lack of device memory. Libraries of CUDA say so only in their message."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    )

@@ -412,10 +412,10 @@ def test_an_error_of_the_database_is_raised_and_not_logged_by_mlflow_as_well(sch
     path = tmp_path / "mlflow.db"
     shutil.copy(schema, path)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TABLE experiments")
+        database.execute("DROP TABLE runs")
     store = connect(f"sqlite:///{path}")
-    with pytest.raises(MlflowException, match="no such table: experiments"):
-        store.search_experiments()
+    with pytest.raises(MlflowException, match="OperationalError"):
+        store.search_runs(["0"])
     assert capfd.readouterr().err == ""
     assert caplog.records == []
 
