@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from orchestrator import exit_codes
 from orchestrator.ledger import Damaged, Held
+from orchestrator.lost_outputs import drop_lost_outputs
 from search_spaces.loading import nearest
 from search_spaces.redaction import clean, printable
 from trainables.backbone.hub import MissingModel
@@ -43,10 +44,13 @@ def exit_code_of(command: Callable[[], int], *, go_on: str = "") -> int:
         return complain(error, exit_codes.HELD)
     except exit_codes.ClusterLost as error:
         return complain(error, exit_codes.CLUSTER_LOST)
+    finally:
+        drop_lost_outputs()  # the interpreter flushes them at its end, and would change the exit code
 
 
 def complain(error: BaseException | str, code: int) -> int:
     """Print an error to stderr, without secrets and with the middle of very long words left out, and return the code."""
+    drop_lost_outputs()
     if os.environ.get("ORCHESTRATOR_DEBUG"):
         print(clean(traceback.format_exc()), file=sys.stderr)
     logging.shutdown()

@@ -18,6 +18,7 @@ from orchestrator import exit_codes
 from orchestrator.execution.cluster import environment
 from orchestrator.execution.drain import Drain, shielded
 from orchestrator.ledger import Ledger
+from orchestrator.lost_outputs import drop_lost_outputs
 from orchestrator.tracking.publication import publish
 from orchestrator.tracking.tracker import Tracker, deliver_all
 from search_spaces.redaction import clean_line, redact
@@ -116,6 +117,7 @@ class Delivery:
         """
         words = ["--tracking-uri", uri, "--sweep", self.sweep, "--out", str(self.report)]
         words += ["--file-list", str(file_list)]
+        drop_lost_outputs()  # the report prints where it is
         with shielded():
             process = subprocess.Popen([sys.executable, "-m", "reports", *words], env=environment(), umask=self.umask)
         try:

@@ -96,9 +96,12 @@ class SearchesEndedEarly:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchesResumed:
-    """Searches that a time budget had ended are resumed: of each of these cells the search with this number."""
+    """Searches that a time budget had ended are resumed: of each of these cells the search with this number.
 
-    cells: tuple[Cell, ...]
+    There are no cells if the budget had ended the searches at a moment at which their last trials finished anyway.
+    """
+
+    cells: tuple[Cell, ...] = ()
     searches: tuple[int, ...] = ()  # one number per cell; empty: the number is 0 for all
 
     @property
@@ -162,12 +165,13 @@ class LedgerRecord:
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as JSON values: its fields, and its name under the key "event"."""
-    values = {name: (getattr(event, name), write) for name, (_, write, _) in _WIRE[type(event)].items()}
-    # An empty tuple says nothing; without it, the lines are those that earlier versions wrote.
-    return {
-        "event": NAMES[type(event)],
-        **{name: write(value) for name, (value, write) in values.items() if value != ()},
-    }
+    record: dict[str, Any] = {"event": NAMES[type(event)]}
+    for name, (_, write, required) in _WIRE[type(event)].items():
+        value = getattr(event, name)
+        # An empty tuple says nothing; without it, the lines are those that earlier versions wrote.
+        if required or value != ():
+            record[name] = write(value)
+    return record
 
 
 def event_from_json(record: Mapping[str, Any]) -> Event:

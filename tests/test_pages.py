@@ -50,6 +50,13 @@ def test_the_tree_shows_every_folder_and_only_files_that_exist():
     assert set(re.findall(r"\b\w+\.py\b", tree)) <= names
 
 
+def test_the_site_lists_every_page_once():
+    lines = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").splitlines()
+    listed = sorted(re.findall(r"- (?:[^:\n]+: )?([\w/]+\.md)$", "\n".join(lines[lines.index("nav:") :]), re.MULTILINE))
+    pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
+    assert listed == sorted(str(path) for path in pages if path.parts[0] != "results" or len(path.parts) == 2)
+
+
 def test_the_method_in_the_page_on_packages_is_the_one_that_is_tested():
     assert METHOD.strip() in (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 

@@ -65,7 +65,7 @@ def test_the_example_of_a_space_plans_as_it_is_printed(tmp_path):
     write_tickets(tmp_path)
     (tmp_path / "own.py").write_text(SPACES[0], encoding="utf-8")
     plan = run(tmp_path, "orchestrator", "plan", "own.py", "--gpus", "0")
-    assert "1 models x 1 tasks x 5 methods = 5 cells" in plan
+    assert "1 model x 1 task x 5 methods = 5 cells" in plan
     assert "adapter_wide" in plan
 
 

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from orchestrator.exit_codes import INTERRUPTED, PREEMPTED
+from orchestrator.lost_outputs import drop_lost_outputs
 from search_spaces.redaction import clean_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -116,12 +117,15 @@ class Drain:
 
         The reaper ends Ray's processes.
         """
+        drop_lost_outputs()
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
     def _on(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            drop_lost_outputs()  # the terminal may be closed: every later write to it would fail
         if self.signal is not None and number == signal.SIGINT:
             say_at_once(f"stopped at once; what was reported is kept. Continue with: {self._command}")
             os._exit(INTERRUPTED)

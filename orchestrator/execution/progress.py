@@ -20,6 +20,7 @@ from rich.text import Text
 
 from orchestrator.execution.cell_table import cell_lines
 from orchestrator.execution.time_left import WorkRate, time_left
+from orchestrator.lost_outputs import outputs_may_be_lost
 from orchestrator.search.snapshots import CellSnapshot
 from orchestrator.search.trial_names import TrialNames
 from search_spaces.redaction import printable
@@ -65,7 +66,8 @@ class ProgressDisplay:
     def start(self, found: Sequence[CellSnapshot]) -> None:
         """Draw for the first time, on a terminal."""
         if self._live:
-            self._live.start()
+            with outputs_may_be_lost():
+                self._live.start()
             self.draw(found)
 
     @property
@@ -76,16 +78,18 @@ class ProgressDisplay:
     def draw(self, found: Sequence[CellSnapshot]) -> None:
         self._drawn = time.monotonic()
         if self._live:
-            self._live.update(self._screen(found), refresh=True)
+            with outputs_may_be_lost():
+                self._live.update(self._screen(found), refresh=True)
         else:
             log.info("%s; %s", counts_text(found), self._times(found))
 
     def close(self, found: Sequence[CellSnapshot] = ()) -> None:
         """Draw `found`, if given, for the last time, and leave the terminal clean: the cursor visible, on a line of its own."""
         if self._live:
-            if found:
-                self._live.update(self._screen(found), refresh=True)
-            self._live.stop()
+            with outputs_may_be_lost():
+                if found:
+                    self._live.update(self._screen(found), refresh=True)
+                self._live.stop()
 
     def _screen(self, found: Sequence[CellSnapshot]) -> Renderables:
         """Return progress, times, devices and notice, then as many cells as fit, then the legend if there is room for it."""
@@ -103,7 +107,7 @@ class ProgressDisplay:
             *(Text(line, style="bold yellow") for line in textwrap.wrap(self._notice(), width)),
             Text(""),
         ]
-        legend = [Text(line, style="dim") for line in textwrap.wrap(LEGEND, width)]
+        legend = [Text(""), *(Text(line, style="dim") for line in textwrap.wrap(LEGEND, width))]
         room = max(3, height - LOG_LINES - len(head))
         lines = cell_lines(found, self._names, self._constants, width, room)
         fits = len(lines) + len(legend) <= room

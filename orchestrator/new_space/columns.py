@@ -13,6 +13,7 @@ from typing import Any
 
 from trainables.tasks.file_tables import FileTable
 from trainables.tasks.files import is_missing
+from trainables.tasks.forms.regression import WITH_COMMA
 
 
 def _set(words: str) -> frozenset[str]:
@@ -76,6 +77,13 @@ class Column:
         return bool(self.filled) and all(map(_is_number, self.filled))
 
     @cached_property
+    def number_with_comma(self) -> str:
+        """The first number that is written with a comma, if all values are numbers apart from that, else ""."""
+        found = [text for text in self.counts if WITH_COMMA.fullmatch(text)]
+        others = set(self.counts) - set(found)
+        return found[0] if found and all(map(_is_number, others)) else ""
+
+    @cached_property
     def is_fractional(self) -> bool:
         """Whether the values are numbers and not all of them are whole."""
         return self.is_numeric and not all(float(value).is_integer() for value in self.filled)
@@ -124,6 +132,13 @@ def find_roles(table: FileTable, text: str = "", label: str = "", text_pair: str
     # Of several columns with one name, none can be read.
     free = [each for name, each in columns.items() if name not in given and table.columns.count(name) == 1]
     labels = _ranked({each.name: _label_points(each, len(columns)) for each in free})
+    commas = [] if labels and not label else [columns[label]] if label else list(columns.values())
+    for each in commas:
+        if each.number_with_comma:
+            raise ValueError(
+                f"{table.path}: column {each.name!r} has numbers with a comma, such as {each.number_with_comma!r}: write them "
+                "with a decimal point and no other marks"
+            )
     if not label and not labels:
         raise ValueError(
             f"{table.path}: no column looks like a label; name one with --label: {', '.join(map(repr, columns))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,9 +170,15 @@ def _task_name(path: Path) -> str:
     stem = path.stem
     if stem.lower() in NO_NAMES:
         stem = path.absolute().parent.name or stem
-    name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"[._-]?train(ing)?$", "", stem.lower()) or stem.lower()).strip("_")[:40]
+    stem = without_accents(stem).lower()
+    name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"[._-]?train(ing)?$", "", stem) or stem).strip("_")[:40]
     name = name if re.match("[a-z]", name) else f"task_{name}".rstrip("_")
     return f"{name}_file" if name in TASKS else name
+
+
+def without_accents(text: str) -> str:
+    """Return the text with the base letters of accented ones, such as "Marz" for "März"."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -127,12 +127,21 @@ def _separated(path: Path, text: str) -> tuple[str, list[list[str]]]:
     if not share:
         raise ValueError(f"{path}: has a single column, and a text and a label are needed")
     if share < MIN_SHARE:
-        raise ValueError(
-            f"{path}: its lines have different numbers of fields, whether comma, tab, semicolon or | separates them; write it "
-            f"anew as CSV, with quote marks around texts"
-        )
+        raise ValueError(f"{path}: its lines have different numbers of fields; {_ragged(records, best[0])}")
     separator, quoted = best
     return "" if separator == usual and quoted == (usual != "\t") else separator, records
+
+
+def _ragged(records: Sequence[Sequence[str]], separator: str) -> str:
+    """Return which record has another number of fields than most, and what to do."""
+    [(usual, _)] = Counter(map(len, records)).most_common(1)
+    number = next(number for number, record in enumerate(records, start=1) if len(record) != usual)
+    name = {",": "a comma", "\t": "a tab", ";": "a semicolon"}.get(separator, separator)
+    found = len(records[number - 1])
+    return (
+        f"if {name} separates them, most have {usual}, and record {number} (the header counts) has {found}: put quote "
+        "marks around each text that holds the separator, a quote mark or a line break"
+    )
 
 
 def _records(text: str, separator: str, quoted: bool) -> list[list[str]]:

@@ -28,14 +28,17 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
     asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
+    if budget.grace >= space.recipe.epochs:
+        asha = "no ASHA rung before the last epoch"
     forecast = make_forecast(plan, options)
     lines = [
         f"{space.name}: {space.title or 'untitled'}",
-        f"  {len(space.models)} models x {len(space.tasks)} tasks x {len(space.methods)} methods = {len(space.cells)} cells",
+        f"  {_number(len(space.models), 'model')} x {_number(len(space.tasks), 'task')} x "
+        f"{_number(len(space.methods), 'method')} = {_number(len(space.cells), 'cell')}",
         f"  {plan.trials} trials: at most {budget.trials} tried per cell{seeds}, its winner re-trained on "
-        f"{budget.final_seeds} fresh seeds{_searches(budget)}",
-        f"  at most {space.recipe.epochs} epochs each, patience {space.recipe.patience}; at most {budget.in_flight} trials of a "
-        f"cell at once; {asha if budget.grace < space.recipe.epochs else 'no ASHA rung before the last epoch'}",
+        f"{_number(budget.final_seeds, 'fresh seed')}{_searches(budget)}",
+        f"  at most {_number(space.recipe.epochs, 'epoch')} each, patience {space.recipe.patience}; at most "
+        f"{_number(budget.in_flight, 'trial')} of a cell at once; {asha}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
         f"  tasks    {', '.join(_task(plan, name) for name in plan.tasks)}",
@@ -52,6 +55,10 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
     return "\n".join([*lines, "", *(f"  {name:<8} {text}" for name, text in told)])
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _task(plan: Plan, name: str) -> str:
@@ -298,7 +305,7 @@ def _parameters(plan: Plan, entry: MethodEntry) -> str:
             continue
         low, high = plan.counts(entry, shape)
         spread = f"{low.trained:,}" if low == high else f"{low.trained:,} to {high.trained:,}"
-        parts.append(f"{models.title(name)} {spread} ({100 * high.trained / high.total:.2f} %)")
+        parts.append(f"{models.title(name)} {spread} ({100 * high.trained / high.total:.3g} %)")
     return "; ".join(parts)
 
 

@@ -22,6 +22,7 @@ from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, RunUpdates
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
+from search_spaces.mlflow_loggers import set_up_mlflow_loggers
 from search_spaces.redaction import clean_line
 from search_spaces.tracking_uri import sqlite_path
 
@@ -269,8 +270,7 @@ def connect(uri: str) -> Any:
     # Imported here because it takes more than a second, for which printing the help should not wait.
     from mlflow.tracking import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    set_up_mlflow_loggers()
     if uri.startswith("sqlite:") and "?" not in uri:
         _make_database(sqlite_path(uri))
     return MlflowClient(tracking_uri=uri)

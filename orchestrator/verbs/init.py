@@ -51,13 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(target: Path, text: str) -> None:
-    """Write the space if it can be planned, or else nothing. Raises the ValueError of a plan that fails."""
+    """Write the space if it can be planned, or else nothing.
+
+    Raises the ValueError of a plan that fails, EnvironmentUnfit if the file cannot be written.
+    """
+    from orchestrator.exit_codes import EnvironmentUnfit
     from orchestrator.planning.plan import make_plan
     from orchestrator.run_options import RunOptions
     from search_spaces.loading import load
     from trainables.methods import METHODS
 
-    with target.open("x", encoding="utf-8") as file:
+    try:
+        file = target.open("x", encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentUnfit(
+            f"{target} cannot be written ({error.strerror}); give another place with --to FILE.py"
+        ) from None
+    with file:
         file.write(text)
     try:
         make_plan(load(str(target), METHODS), RunOptions())
@@ -68,5 +78,7 @@ def _write(target: Path, text: str) -> None:
 
 def _name(stem: str) -> str:
     """Return a file name for a space, which also names its results."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")[:60]
+    from orchestrator.new_space.draft import without_accents
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", without_accents(stem)).strip("_-")[:60]
     return f"{name or 'space'}.py"

@@ -25,6 +25,7 @@ from reports.data.trial_table import PARAM, trial_table
 from search_spaces import keys
 from search_spaces.environment import changed, unless_set
 from search_spaces.loading import nearest
+from search_spaces.mlflow_loggers import set_up_mlflow_loggers
 from search_spaces.records import Ablation, predictions_checksum
 from search_spaces.redaction import clean_line, redact
 
@@ -146,8 +147,7 @@ def _client(tracking_uri: str) -> Iterator[Any]:
         from mlflow.tracking import MlflowClient
         from sqlalchemy.exc import SQLAlchemyError
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        set_up_mlflow_loggers()
         try:
             yield MlflowClient(tracking_uri=tracking_uri)
         except (

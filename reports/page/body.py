@@ -17,6 +17,8 @@ from reports.page import vector
 
 _NUMBER = re.compile(r"(?:[<>] )?([-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![\w.-])")
 _FIGURE = re.compile(r"figures/([^/]+)\.png")
+# Words in blocks of code that would otherwise be broken at a hyphen; longer ones may be.
+_HYPHENATED = re.compile(r"(?<!\S)(?=\S*-)\S{2,30}(?!\S)")
 _SHORT = 24  # table entries up to this many characters are not broken over lines
 _SIDES = {"text-align:right": "right", "text-align:left": "left"}
 
@@ -34,6 +36,7 @@ def body_of(markdown: str, figures: Mapping[str, str]) -> Body:
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = _with_figures(reader.parse(markdown), figures)
     _prepare_tables(tokens)
+    _keep_words(tokens)
     headings = _number_headings(tokens, reader)
     return Body(html=reader.renderer.render(tokens, reader.options, {}).strip(), headings=headings)
 
@@ -119,6 +122,14 @@ def _prepare_tables(tokens: list[Token]) -> None:
         elif token.type == "table_close":
             tokens[position] = _raw("</table></div>\n")
     _set_feet(tokens)
+
+
+def _keep_words(tokens: list[Token]) -> None:
+    """Mark words with hyphens in blocks of code, such as "--gpus", so that lines are broken between words only."""
+    for position, token in enumerate(tokens):
+        if token.type == "fence":
+            code = _HYPHENATED.sub(r'<span class="short">\g<0></span>', escape(token.content, quote=False))
+            tokens[position] = _raw(f"<pre><code>{code}</code></pre>\n")
 
 
 def _make_button(inline: Token, header: Token) -> None:

@@ -16,7 +16,7 @@ from reports.sections import cost
 from reports.sections.results import collapses, mean_baseline, smallest_seen
 from reports.sections.second_look import ends_of
 from reports.sections.section import Section, results_provenance, varied
-from reports.sections.winners import describe, won
+from reports.sections.winners import chosen, won
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.answers import Answer, answer
 from reports.statistics.standings import Standing
@@ -119,7 +119,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
     if found.outcome == "alike":
         return (
             f"no difference between the {len(column.standings)} methods can be seen. The highest mean is that of {best}: "
-            f"{score}{above}{costs}. {_tied(sweep, column, found)}{seen}"
+            f"{score}{above}{costs}. {_tied(sweep, column, found)}{seen} More final seeds or test examples show smaller ones."
         )
     worse = _listed([f"{_title(sweep, one)} by {points(_gap(column, one))}" for one in _nearest(column, found.worse)])
     return f"use {best}: {score}{above}{costs}. {_tied(sweep, column, found)}Worse: {worse}. {seen}"
@@ -128,8 +128,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
 def _tied(sweep: AnalyzedSweep, column: _Column, found: Answer) -> str:
     """The methods that are tied with the best one, and their cost beside its."""
     named = [
-        f"{_title(sweep, label)}{column.settings[label]} {points(column.standings[label].value)}"
-        f"{_relative(column, label, found.best)}"
+        f"{_title(sweep, label)} {points(column.standings[label].value)}{_relative(column, label, found.best)}"
         for label in found.tied
     ]
     return f"Tied with it: {_listed(named)}. " if named else ""
@@ -216,7 +215,7 @@ def _validation(sweep: AnalyzedSweep, cell: Cell) -> str:
     if not ended["best_score"].notna().any():
         return f"{MISSING} ({tried})"
     best = ended.loc[ended["best_score"].idxmax()]
-    return f"{points(best['best_score'])} ({escape(describe(sweep, cell, best))}; {tried})"
+    return f"{points(best['best_score'])} ({escape('; '.join(filter(None, [chosen(sweep, cell, best), tried])))})"
 
 
 def _task_column(sweep: AnalyzedSweep, model: str, task: str) -> _Column:
@@ -260,8 +259,8 @@ def _costs(sweep: AnalyzedSweep, cells: Mapping[str, Sequence[Cell]]) -> dict[st
 def _setting(sweep: AnalyzedSweep, cell: Cell) -> str:
     """The winner's values of what was searched; "" if nothing was, or if the searches of a cell have different winners."""
     rows = [won(sweep, cell, number) for number in range(sweep.manifest.budget.searches)]
-    found = {describe(sweep, cell, row) for row in rows if row is not None}
-    return found.pop() if len(found) == 1 and sweep.manifest.methods[cell.method].searched else ""
+    found = {chosen(sweep, cell, row) for row in rows if row is not None}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _bracketed(setting: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from reports.data.cells import hyperparameters
@@ -12,7 +14,7 @@ from reports.render.table import Table
 from reports.sections.section import Section, caption, search_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import Edge, as_number, edge
-from search_spaces.language import Cell
+from search_spaces.language import Cell, grid_size
 from search_spaces.records import SearchKey
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied")
@@ -29,6 +31,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "tables/winners.csv has those at an end of their range (⇥ above): the lowest or highest of three or more values, or "
         "within 5 % of the end.",
         _otherwise(sweep),
+        _nothing_found(sweep),
     )
 
 
@@ -72,6 +75,23 @@ def _otherwise(sweep: AnalyzedSweep) -> str:
     )
 
 
+def _nothing_found(sweep: AnalyzedSweep) -> str:
+    """A warning for winners whose validation score is not above the test score of a constant prediction."""
+    cells = [
+        named(sweep, cell, number)
+        for cell, number in searches(sweep)
+        if (winner := won(sweep, cell, number)) is not None
+        and (constant := sweep.manifest.tasks[cell.task].majority) is not None
+        and winner["best_score"] <= constant
+    ]
+    if not cells:
+        return ""
+    return (
+        f"**No better than a constant prediction on the validation split:** the winners of {escape(', '.join(cells))}. "
+        "Nothing was learnt in their searches, so that chance chose among the configurations."
+    )
+
+
 def named(sweep: AnalyzedSweep, cell: Cell, number: int) -> str:
     """The cell, with the number of its search, counted from 1, if cells have several."""
     return f"{cell}, search {number + 1}" if sweep.manifest.budget.searches > 1 else str(cell)
@@ -98,9 +118,9 @@ def _candidates(sweep: AnalyzedSweep, cell: Cell, number: int) -> pd.DataFrame:
 
 def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, Edge]:
     """The searched hyperparameters whose winning value is at an end of its range, with that end ("lowest" or "highest")."""
-    chosen = hyperparameters(winner)
+    values = hyperparameters(winner)
     found = {
-        name: edge(dimension, chosen.get(name))
+        name: edge(dimension, values.get(name))
         for name, dimension in sweep.manifest.methods[cell.method].searched.items()
     }
     return {name: end for name, end in found.items() if end}
@@ -108,9 +128,18 @@ def edges_of(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> dict[str, E
 
 def describe(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> str:
     """The winner's values of the searched hyperparameters as text, for example "lr 0.0001, r 32"."""
-    chosen = hyperparameters(winner)
-    names = [name for name in sweep.manifest.methods[cell.method].searched if name in chosen]
-    return ", ".join(f"{name} {_value(chosen[name])}" for name in names) or "nothing was searched"
+    return _values(winner, sweep.manifest.methods[cell.method].searched) or "nothing was searched"
+
+
+def chosen(sweep: AnalyzedSweep, cell: Cell, winner: pd.Series) -> str:
+    """Like `describe`, without hyperparameters that could take one value only; "" if there are no others."""
+    searched = sweep.manifest.methods[cell.method].searched
+    return _values(winner, [name for name, dimension in searched.items() if grid_size({name: dimension}) > 1])
+
+
+def _values(winner: pd.Series, names: Iterable[str]) -> str:
+    values = hyperparameters(winner)
+    return ", ".join(f"{name} {_value(values[name])}" for name in names if name in values)
 
 
 def _value(value: str) -> str:

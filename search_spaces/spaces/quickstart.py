@@ -1,4 +1,4 @@
-"""Six methods on a generated task with a small encoder from a Python package: no network, no GPU, under five minutes."""
+"""Six methods on a generated task with a small encoder from a Python package: no network, no GPU, about five minutes."""
 
 from search_spaces.language import Budget, Recipe, Space, choice, method
 

@@ -133,19 +133,9 @@ def test_ratios_per_epoch_count_what_was_trained():
 @pytest.mark.slow
 def test_both_sides_run_from_a_cold_process(tmp_path):
     path = tmp_path / "result.json"
+    few = ["--smoke", "--rounds", "1", "--arms", "ours,longest"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.sweep_comparison",
-            "--smoke",
-            "--rounds",
-            "1",
-            "--arms",
-            "ours,longest",
-            "--json",
-            str(path),
-        ],
+        [sys.executable, "-m", "benchmarks.sweep_comparison", *few, "--json", str(path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

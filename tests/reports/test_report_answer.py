@@ -7,7 +7,7 @@ from scipy import stats
 
 from reports.__main__ import main
 from reports.build import summary
-from reports.sections import answer, paper_table, search_quality
+from reports.sections import answer, paper_table, search_quality, winners
 from reports.sections.paper_table import LatexOptions
 from reports.statistics.answers import answer as conclude
 from reports.statistics.intervals import TaskScores
@@ -47,7 +47,7 @@ def test_a_method_is_recommended_with_setting_score_interval_cost_ties_and_power
     )
     assert "constant prediction 68.38; trains 96.9 % of the encoder's parameters in 33 % of the training hours." in text
     assert (
-        "Tied with it: Adapter (lr 0.0001, batch_size 8) 90.30, at 1.00 % of its trained parameters and 100 % of its "
+        "Tied with it: Adapter 90.30, at 1.00 % of its trained parameters and 100 % of its training hours. Worse: "
         in text
     )
     assert "Worse: MAdapter by 10.10." in text
@@ -73,6 +73,7 @@ def test_a_lead_that_is_noise_is_neither_recommended_nor_bold():
     assert (
         "- **MRPC**: no difference between the 2 methods can be seen. The highest mean is that of Fine-tuning" in text
     )
+    assert "could not have been seen. More final seeds or test examples show smaller ones." in text
     assert "**9" not in text
     assert "≈" not in text
     assert "| highest mean |" in text
@@ -101,7 +102,25 @@ def test_of_equal_means_the_one_with_fewer_parameters_is_recommended():
     equal = (90.0, 90.2, 90.4)
     text = answer.text(finished({"full": equal, "adapter": equal, "madapter": (80.0, 80.2, 80.4)}))
     assert "use Adapter (lr 0.0001, batch_size 8)" in text
-    assert "Tied with it: Fine-tuning (lr 0.0001, batch_size 8) 90.20, at 100 times its trained parameters" in text
+    assert "Tied with it: Fine-tuning 90.20, at 100 times its trained parameters" in text
+
+
+def test_a_value_that_was_the_only_one_is_no_setting_that_was_chosen():
+    record = manifest(["minilm"], ["mrpc"], ["full"])
+    record["methods"]["full"]["searched"] = {"lr": {"choice": [1e-4, 1e-3]}, "batch_size": {"choice": [8]}}
+    won = [FakeTrial(cell="minilm/mrpc/full", name="a", params=RATES, scores=(80.0,))]
+    finals = [final("minilm/mrpc/full", seed, 80.0 + seed, params=RATES) for seed in (1, 2)]
+    assert "Fine-tuning (lr 0.0001) is" in answer.text(in_memory(record, [*won, *finals], {"minilm/mrpc/full": "a"}))
+    assert "Fine-tuning 80.00 (lr 0.0001; 1 of 2 tried)" in answer.text(in_memory(record, won, {}))
+
+
+@pytest.mark.parametrize(("score", "learnt"), [(68.38, False), (68.5, True)])
+def test_winners_of_searches_that_learnt_nothing_are_named(score, learnt):
+    record = manifest(["minilm"], ["mrpc"], ["full"])
+    trials = [FakeTrial(cell="minilm/mrpc/full", name="a", params=RATES, scores=(60.0, score))]
+    text = winners.text(in_memory(record, trials, {"minilm/mrpc/full": "a"}))
+    told = "**No better than a constant prediction on the validation split:** the winners of minilm/mrpc/full. "
+    assert (told in text) == (not learnt)
 
 
 def test_one_seed_judges_no_difference():

@@ -20,7 +20,7 @@ ALLOWED = set(
     re.findall(
         r"\w+",
         "html head meta title style body nav ul li a main h1 h2 h3 p blockquote strong em code pre script div table thead tbody "
-        "tfoot tr th td button figure figcaption svg g path use defs clippath rect",
+        "tfoot tr th td span button figure figcaption svg g path use defs clippath rect",
     )
 )
 HOSTILE = (
@@ -202,3 +202,10 @@ def test_an_unfinished_sweep_has_a_page_that_says_so():
     shown = "".join(Elements(page("t", summary(sweep), {})).shown)
     assert "So far:" in shown
     assert "1 cell without a result: minilm/mrpc/adapter (search unfinished)." in shown
+
+
+def test_lines_of_code_are_not_broken_inside_a_word_with_hyphens():
+    code = "peft-sweep run --gpus 0 --out=" + "x-" * 20 + " <b-c>"
+    html = body_of(f"```\n{code}\n```", {}).html
+    assert re.findall(r'<span class="short">(.*?)</span>', html) == ["peft-sweep", "--gpus", "&lt;b-c&gt;"]
+    assert re.sub(r"</?span[^>]*>", "", html) == f"<pre><code>{code.replace('<b-c>', '&lt;b-c&gt;')}\n</code></pre>"

@@ -1,6 +1,7 @@
 """Events are written as the first release wrote them, and what cannot be read is refused by name."""
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,13 @@ RECORDS = {
     "finished": {"event": "finished"},
 }
 # Fields that a record may lack.
-OPTIONAL = {("sweep", "format"), ("asked", "number"), ("progress", "decision"), ("ended", "cached")}
+OPTIONAL = {
+    ("sweep", "format"),
+    ("asked", "number"),
+    ("progress", "decision"),
+    ("ended", "cached"),
+    ("extended", "cells"),
+}
 
 
 def on_disk(record):
@@ -63,6 +70,14 @@ def test_an_event_that_is_read_is_written_as_it_was(name):
     assert type(event) is EVENTS[name]
     assert on_disk(event_to_json(event)) == on_disk(RECORDS[name])
     assert event_from_json(on_disk(event_to_json(event))) == event
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_an_event_whose_lists_are_empty_is_read_again(name):
+    event = event_from_json(on_disk(RECORDS[name]))
+    lists = {field.name: () for field in fields(event) if isinstance(getattr(event, field.name), tuple)}
+    empty = replace(event, **lists)
+    assert event_from_json(on_disk(event_to_json(empty))) == empty
 
 
 def test_every_line_of_a_ledger_of_the_first_release_is_read_and_written_as_it_was():

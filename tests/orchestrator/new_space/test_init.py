@@ -175,7 +175,12 @@ def test_a_file_is_never_written_over_and_a_bad_one_leaves_nothing(tmp_path, mon
         ("empty.csv", b"", "is empty"),
         ("one.csv", b"text\n" + b"a\n" * 40, "a single column"),
         ("no_label.csv", table({"a": text, "b": lambda i: text(i + 3)}).encode(), "no column looks like a label"),
-        ("ragged.csv", b"a,b\n1,2,3\n1\n" * 40, "different numbers of fields"),
+        ("ragged.csv", b"a,b\n" + b"x,1\n" * 5 + b"x,1,2\n" * 2, "most have 2, and record 7 (the header counts) has 3"),
+        (
+            "comma.csv",
+            ("text;preis\n" + "".join(f"house number {i};{i},5\n" for i in range(40))).encode(),
+            "'preis' has numbers with a comma, such as '0,5'",
+        ),
         ("binary.csv", bytes(range(256)) * 9, "is no text"),
         ("sheet.xlsx", b"PK", "save it as CSV UTF-8"),
         ("few.csv", table(PLAIN, rows=12).encode(), "at least 30 are needed"),
@@ -188,7 +193,18 @@ def test_a_file_is_never_written_over_and_a_bad_one_leaves_nothing(tmp_path, mon
     assert main(["init", "gone.csv"]) == 2
     assert main(["init", "data.csv", "--label", "colour", "--to", "x.py"]) == 2
     assert "--label 'colour': data.csv has the columns 'text', 'label'" in capsys.readouterr().err
+    assert main(["init", "data.csv", "--to", "/proc/x.py"]) == 4
+    assert (
+        "/proc/x.py cannot be written (No such file or directory); give another place with" in capsys.readouterr().err
+    )
     assert not (tmp_path / "x.py").exists()
+
+
+def test_accents_in_a_files_name_do_not_make_holes_in_the_names_of_space_and_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Anfragen März.csv").write_text(table(PLAIN), encoding="utf-8")
+    assert main(["init", "Anfragen März.csv"]) == 0
+    assert load_space("Anfragen_Marz.py", METHODS).tasks[0].name == "anfragen_marz"
 
 
 def test_a_test_file_beside_the_file_is_taken_if_it_has_labels(written, tmp_path):

@@ -10,7 +10,14 @@ from orchestrator.search.time_budget import TimeBudget, greedy, reserve
 from orchestrator.tracking.run_edits import Key
 from orchestrator.tracking.run_projection import RunProjection
 from search_spaces import keys
-from search_spaces.events import EpochReported, LedgerRecord, SearchesEndedEarly, SweepInterrupted, SweepOpened
+from search_spaces.events import (
+    EpochReported,
+    LedgerRecord,
+    SearchesEndedEarly,
+    SearchesResumed,
+    SweepInterrupted,
+    SweepOpened,
+)
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, Recipe, method
 from search_spaces.records import BUDGET
@@ -157,6 +164,16 @@ def test_a_search_that_is_taken_up_again_ends_as_one_that_was_never_ended(budget
     sweep = Scene(None).run(space, tmp_path, seed=3)
     assert not sweep.ended_early
     assert result(sweep) == result(calm(tmp_path)[0])
+
+
+def test_searches_are_resumed_where_the_budget_cut_nothing_off(tmp_path):
+    """The second budget ends the searches when only last epochs are missing, so that no search has anything left to resume."""
+    space = make_space(tasks=("t", "u", "v"), methods=make_space().methods[1:])
+    for budget in ("40s", "45s", None):
+        resumed = Scene(budget).run(space, tmp_path)
+    assert SearchesResumed(cells=()) in [record.event for record in read_records(tmp_path / "sweep")]
+    again = Scene(None).run(space, tmp_path)
+    assert result(again) == result(resumed) == result(drive(space, tmp_path / "calm"))
 
 
 def run_to_another_winner(tmp_path):

@@ -1,6 +1,6 @@
 """A time budget on the real command line: in time, with all finals and a whole report; and taken up again.
 
-How long a budget has to be is measured on the machine, as it is now: half as much again as what a tiny sweep of the same trials takes.
+How long a budget has to be is measured on the machine, as it is now: half as much again as a tiny sweep of these trials takes.
 """
 
 import math

@@ -1,13 +1,17 @@
 """What a real sqlite store holds after a sweep, after crashes at any call, and after it was tampered with."""
 
+import contextlib
 import json
+import logging
 import shutil
+import sqlite3
 from dataclasses import replace
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from orchestrator.exit_codes import EnvironmentUnfit
-from orchestrator.tracking.mlflow_store import Store
+from orchestrator.tracking.mlflow_store import Store, connect
 from orchestrator.tracking.run_edits import Edit, Key, Point, RunUpdates
 from orchestrator.tracking.tracker import BATCH, Link
 from search_spaces import keys
@@ -401,3 +405,25 @@ def test_secrets_in_reasons_and_commands_do_not_reach_the_store(uri, tmp_path):
     assert b"hunter2" not in data
     assert b"hf_abcdefghijk" not in data
     assert b"http://host/x failed" in data
+
+
+def test_an_error_of_the_database_is_raised_and_not_logged_by_mlflow_as_well(schema, tmp_path, capfd, caplog):
+    """MLflow logs it with a traceback, past this project's redaction of secrets; on a full disk once a second."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(schema, path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE runs")
+    store = connect(f"sqlite:///{path}")
+    with pytest.raises(MlflowException, match="OperationalError"):
+        store.search_runs(["0"])
+    assert capfd.readouterr().err == ""
+    assert caplog.records == []
+
+
+def test_what_mlflow_logs_itself_passes_this_process_s_handlers(schema, tmp_path, caplog):
+    shutil.copy(schema, tmp_path / "mlflow.db")
+    connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    logging.getLogger("mlflow.tracking").error("an upload failed")
+    logging.getLogger("mlflow.tracking").warning("a hint")
+    assert [record.getMessage() for record in caplog.records] == ["an upload failed"]
+    assert not logging.getLogger("mlflow").handlers

@@ -148,6 +148,12 @@ def test_a_target_that_is_no_finite_number_is_named(tmp_path, target):
     refuse(task, tmp_path, r"train\.csv: row 31, column 'label'.*is no finite number")
 
 
+def test_a_target_with_a_comma_comes_with_advice(tmp_path):
+    rows = [*((f"x {i}", i) for i in range(30)), ("y", '"3,5"')]
+    task = make_task(write_csv(tmp_path / "train.csv", rows), regression=True)
+    refuse(task, tmp_path, "'3,5' is no finite number; write numbers with a decimal point")
+
+
 def test_a_constant_target_is_refused(tmp_path):
     rows = [(f"x {i}", 2.5) for i in range(30)]
     refuse(make_task(write_csv(tmp_path / "train.csv", rows), regression=True), tmp_path, "every target is 2.5")

@@ -10,6 +10,7 @@ Legend: n examples.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ BINS = 5
 # A model whose predictions have a smaller standard deviation than this fraction of the train targets' has collapsed: it explains
 # less than 2 % of the targets' variance, whatever its correlation with them is.
 MIN_SPREAD = 0.01
+# A number as it is written in many languages, or with a comma between thousands: it is not known which.
+WITH_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def _targets(column: LabelColumn) -> list[float]:
         except (TypeError, ValueError, OverflowError):
             target = math.nan
         if not math.isfinite(target) or abs(target) > 1e30:
-            raise ValueError(f"{column.where_row(index)}: {label!r} is no finite number")
+            hint = "; write numbers with a decimal point" if WITH_COMMA.fullmatch(str(label).strip()) else ""
+            raise ValueError(f"{column.where_row(index)}: {label!r} is no finite number{hint}")
         targets.append(target)
     if len(set(targets)) < 2:
         raise ValueError(f"{column.where}: every target is {targets[0]}")
