@@ -79,7 +79,7 @@ def variants(rows: Rows, H: int, D: int) -> dict[str, tuple[There, Back]]:
         )
 
     found = {
-        "gather of heads, as in the engine": by_head(rows.spread, rows.collect, rows.idle, rows.padding),
+        "gather of heads, as in the engine on a CPU": by_head(rows.spread, rows.collect, rows.idle, rows.padding),
         "the same, 32-bit indices": by_head(small[0], small[1], rows.idle, rows.padding),
         "gather of tokens, then heads split by a copy": (
             lambda x: split_heads(Move.apply(x, places, where, idle)),

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_learning --prepare FOLDER        # where the quickstart's packages are: model in fp16, tokens
     python -m benchmarks.gpu_learning FOLDER --json FILE      # the scores in fp32 on the CPU
 
-A GPU takes part as section A4 of `benchmarks.gpu_ab`. Both sides read the same folder, whose weights are stored as halves so
+A GPU takes part as section A3 of `benchmarks.gpu_ab`. Both sides read the same folder, whose weights are stored as halves so
 that it is small. Dropout differs between a CPU and a GPU, so the scores of one seed do too: only their means and spreads compare.
 """
 
@@ -105,8 +105,7 @@ def final_scores(
         while any(not state.done for state in running):
             engine.step()
         for trial in group:
-            found = engine.test(trial.id).metrics
-            scores[trial.method].append(100 * found["accuracy"] if found["accuracy"] <= 1 else found["accuracy"])
+            scores[trial.method].append(engine.test(trial.id).metrics["accuracy"])
     return scores
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.export import record as records
 from orchestrator.export.predictor import Predictor
 from orchestrator.export.record import ExportRecord
@@ -36,7 +37,8 @@ def predict(
     """Write one line per text of `file` to `to`, or to standard output.
 
     `base`: where the pretrained model is, if not where the export says. `renamed`: columns that have other names than in the
-    task's files; `encoding`, `header` and `separator` likewise. Raises ValueError for wrong input, and what `Predictor` raises.
+    task's files; `encoding`, `header` and `separator` likewise. Raises ValueError for wrong input, EnvironmentUnfit if `to`
+    cannot be written, and what `Predictor` raises.
     """
     known = records.read(folder)
     known = replace(
@@ -48,6 +50,7 @@ def predict(
     texts = _read(known, file, renamed)
     if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
         raise ValueError(f"--to {to}: must name a file in a folder that exists")
+    _check_writable(to)
     predictor = Predictor(folder, base)
     _write(_lines(predictor, predictor.outputs(texts)), to)
 
@@ -60,6 +63,24 @@ def _read(record: ExportRecord, file: Path, renamed: tuple[str | None, str | Non
         return read_texts(file, columns, record.encoding, record.header, record.separator)
     except LookupError:
         raise ValueError(f"--encoding {record.encoding}: Python knows no such encoding") from None
+    except ValueError as error:
+        # The reader's advice is meant for spaces.
+        here = "; here: --text, --text-pair, --header, --separator and --encoding" if "FileTask" in str(error) else ""
+        raise ValueError(f"{error}{here}") from None
+
+
+def _check_writable(to: Path | None) -> None:
+    """Raise EnvironmentUnfit if the file cannot be written, before the model is loaded."""
+    try:
+        if to is not None:
+            _unfinished(to).touch()
+            _unfinished(to).unlink()
+    except OSError as error:
+        raise EnvironmentUnfit(f"--to {to}: cannot be written ({error.strerror}); give another place") from None
+
+
+def _unfinished(to: Path) -> Path:
+    return to.with_name(to.name + ".tmp")
 
 
 def _lines(predictor: Predictor, outputs: np.ndarray) -> Iterator[list[str]]:
@@ -81,7 +102,7 @@ def _write(lines: Iterable[list[str]], to: Path | None) -> None:
         except BrokenPipeError:  # the reader, such as `head`, has seen what it wanted
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    new = to.with_name(to.name + ".tmp")
+    new = _unfinished(to)
     with new.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(lines)
     os.replace(new, to)

@@ -67,6 +67,11 @@ class Draft:
     cores: int
 
     @property
+    def title(self) -> str:
+        """What the report calls the comparison: the file's name as it is, or the task's if the file's says nothing."""
+        return self.name if self.table.path.stem.lower() in NO_NAMES else self.table.path.stem
+
+    @property
     def num_test(self) -> int | None:
         """How many examples the test split has if it is drawn, None if it is a file."""
         return None if self.test else round(SHARE * (self.rows - self.missing))

@@ -44,7 +44,7 @@ def space_text(draft: Draft, target: Path, commands: tuple[str, str]) -> str:
         ")",
         "",
         "space = Space(",
-        f'    title="{name}",',
+        f"    title={_literal(_comment(draft.title))},",
         f"    models=({_literal(draft.model)},),  # {_model_note(draft)}",
         "    tasks=(task,),",
         "    # Each is searched over the learning rates and sizes that are recommended for it.",

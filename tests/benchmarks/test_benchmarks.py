@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu, gpu_ab, gpu_first, measure, padding, sweep_split
+from benchmarks import control_plane, gpu, gpu_ab, gpu_first, gpu_worker, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
@@ -158,12 +158,12 @@ def test_the_control_plane_is_measured_end_to_end(tmp_path):
 def test_the_engine_needs_no_ray_optuna_or_mlflow():
     grimp = pytest.importorskip("grimp", reason="the extra [dev] is not installed")
     graph = grimp.build_graph("trainables", "search_spaces", include_external_packages=True, cache_dir=None)
-    needed = graph.find_upstream_modules("trainables.training.engine")
+    needed = graph.find_upstream_modules("trainables.worker.device_worker")
     assert "torch" in needed
     assert needed.isdisjoint(NOT_NEEDED)
 
 
-@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab])
+@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab, gpu_worker])
 def test_without_a_device_nothing_is_measured(monkeypatch, capsys, script):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script.main([]) == 4
@@ -206,6 +206,15 @@ def test_a_section_of_the_comparison_of_captured_steps_runs_there_too(tmp_path):
     found = smoke("gpu_ab", tmp_path, "--only", "A2,A5")
     assert list(found) == ["A2", "A5"]
     assert all(row["equal to the first"] for row in found["A2"])
+
+
+def test_whole_trials_run_on_the_device_worker_with_and_without_captured_steps(tmp_path):
+    path = tmp_path / "result.json"
+    assert gpu_worker.main(["--smoke", "--only", "W3", "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["results"]["W3"]
+    assert (row["K"], row["epochs"]) == (2, 4)
+    assert row["replayed"] == "2 steps, 1 graphs"
+    assert float(row["max |d loss|"]) < 1e-5
 
 
 def test_the_first_minutes_take_only_sections_that_exist_and_start_none_too_late(tmp_path, capsys):

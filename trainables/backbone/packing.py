@@ -172,7 +172,7 @@ def pack(
         (split, *_with_fillers(chosen, n, size - len(n), m))
         for (split, chosen), n, m, size in zip(batches, lengths, more, sizes, strict=True)
     ]
-    starts = _starts([int(n.sum()) for _, _, n in filled], blocks or [K], padded and padded.widths)
+    starts = _starts([int(n.sum()) for _, _, n in filled], blocks or [K], padded.widths if padded else None)
     N, L = starts[-1], padded.longest if padded else max(longest)
     E, B = max(sizes), sum(sizes)
     ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))

@@ -100,7 +100,7 @@ WRONG_FILES = {
     "wrong.xlsx": ("note\nw1\n", "name must end in"),
     "empty.csv": ("", "no header"),
     "header.csv": ("note\n", "has no examples"),
-    "other.csv": ("text\nw1\n", "column 'note' is not in the header: 'text'"),
+    "other.csv": ("text\nw1\n", "column 'note' is not in the header: 'text'.*; here: --text, --text-pair, --header"),
     "blank.csv": ("note,x\nw1,1\n,2\n", "row 2, column 'note': is empty; fill or remove the row$"),
     "number.jsonl": ('{"note": 3}\n', "is 3, not a text"),
 }
@@ -115,6 +115,14 @@ def test_files_that_cannot_be_predicted(place, tmp_path, name):
     with pytest.raises(ValueError, match=message):
         call(predict, folder / "export", tmp_path / name, "--to", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_model_is_loaded(place, tmp_path, monkeypatch):
+    folder, _ = place
+    (tmp_path / "new.csv").write_text("note\nw1\n", "utf-8")
+    monkeypatch.setattr("orchestrator.export.prediction.Predictor", None)
+    with pytest.raises(EnvironmentUnfit, match=r"--to /proc/x\.csv: cannot be written .*; give another place"):
+        call(predict, folder / "export", tmp_path / "new.csv", "--to", "/proc/x.csv")
 
 
 def test_columns_of_other_names_and_formats(place, tmp_path, capsys):

@@ -204,7 +204,8 @@ def test_accents_in_a_files_name_do_not_make_holes_in_the_names_of_space_and_tas
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Anfragen März.csv").write_text(table(PLAIN), encoding="utf-8")
     assert main(["init", "Anfragen März.csv"]) == 0
-    assert load_space("Anfragen_Marz.py", METHODS).tasks[0].name == "anfragen_marz"
+    space = load_space("Anfragen_Marz.py", METHODS)
+    assert (space.title, space.tasks[0].name) == ("Anfragen März", "anfragen_marz")
 
 
 def test_a_test_file_beside_the_file_is_taken_if_it_has_labels(written, tmp_path):

@@ -5,6 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from search_spaces.language import Recipe
+from tests.fixtures.method_settings import SMALL
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
@@ -112,6 +114,20 @@ def test_tokens_moved_as_a_whole_give_the_same_numbers(high, tiny_bert):
             engine.step()
         found.append(torch.cat([engine.state(state.trial.id)[1]["values"] for state in states]))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_tokens_moved_as_a_whole_train_and_test_every_method_alike(method, tiny_bert):
+    found = []
+    for heads in (tiny_bert.shape.heads, 1):
+        engine = Engine(Backbone.load(tiny_bert, torch.device("cpu")))
+        engine.backbone.indexed_heads = heads
+        trial = make_trial(method, seed=1, recipe=Recipe(epochs=2, patience=9), **SMALL[method])
+        state = engine.add_trial(trial, make_data(train=16, test=9, low=3, high=12))
+        while not state.done:
+            engine.step()
+        found.append([*(p.loss for p in state.progress), *engine.test(trial.id).predictions])
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
 
 
 def test_rows_of_different_length_do_not_touch(tiny_bert):

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from search_spaces.language import Recipe
+from tests.fixtures.captured import FakeGraphs, fake_steps
 from tests.fixtures.method_settings import SMALL
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import needed_sizes, pack
 from trainables.methods import METHODS
-from trainables.training.captured_steps import SEEN_BEFORE, CapturedSteps, padded_for, rounded_up
+from trainables.training import captured_steps, training_step
+from trainables.training.captured_steps import MOST_MEMORY, SEEN_BEFORE, CapturedSteps, padded_for, rounded_up
 from trainables.training.engine import Engine
 from trainables.training.training_step import compute, draw
 
@@ -24,11 +26,6 @@ MIXED = [
     make_trial("prompt_tuning", **SMALL["prompt_tuning"], seed=4, recipe=RECIPE),
     make_trial("bitfit", seed=5, batch_size=4, recipe=RECIPE),
 ]
-
-
-def fake():
-    """Captures nothing: a replay runs the step on the inputs that the graph would read."""
-    return CapturedSteps(lambda: lambda step: step)
 
 
 def ragged(train=44):
@@ -51,7 +48,7 @@ def losses(states):
 
 
 def test_mixed_trials_have_the_same_losses_with_and_without_padding(tiny_bert):
-    captured = fake()
+    captured = fake_steps()
     data = ragged(train=92)
     plain, padded = train(tiny_bert, MIXED, data), train(tiny_bert, MIXED, data, captured)
     assert losses(padded) == pytest.approx(losses(plain), abs=1e-5)
@@ -112,14 +109,14 @@ def test_sizes_are_few_and_padding_is_little():
 
 def test_a_trial_that_diverged_does_not_reach_the_others(tiny_bert):
     diverging = make_trial("adapter", r=4, seed=9, lr=1e30, recipe=RECIPE)
-    alone = train(tiny_bert, MIXED[:2], ragged(), fake())
-    together = train(tiny_bert, [diverging, *MIXED[:2]], ragged(), fake(), epochs=3)
+    alone = train(tiny_bert, MIXED[:2], ragged(), fake_steps())
+    together = train(tiny_bert, [diverging, *MIXED[:2]], ragged(), fake_steps(), epochs=3)
     assert together[0].progress[-1].diverged
     assert losses(together[1:]) == pytest.approx(losses(alone), abs=1e-5)
 
 
 def test_graphs_are_dropped_when_a_trial_joins_or_leaves(tiny_bert):
-    captured = fake()
+    captured = fake_steps()
     engine, data = Engine(Backbone.load(tiny_bert, CPU), captured), make_data(train=400, low=7, high=8)
     counts = []
     for trial in MIXED[:2]:
@@ -133,21 +130,100 @@ def test_graphs_are_dropped_when_a_trial_joins_or_leaves(tiny_bert):
     assert [*counts, (captured.captures, captured.replays)] == [(1, 3), (2, 6), (3, 7)]
 
 
-def test_what_cannot_be_captured_runs_as_before(tiny_bert):
-    def fails(step):
-        raise RuntimeError("operation not permitted")
-
+@pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.OutOfMemoryError("planted")])
+def test_what_cannot_be_captured_runs_as_before_and_holds_no_memory(error, tiny_bert):
     plain = train(tiny_bert, MIXED[:3], ragged())
-    captured = CapturedSteps(lambda: fails)
+    graphs = FakeGraphs(error)
+    captured = graphs.steps
     assert losses(train(tiny_bert, MIXED[:3], ragged(), captured)) == pytest.approx(losses(plain), abs=1e-5)
-    assert (captured.replays, captured.captures) == (0, 0)
+    assert (captured.replays, captured.captures, captured.num_bytes) == (0, 0, 0)
+    assert graphs.given_back > 0
+
+
+@pytest.mark.parametrize("fails", ["draw", "compute"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_padded_step_that_runs_out_of_memory_is_taken_without_graphs(fails, number, tiny_bert, monkeypatch):
+    """Both before there is a graph and in a replay; the trials are captured again only when one has joined or left."""
+    data, calls = make_data(train=400, low=7, high=8), []
+    plain = run_steps(tiny_bert, data, None, 8)
+    real = getattr(captured_steps, fails)
+
+    def planted(*arguments):
+        calls.append(arguments)
+        found = real(*arguments) if fails == "draw" or len(calls) != number + 1 else None
+        if len(calls) == number + 1:
+            if fails == "compute":  # the gradients are there already: what is left must not count twice
+                training_step.backward(*arguments)
+            raise torch.OutOfMemoryError("planted")
+        return found
+
+    monkeypatch.setattr(captured_steps, fails, planted)
+    captured = fake_steps()
+    assert torch.allclose(run_steps(tiny_bert, data, captured, 8), plain, atol=1e-6)
+    assert captured.refused == "OutOfMemoryError: planted"
+    assert captured.num_bytes == 0
+    assert len(calls) == number + 1  # not tried again
+
+
+def run_steps(model, data, captured, number):
+    """The parameters of two trials after so many steps."""
+    engine = Engine(Backbone.load(model, CPU), captured)
+    for trial in MIXED[:2]:
+        engine.add_trial(trial, data)
+    for _ in range(number):
+        engine.step()
+    return torch.cat([engine.state(trial.id)[1]["values"] for trial in MIXED[:2]])
+
+
+def test_after_a_refusal_steps_are_captured_again_when_a_trial_leaves(tiny_bert):
+    captured, data = fake_steps(), make_data(train=400, low=7, high=8)
+    engine = Engine(Backbone.load(tiny_bert, CPU), captured)
+    for trial in MIXED[:2]:
+        engine.add_trial(trial, data)
+    for _ in range(SEEN_BEFORE + 1):
+        engine.step()
+    assert engine.graph_bytes > 0
+    engine.zero_grad()
+    assert engine.graph_bytes == 0
+    for _ in range(SEEN_BEFORE + 1):
+        engine.step()
+    assert captured.replays == 1
+    engine.remove_trial(MIXED[0].id)
+    for _ in range(SEEN_BEFORE + 1):
+        engine.step()
+    assert captured.replays == 2
+
+
+def test_the_inputs_of_graphs_take_a_third_of_the_free_memory_at_most(tiny_bert):
+    """Six lengths in turn: with memory for all, for some, and for none but those of the last step."""
+    lengths = [8, 16, 24, 32, 40, 48]
+    held = {}
+    for total in (1e12, 6e6, 0):
+        captured = fake_steps(total=total)
+        engine = Engine(Backbone.load(tiny_bert, CPU), captured)
+        engine.add_trial(MIXED[0], make_data(train=400, low=7, high=8))
+        state = engine.find(MIXED[0].id)[0].states[0]
+        most = 0
+        for length in lengths * (SEEN_BEFORE + 1):
+            state.data = make_data(train=400, low=length, high=length + 1)
+            engine.step()
+            sizes = [each.num_bytes for each in captured._graphs.values() if each.inputs]
+            assert len(sizes) <= 1 or sum(sizes) <= MOST_MEMORY * total
+            most = max(most, len(sizes))
+        held[total] = (most, captured.replays)
+    assert held[1e12] == (6, 6)
+    assert held[0] == (1, 1)  # of the last length, whose inputs were kept for its next step
+    assert 1 < held[6e6][0] < 6
 
 
 def test_trials_that_train_backbone_weights_are_not_captured(tiny_bert):
-    captured, trial = fake(), make_trial("full", recipe=RECIPE)
-    assert losses(train(tiny_bert, [trial], ragged(), captured)) == losses(train(tiny_bert, [trial], ragged()))
+    captured = fake_steps()
+    engine = Engine(Backbone.load(tiny_bert, CPU), captured)
+    engine.add_trial(make_trial("full", recipe=RECIPE), ragged())
+    for _ in range(SEEN_BEFORE + 2):
+        engine.step()
     assert "backbone weights" in captured.refused
-    assert captured.replays == 0
+    assert (captured.captures, captured.num_bytes) == (0, 0)
 
 
 @pytest.mark.gpu

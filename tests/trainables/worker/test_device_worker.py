@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
+from trainables.training import training_step
 from trainables.training.engine import Engine
 from trainables.worker import checkpoint, device_worker
 from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
@@ -109,15 +110,15 @@ def test_waiting_and_going_on_changes_no_bit(job):
 
 def plant(monkeypatch, fails, error):
     """Make a step's backward fail whenever `fails` says so of the trials in it."""
-    real = Engine._backward
+    real = training_step.backward
 
-    def backward(self, rows, states):
-        losses = real(self, rows, states)  # the gradients are there already: what is left must not count twice
-        if fails([state.trial for state in states]):
+    def backward(stacks, backbone, inputs):
+        losses = real(stacks, backbone, inputs)  # the gradients are there already: what is left must not count twice
+        if fails([state.trial for stack in stacks for state in stack.states]):
             raise error
         return losses
 
-    monkeypatch.setattr(Engine, "_backward", backward)
+    monkeypatch.setattr(training_step, "backward", backward)
 
 
 def test_out_of_memory_halves_the_step_and_loses_no_trial(job, monkeypatch, caplog):
