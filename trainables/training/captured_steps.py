@@ -43,7 +43,7 @@ class Capture(Protocol):
         """Return the bytes of the device that nothing occupies."""
 
     def give_back(self) -> None:
-        """Return memory that is no longer used to the device."""
+        """Return memory that is no longer used to the device. The peak so far no longer counts as what a step needs."""
 
 
 @dataclass
@@ -183,6 +183,7 @@ class CudaGraphs:
 
     def give_back(self) -> None:
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def captured_on(device: torch.device) -> CapturedSteps | None:

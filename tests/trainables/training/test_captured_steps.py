@@ -1,5 +1,7 @@
 """Steps on padded mini-batches of recurring sizes give the results of other steps; what cannot be captured runs as before."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,14 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import needed_sizes, pack
 from trainables.methods import METHODS
 from trainables.training import captured_steps, training_step
-from trainables.training.captured_steps import MOST_MEMORY, SEEN_BEFORE, CapturedSteps, padded_for, rounded_up
+from trainables.training.captured_steps import (
+    MOST_MEMORY,
+    SEEN_BEFORE,
+    CapturedSteps,
+    CudaGraphs,
+    padded_for,
+    rounded_up,
+)
 from trainables.training.engine import Engine
 from trainables.training.training_step import compute, draw
 
@@ -237,3 +246,12 @@ def test_replayed_steps_have_the_losses_of_other_steps_on_a_device(tiny_bert):
         found.append(losses(states))
     assert found[1] == pytest.approx(found[0], abs=1e-4)
     assert captured.replays > 0, captured.refused
+
+
+def test_a_peak_from_before_memory_was_given_back_does_not_count_as_what_a_step_needs(monkeypatch):
+    called = []
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, partial(called.append, name))
+    CudaGraphs().give_back()
+    assert called == ["empty_cache", "reset_peak_memory_stats"]
