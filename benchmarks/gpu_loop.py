@@ -1,21 +1,23 @@
-"""What both GPU scripts have in common: the loop over their sections, and the conditions that stand beside the results.
+"""What the GPU scripts have in common: their command line, the loop over their sections, and the conditions beside the results.
 
 Needs torch and transformers only.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import measure
-from benchmarks.gpu_setting import Bench, release
+from benchmarks.gpu_setting import SMOKE, Bench, Scale, release, set_precision
 
 Row = dict[str, Any]
 Section = Callable[[Bench], Iterator[Row]]
@@ -61,3 +63,42 @@ def conditions(bench: Bench, **changes: str) -> dict[str, str]:
             **changes,
         }
     )
+
+
+def run_script(
+    script: str,
+    parser: argparse.ArgumentParser,
+    words: Sequence[str] | None,
+    sections_for: Callable[[argparse.Namespace], Mapping[str, Section]],
+    scale: Scale,
+    minutes: float,
+    **changes: str,
+) -> int:
+    """Measure the sections that the command line asks for; returns the exit code. In bf16 except where a row says otherwise.
+
+    `minutes`: the default of --minutes. `scale`: on a device. `changes`: those of `conditions`.
+    """
+    parser.add_argument("--smoke", action="store_true", help="a tiny encoder on the CPU, one to two minutes")
+    parser.add_argument("--minutes", type=float, default=minutes, help="start no section after so long")
+    parser.add_argument("--only", metavar="S1,S2", help="these sections alone")
+    arguments = parser.parse_args(words)
+    sections = sections_for(arguments)
+    names = arguments.only.split(",") if arguments.only else list(sections)
+    if unknown := [name for name in names if name not in sections]:
+        parser.error(f"no section is called {', '.join(unknown)}: there are {', '.join(sections)}")
+    if not arguments.smoke and not torch.cuda.is_available():
+        print("not measured: no CUDA device")
+        return 4
+    if arguments.smoke:
+        torch.set_num_threads(1)
+    deadline = time.monotonic() + 60 * arguments.minutes
+    set_precision("bf16")
+    scale = SMOKE if arguments.smoke else scale
+    device = torch.device("cpu" if arguments.smoke else "cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        model = scale.encoder.save(Path(folder))
+        bench = Bench(model=model, scale=scale, device=device, precision="bf16", deadline=deadline)
+        flags = conditions(bench, precision="bf16 except where a row says otherwise", **changes)
+        measure.print_conditions(flags)
+        good = measure_all(bench, script, {name: sections[name] for name in names}, flags, arguments.json)
+    return 0 if good else 1

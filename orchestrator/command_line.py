@@ -64,8 +64,7 @@ def print_text(text: str) -> None:
     try:
         print(printable(text), flush=True)
     except BrokenPipeError:
-        # The interpreter would write the rest at its end and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_lost_outputs()  # the interpreter would write the rest at its end and complain
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:

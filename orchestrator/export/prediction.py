@@ -19,6 +19,7 @@ from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.export import record as records
 from orchestrator.export.predictor import Predictor
 from orchestrator.export.record import ExportRecord
+from orchestrator.lost_outputs import drop_lost_outputs
 from trainables.tasks.files import read_texts
 from trainables.tasks.task_data import Texts
 
@@ -100,7 +101,7 @@ def _write(lines: Iterable[list[str]], to: Path | None) -> None:
             csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as `head`, has seen what it wanted
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_lost_outputs()
         return
     new = _unfinished(to)
     with new.open("w", encoding="utf-8", newline="") as file:

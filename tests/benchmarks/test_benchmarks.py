@@ -15,6 +15,7 @@ from benchmarks import control_plane, gpu, gpu_ab, gpu_first, gpu_worker, measur
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
+from benchmarks.gpu_setting import SMOKE, Bench
 from benchmarks.operators import ENCODER, LIMIT, count, count_fused
 from benchmarks.saved_bytes import saved_bytes
 from search_spaces.events import EpochReported, LedgerRecord, TrialEnded, TrialStarted
@@ -231,7 +232,7 @@ def test_a_section_that_fails_keeps_its_rows_and_the_others_run(small, tmp_path)
         raise ValueError("out of order")
 
     sections = {"A": breaks, "B": gpu_first.s2_waits}
-    bench = gpu_first.Bench(model=small, scale=gpu_first.SMOKE, device=CPU, precision="bf16", deadline=math.inf)
+    bench = Bench(model=small, scale=SMOKE, device=CPU, precision="bf16", deadline=math.inf)
     path = tmp_path / "first.json"
     assert not measure_all(bench, "gpu_first", sections, {}, path)
     found = json.loads(path.read_text())["results"]
