@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -156,12 +157,14 @@ def pack(
     blocks: Sequence[int] | None = None,
     added: Sequence[int] | None = None,
     padded: PaddedSizes | None = None,
+    reads: Literal["first", "last"] = "first",
 ) -> Rows:
     """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
     heads: attention heads of the encoder, or 1, see `Rows`. blocks: how many consecutive rows each block has, in order; by
     default all rows are one block. added: for each row, how many virtual tokens each example gets; by default none. padded:
-    pad to these sizes.
+    pad to these sizes. reads: the token of an example that heads read. Virtual tokens follow the first token if heads read
+    that one; else they come before it.
     """
     K = len(batches)
     more = list(added or [0] * K)
@@ -185,7 +188,8 @@ def pack(
         start = np.cumsum(n) - n
         within = np.arange(n.sum()) - np.repeat(start, n)
         source = np.repeat(split.offsets[chosen], n) + np.maximum(within - more[k], 0)
-        virtual.append(starts[k] + np.flatnonzero((within > 0) & (within <= more[k])))
+        place = within - (reads == "first")
+        virtual.append(starts[k] + np.flatnonzero((place >= 0) & (place < more[k])))
         row, e, own = slice(starts[k], starts[k] + len(within)), len(n), examples[k]
         ids[row], types[row], positions[row] = split.ids[source], split.token_types[source], within
         real[starts[k] : starts[k] + tokens[k]] = True
@@ -194,8 +198,8 @@ def pack(
         spread[b : b + e] = starts[k] + start[:, None] + np.where(keys[b : b + e], column, 0)
         collect[starts[k] : starts[k + 1]] = b * heads * L
         collect[row] = np.repeat(np.arange(b, b + e) * heads * L, n) + within
-        first[k] = starts[k]
-        first[k, :e] = starts[k] + start
+        first[k, :e] = starts[k] + start + (n - 1 if reads == "last" else 0)
+        first[k, e:] = first[k, 0]
         examples_at[k] = b
         examples_at[k, :e] = np.arange(b, b + e)
         weights[k, :own], labels[k, :own] = 1 / own, split.labels[chosen[:own]]

@@ -192,8 +192,11 @@ class Method(ABC):
         """
         kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[self.norms]
         for number in range(2 * shape.layers + 1):
-            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in kinds)
-        places = [(layer, site) for layer in range(shape.layers) for site in self.sites if site != "embeddings"]
+            own = (kind for kind in kinds if kind == "weight" or shape.norm_biases)
+            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in own)
+        missing = () if shape.gated else ("ffn.gate",)
+        sites = [site for site in self.sites if site not in ("embeddings", *missing)]
+        places = [(layer, site) for layer in range(shape.layers) for site in sites]
         for layer, site in [*places, *((0, site) for site in self.sites if site == "embeddings")]:
             yield from ((f"{layer}.{site}.{name}", p) for name, p in self.parameters(shape, layer, site).items())
         yield from ((f"{SHARED}.{name}", p) for name, p in self.shared(shape).items())

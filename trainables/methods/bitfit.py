@@ -48,6 +48,7 @@ class BitFit(BitFitSmall):
         "attention.key",
         "attention.value",
         "attention.dense",
+        "ffn.gate",
         "ffn.intermediate",
         "ffn.dense",
     )

@@ -141,10 +141,9 @@ class ForwardPass:
     def norm(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor:
         """LayerNorm number `number` of h [1, n, D]. Trials that train its gain or bias use their own."""
         frozen, name, segments = self.backbone.norms[number], f"norm.{number}", self._segmented.segments
-        shape, eps = frozen.normalized_shape, frozen.eps
         if not any(s.acts(name) for s in segments):
-            return F.layer_norm(h, shape, frozen.weight, frozen.bias, eps)
-        plain = F.layer_norm(h, shape, None, None, eps)
+            return self.backbone.normalize(number, h)
+        plain = self.backbone.normalize(number, h, affine=False)
         return join([self._affine(s, name, frozen, self._segmented.part(s, plain, tokens)) for s in segments])
 
     def _context(
@@ -178,7 +177,7 @@ class ForwardPass:
         The mask is False for padded ones; without such a method all are.
         """
         examples = self.rows.examples_of(s.start, s.stop)
-        b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
+        b, D, device = examples.stop - examples.start, self.backbone.shape.key_width, self.backbone.device
         there = torch.zeros(b, longest, dtype=torch.bool, device=device)
         if not s.acts(name):
             nothing = torch.zeros(b, longest, D, device=device)
@@ -195,9 +194,12 @@ class ForwardPass:
         return F.pad(keys, more), F.pad(values, more), there
 
     def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
+        biased = self.backbone.shape.norm_biases
         if not s.acts(name):
-            return h * frozen.weight + frozen.bias
+            return h * frozen.weight + frozen.bias if biased else h * frozen.weight
         own = s.under(name)
+        if not biased:
+            return h * own.weight
         if "weight" not in own:
             return torch.addcmul(own.bias, h, frozen.weight)
         return Affine.apply(h, own.weight, own.bias)

@@ -39,7 +39,8 @@ def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[
     drop(tensor, i): dropout before (i = 0) or after (i = 1) that dense layer; without it, i = 0 is before the last linear map.
     """
     if "dense" not in p:
-        return drop(h, 0) @ p.out + p.out_bias
+        logits = drop(h, 0) @ p.out
+        return logits + p.out_bias if "out_bias" in p else logits
     if head.drops_input:
         h = drop(h, 0)
     h = drop(ACTIVATIONS[head.activation](h @ p.dense + p.dense_bias), 1)
