@@ -109,7 +109,8 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     layout = ParameterLayout(method, backbone, task.outputs)
     tensors, kind = named(layout, kept.values), kind_of(trial.method, method)
     form = task.form
-    if kind != "own" and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
+    exact = isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std
+    if kind != "own" and exact and backbone.shape.head_biases:
         tensors, task = in_units(tensors, form.mean, form.std), replace(task, form=REGRESSION)
     files = file_task_of(kept.record.manifest, task.name)
     classes = task.classes or (files.label if files else "score",)
