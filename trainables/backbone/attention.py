@@ -64,7 +64,7 @@ def attend(
 ) -> Tensor:
     """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
-    Returns the outputs [1, n, D], heads concatenated. n is N, or K E if only the first token of each example has a query.
+    Returns the outputs [1, n, D], heads concatenated. n is N, or K E if only the tokens that heads read have queries.
 
     products: returns a context manager that sets the precision of matrix products.
     explicit: compute scores and probabilities as tensors, for dropout or a second derivative, instead of a fused kernel.
@@ -128,10 +128,10 @@ def _seen(there: Tensor, L: int, every: bool, causal: bool, window: int | None) 
     if not causal or (not every and (window is None or window >= L)):
         return there
     places = torch.arange(L, device=there.device)
-    if every:
-        before = places[:, None] - places
-    else:  # queries of last tokens
-        before = there.sum(-1, keepdim=True) - 1 - places
+    own = (
+        places[:, None] if every else there.sum(-1, keepdim=True) - 1
+    )  # where a query is; without all, in the last token
+    before = own - places
     if window is None:
         return there & (before >= 0)
     near = (before >= 0) & (before < window)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -115,11 +115,6 @@ class Backbone:
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
         return cls(module.to(device), model.family, model.shape, precision)
-
-    @property
-    def reads(self) -> Literal["first", "last"]:
-        """The token of an example that the head reads."""
-        return "first"
 
     @property
     def device(self) -> torch.device:

@@ -9,17 +9,16 @@ after the last layer. So the norm that follows an output has the same number as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.backbone.attention import ExtraKeyValues, attend
+from trainables.backbone.attention import attend
 from trainables.backbone.backbone import Backbone, EncoderPass
-from trainables.backbone.families.decoder import DecoderFamily
+from trainables.backbone.families.decoder_family import DecoderFamily
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.packing import TokenSelection
 from trainables.methods.spec import Site
@@ -27,11 +26,6 @@ from trainables.methods.spec import Site
 
 class Decoder(Backbone):
     """The frozen decoder on one device."""
-
-    @property
-    def reads(self) -> Literal["first", "last"]:
-        """The token of an example that the head reads."""
-        return "last"
 
     def normalize(self, number: int, h: Tensor, affine: bool = True) -> Tensor:
         """Returns h [1, n, D] after the pretrained norm with this number (see the legend). `affine`: with its gain."""

@@ -78,7 +78,11 @@ class DropoutFactors:
                 if m:
                     _fill(room[..., L : L + m], block[..., n:], attention[k])
             if self._prefix is not None and prefix[k]:
-                _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, shape.key_width), prefix[k])
+                _fill(
+                    self._prefix[:, :, b : b + e, :m],
+                    bits[ends[2] :].reshape(layers, 2, e, m, shape.key_width),
+                    prefix[k],
+                )
             b += rows.sizes[k]
 
     @property

@@ -2,9 +2,9 @@
 
     y = x W + b + (alpha / r) x A B,    A [in, r] uniform in +- 1 / sqrt(in), B [r, out] = 0 at the start
 
-It is added to the query and value maps, or to all linear maps of a layer (six, or seven with a gated feed-forward part). In addition only the head is trained. Because B is
-zero, training starts at the frozen model. The paper draws A from a normal distribution; its code and peft draw it as above. No
-additional dropout is applied to x.
+It is added to the query and value maps, or to all linear maps of a layer: six, or seven with a gated feed-forward part. In
+addition only the head is trained. Because B is zero, training starts at the frozen model. The paper draws A from a normal
+distribution; its code and peft draw it as above. No additional dropout is applied to x.
 Traps: the factor alpha / r couples the learning rate to the rank, so alpha defaults to 2 r. A's gradient in the first step is
 zero, because B is zero. The published GLUE scores of MRPC, RTE and STS-B started from a model fine-tuned on MNLI.
 """

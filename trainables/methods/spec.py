@@ -88,6 +88,8 @@ class Shape:
     positions: int
     # Whether the input of the classification head is the output of the pretrained pooler.
     pooler: bool
+    # Whether the head reads the last token of an example, as in decoders, instead of the first.
+    reads_last: bool
     # Whether the family's own head has a dense layer that each trial trains, and whether its linear map has biases.
     dense_head: bool
     head_biases: bool

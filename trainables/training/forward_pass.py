@@ -56,7 +56,7 @@ class ForwardPass:
         `twice_differentiable`: compute attention without fused kernels, because these have no second derivative.
         """
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
-        # If no method needs other tokens there, the last layer computes queries and all later states of first tokens only.
+        # If no method needs other tokens there, the last layer goes on with the tokens that heads read alone.
         self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
@@ -66,10 +66,10 @@ class ForwardPass:
         segments = self._segmented.segments
         for s in segments:
             s.values  # noqa: B018 - sets computed weights in the encoder before it runs
-        hidden, (K, E) = self.backbone.states(self), self.rows.first.shape
-        first = (hidden if self.ends_early else self.rows.first_tokens.select(hidden)).view(K, E, -1)
+        hidden, (K, E) = self.backbone.states(self), self.rows.read.shape
+        read = (hidden if self.ends_early else self.rows.read_tokens.select(hidden)).view(K, E, -1)
         reads = [s.parameters.layout.method.head_reads for s in segments]
-        found = {"first": first, "own": pooled(self.backbone, first) if "own" in reads else first}
+        found = {"first": read, "own": pooled(self.backbone, read) if "own" in reads else read}
         return [
             self._head(s, self._means(s, hidden) if what == "mean" else s.of(found[what]))
             for s, what in zip(segments, reads, strict=True)
@@ -77,7 +77,7 @@ class ForwardPass:
 
     def select_query_positions(self, layer: int) -> TokenSelection:
         last = layer == self.backbone.shape.layers - 1
-        return self.rows.first_tokens if last and self.ends_early else self.rows.all_tokens
+        return self.rows.read_tokens if last and self.ends_early else self.rows.all_tokens
 
     def insert_virtual_tokens(self, h: Tensor) -> Tensor:
         if not any(self.rows.added):
@@ -208,7 +208,7 @@ class ForwardPass:
         """Mean of the hidden states [1, N, D] over the tokens of each of the segment's examples: [G, E, D]."""
         everything, examples = self.rows.all_tokens, self.rows.examples_of(s.start, s.stop)
         at = self._context(s, 0, "ffn.output", everything)
-        each = self.rows.example[s.of(self.rows.first)] - examples.start
+        each = self.rows.example[s.of(self.rows.read)] - examples.start
         return at.mean_of_examples(self._segmented.part(s, hidden, everything))[each, 0]
 
     def _head(self, s: Segment, h: Tensor) -> Tensor:

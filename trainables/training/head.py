@@ -19,16 +19,16 @@ from trainables.methods.context import Values
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 
 
-def pooled(backbone: Backbone, first: Tensor) -> Tensor:
-    """Returns the input [K, E, D] of the family's own head: the pretrained pooler's output, or `first` if there is no pooler.
+def pooled(backbone: Backbone, read: Tensor) -> Tensor:
+    """Returns the input [K, E, D] of the family's own head: the pretrained pooler's output, or `read` if there is no pooler.
 
-    first: last hidden states [K, E, D] of the first token of each example.
+    read: last hidden states [K, E, D] of the token of each example that heads read.
     """
     head = backbone.family.head
     if head.pooler is None:
-        return first
+        return read
     pooler: Any = backbone.module.get_submodule(head.pooler)
-    return ACTIVATIONS[head.activation](pooler(first))
+    return ACTIVATIONS[head.activation](pooler(read))
 
 
 def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[Tensor, int], Tensor]) -> Tensor:

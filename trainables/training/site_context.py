@@ -100,9 +100,9 @@ class PackedSiteContext:
 
     @property
     def _all_rows(self) -> Rows:
-        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of first tokens only."""
+        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of some tokens only."""
         assert self.tokens.index is None, (
-            "the last layer computes first tokens only here: the method has to set reads_all_tokens"
+            "the last layer computes only what heads read here: the method has to set reads_all_tokens"
         )
         return self.segmented.rows
 

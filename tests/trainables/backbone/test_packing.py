@@ -68,7 +68,7 @@ def test_logits_and_gradients_equal_the_padded_model(family, explicit, tiny_mode
     row[layout.by_name["head.out"].start : layout.by_name["head.out"].stop] *= 20
     parameters = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
     chosen = np.array([3, 11, 0, 25, 8])
-    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"), reads=backbone.reads)
+    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"), reads_last=backbone.shape.reads_last)
     segment = Segment(parameters, 0, 1)
     logits = ForwardPass(backbone, [segment], rows, None, twice_differentiable=explicit).logits()[0]
     losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()

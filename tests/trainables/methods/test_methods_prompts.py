@@ -82,7 +82,9 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
         start = segments[-1].stop
     added = [s.parameters.layout.method.virtual_tokens for s in segments for _ in range(s.stop - s.start)]
     blocks = [s.stop - s.start for s in segments]
-    rows = pack([(split, c) for c in batches], backbone.shape.heads, CPU, blocks, added, reads=backbone.reads)
+    rows = pack(
+        [(split, c) for c in batches], backbone.shape.heads, CPU, blocks, added, reads_last=backbone.shape.reads_last
+    )
     logits = ForwardPass(backbone, segments, rows, None, twice_differentiable=explicit).logits()[1]
     losses_of(logits, rows, segments[1], CLASSIFICATION).sum().backward()
 

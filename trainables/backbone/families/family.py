@@ -62,12 +62,12 @@ class EmbeddingModules:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationHead:
-    """The family's own head on the last hidden state of the token that it reads: a dense layer, activation, dropout, a linear map.
+    """The family's own head on the token that it reads: a dense layer, activation, dropout and a linear map.
 
-    A head without `pooler` and `dense` is the linear map alone.
+    A head without `pooler` and `dense` is the linear map alone, and its activation is not used.
     """
 
-    activation: Activation | None = None
+    activation: Activation = "tanh"
     # Path of the dense layer (the pooler) if it is pretrained. None: each trial trains a dense layer of its own.
     pooler: str | None = None
     # Whether dropout is also applied before the dense layer, if this is not pretrained.
@@ -121,6 +121,7 @@ class ModelFamily:
             norm_biases=True,
             positions=config[keys.positions] - self.first_position,
             pooler=self.head.pooler is not None,
+            reads_last=False,
             dense_head=self.head.dense is not None,
             head_biases=self.head.biases,
             tensors=tensors,

@@ -44,7 +44,7 @@ class DecoderFamily(ModelFamily):
     norms: Mapping[Site, str] = field(
         default_factory=lambda: {"attention.output": "input_layernorm", "ffn.output": "post_attention_layernorm"}
     )
-    head: ClassificationHead = ClassificationHead(out="score", biases=False)
+    head: ClassificationHead = field(default_factory=lambda: ClassificationHead(out="score", biases=False))
     # Maps that have biases in every model of the family, and the entry of config.json that gives biases to all of attention's.
     biased: tuple[Site, ...] = ()
     bias_key: str = "attention_bias"
@@ -79,6 +79,7 @@ class DecoderFamily(ModelFamily):
             norm_biases=False,
             positions=config[keys.positions],
             pooler=False,
+            reads_last=True,
             dense_head=False,
             head_biases=self.head.biases,
             tensors=tensors,
