@@ -105,7 +105,7 @@ class Decoder(Backbone):
         """Returns queries or keys x [1, n, heads w], normalised per head where the family does that, after their rotation."""
         family, (cos, sin) = self.family, (each[:, :, None] for each in rotation)
         assert isinstance(family, DecoderFamily)
-        heads = x.unflatten(-1, (-1, cos.shape[-1]))
+        heads = x.unflatten(-1, (-1, self.shape.query_width // self.shape.heads))
         if site in family.head_norms:
             norm: Any = self.module.get_submodule(family.layer.format(layer) + family.head_norms[site])
             heads = F.rms_norm(heads.float(), heads.shape[-1:], norm.weight, norm.variance_epsilon)

@@ -21,6 +21,8 @@ MAPS: dict[Site, str] = {
     "ffn.intermediate": "mlp.up_proj",
     "ffn.dense": "mlp.down_proj",
 }
+# Scalings of rotary positions that are supported.
+ROTATIONS = ("default", "linear", "llama3", "yarn")
 INPUTS: tuple[Site, ...] = ("attention.query", "attention.key", "attention.value")
 
 
@@ -134,3 +136,8 @@ class DecoderFamily(ModelFamily):
             raise ValueError(f"{keys.width} = {config[keys.width]} is no multiple of {keys.heads} = {heads}")
         if config.get("mlp_bias"):
             raise ValueError("biases in the feed-forward part (mlp_bias) are not supported")
+        rotation = {**config, **(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+        kind = rotation.get("rope_type", rotation.get("type", "default"))
+        if kind not in ROTATIONS or rotation.get("partial_rotary_factor", 1) != 1:
+            # The angles of others depend on the longest text of a step, so that a trial's results would depend on other trials.
+            raise ValueError(f"rotary positions of type {kind!r}, or of a part of each head, are not supported")
