@@ -73,16 +73,18 @@ class DeviceWorkerActor:
         """
         self._loop = asyncio.get_running_loop()
         future, resolve = _future()
-        self._training[job["id"]] = resolve
 
         def add(worker: Any) -> None:
+            # Not earlier: a removal that was called before, of the trial's last stay here, would take this call for its own.
+            self._training[job["id"]] = resolve
             try:
                 worker.add_trial(_job(job))
                 worker.request_epoch(job["id"])
             except Exception as error:
                 self._end(worker, job["id"], error)
 
-        self._calls.put((add, lambda value, error: None))
+        # `add` raises nothing; an error comes from a process without a device worker.
+        self._calls.put((add, lambda value, error: error and resolve(None, error)))
         over: bool = await future
         return over
 

@@ -1,6 +1,7 @@
 """The process around a worker: calls from the actor's loop, training in a thread, one message at a time to the mailbox."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -102,6 +103,30 @@ def test_a_trial_that_is_added_again_replaces_itself(job):
 
     assert asyncio.run(twice())
     assert driver.epochs(job(1))[-3:] == [1, 2, 3]
+
+
+def test_a_removal_that_was_called_before_a_trial_came_back_does_not_end_it(job):
+    """The thread is in a step meanwhile. A trial that was ended in this way was waited for, and never trained."""
+    driver, started, go_on = Driver(), threading.Event(), threading.Event()
+
+    def step(worker):
+        started.set()
+        go_on.wait(10)
+
+    async def removed_and_added():
+        actor = DeviceWorkerActor(False, driver)
+        others = [asyncio.create_task(actor._in_thread(step))]
+        await asyncio.to_thread(started.wait, 10)
+        others.append(asyncio.create_task(actor.remove(job(1)["id"])))
+        await asyncio.sleep(0)
+        over = asyncio.create_task(actor.train(job(1)))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(*others)
+        return await over
+
+    assert asyncio.run(removed_and_added())
+    assert driver.epochs(job(1)) == [1, 2, 3]
 
 
 def test_without_memory_for_one_more_a_trial_is_told_to_wait_but_not_when_it_is_alone(job, monkeypatch):
