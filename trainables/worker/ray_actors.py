@@ -83,8 +83,11 @@ class DeviceWorkerActor:
             except Exception as error:
                 self._end(worker, job["id"], error)
 
-        # `add` raises nothing; an error comes from a process without a device worker.
-        self._calls.put((add, lambda value, error: error and resolve(None, error)))
+        def added(value: Any, error: Exception | None) -> None:
+            if error:  # `add` raises nothing: this process has no device worker
+                resolve(None, error)
+
+        self._calls.put((add, added))
         over: bool = await future
         return over
 
