@@ -161,7 +161,7 @@ class Recipe:
             ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
             ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
             ("eps", 0 < self.eps < 1, "in (0, 1)"),
-            ("max_length", 8 <= self.max_length <= 512, "between 8 and 512 tokens"),
+            ("max_length", 8 <= self.max_length <= 32768, "between 8 and 32,768 tokens"),
             ("dropout", self.dropout < 1, "below 1"),
             ("precision", self.precision in ("fp32", "bf16"), "'fp32' or 'bf16'"),
         )

@@ -19,16 +19,19 @@ from orchestrator.search.predictions import read_predictions
 from search_spaces.redaction import redact
 from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import FORMULAS
+from trainables.tasks.tokens import TokenizerUse
 
 DRAWS = 1000
 LIBRARIES = {"peft": "peft", "transformers": "transformers", "own": "peft-sweep"}
 
 
-def text(kept: KeptFinal, record: ExportRecord, base: str, token_types: int, agreement: Agreement, command: str) -> str:
+def text(
+    kept: KeptFinal, record: ExportRecord, base: str, tokenizer: TokenizerUse, agreement: Agreement, command: str
+) -> str:
     """Return the card.
 
-    `base`: the name by which other libraries find the pretrained model; `token_types`: how many it has; `command`: the one that
-    exported.
+    `base`: the name by which other libraries find the pretrained model; `tokenizer`: how its tokenizer is used; `command`: the
+    one that exported.
     """
     manifest, trial = kept.record.manifest, kept.final.trial
     method, model = manifest["methods"][trial.cell.method], manifest["models"][trial.cell.model]
@@ -41,7 +44,7 @@ def text(kept: KeptFinal, record: ExportRecord, base: str, token_types: int, agr
             "",
             "## Use",
             "",
-            *_use(record, base, token_types),
+            *_use(record, base, tokenizer),
             "",
             "## Score",
             "",
@@ -81,10 +84,10 @@ def _what(record: ExportRecord) -> str:
     return f"It predicts a number for texts ({columns} of the task's files). The head's outputs are {unit}."
 
 
-def _use(record: ExportRecord, base: str, token_types: int) -> Iterator[str]:
+def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse) -> Iterator[str]:
     length, second = record.trial.recipe.max_length, ", second_texts" if len(record.columns) == 2 else ""
     # Not every tokenizer returns by itself which of two texts a token belongs to.
-    types = "return_token_type_ids=True, " if second and token_types > 1 else ""
+    types = "return_token_type_ids=True, " if second and tokenizer.token_types > 1 else ""
     yield "    peft-sweep predict THIS_FOLDER new.csv"
     yield ""
     if record.kind == "own":
@@ -105,6 +108,10 @@ def _use(record: ExportRecord, base: str, token_types: int) -> Iterator[str]:
         yield "    from peft import PeftModel"
     yield ""
     yield '    tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")'
+    if not tokenizer.pads:
+        yield "    tokenizer.pad_token = tokenizer.eos_token"
+    if second and tokenizer.separator:
+        yield f"    second_texts = [{tokenizer.separator!r} + text for text in second_texts]"
     if record.kind == "peft":
         yield '    config = AutoConfig.from_pretrained("THIS_FOLDER")'
         yield f"    base = AutoModelForSequenceClassification.from_pretrained({json.dumps(base)}, config=config)"

@@ -43,7 +43,9 @@ def to_row(layout: ParameterLayout, tensors: Mapping[str, Tensor]) -> Tensor:
 
 def head_names(family: ModelFamily) -> dict[str, str]:
     """Return transformers' names of the head's tensors by ours. A dense layer is there only if the family trains one."""
-    names = {OUT: f"{family.head.out}.weight", OUT_BIAS: f"{family.head.out}.bias"}
+    names = {OUT: f"{family.head.out}.weight"}
+    if family.head.biases:
+        names[OUT_BIAS] = f"{family.head.out}.bias"
     if family.head.dense:
         names |= {"head.dense": f"{family.head.dense}.weight", "head.dense_bias": f"{family.head.dense}.bias"}
     return names

@@ -29,7 +29,7 @@ from trainables.backbone.weight_files import WEIGHTS
 from trainables.methods import METHODS
 from trainables.methods.base import Method
 from trainables.tasks.forms.regression import REGRESSION, Regression
-from trainables.tasks.tokens import TOKENIZER_FILES
+from trainables.tasks.tokens import TOKENIZER_FILES, tokenizer_use
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters
 
@@ -85,8 +85,8 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
         (new / FILE).write_text(json.dumps(record.to_json(), indent=1), "utf-8")
         shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
-        types = json.loads((model.path / "config.json").read_text("utf-8")).get("type_vocab_size", 0)
-        text = card.text(kept, record, base_name(model)[0], types, agreement, command)
+        use = tokenizer_use(model.path, record.trial.recipe.max_length)
+        text = card.text(kept, record, base_name(model)[0], use, agreement, command)
         (new / "README.md").write_text(text, "utf-8")
     return Exported(folder=folder, record=record, agreement=agreement)
 
@@ -109,7 +109,8 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     layout = ParameterLayout(method, backbone, task.outputs)
     tensors, kind = named(layout, kept.values), kind_of(trial.method, method)
     form = task.form
-    if kind != "own" and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
+    others = kind != "own" and backbone.shape.head_biases
+    if others and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
         tensors, task = in_units(tensors, form.mean, form.std), replace(task, form=REGRESSION)
     files = file_task_of(kept.record.manifest, task.name)
     classes = task.classes or (files.label if files else "score",)
@@ -161,6 +162,8 @@ def _config(model: Model, classes: tuple[str, ...], regression: bool) -> Any:
     config.label2id = {name: index for index, name in enumerate(classes)}
     # The models are trained and exported in fp32, in whatever precision the pretrained files are.
     config.dtype = torch.float32
+    if model.shape.reads_last and config.pad_token_id is None:
+        config.pad_token_id = config.eos_token_id  # transformers finds the last token of an example by it
     config.problem_type = "regression" if regression else "single_label_classification"
     return config
 

@@ -11,5 +11,5 @@ OPERATIONS, CORE_SPEED, GPU_SPEED = 5.0, 2.5e10, 2e13
 
 def token_seconds(shape: Shape, gpu: bool) -> float:
     """Return the seconds that one core, or one GPU, takes to train on a token."""
-    matrices = shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.ffn)
+    matrices = sum(tensor.size for tensor in shape.tensors if tensor.part == "layer" and tensor.is_matrix)
     return OPERATIONS * matrices / (GPU_SPEED if gpu else CORE_SPEED)

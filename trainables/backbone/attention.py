@@ -59,15 +59,19 @@ def attend(
     explicit: bool,
     extra: ExtraKeyValues | None = None,
     factors: Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
 ) -> Tensor:
     """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
-    Returns the outputs [1, n, D], heads concatenated. n is N, or K E if only the first token of each example has a query.
+    Returns the outputs [1, n, D], heads concatenated. n is N, or K E if only the tokens that heads read have queries.
 
     products: returns a context manager that sets the precision of matrix products.
     explicit: compute scores and probabilities as tensors, for dropout or a second derivative, instead of a fused kernel.
     extra: keys and values that methods add.
     factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
+    causal: no token attends to later ones. window: nor to those this many or more places before it. Queries of some tokens
+        only must be those of last tokens then.
     """
     H, D = heads, key.shape[-1]
     B, L, width = rows.batch, rows.keys.shape[-1], D // heads
@@ -87,12 +91,12 @@ def attend(
 
     k, v = spread(key), spread(value)
     q = spread(query) if every else _chosen(query[0], rows.real_examples).view(B * H, 1, width)
-    there = rows.keys
+    there = _seen(rows.keys, L, every, causal, window)
     if extra is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
-        there = torch.cat([there, extra.keys_there[:, None, None]], -1)
+        there = torch.cat([there, extra.keys_there[:, None, None].expand(-1, -1, there.shape[2], -1)], -1)
     if explicit:
-        hide = _hide(there, H) if extra is not None or not rows.moves_heads else rows.hide
+        hide = rows.hide if there is rows.keys and rows.moves_heads else _hide(there, H)
         with products():
             scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
@@ -119,7 +123,23 @@ def _heads(x: Tensor, H: int) -> Tensor:
     return x.unflatten(-1, (H, -1)).transpose(1, 2).flatten(0, 1)
 
 
+def _seen(there: Tensor, L: int, every: bool, causal: bool, window: int | None) -> Tensor:
+    """Returns the mask [B, 1, 1 or L, L] of the keys that a query attends to, from that of existing keys [B, 1, 1, L]."""
+    if not causal or (not every and (window is None or window >= L)):
+        return there
+    places = torch.arange(L, device=there.device)
+    own = (
+        places[:, None] if every else there.sum(-1, keepdim=True) - 1
+    )  # where a query is; without all, in the last token
+    before = own - places
+    if window is None:
+        return there & (before >= 0)
+    near = (before >= 0) & (before < window)
+    # Padded places attend to all keys: with none in their window they would be NaN, and their gradients, too.
+    return there & (near | ~there.transpose(2, 3)) if every else there & near
+
+
 def _hide(there: Tensor, H: int) -> Tensor:
-    """Returns the attention bias [B H, 1, L + l] of a mask `there` [B, 1, 1, L + l]: 0 for existing keys, -inf for others."""
+    """Returns the attention bias [B H, n, L + l] of a mask `there` [B, 1, n, L + l]: 0 for keys attended to, -inf for others."""
     hide = torch.zeros(there.shape, device=there.device).masked_fill_(~there, float("-inf"))
     return hide.expand(-1, H, -1, -1).flatten(0, 1)

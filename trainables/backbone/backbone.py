@@ -85,7 +85,6 @@ class Backbone:
 
     def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Precision = "fp32"):
         self.module, self.family, self.shape, self.precision = module.eval(), FAMILIES[family], shape, precision
-        assert self.family.norm_order == "post", "the forward pass below puts LayerNorms after the residual is added"
         module.requires_grad_(False)
         # For how many parts of a token attention has an index of its own (`Rows`): its heads, or 1, which is faster on a GPU.
         self.indexed_heads = 1 if self.device.type == "cuda" else shape.heads
@@ -102,6 +101,10 @@ class Backbone:
     def load(cls, model: Model, device: torch.device, precision: Precision = "fp32") -> Backbone:
         """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed."""
         family = FAMILIES[model.family]
+        if family.norm_order == "pre":
+            from trainables.backbone.decoder import Decoder
+
+            cls = Decoder
         kind: Any = getattr(transformers, family.model)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -138,6 +141,12 @@ class Backbone:
             self._cache[key] = make()
         value: T = self._cache[key]
         return value
+
+    def normalize(self, number: int, h: Tensor, affine: bool = True) -> Tensor:
+        """Returns h [1, n, D] after the pretrained norm with this number (see the legend). `affine`: with its gain and bias."""
+        norm = self.norms[number]
+        gain, bias = (norm.weight, norm.bias) if affine else (None, None)
+        return F.layer_norm(h, norm.normalized_shape, gain, bias, norm.eps)
 
     def products(self) -> AbstractContextManager[object]:
         """Returns the context manager that sets the precision of matrix products between tensors other than frozen weights."""

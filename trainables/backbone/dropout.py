@@ -52,7 +52,7 @@ class DropoutFactors:
             self._hidden = _allocate(device, any(hidden), places, 1, N, d)
             self._head = _allocate(device, any(head), 2, K, max(rows.sizes), d)
             self._attention = _allocate(device, any(attention), layers, rows.batch, heads, L, L + max(prefixes))
-            self._prefix = _allocate(device, any(prefix), layers, 2, rows.batch, max(prefixes), d)
+            self._prefix = _allocate(device, any(prefix), layers, 2, rows.batch, max(prefixes), shape.key_width)
         else:
             self._hidden, self._head = storage._hidden, storage._head
             self._attention, self._prefix = storage._attention, storage._prefix
@@ -63,7 +63,7 @@ class DropoutFactors:
         for k, seed in enumerate(seeds):
             t, e, n, m = rows.tokens[k], rows.examples[k], rows.longest[k], prefixes[k]
             sizes = [places * t * d, 2 * e * d, layers * e * heads * n * (n + m)]
-            sizes += [layers * 2 * e * m * d] if prefix[k] else []
+            sizes += [layers * 2 * e * m * shape.key_width] if prefix[k] else []
             bits = random_bits(sum(sizes), derive(seed[0], "dropout", seed[1]), device)
             ends = np.cumsum(sizes)
             if self._hidden is not None:
@@ -78,7 +78,11 @@ class DropoutFactors:
                 if m:
                     _fill(room[..., L : L + m], block[..., n:], attention[k])
             if self._prefix is not None and prefix[k]:
-                _fill(self._prefix[:, :, b : b + e, :m], bits[ends[2] :].reshape(layers, 2, e, m, d), prefix[k])
+                _fill(
+                    self._prefix[:, :, b : b + e, :m],
+                    bits[ends[2] :].reshape(layers, 2, e, m, shape.key_width),
+                    prefix[k],
+                )
             b += rows.sizes[k]
 
     @property

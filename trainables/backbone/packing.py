@@ -3,7 +3,8 @@
 The encoder processes all rows as one sequence of N tokens with explicit position ids. Examples are not padded within a row. A
 block is the consecutive rows of trials that are computed together; its rows are padded at their end to the longest of them, so
 that their hidden states are one tensor [rows, tokens, hidden size]. Blocks differ in tokens per row. A method may add virtual
-tokens after the first token of each example. They have positions of their own, and the method supplies their embeddings.
+tokens to each example: after the first token if heads read that one (encoders), else before it. They have positions of their
+own, and the method supplies their embeddings.
 
 With `PaddedSizes` the rows are padded further, so that mini-batches of other lengths have tensors of the same shapes. A row
 that has fewer examples than its size says gets fillers: copies of the first token of its first example, with weight 0. No
@@ -68,9 +69,10 @@ class Rows:
         With `PaddedSizes` both are masks [N H] and [B H L] instead, because the number of indices would change.
         With `heads` = 1 in `pack`, H is 1 in these four: tokens are moved as a whole, and their heads are split afterwards.
     keys [B, 1, 1, L]: True where an example has a token. hide [B H, 1, L]: 0 there, else -inf.
-    first [K, E]: index of each example's first token; a row with fewer than E examples repeats that of its first example.
-    real_examples [B]: each example's index in the flattened `first`. examples_at [K E]: for each entry of the flattened
-        `first`, the number of its example.
+    read [K, E]: index of the token of each example that heads read, the first or the last one; a row with fewer than E examples
+        repeats that of its first example.
+    real_examples [B]: each example's index in the flattened `read`. examples_at [K E]: for each entry of the flattened
+        `read`, the number of its example.
     weights [K, E]: 1 / (number of the row's examples) for existing examples, else 0. labels [K, E]: 0 for missing examples.
     tokens, examples, longest: per row, how many tokens and examples it has, and tokens of its longest example, without
         padding and fillers and with virtual tokens. A row's dropout depends on these numbers, not on those of other rows.
@@ -87,7 +89,7 @@ class Rows:
     padding: Tensor
     keys: Tensor
     hide: Tensor
-    first: Tensor
+    read: Tensor
     real_examples: Tensor
     examples_at: Tensor
     weights: Tensor
@@ -120,10 +122,10 @@ class Rows:
         return TokenSelection(starts=self.starts)
 
     @cached_property
-    def first_tokens(self) -> TokenSelection:
-        """The first token of each example: E per row, in rows with fewer examples their first is repeated."""
-        K, E = self.first.shape
-        return TokenSelection(starts=list(range(0, K * E + 1, E)), index=self.first.reshape(-1))
+    def read_tokens(self) -> TokenSelection:
+        """The token of each example that heads read: E per row, in rows with fewer examples that of the first is repeated."""
+        K, E = self.read.shape
+        return TokenSelection(starts=list(range(0, K * E + 1, E)), index=self.read.reshape(-1))
 
     @cached_property
     def places(self) -> Tensor:
@@ -156,12 +158,14 @@ def pack(
     blocks: Sequence[int] | None = None,
     added: Sequence[int] | None = None,
     padded: PaddedSizes | None = None,
+    reads_last: bool = False,
 ) -> Rows:
     """Pack each batch (a split and indices of its examples) into one row. Returns the rows as tensors on the device.
 
     heads: attention heads of the encoder, or 1, see `Rows`. blocks: how many consecutive rows each block has, in order; by
     default all rows are one block. added: for each row, how many virtual tokens each example gets; by default none. padded:
-    pad to these sizes.
+    pad to these sizes. reads_last: heads read the last token of an example instead of the first, and virtual tokens come before
+    all others instead of after the first.
     """
     K = len(batches)
     more = list(added or [0] * K)
@@ -176,7 +180,7 @@ def pack(
     N, L = starts[-1], padded.longest if padded else max(longest)
     E, B = max(sizes), sum(sizes)
     ids, types, positions, collect = (np.zeros(N, np.int64) for _ in range(4))
-    first, examples_at = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
+    read, examples_at = np.zeros((K, E), np.int64), np.zeros((K, E), np.int64)
     labels, weights = np.zeros((K, E), np.float32), np.zeros((K, E), np.float32)
     spread, keys, real = np.zeros((B, L), np.int64), np.zeros((B, L), bool), np.zeros(N, bool)
     head, virtual = np.arange(heads), []
@@ -185,7 +189,8 @@ def pack(
         start = np.cumsum(n) - n
         within = np.arange(n.sum()) - np.repeat(start, n)
         source = np.repeat(split.offsets[chosen], n) + np.maximum(within - more[k], 0)
-        virtual.append(starts[k] + np.flatnonzero((within > 0) & (within <= more[k])))
+        place = within - (not reads_last)
+        virtual.append(starts[k] + np.flatnonzero((place >= 0) & (place < more[k])))
         row, e, own = slice(starts[k], starts[k] + len(within)), len(n), examples[k]
         ids[row], types[row], positions[row] = split.ids[source], split.token_types[source], within
         real[starts[k] : starts[k] + tokens[k]] = True
@@ -194,8 +199,8 @@ def pack(
         spread[b : b + e] = starts[k] + start[:, None] + np.where(keys[b : b + e], column, 0)
         collect[starts[k] : starts[k + 1]] = b * heads * L
         collect[row] = np.repeat(np.arange(b, b + e) * heads * L, n) + within
-        first[k] = starts[k]
-        first[k, :e] = starts[k] + start
+        read[k, :e] = starts[k] + start + (n - 1 if reads_last else 0)
+        read[k, e:] = read[k, 0]
         examples_at[k] = b
         examples_at[k, :e] = np.arange(b, b + e)
         weights[k, :own], labels[k, :own] = 1 / own, split.labels[chosen[:own]]
@@ -220,7 +225,7 @@ def pack(
         padding=move(padding),
         keys=move(keys[:, None, None, :]),
         hide=move(np.repeat(hide, heads, axis=0)[:, None, :]),
-        first=move(first),
+        read=move(read),
         real_examples=move(np.flatnonzero(np.arange(E) < np.array(sizes)[:, None])),
         examples_at=move(examples_at.reshape(-1)),
         weights=move(weights),

@@ -55,8 +55,13 @@ class AdaptionPrompt(Method):
         }
 
     def transform(self, h: Tensor, p: Values, at: SiteContext) -> Tensor:
+        number = p.gate.shape[-1]
+        width = h.shape[-1] // number
+
         def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (p.gate.shape[-1], -1)).transpose(1, 2)
+            found = x.unflatten(-1, (-1, width)).transpose(1, 2)
+            shared = number // found.shape[1]  # queries that share a key head
+            return found if shared == 1 else found.repeat_interleave(shared, 1)
 
         (to_key, key_bias), (to_value, value_bias) = at.frozen("attention.key"), at.frozen("attention.value")
         query, key = heads(at.query), heads(p.prompt @ to_key + key_bias)

@@ -118,7 +118,10 @@ class Method(ABC):
 
     @property
     def virtual_tokens(self) -> int:
-        """Number of virtual tokens that the method inserts after the first token of each example, at the site "embeddings"."""
+        """Number of virtual tokens that the method inserts into each example, at the site "embeddings".
+
+        They follow the first token in an encoder and come before it in a decoder.
+        """
         return 0
 
     @property
@@ -138,7 +141,7 @@ class Method(ABC):
 
     @property
     def reads_all_tokens(self) -> bool:
-        """Whether the method needs the last layer's hidden states of all tokens, not only of each example's first token.
+        """Whether the method needs the last layer's hidden states of all tokens, not only of the token that heads read.
 
         This holds for a head that averages over tokens, and for a formula that does so after the attention keys and values.
         If it holds for no method in a forward pass, the last layer computes everything except keys and values for the first
@@ -192,8 +195,11 @@ class Method(ABC):
         """
         kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[self.norms]
         for number in range(2 * shape.layers + 1):
-            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in kinds)
-        places = [(layer, site) for layer in range(shape.layers) for site in self.sites if site != "embeddings"]
+            own = (kind for kind in kinds if kind == "weight" or shape.norm_biases)
+            yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in own)
+        missing = () if shape.gated else ("ffn.gate",)
+        sites = [site for site in self.sites if site not in ("embeddings", *missing)]
+        places = [(layer, site) for layer in range(shape.layers) for site in sites]
         for layer, site in [*places, *((0, site) for site in self.sites if site == "embeddings")]:
             yield from ((f"{layer}.{site}.{name}", p) for name, p in self.parameters(shape, layer, site).items())
         yield from ((f"{SHARED}.{name}", p) for name, p in self.shared(shape).items())

@@ -2,7 +2,8 @@
 
     W x + b  ->  W x + b + delta,    delta = 0 at the start
 
-delta is added to the six linear maps of every layer; the biases of all LayerNorms are trained directly. `bitfit_small` is the
+delta is added to the linear maps of every layer; the biases of all LayerNorms are trained directly. In a decoder, most maps have
+no biases and the norms none: delta is then a new bias. `bitfit_small` is the
 authors' smaller selection: only the biases of the query and intermediate maps. The authors' code also trains the bias of BERT's
 pooler (768 numbers); here the pooler is frozen for every method that shares a backbone.
 Traps: the bias of a key map adds the same number to all attention scores of a query, so its gradient is zero up to rounding. Adam
@@ -48,6 +49,7 @@ class BitFit(BitFitSmall):
         "attention.key",
         "attention.value",
         "attention.dense",
+        "ffn.gate",
         "ffn.intermediate",
         "ffn.dense",
     )

@@ -2,7 +2,8 @@
 
     y = g * (x - mean) / deviation + b,    g, b [D];    two LayerNorms per layer and one after the embeddings
 
-g and b start at the pretrained values and are not decayed. The method needs learning rates around 1e-3.
+The RMS norms of decoders have g alone, and no mean is subtracted; there are two per layer and one at the end. g and b start at
+the pretrained values and are not decayed. The method needs learning rates around 1e-3.
 """
 
 from collections.abc import Mapping

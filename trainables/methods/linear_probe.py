@@ -2,7 +2,7 @@
 
     logits = head(features(x)),    with features and head by the setting `reads`:
     own      the head of the model family. BERT: pooled first token, linear map; RoBERTa: first token, dense, tanh, linear map
-    first    the last hidden state of the first token, and a linear map
+    first    the last hidden state of the first token (a decoder: of the last), and a linear map; in a decoder the same as own
     mean     the mean of the last hidden states over the example's tokens, and a linear map
 
 Dropout is applied in training as for all other methods, so the features are computed anew in every step; computing them only

@@ -2,9 +2,9 @@
 
     y = x W + b + (alpha / r) x A B,    A [in, r] uniform in +- 1 / sqrt(in), B [r, out] = 0 at the start
 
-It is added to the query and value maps, or to all six linear maps of a layer. In addition only the head is trained. Because B is
-zero, training starts at the frozen model. The paper draws A from a normal distribution; its code and peft draw it as above. No
-additional dropout is applied to x.
+It is added to the query and value maps, or to all linear maps of a layer: six, or seven with a gated feed-forward part. In
+addition only the head is trained. Because B is zero, training starts at the frozen model. The paper draws A from a normal
+distribution; its code and peft draw it as above. No additional dropout is applied to x.
 Traps: the factor alpha / r couples the learning rate to the rank, so alpha defaults to 2 r. A's gradient in the first step is
 zero, because B is zero. The published GLUE scores of MRPC, RTE and STS-B started from a model fine-tuned on MNLI.
 """
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUERY_VALUE: tuple[Site, ...] = ("attention.query", "attention.value")
-ALL: tuple[Site, ...] = (*QUERY_VALUE, "attention.key", "attention.dense", "ffn.intermediate", "ffn.dense")
+ALL: tuple[Site, ...] = (*QUERY_VALUE, "attention.key", "attention.dense", "ffn.gate", "ffn.intermediate", "ffn.dense")
 TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank(Method):
-    """Base class of methods that add a branch to linear maps. `targets`: "qv" (query and value) or "all" six of a layer."""
+    """Base class of methods that add a branch to linear maps. `targets`: "qv" (query and value) or "all" of a layer."""
 
     family: ClassVar[MethodFamily] = "low rank"
     sites: ClassVar[tuple[Site, ...]] = ALL
@@ -51,7 +51,7 @@ class LowRank(Method):
 
     def ends(self, shape: Shape) -> list[tuple[int, int]]:
         """Returns (input width, output width) of every linear map that has a branch, over all layers."""
-        return shape.layers * [shape.ends(site) for site in TARGETS[self.targets]]
+        return shape.layers * [shape.ends(site) for site in TARGETS[self.targets] if site in shape.maps]
 
 
 @dataclass(frozen=True, kw_only=True)

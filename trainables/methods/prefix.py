@@ -53,13 +53,13 @@ class Prefix(Method):
         return self.length
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        flat = Parameter(shape=(self.length, shape.width), init=normal(1), decayed=False)
+        flat = Parameter(shape=(self.length, shape.key_width), init=normal(1), decayed=False)
         if not self.mlp:
             return {"key": flat, "value": flat}
         bound = self.mlp**-0.5
         return {
-            "out": Parameter(shape=(self.mlp, 2 * shape.width), init=LINEAR_UNIFORM),
-            "out_bias": Parameter(shape=(2 * shape.width,), init=uniform(-bound, bound)),
+            "out": Parameter(shape=(self.mlp, 2 * shape.key_width), init=LINEAR_UNIFORM),
+            "out_bias": Parameter(shape=(2 * shape.key_width,), init=uniform(-bound, bound)),
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:

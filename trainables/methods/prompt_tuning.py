@@ -3,10 +3,10 @@
     X' = [x_0; P; x_1 ... x_n],    P [l, D]
 
 The vectors are inserted after the first token, so that the head still uses the hidden state of [CLS] or <s> (peft inserts them
-before it, and its head uses the first vector). The encoder treats them as words: they have positions 1 ... l and the first
-token's type, pass through the embeddings' LayerNorm and dropout, and shift the positions of the text by l. `start` is their
-initialisation: "vocabulary" uses the embeddings of l different words, drawn with equal probability; "normal" uses N(0, 1) as in
-peft, which has more than ten times the norm of a word embedding.
+before it, and its head uses the first vector). In a decoder they come before all tokens. The model treats them as words: they
+have positions 1 ... l and the first token's type, pass through the embeddings' LayerNorm and dropout, and shift the positions of
+the text by l. `start` is their initialisation: "vocabulary" uses the embeddings of l different words, drawn with equal
+probability; "normal" uses N(0, 1) as in peft, which has more than ten times the norm of a word embedding.
 Traps: prompt tuning is weak on encoders of base size and needs many epochs and learning rates up to 0.1. The maximum length of
 the text decreases by l.
 """

@@ -22,8 +22,9 @@ Site = Literal[
     "attention.context",  # output of the attention heads, before the dense layer
     "attention.dense",  # a linear map's output, before dropout
     "attention.output",  # the output of "attention.dense" after dropout, before the residual is added
-    "ffn.intermediate",  # a linear map's output [K, T, F], before the activation
-    "ffn.hidden",  # output of the activation [K, T, F]
+    "ffn.gate",  # a linear map's output [K, T, F], before the activation; only in models with a gated feed-forward part
+    "ffn.intermediate",  # a linear map's output [K, T, F], before the activation; in gated models not activated
+    "ffn.hidden",  # output of the activation [K, T, F], in gated models times that of "ffn.intermediate"
     "ffn.dense",  # a linear map's output, before dropout
     "ffn.output",  # the output of "ffn.dense" after dropout, before the residual is added
 ]
@@ -34,15 +35,16 @@ LINEAR_MAPS: tuple[Site, ...] = (
     "attention.key",
     "attention.value",
     "attention.dense",
+    "ffn.gate",
     "ffn.intermediate",
     "ffn.dense",
 )
 SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 
 # The architecture and input of the classification head:
-# own    the head of the pretrained model's family on the first token: BERT's pooler and a linear map, RoBERTa's new dense layer
-#        and a linear map
-# first  one linear map of the first token's last hidden state
+# own    the head of the pretrained model's family on the token that it reads, an encoder's first and a decoder's last: BERT's
+#        pooler and a linear map, RoBERTa's new dense layer and a linear map, a decoder's linear map
+# first  one linear map of that token's last hidden state
 # mean   one linear map of the mean of the last hidden states over the example's tokens
 HeadReads = Literal["own", "first", "mean"]
 
@@ -55,7 +57,7 @@ class BackboneTensor:
 
     name: str
     shape: tuple[int, ...]
-    part: Literal["embeddings", "layer", "pooler"]
+    part: Literal["embeddings", "layer", "norm", "pooler"]
     layer: int | None = None
 
     @property
@@ -75,20 +77,36 @@ class Shape:
     width: int
     ffn: int
     heads: int
+    # The width of all query heads together, and of all key heads, which are fewer where several queries share one.
+    query_width: int
+    key_width: int
+    # Whether the feed-forward part has the map "ffn.gate".
+    gated: bool
+    # Whether normalisations have biases.
+    norm_biases: bool
     # The largest number of tokens that an example may have.
     positions: int
-    # Whether the input of the classification head is the output of the pretrained pooler. If not, the head has its own new,
-    # trained dense layer.
+    # Whether the input of the classification head is the output of the pretrained pooler.
     pooler: bool
+    # Whether the head reads the last token of an example, as in decoders, instead of the first.
+    reads_last: bool
+    # Whether the family's own head has a dense layer that each trial trains, and whether its linear map has biases.
+    dense_head: bool
+    head_biases: bool
     # All pretrained parameters that the classification model uses, in the order of torch's `named_parameters`.
     tensors: tuple[BackboneTensor, ...]
     # Number of parameters of the pretrained base model, including an unused pooler: the denominator of percentages.
     total: int
 
     @property
-    def layer_norms(self) -> int:
-        """Number of gains and biases in all LayerNorms: two LayerNorms per layer and one after the embeddings."""
-        return (2 * self.layers + 1) * 2 * self.width
+    def maps(self) -> tuple[Site, ...]:
+        """The linear maps of a layer, by the site of their output."""
+        return tuple(site for site in LINEAR_MAPS if self.gated or site != "ffn.gate")
+
+    @property
+    def norm_gains(self) -> int:
+        """Number of gains of all normalisations: two per layer, and one after the embeddings or the last layer."""
+        return (2 * self.layers + 1) * self.width
 
     @property
     def encoder(self) -> int:
@@ -103,15 +121,21 @@ class Shape:
     def head(self, outputs: int, reads: HeadReads = "own") -> int:
         """Number of parameters of the classification head with `outputs` outputs.
 
-        The head is one linear map; with `reads` = "own" and no pretrained pooler, a dense layer precedes it.
+        The head is one linear map; with `reads` = "own" and a family that trains one, a dense layer precedes it.
         """
-        d = self.width
-        return d * outputs + outputs + (d * d + d if reads == "own" and not self.pooler else 0)
+        d, dense = self.width, reads == "own" and self.dense_head
+        return (d + self.head_biases) * outputs + (d * d + d if dense else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
         """Returns (input width, output width) of the linear map at a site. At other sites both are the width of the tensor."""
         d, f = self.width, self.ffn
         widths: dict[Site, tuple[int, int]] = {
+            "attention.query": (d, self.query_width),
+            "attention.key": (d, self.key_width),
+            "attention.value": (d, self.key_width),
+            "attention.context": (self.query_width, self.query_width),
+            "attention.dense": (self.query_width, d),
+            "ffn.gate": (d, f),
             "ffn.intermediate": (d, f),
             "ffn.hidden": (f, f),
             "ffn.dense": (f, d),

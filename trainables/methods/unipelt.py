@@ -63,7 +63,7 @@ class UniPELT(Method):
             return gate | Pfeiffer(r=self.r).parameters(shape, layer, site)
         return gate | {
             "a": Parameter(shape=(d, self.rank), init=LINEAR_UNIFORM),
-            "b": Parameter(shape=(self.rank, d)),
+            "b": Parameter(shape=(self.rank, shape.ends(site)[1])),
         }
 
     def shared(self, shape: Shape) -> dict[str, Parameter]:

@@ -58,6 +58,29 @@ class TokensSummary:
     cut: Mapping[str, CutCount]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenizerUse:
+    """What a tokenizer has to be told. token_types: of its model, 0 for none. pads: whether it has a padding token.
+
+    separator: put before the second text of a pair; "" if the tokenizer separates the two itself, as those of encoders do.
+    """
+
+    token_types: int
+    pads: bool
+    separator: str
+
+
+def tokenizer_use(folder: Path, max_length: int) -> TokenizerUse:
+    """Return how the tokenizer in this folder is used. Raises ValueError as `prepare`."""
+    tokenizer = _tokenizer(folder, max_length)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return TokenizerUse(
+        token_types=config.get("type_vocab_size", 0),
+        pads=tokenizer.pad_token is not None,
+        separator=_separator(tokenizer),
+    )
+
+
 def prepare(loaded: Loaded, tokenizer_dir: str, max_length: int, cache: Path) -> Path:
     """Return the path of the task's tokens file in the folder `cache`, which is written unless a good one exists.
 
@@ -179,17 +202,22 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     lengths: list[int] = []
+    between = _separator(tokenizer)
     for start in range(0, len(texts), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         encoded = tokenizer(
             texts.first[some],
-            None if texts.second is None else texts.second[some],
+            None if texts.second is None else [between + text for text in texts.second[some]],
             truncation="longest_first",
             max_length=max_length,
             padding=False,
             return_token_type_ids=True,
             return_attention_mask=False,
         )
+        for example, kinds in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True):
+            if not example:  # an empty text, of which a decoder's tokenizer makes nothing
+                example.append(_token_of_nothing(tokenizer))
+                kinds.append(0)
         ids.append(np.concatenate(encoded["input_ids"]))
         types.append(np.concatenate(encoded["token_type_ids"]))
         lengths += [len(example) for example in encoded["input_ids"]]
@@ -201,6 +229,20 @@ def _tokenise(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int,
     )
 
 
+def _separator(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what is put before the second text of a pair: a line break if the tokenizer would put nothing between the two."""
+    alone, pair = (tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
+    return "" if pair > alone else "\n"
+
+
+def _token_of_nothing(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that stands for an empty text."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
 def _cut_count(texts: Texts, split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CutCount:
     """Return how many of the texts were cut in `split`. Only those that fill `max_length` are tokenised again."""
     lengths = np.diff(split.offsets)
@@ -208,7 +250,9 @@ def _cut_count(texts: Texts, split: Split, tokenizer: PreTrainedTokenizerBase, m
     if len(full):
         chosen = texts.take(tuple(full.tolist()))
         # The tokenizer warns of examples that are longer than its model allows; these are only counted.
-        encoded = tokenizer(chosen.first, chosen.second, return_attention_mask=False, verbose=False)["input_ids"]
+        between = _separator(tokenizer)
+        second = None if chosen.second is None else [between + text for text in chosen.second]
+        encoded = tokenizer(chosen.first, second, return_attention_mask=False, verbose=False)["input_ids"]
         lengths[full] = [len(example) for example in encoded]
     return CutCount.of(lengths.tolist(), max_length)
 

@@ -84,6 +84,7 @@ def row_logits(backbone: Backbone, rows: Sequence[EvalRow]) -> list[np.ndarray]:
         backbone.device,
         [s.stop - s.start for s in segments],
         [row.request.stack.states[0].method.virtual_tokens for row in rows],
+        reads_last=backbone.shape.reads_last,
     )
     logits = ForwardPass(backbone, segments, packed, None).logits()
     return [row for part in logits for row in part.float().cpu().numpy()]

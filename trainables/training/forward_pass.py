@@ -56,7 +56,7 @@ class ForwardPass:
         `twice_differentiable`: compute attention without fused kernels, because these have no second derivative.
         """
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
-        # If no method needs other tokens there, the last layer computes queries and all later states of first tokens only.
+        # If no method needs other tokens there, the last layer goes on with the tokens that heads read alone.
         self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
@@ -66,10 +66,10 @@ class ForwardPass:
         segments = self._segmented.segments
         for s in segments:
             s.values  # noqa: B018 - sets computed weights in the encoder before it runs
-        hidden, (K, E) = self.backbone.states(self), self.rows.first.shape
-        first = (hidden if self.ends_early else self.rows.first_tokens.select(hidden)).view(K, E, -1)
+        hidden, (K, E) = self.backbone.states(self), self.rows.read.shape
+        read = (hidden if self.ends_early else self.rows.read_tokens.select(hidden)).view(K, E, -1)
         reads = [s.parameters.layout.method.head_reads for s in segments]
-        found = {"first": first, "own": pooled(self.backbone, first) if "own" in reads else first}
+        found = {"first": read, "own": pooled(self.backbone, read) if "own" in reads else read}
         return [
             self._head(s, self._means(s, hidden) if what == "mean" else s.of(found[what]))
             for s, what in zip(segments, reads, strict=True)
@@ -77,7 +77,7 @@ class ForwardPass:
 
     def select_query_positions(self, layer: int) -> TokenSelection:
         last = layer == self.backbone.shape.layers - 1
-        return self.rows.first_tokens if last and self.ends_early else self.rows.all_tokens
+        return self.rows.read_tokens if last and self.ends_early else self.rows.all_tokens
 
     def insert_virtual_tokens(self, h: Tensor) -> Tensor:
         if not any(self.rows.added):
@@ -141,10 +141,9 @@ class ForwardPass:
     def norm(self, number: int, h: Tensor, tokens: TokenSelection) -> Tensor:
         """LayerNorm number `number` of h [1, n, D]. Trials that train its gain or bias use their own."""
         frozen, name, segments = self.backbone.norms[number], f"norm.{number}", self._segmented.segments
-        shape, eps = frozen.normalized_shape, frozen.eps
         if not any(s.acts(name) for s in segments):
-            return F.layer_norm(h, shape, frozen.weight, frozen.bias, eps)
-        plain = F.layer_norm(h, shape, None, None, eps)
+            return self.backbone.normalize(number, h)
+        plain = self.backbone.normalize(number, h, affine=False)
         return join([self._affine(s, name, frozen, self._segmented.part(s, plain, tokens)) for s in segments])
 
     def _context(
@@ -178,7 +177,7 @@ class ForwardPass:
         The mask is False for padded ones; without such a method all are.
         """
         examples = self.rows.examples_of(s.start, s.stop)
-        b, D, device = examples.stop - examples.start, self.backbone.shape.width, self.backbone.device
+        b, D, device = examples.stop - examples.start, self.backbone.shape.key_width, self.backbone.device
         there = torch.zeros(b, longest, dtype=torch.bool, device=device)
         if not s.acts(name):
             nothing = torch.zeros(b, longest, D, device=device)
@@ -195,9 +194,12 @@ class ForwardPass:
         return F.pad(keys, more), F.pad(values, more), there
 
     def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
+        biased = self.backbone.shape.norm_biases
         if not s.acts(name):
-            return h * frozen.weight + frozen.bias
+            return h * frozen.weight + frozen.bias if biased else h * frozen.weight
         own = s.under(name)
+        if not biased:
+            return h * own.weight
         if "weight" not in own:
             return torch.addcmul(own.bias, h, frozen.weight)
         return Affine.apply(h, own.weight, own.bias)
@@ -206,7 +208,7 @@ class ForwardPass:
         """Mean of the hidden states [1, N, D] over the tokens of each of the segment's examples: [G, E, D]."""
         everything, examples = self.rows.all_tokens, self.rows.examples_of(s.start, s.stop)
         at = self._context(s, 0, "ffn.output", everything)
-        each = self.rows.example[s.of(self.rows.first)] - examples.start
+        each = self.rows.example[s.of(self.rows.read)] - examples.start
         return at.mean_of_examples(self._segmented.part(s, hidden, everything))[each, 0]
 
     def _head(self, s: Segment, h: Tensor) -> Tensor:

@@ -19,16 +19,16 @@ from trainables.methods.context import Values
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 
 
-def pooled(backbone: Backbone, first: Tensor) -> Tensor:
-    """Returns the input [K, E, D] of the family's own head: the pretrained pooler's output, or `first` if there is no pooler.
+def pooled(backbone: Backbone, read: Tensor) -> Tensor:
+    """Returns the input [K, E, D] of the family's own head: the pretrained pooler's output, or `read` if there is no pooler.
 
-    first: last hidden states [K, E, D] of the first token of each example.
+    read: last hidden states [K, E, D] of the token of each example that heads read.
     """
     head = backbone.family.head
     if head.pooler is None:
-        return first
+        return read
     pooler: Any = backbone.module.get_submodule(head.pooler)
-    return ACTIVATIONS[head.activation](pooler(first))
+    return ACTIVATIONS[head.activation](pooler(read))
 
 
 def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -39,7 +39,8 @@ def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[
     drop(tensor, i): dropout before (i = 0) or after (i = 1) that dense layer; without it, i = 0 is before the last linear map.
     """
     if "dense" not in p:
-        return drop(h, 0) @ p.out + p.out_bias
+        logits = drop(h, 0) @ p.out
+        return logits + p.out_bias if "out_bias" in p else logits
     if head.drops_input:
         h = drop(h, 0)
     h = drop(ACTIVATIONS[head.activation](h @ p.dense + p.dense_bias), 1)

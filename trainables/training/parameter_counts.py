@@ -44,4 +44,5 @@ def count(method: Method, shape: Shape, outputs: int) -> Counts:
 
 def norms(method: Method, shape: Shape) -> int:
     """Returns the number of LayerNorm parameters that are trained in addition to the method's own parameters."""
-    return {"none": 0, "biases": shape.layer_norms // 2, "all": shape.layer_norms}[method.norms]
+    biases = shape.norm_gains if shape.norm_biases else 0
+    return {"none": 0, "biases": biases, "all": shape.norm_gains + biases}[method.norms]

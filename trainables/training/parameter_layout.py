@@ -155,13 +155,10 @@ def frozen_initial_values(method: Method, backbone: Backbone, layer: int, site: 
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:
     """Returns the names and declarations of the head's parameters: a linear map, and a dense layer where there is no pooler."""
     d, dense = shape.width, []
-    if reads == "own" and not shape.pooler:
+    if reads == "own" and shape.dense_head:
         dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT)), ("head.dense_bias", Parameter(shape=(d,)))]
-    return [
-        *dense,
-        ("head.out", Parameter(shape=(d, outputs), init=HEAD_INIT)),
-        ("head.out_bias", Parameter(shape=(outputs,))),
-    ]
+    biases = [("head.out_bias", Parameter(shape=(outputs,)))] if shape.head_biases else []
+    return [*dense, ("head.out", Parameter(shape=(d, outputs), init=HEAD_INIT)), *biases]
 
 
 def draw(parameter: Parameter, seed: int) -> Tensor:

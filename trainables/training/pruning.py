@@ -171,7 +171,8 @@ def _losses(
     assert state.method.mask is not None
     chosen = permutation(len(split), state.trial.seed, "scoring")[: state.method.mask.examples or None]
     for number, start in enumerate(range(0, len(chosen), size)):
-        rows = pack([(split, chosen[start : start + size])], backbone.indexed_heads, backbone.device)
+        batch = (split, chosen[start : start + size])
+        rows = pack([batch], backbone.indexed_heads, backbone.device, reads_last=backbone.shape.reads_last)
         segment = Segment(parameters, 0, 1)
         # Negative step numbers, so that training steps use other random numbers.
         masks = dropout_of([state], [-1 - number], rows, backbone) if dropout else None

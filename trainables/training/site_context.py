@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.backbone.backbone import Backbone
@@ -61,14 +60,14 @@ class PackedSiteContext:
 
     def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
         linear = self.backbone.map_at(self.layer, site)
-        return linear.weight.T, linear.bias
+        bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
+        return linear.weight.T, bias
 
     def initial_value(self, name: str) -> Tensor:
         return frozen_initial_values(self.segment.parameters.layout.method, self.backbone, self.layer, self.site)[name]
 
     def norm(self, h: Tensor) -> Tensor:
-        norm = self.backbone.norms[2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site)]
-        return F.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return self.backbone.normalize(2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site), h)
 
     def to_examples(self, v: Tensor) -> Tensor:
         return v.index_select(0, self.segmented.rows.owner[self._examples] - self.segment.start)
@@ -101,9 +100,9 @@ class PackedSiteContext:
 
     @property
     def _all_rows(self) -> Rows:
-        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of first tokens only."""
+        """The packed rows, for operations that need all tokens. Raises AssertionError if h is of some tokens only."""
         assert self.tokens.index is None, (
-            "the last layer computes first tokens only here: the method has to set reads_all_tokens"
+            "the last layer computes only what heads read here: the method has to set reads_all_tokens"
         )
         return self.segmented.rows
 

@@ -63,7 +63,7 @@ def draw(
     states = [state for stack in stacks for state in stack.states]
     batches, added = [state.batch() for state in states], [state.method.virtual_tokens for state in states]
     blocks = [len(stack) for stack in stacks]
-    rows = pack(batches, backbone.indexed_heads, backbone.device, blocks, added, padded)
+    rows = pack(batches, backbone.indexed_heads, backbone.device, blocks, added, padded, backbone.shape.reads_last)
     steps = [state.step for state in states]
     return StepInputs(
         rows=rows,

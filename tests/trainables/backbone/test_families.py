@@ -55,3 +55,21 @@ def test_nothing_but_the_families_names_modules_of_a_model():
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.parent.name != "families"]
     assert len(files) > 100
     assert [str(path) for path in files if names.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_key_value_heads": 3}, "num_attention_heads = 4 is no multiple of num_key_value_heads = 3"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads = 0: must be"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ({"rope_scaling": {"type": "longrope"}, "rope_parameters": None}, "'longrope'"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "a part of each head"),
+    ],
+)
+def test_a_decoder_with_what_the_forward_pass_lacks_is_refused(change, message, tiny_model):
+    config = transformers.AutoConfig.from_pretrained(tiny_model("llama").path).to_dict()
+    shape_of(config)
+    with pytest.raises(ValueError, match=message):
+        shape_of({**config, **change})

@@ -44,7 +44,7 @@ def hugging_face(model, layout, row):
         model.path, num_labels=2, attn_implementation="eager"
     )
     values = {e.name: row[e.start : e.stop].view(e.shape) for e in layout.entries}
-    out = reference.classifier
+    out = reference.classifier if model.shape.head_biases else reference.score
     with torch.no_grad():
         if "head.dense" in values:
             dense = reference.pre_classifier if model.family == "distilbert" else out.dense
@@ -52,12 +52,14 @@ def hugging_face(model, layout, row):
             dense.bias.copy_(values["head.dense_bias"])
             out = out if model.family == "distilbert" else out.out_proj
         out.weight.copy_(values["head.out"].T)
-        out.bias.copy_(values["head.out_bias"])
+        if model.shape.head_biases:
+            out.bias.copy_(values["head.out_bias"])
     return reference.eval(), reference.base_model
 
 
+@pytest.mark.parametrize("explicit", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
+def test_logits_and_gradients_equal_the_padded_model(family, explicit, tiny_model):
     model = tiny_model(family)
     backbone, data = Backbone.load(model, torch.device("cpu")), make_data(low=3, high=30)
     layout = ParameterLayout(METHODS["full"](), backbone, 2)
@@ -66,9 +68,9 @@ def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
     row[layout.by_name["head.out"].start : layout.by_name["head.out"].stop] *= 20
     parameters = StackedParameters(layout, backbone, make_trial("full").recipe, row[None])
     chosen = np.array([3, 11, 0, 25, 8])
-    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"))
+    rows = pack([(data.train, chosen)], model.shape.heads, torch.device("cpu"), reads_last=backbone.shape.reads_last)
     segment = Segment(parameters, 0, 1)
-    logits = ForwardPass(backbone, [segment], rows, None).logits()[0]
+    logits = ForwardPass(backbone, [segment], rows, None, twice_differentiable=explicit).logits()[0]
     losses_of(logits, rows, segment, CLASSIFICATION).sum().backward()
 
     reference, encoder = hugging_face(model, layout, row)
@@ -84,7 +86,7 @@ def test_logits_and_gradients_equal_the_padded_model(family, tiny_model):
         if theirs[name].grad is not None:
             assert torch.allclose(parameter.grad, theirs[name].grad, atol=1e-5), name
             compared += 1
-    assert compared > 30
+    assert compared >= 20
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -80,7 +80,7 @@ def test_a_method_counts_the_tensors_of_its_layout(method, name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama", "qwen3"])
 def test_a_method_counts_the_parameters_that_move(family, method, tiny_model):
     model = tiny_model(family)
     engine, trial = Engine(Backbone.load(model, CPU)), make_trial(method, **SMALL[method])
@@ -274,7 +274,7 @@ def prunable_columns(parameters, mask):
     return _columns(mask, prunable_parameters(parameters.layout)) > 0
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
 @pytest.mark.parametrize("score", ["random", "magnitude", "er", "snip", "grasp"])
 def test_masks_remove_exactly_the_asked_number_and_hold_in_training(score, family, tiny_model):
     engine, trial = (

@@ -192,7 +192,7 @@ def test_dropout_acts_while_child_tuning_d_scores(tiny_bert):
     assert not torch.equal(*masks)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
 @pytest.mark.parametrize("method", ["fish_mask", "child_tuning_d"])
 def test_what_a_mask_keeps_out_stays_bit_for_bit_under_weight_decay(method, family, tiny_model):
     recipe = Recipe(epochs=2, patience=9, weight_decay=0.5)

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from tests.fixtures.method_settings import SMALL
-from tests.fixtures.plain_encoder import PlainEncoder
+from tests.fixtures.plain_encoder import PlainEncoder, plain
 from tests.fixtures.plain_methods import flat_prefix, plain_of
 from tests.fixtures.trials import make_data, make_trial
 from tests.trainables.methods.test_methods import BERT, ROBERTA
@@ -62,7 +62,7 @@ CASES += [("linear_probe", {"reads": reads}) for reads in ("own", "first", "mean
 
 
 @pytest.mark.parametrize("explicit", [True, False], ids=["explicit", "fused"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
 @pytest.mark.parametrize(("method", "settings"), CASES, ids=[f"{m}-{s.get('reads', '')}".strip("-") for m, s in CASES])
 def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, settings, family, explicit, tiny_model):
     model = tiny_model(family)
@@ -82,27 +82,29 @@ def test_logits_and_gradients_in_mixed_company_are_those_of_the_formula(method, 
         start = segments[-1].stop
     added = [s.parameters.layout.method.virtual_tokens for s in segments for _ in range(s.stop - s.start)]
     blocks = [s.stop - s.start for s in segments]
-    rows = pack([(split, chosen) for chosen in batches], backbone.shape.heads, CPU, blocks, added)
+    rows = pack(
+        [(split, c) for c in batches], backbone.shape.heads, CPU, blocks, added, reads_last=backbone.shape.reads_last
+    )
     logits = ForwardPass(backbone, segments, rows, None, twice_differentiable=explicit).logits()[1]
     losses_of(logits, rows, segments[1], CLASSIFICATION).sum().backward()
 
     leaf = ours.values.clone().requires_grad_()
     for k, chosen in enumerate(batches[1:3]):
-        plain = plain_of(method, model, named(ours.layout, leaf[k]))
-        theirs = torch.stack([plain.logits(ids, settings.get("reads", "own")) for ids in examples(split, chosen)])
+        formula = plain_of(method, model, named(ours.layout, leaf[k]))
+        theirs = torch.stack([formula.logits(ids, settings.get("reads", "own")) for ids in examples(split, chosen)])
         assert torch.allclose(logits[k, : len(chosen)], theirs, atol=1e-5)
         torch.nn.functional.cross_entropy(theirs, torch.from_numpy(split.labels[chosen]).long()).backward()
     assert torch.allclose(ours.leaf.grad, leaf.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
 def test_the_plain_encoder_is_the_hugging_face_model(family, tiny_model):
     model = tiny_model(family)
     reference = transformers.AutoModel.from_pretrained(model.path, attn_implementation="eager").eval()
     ids = torch.arange(20, 29)
     with torch.no_grad():
         states = reference(input_ids=ids[None]).last_hidden_state[0]
-    assert torch.allclose(PlainEncoder(model, {}).states(ids), states, atol=1e-5)
+    assert torch.allclose(plain(model, {}).states(ids), states, atol=1e-5)
 
 
 def test_dropout_reaches_the_prefix_and_its_probabilities(tiny_bert):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from trainables.tasks import tokens
+from trainables.tasks.forms.classification import CLASSIFICATION
+from trainables.tasks.task_data import Texts
 from trainables.tasks.task_loading import load
 
 WORDS = [
@@ -194,3 +196,36 @@ def test_a_token_id_beyond_the_model_s_embeddings_is_refused_before_training(pai
     ):
         tokens.prepare(pairs, str(folder), 64, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def plain_words(tmp_path_factory) -> str:
+    """A tokenizer that adds no tokens of its own, as those of many decoders; it has no padding token either."""
+    import transformers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("plain")
+    words = ["<end>", "<unk>", "\n", "good", "bad", "day"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    parts = [pre_tokenizers.Split(Regex(" +"), "removed"), pre_tokenizers.Split("\n", "isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    kind = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>")
+    kind.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": len(words)}))
+    return str(folder)
+
+
+def test_texts_that_a_tokenizer_does_not_separate_are_joined_by_a_line_break(plain_words, tiny_bert):
+    texts = Texts(first=["good day", "bad"], second=["day", ""], labels=[0.0, 1.0])
+    split = tokens.tokenise(texts, Path(plain_words), 16, CLASSIFICATION)
+    assert split.ids.tolist() == [3, 5, 2, 5, 4, 2]
+    assert split.offsets.tolist() == [0, 4, 6]
+    use = tokens.tokenizer_use(Path(plain_words), 16)
+    assert (use.separator, use.pads, use.token_types) == ("\n", False, 0)
+    assert tokens.tokenizer_use(tiny_bert.path, 16).separator == ""
+
+
+def test_an_empty_text_is_one_token(plain_words):
+    texts = Texts(first=["", "good"], second=None, labels=[0.0, 1.0])
+    split = tokens.tokenise(texts, Path(plain_words), 16, CLASSIFICATION)
+    assert (split.ids.tolist(), split.offsets.tolist()) == ([0, 3], [0, 1, 2])

@@ -56,10 +56,12 @@ def losses(states):
     return [p.loss for state in states for p in state.progress]
 
 
-def test_mixed_trials_have_the_same_losses_with_and_without_padding(tiny_bert):
+@pytest.mark.parametrize("family", ["bert", "llama", "mistral"])
+def test_mixed_trials_have_the_same_losses_with_and_without_padding(family, tiny_model):
+    model = tiny_model(family)
     captured = fake_steps()
     data = ragged(train=92)
-    plain, padded = train(tiny_bert, MIXED, data), train(tiny_bert, MIXED, data, captured)
+    plain, padded = train(model, MIXED, data), train(model, MIXED, data, captured)
     assert losses(padded) == pytest.approx(losses(plain), abs=1e-5)
     assert captured.replays > 15, captured.refused
     for a, b in zip(plain, padded, strict=True):

@@ -178,7 +178,7 @@ def test_a_method_that_trains_the_backbone_is_refused_beside_others(tiny_bert):
         engine.add_trial(make_trial("full"), data)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
 @pytest.mark.parametrize("method", SHARING)
 def test_the_frozen_backbone_is_bit_unchanged(method, family, tiny_model):
     shared = backbone(tiny_model(family))
@@ -196,7 +196,7 @@ def at_odd_address(tensor):
     return room[10:].view(tensor.shape).copy_(tensor)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_restored_trial_continues_bit_for_bit(method, family, tiny_model):
     model, data = tiny_model(family), make_data(train=24)

@@ -54,7 +54,7 @@ def test_one_method_that_looks_at_other_tokens_keeps_them_all(reader, tiny_bert,
     assert came == went
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "llama"])
 def test_what_is_left_out_changes_nothing_for_any_method(family, tiny_model, monkeypatch):
     model, data = tiny_model(family), make_data(train=24)
     # Different numbers of examples: some places of the smaller rows stand empty.

@@ -8,6 +8,9 @@ from trainables.backbone.families.bert import BERT
 from trainables.backbone.families.distilbert import DISTILBERT
 from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily, checked_family
+from trainables.backbone.families.llama import LLAMA
+from trainables.backbone.families.mistral import MISTRAL
+from trainables.backbone.families.qwen import QWEN2, QWEN3
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 # Families by the `model_type` in config.json.
@@ -20,6 +23,10 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "camembert": CAMEMBERT,
         "electra": ELECTRA,
         "distilbert": DISTILBERT,
+        "llama": LLAMA,
+        "mistral": MISTRAL,
+        "qwen2": QWEN2,
+        "qwen3": QWEN3,
     },
     checked_family,
 )

@@ -14,9 +14,10 @@ from trainables.methods.spec import BackboneTensor, Shape, Site
 
 Activation = Literal["tanh", "gelu", "relu"]
 # The sub-layers of a layer, named by the site of their output, in order of computation, each with the sites of its linear maps.
+# A family without a gated feed-forward part has no "ffn.gate".
 SUBLAYERS: dict[Site, tuple[Site, ...]] = {
     "attention.output": ("attention.query", "attention.key", "attention.value", "attention.dense"),
-    "ffn.output": ("ffn.intermediate", "ffn.dense"),
+    "ffn.output": ("ffn.gate", "ffn.intermediate", "ffn.dense"),
 }
 
 
@@ -61,9 +62,12 @@ class EmbeddingModules:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationHead:
-    """The family's own head on the first token's last hidden state: a dense layer, activation, dropout and a linear map."""
+    """The family's own head on the token that it reads: a dense layer, activation, dropout and a linear map.
 
-    activation: Activation
+    A head without `pooler` and `dense` is the linear map alone, and its activation is not used.
+    """
+
+    activation: Activation = "tanh"
     # Path of the dense layer (the pooler) if it is pretrained. None: each trial trains a dense layer of its own.
     pooler: str | None = None
     # Whether dropout is also applied before the dense layer, if this is not pretrained.
@@ -71,6 +75,8 @@ class ClassificationHead:
     # Paths in transformers' model for sequence classification: of a dense layer that is not pretrained, and of the linear map.
     dense: str | None = None
     out: str = "classifier"
+    # Whether the linear map has biases.
+    biases: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,8 @@ class ModelFamily:
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
-    # "post": norm(x + sublayer(x)); "pre": x + sublayer(norm(x)), which no family has yet.
+    # "post": norm(x + sublayer(x)); "pre": x + sublayer(norm(x)), and a norm after the last layer instead of one after the
+    # embeddings (`DecoderFamily`).
     norm_order: Literal["post", "pre"] = "post"
     # Sub-layers whose output is dropped out before the residual is added.
     dropped_outputs: tuple[Site, ...] = tuple(SUBLAYERS)
@@ -108,8 +115,15 @@ class ModelFamily:
             width=width,
             ffn=config[keys.ffn],
             heads=config[keys.heads],
+            query_width=width,
+            key_width=width,
+            gated=False,
+            norm_biases=True,
             positions=config[keys.positions] - self.first_position,
             pooler=self.head.pooler is not None,
+            reads_last=False,
+            dense_head=self.head.dense is not None,
+            head_biases=self.head.biases,
             tensors=tensors,
             total=sum(t.size for t in (*tensors, *unused)),
         )
@@ -163,7 +177,7 @@ class ModelFamily:
         ends: dict[Site, tuple[int, int]] = {"ffn.intermediate": (width, ffn), "ffn.dense": (ffn, width)}
         for layer in range(config[self.keys.layers]):
             for sublayer, maps in SUBLAYERS.items():
-                for site in maps:
+                for site in (site for site in maps if site in self.maps):
                     into, out = ends.get(site, (width, width))
                     found += _linear(self.map_path(layer, site), into, out, "layer", layer)
                 found += _norm(self.layer.format(layer) + self.norms[sublayer], width, "layer", layer)
