@@ -25,7 +25,7 @@ from orchestrator.export.tensor_names import head_names
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families.family import ModelFamily
 from trainables.methods.adalora import AdaLoRA
-from trainables.methods.base import Method
+from trainables.methods.base import SHARED, Method
 from trainables.methods.lora import LoRA
 from trainables.methods.pissa import PiSSA
 from trainables.methods.rslora import RsLoRA
@@ -41,10 +41,14 @@ MODULES: Mapping[Site, Site] = {"ffn.hidden": "ffn.dense"}
 
 @dataclass(frozen=True, kw_only=True)
 class PeftMethod:
-    """One method of peft. `config(method)`: entries of adapter_config.json. `names`: peft's name of each parameter, by ours."""
+    """One method of peft. `config(method)`: entries of adapter_config.json. `names`: peft's name of each parameter, by ours.
+
+    `same`: parameters of at least two dimensions whose first two are in our order there; they are transposed for all others.
+    """
 
     config: Callable[[Any], dict[str, Any]]
     names: Mapping[str, str]
+    same: tuple[str, ...] = ()
 
 
 def _lora(method: LoRA) -> dict[str, Any]:
@@ -74,6 +78,19 @@ def _adalora(method: AdaLoRA) -> dict[str, Any]:
     return {**own, "peft_type": "ADALORA", "init_r": method.r, "target_r": method.target, "total_step": 1}
 
 
+def _kronecker(method: Any) -> dict[str, Any]:
+    return {"peft_type": "LOKR", "decompose_factor": method.factor or -1, **_rank_and_alpha(method)}
+
+
+def _rank_and_alpha(method: Any) -> dict[str, Any]:
+    return {"r": method.r, "alpha": method.r if method.alpha is None else method.alpha}
+
+
+def _bank(method: Any) -> dict[str, Any]:
+    sizes = {"r": method.r, "num_vectors": method.vectors, "vector_length": method.length, "topk": method.k}
+    return {"peft_type": "VBLORA", **sizes, "vblora_dropout": 0.0}
+
+
 LORA_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 PEFT_METHODS: dict[str, PeftMethod] = {
     "lora": PeftMethod(config=_lora, names=LORA_NAMES),
@@ -81,6 +98,44 @@ PEFT_METHODS: dict[str, PeftMethod] = {
     "dora": PeftMethod(config=_dora, names=LORA_NAMES),
     "pissa": PeftMethod(config=_pissa, names=LORA_NAMES),
     "dylora": PeftMethod(config=_lora, names=LORA_NAMES),
+    "lora_fa": PeftMethod(config=_lora, names=LORA_NAMES),
+    "lora_plus": PeftMethod(config=_lora, names=LORA_NAMES),
+    "loha": PeftMethod(
+        config=lambda method: {"peft_type": "LOHA", **_rank_and_alpha(method)},
+        names={
+            "first_down": "hada_w1_b",
+            "first_up": "hada_w1_a",
+            "second_down": "hada_w2_b",
+            "second_up": "hada_w2_a",
+        },
+    ),
+    "lokr": PeftMethod(
+        config=_kronecker,
+        names={"left": "lokr_w1", "right": "lokr_w2", "right_down": "lokr_w2_b", "right_up": "lokr_w2_a"},
+    ),
+    "miss": PeftMethod(
+        config=lambda method: {"peft_type": "MISS", "r": method.r}, names={"block": "miss_block"}, same=("block",)
+    ),
+    "vb_lora": PeftMethod(
+        config=_bank,
+        names={"down": "vblora_logits_A", "up": "vblora_logits_B", "bank": "vblora_vector_bank"},
+        same=("down", "bank"),
+    ),
+    "c3a": PeftMethod(
+        config=lambda method: {"peft_type": "C3A", "block_size": method.block_size}, names={"kernel": "c3a_kernel"}
+    ),
+    "oft": PeftMethod(
+        config=lambda method: {"peft_type": "OFT", "r": 0, "oft_block_size": method.block_size},
+        names={"angles": "oft_R.weight"},
+        same=("angles",),
+    ),
+    "hra": PeftMethod(
+        config=lambda method: {"peft_type": "HRA", "r": method.r}, names={"vectors": "hra_u"}, same=("vectors",)
+    ),
+    "road": PeftMethod(
+        config=lambda method: {"peft_type": "ROAD", "variant": method.variant, "group_size": method.group_size},
+        names={"angle": "road_theta", "scale": "road_alpha"},
+    ),
     "vera": PeftMethod(config=_vera, names={"inner": "vera_lambda_d", "outer": "vera_lambda_b"}),
     "adalora": PeftMethod(config=_adalora, names={"down": "lora_A", "up": "lora_B", "singular": "lora_E"}),
     "ia3": PeftMethod(config=lambda method: {"peft_type": "IA3"}, names={"scale": "ia3_l"}),
@@ -116,7 +171,7 @@ def to_peft(name: str, tensors: Mapping[str, Tensor], layout: ParameterLayout, b
         value = tensors[e.name]
         if name == "pissa" and not e.name.startswith("head."):
             value = _with_initial(value, e, layout.method, backbone)
-        found[_key(name, e, backbone.family)] = _as_theirs(e.name, value).contiguous()
+        found[_key(name, e, backbone.family)] = _as_theirs(name, e.name, value).contiguous()
     if name == "vera":
         constants = layout.constants(backbone)
         found |= {
@@ -133,7 +188,8 @@ def from_peft(
     for e in layout.entries:
         value = theirs.get(_key(name, e, family))
         if value is not None and e.is_matrix:
-            found[e.name] = value.T[tuple(slice(size) for size in e.shape)]  # PiSSA has its initial values behind
+            ours = value if _same(name, e.name) else value.transpose(0, 1)
+            found[e.name] = ours[tuple(slice(size) for size in e.shape)]  # PiSSA has its initial values behind
         elif value is not None:
             found[e.name] = value.reshape(-1)
     return found
@@ -143,6 +199,8 @@ def _key(name: str, e: ParameterSlice, family: ModelFamily) -> str:
     prefix, _, last = e.name.rpartition(".")
     if prefix == "head":
         return f"{PREFIX}.{head_names(family)[e.name]}"
+    if prefix == SHARED:
+        return f"base_model.{PEFT_METHODS[name].names[last]}"
     return f"{PREFIX}.{family.prefix}.{_module(prefix, family)}.{PEFT_METHODS[name].names[last]}"
 
 
@@ -158,16 +216,21 @@ def _module(prefix: str, family: ModelFamily) -> str:
 
 def _pattern(layout: ParameterLayout, family: ModelFamily, only: str = "") -> str:
     """Return a regular expression that matches the full paths of the modules that peft replaces, and no other ones."""
-    prefixes = dict.fromkeys(p for p in layout.names if p != "head" and p.endswith(only))
+    prefixes = dict.fromkeys(p for p in layout.names if p not in ("head", SHARED) and p.endswith(only))
     paths = dict.fromkeys(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family))) for p in prefixes)
     return rf"{re.escape(family.prefix)}\.({'|'.join(paths)})"
 
 
-def _as_theirs(name: str, value: Tensor) -> Tensor:
+def _same(name: str, parameter: str) -> bool:
+    return parameter.rpartition(".")[2] in PEFT_METHODS[name].same
+
+
+def _as_theirs(name: str, parameter: str, value: Tensor) -> Tensor:
+    """Return a tensor of the method `name` by the full name `parameter`, in peft's shape."""
     if value.dim() > 1:
-        return value.T
-    prefix, _, last = name.rpartition(".")
-    if last == "scale":
+        return value if _same(name, parameter) else value.transpose(0, 1)
+    prefix, _, last = parameter.rpartition(".")
+    if name == "ia3" and last == "scale":
         return value[None] if prefix.endswith("ffn.hidden") else value[:, None]
     return value[:, None] if last == "singular" else value
 
