@@ -3,12 +3,12 @@
     y = x W + b + x D / in,   D [in, out] consists of blocks [b, b],   block[j, i] = w[(j - i) mod b],   w [b] trained per block
 
 b is `block_size`. Multiplying by a block is a circular convolution; D may have full rank with in out / b numbers. w starts
-uniform in +- sqrt(6 / (in + out)), as in peft. Because D is divided by in, training starts close to the frozen model, but not at it.
-The authors and peft compute the convolution by Fourier transforms. Here D is written out and multiplied like a weight. (peft
-0.21.2 passes a wrong gradient on to x: its own backward pass turns one of the two sequences the wrong way.)
+uniform in +- sqrt(6 / (in + out)), as in peft. Because D is divided by in, training starts close to the frozen model, but not at
+it. The authors and peft compute the convolution by Fourier transforms. Here D is written out and multiplied like a weight.
 The division by in makes the updates of w small: it learns `ratio` times as fast as the head (peft's comparison trains it at
 0.3, a rate that no head survives).
-Trap: b must divide the input and the output width of every map; a larger b trains fewer numbers.
+Traps: b must divide the input and the output width of every map; a larger b trains fewer numbers. peft 0.21.2 passes a wrong
+gradient on to x, because its backward pass turns one of the two sequences the wrong way.
 """
 
 from __future__ import annotations
