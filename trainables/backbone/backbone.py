@@ -146,6 +146,14 @@ class Backbone:
         gain, bias = (norm.weight, norm.bias) if affine else (None, None)
         return F.layer_norm(h, norm.normalized_shape, gain, bias, norm.eps)
 
+    def gain(self, weight: Tensor) -> Tensor:
+        """Returns the factor of a norm from its parameter `weight`."""
+        return weight
+
+    def norm_of_sum(self, layer: int, site: Site, h: Tensor) -> Tensor:
+        """Returns h [1, n, D], a sum of a sub-layer's output and the residual, after the pretrained norm that follows it."""
+        return self.normalize(2 * layer + 1 + list(SUBLAYERS).index(site), h)
+
     def products(self) -> AbstractContextManager[object]:
         """Returns the context manager that sets the precision of matrix products between tensors other than frozen weights."""
         if self.precision == "fp32":

@@ -84,6 +84,11 @@ class Shape:
     gated: bool
     # Whether normalisations have biases.
     norm_biases: bool
+    # Normalisations of a layer: two, or four where the sub-layers' outputs are normalised as well as their inputs.
+    norms_per_layer: int = 2
+    # Whether a normalisation follows the sum of a sub-layer's output and the residual: in encoders at once, in most decoders as
+    # the first step of the next sub-layer. Not where only the sub-layers' outputs are normalised.
+    sums_normalized: bool = True
     # The largest number of tokens that an example may have.
     positions: int
     # Whether the input of the classification head is the output of the pretrained pooler.
@@ -104,9 +109,14 @@ class Shape:
         return tuple(site for site in LINEAR_MAPS if self.gated or site != "ffn.gate")
 
     @property
+    def norms(self) -> int:
+        """Number of all normalisations as wide as the hidden states: of the layers, and one before or after all of them."""
+        return self.norms_per_layer * self.layers + 1
+
+    @property
     def norm_gains(self) -> int:
-        """Number of gains of all normalisations: two per layer, and one after the embeddings or the last layer."""
-        return (2 * self.layers + 1) * self.width
+        """Number of gains of all normalisations."""
+        return self.norms * self.width
 
     @property
     def encoder(self) -> int:

@@ -194,12 +194,12 @@ class ForwardPass:
         return F.pad(keys, more), F.pad(values, more), there
 
     def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
-        biased = self.backbone.shape.norm_biases
+        gain, biased = self.backbone.gain, self.backbone.shape.norm_biases
         if not s.acts(name):
-            return h * frozen.weight + frozen.bias if biased else h * frozen.weight
+            return h * frozen.weight + frozen.bias if biased else h * gain(frozen.weight)
         own = s.under(name)
         if not biased:
-            return h * own.weight
+            return h * gain(own.weight)
         if "weight" not in own:
             return torch.addcmul(own.bias, h, frozen.weight)
         return Affine.apply(h, own.weight, own.bias)

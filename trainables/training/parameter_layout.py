@@ -179,8 +179,9 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
 
 def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
     """Returns the word embeddings [number, D] of random vocabulary entries, drawn uniformly without replacement."""
-    vocabulary = backbone.words.weight.detach()
-    return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
+    words = backbone.words
+    chosen = torch.randperm(len(words.weight), generator=torch.Generator().manual_seed(seed))[:number]
+    return words(chosen.to(words.weight.device)).detach()
 
 
 def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:

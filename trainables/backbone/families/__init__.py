@@ -8,9 +8,11 @@ from trainables.backbone.families.bert import BERT
 from trainables.backbone.families.distilbert import DISTILBERT
 from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily, checked_family
-from trainables.backbone.families.llama import LLAMA
+from trainables.backbone.families.gemma import GEMMA2, GEMMA3
+from trainables.backbone.families.llama import LLAMA, SMOLLM3
 from trainables.backbone.families.mistral import MISTRAL
 from trainables.backbone.families.mpnet import MPNET
+from trainables.backbone.families.olmo import OLMO2
 from trainables.backbone.families.qwen import QWEN2, QWEN3
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
@@ -29,6 +31,10 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "mistral": MISTRAL,
         "qwen2": QWEN2,
         "qwen3": QWEN3,
+        "smollm3": SMOLLM3,
+        "olmo2": OLMO2,
+        "gemma2": GEMMA2,
+        "gemma3_text": GEMMA3,
     },
     checked_family,
 )
