@@ -30,9 +30,21 @@ def weight_paths(folder: Path) -> list[Path]:
             f"{folder} has no {WEIGHTS}, only {pickle}: a pickle, which can run code when it is loaded and is refused; if you "
             "trust it, load it with transformers and save it with model.save_pretrained(folder)"
         )
+    refuse_gguf(folder)
     raise ValueError(
         f"{folder} has no {WEIGHTS}, its file of weights; save the model with model.save_pretrained(folder)"
     )
+
+
+def refuse_gguf(path: Path) -> None:
+    """Raise ValueError if `path` is a GGUF file, or a folder with one, that says how to make a model of it."""
+    found = path if path.suffix == ".gguf" else next(iter(sorted(path.glob("*.gguf"))), None)
+    if found:
+        raise ValueError(
+            f"{found}: a GGUF file, whose weights are quantised, is no model to train; convert it with transformers, which loads it "
+            f"by from_pretrained(folder, gguf_file={found.name!r}): put its state_dict into a new model of the same class, and save "
+            "that and the tokenizer with save_pretrained(folder) (docs/running.md has the lines)"
+        )
 
 
 def complete(folder: Path) -> bool:
