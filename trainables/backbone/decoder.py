@@ -25,7 +25,9 @@ from trainables.methods.spec import Site
 
 
 class Decoder(Backbone):
-    """The frozen decoder on one device."""
+    """The frozen decoder on one device. `causal`: whether no token attends to later ones."""
+
+    causal = True
 
     def normalize(self, number: int, h: Tensor, affine: bool = True) -> Tensor:
         """Returns h [1, n, D] after the pretrained norm with this number (see the legend). `affine`: with its gain."""
@@ -44,13 +46,13 @@ class Decoder(Backbone):
     def _attention(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         """Attention sub-layer: h [1, N, D] -> [1, n, D]. Keys and values are of all tokens, queries of those in `tokens`."""
         everything, residual = run.rows.all_tokens, tokens.select(x)
-        x = run.norm(2 * layer, x, everything)
+        x = self._attention_input(run, layer, x)
         narrow = self._narrow(x)
         key = self._map(run, layer, "attention.key", x, everything, narrow)
         value = self._map(run, layer, "attention.value", x, everything, narrow)
         read = tokens.select(x)
         query = self._map(run, layer, "attention.query", read, tokens, narrow if read is x else self._narrow(read))
-        rotation = self._rotation(run.rows.positions)
+        rotation = self._rotation(layer, run.rows.positions)
         query = self._rotated(layer, "attention.query", query, tuple(map(tokens.select, rotation)))
         key = self._rotated(layer, "attention.key", key, rotation)
         extra = run.extra_key_values(layer, read, tokens)
@@ -64,12 +66,16 @@ class Decoder(Backbone):
             explicit=run.explicit,
             extra=extra and replace(extra, keys=self._shared(extra.keys), values=self._shared(extra.values)),
             factors=run.probability_factors(layer),
-            causal=True,
+            causal=self.causal,
             window=self._window(layer),
         )
         context = run.act(layer, "attention.context", context, tokens, x=read, query=query)
         h = self._map(run, layer, "attention.dense", context, tokens, self._narrow(context))
         return self._add(run, layer, "attention.output", h, read, residual, tokens)
+
+    def _attention_input(self, run: EncoderPass, layer: int, x: Tensor) -> Tensor:
+        """Returns what a layer's query, key and value maps read, from its input x [1, N, D]."""
+        return run.norm(2 * layer, x, run.rows.all_tokens)
 
     def _feed_forward(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         residual, x = x, run.norm(2 * layer + 1, x, tokens)
@@ -94,8 +100,8 @@ class Decoder(Backbone):
         h = run.drop(2 * layer + 1 + list(SUBLAYERS).index(site), h, tokens)
         return residual + run.act(layer, site, h, tokens, x=x, residual=residual)
 
-    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines [1, N, w] of the rotations of tokens at these positions [1, N]."""
+    def _rotation(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines [1, N, w] of a layer's rotations of tokens at these positions [1, N]."""
         rotary: Any = self.module.get_submodule("rotary_emb")
         with torch.no_grad():
             cos, sin = rotary(self.words.weight[:0], position_ids=positions)
@@ -103,14 +109,20 @@ class Decoder(Backbone):
 
     def _rotated(self, layer: int, site: Site, x: Tensor, rotation: tuple[Tensor, ...]) -> Tensor:
         """Returns queries or keys x [1, n, heads w], normalised per head where the family does that, after their rotation."""
-        family, (cos, sin) = self.family, (each[:, :, None] for each in rotation)
-        assert isinstance(family, DecoderFamily)
+        cos, sin = (each[:, :, None] for each in rotation)
         heads = x.unflatten(-1, (-1, self.shape.query_width // self.shape.heads))
-        if site in family.head_norms:
-            norm: Any = self.module.get_submodule(family.layer.format(layer) + family.head_norms[site])
-            heads = F.rms_norm(heads.float(), heads.shape[-1:], norm.weight, norm.variance_epsilon)
+        heads = self._normalized_heads(layer, site, heads)
         one, two = heads.chunk(2, -1)
         return (heads * cos + torch.cat([-two, one], -1) * sin).flatten(2).to(x.dtype)
+
+    def _normalized_heads(self, layer: int, site: Site, heads: Tensor) -> Tensor:
+        """Returns queries or keys [1, n, heads, w] after the norm of each head, if the family has such norms."""
+        family = self.family
+        assert isinstance(family, DecoderFamily)
+        if site not in family.head_norms:
+            return heads
+        norm: Any = self.module.get_submodule(family.layer.format(layer) + family.head_norms[site])
+        return F.rms_norm(heads.float(), heads.shape[-1:], norm.weight, norm.variance_epsilon)
 
     def _shared(self, x: Tensor) -> Tensor:
         """Returns keys or values x [.., n, G w] once for each head of queries: [.., n, H w]."""

@@ -1,14 +1,17 @@
 """The safetensors files of a model's weights: `model.safetensors`, or several shards and an index that names them.
 
-Only headers are read here; `Backbone.load` loads the tensors, from shards as well.
+Checks read only headers; `Backbone.load` loads the tensors, from shards as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -65,6 +68,17 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
         if tensor not in headers[name]:
             raise ValueError(f"{folder / name} has no tensor {tensor}, which {INDEX} says it has; copy both again")
     return {tensor: shape for header in headers.values() for tensor, shape in header.items()}
+
+
+def read(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return those of the tensors with these names that the files have."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in (path for path in weight_paths(folder) if path.name != INDEX):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 - no mapping
+    return found
 
 
 def _index(folder: Path) -> Mapping[str, str]:
