@@ -78,8 +78,8 @@ def attend(
     explicit: compute scores and probabilities as tensors, for dropout or a second derivative, instead of a fused kernel.
     extra: keys and values that methods add.
     factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
-    causal: no token attends to later ones. window: nor to those this many or more places before it. Queries of some tokens
-        only must be those of last tokens then.
+    causal: no token attends to later ones. window: nor to those this many or more places away. Queries of some tokens only
+        must be those of last tokens if `causal`, else of first ones.
     bias: returns what is added to the scores.
     scale: factor of the scores, None for 1 / sqrt(D/H). soft_cap: a score s becomes soft_cap tanh(s / soft_cap), before the
         mask; no fused kernel has that, so `explicit` is implied.
@@ -153,16 +153,15 @@ def _heads(x: Tensor, H: int) -> Tensor:
 
 def _seen(there: Tensor, L: int, every: bool, causal: bool, window: int | None) -> Tensor:
     """Returns the mask [B, 1, 1 or L, L] of the keys that a query attends to, from that of existing keys [B, 1, 1, L]."""
-    if not causal or (not every and (window is None or window >= L)):
+    if (not causal or not every) and (window is None or window >= L):
         return there
     places = torch.arange(L, device=there.device)
-    own = (
-        places[:, None] if every else there.sum(-1, keepdim=True) - 1
-    )  # where a query is; without all, in the last token
+    last = there.sum(-1, keepdim=True) - 1
+    own = places[:, None] if every else last if causal else 0 * last  # where a query is
     before = own - places
     if window is None:
         return there & (before >= 0)
-    near = (before >= 0) & (before < window)
+    near = (before >= 0) & (before < window) if causal else before.abs() < window
     # Padded places attend to all keys: with none in their window they would be NaN, and their gradients, too.
     return there & (near | ~there.transpose(2, 3)) if every else there & near
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from search_spaces.language import Precision
+from trainables.backbone import weight_files
 from trainables.backbone.attention import ExtraKeyValues, ScoreBias, attend
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
@@ -81,6 +82,25 @@ class EncoderPass(Protocol):
         """Returns h after the LayerNorm with this number (see the legend)."""
 
 
+class PartOfLinear:
+    """A linear map that is one of several equal parts of a module's outputs. Its weight and bias are views of the module's."""
+
+    def __init__(self, whole: nn.Linear, part: int, parts: int):
+        self._whole, self._part, self._parts = whole, part, parts
+
+    @property
+    def weight(self) -> Tensor:
+        return self._whole.weight.chunk(self._parts)[self._part]
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = self._whole.bias
+        return None if bias is None else bias.chunk(self._parts)[self._part]
+
+
+LinearMap = nn.Linear | PartOfLinear
+
+
 class Backbone:
     """The frozen encoder on one device. `precision` is that of matrix products; everything else is computed in fp32."""
 
@@ -92,9 +112,11 @@ class Backbone:
         self._cache: dict[Hashable, Any] = {}
         get: Callable[[str], Any] = module.get_submodule
         self.norms: list[nn.LayerNorm] = [get(path) for path in self.family.norm_paths(shape.layers)]
-        self._maps: list[dict[Site, nn.Linear]] = [
-            {site: get(self.family.map_path(layer, site)) for site in self.family.maps} for layer in range(shape.layers)
+        self._maps: list[dict[Site, LinearMap]] = [
+            {site: self._linear_map(layer, site) for site in self.family.maps} for layer in range(shape.layers)
         ]
+        # Initial values of a pretrained head, by the names that the parameters of trials have.
+        self.pretrained_head: dict[str, Tensor] = {}
         config: Any = module.config
         self._activation = ACT2FN[getattr(config, self.family.keys.activation)]
 
@@ -112,7 +134,16 @@ class Backbone:
             module = kind.from_pretrained(
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
-        return own(module.to(device), model.family, model.shape, precision)
+        backbone = own(module.to(device), model.family, model.shape, precision)
+        head = family.head
+        if head.starts_pretrained:
+            found = weight_files.read(model.path, [f"{path}.weight" for path in (head.dense, head.norm)])
+            backbone.pretrained_head = {
+                ours: found[f"{path}.weight"].float().T
+                for ours, path in (("head.dense", head.dense), ("head.norm", head.norm))
+                if f"{path}.weight" in found
+            }
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +160,7 @@ class Backbone:
         module: Any = self.module.get_submodule(self.family.embeddings.words)
         return module
 
-    def map_at(self, layer: int, site: Site) -> nn.Linear:
+    def map_at(self, layer: int, site: Site) -> LinearMap:
         """The linear map at whose output this site is."""
         return self._maps[layer][site]
 
@@ -177,7 +208,8 @@ class Backbone:
         h = run.insert_virtual_tokens(self.words(rows.input_ids))
         if family.token_types:
             h = h + get(family.token_types)(rows.token_types)
-        h = h + get(family.positions)(rows.positions + self.family.first_position)
+        if family.positions:
+            h = h + get(family.positions)(rows.positions + self.family.first_position)
         h = run.norm(0, h, rows.all_tokens)
         return run.drop(0, h, rows.all_tokens)
 
@@ -244,7 +276,11 @@ class Backbone:
     def _narrow(self, x: Tensor) -> Tensor:
         return x if self.precision == "fp32" else x.bfloat16()
 
-    def _narrow_weights(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    def _linear_map(self, layer: int, site: Site) -> LinearMap:
+        module: Any = self.module.get_submodule(self.family.map_path(layer, site))
+        return PartOfLinear(module, *self.family.fused[site]) if site in self.family.fused else module
+
+    def _narrow_weights(self, linear: LinearMap) -> tuple[Tensor, Tensor | None]:
         """Returns weight and bias in bf16. Frozen ones are cast once and cached, those being trained are cast in every pass."""
 
         def cast() -> tuple[Tensor, Tensor | None]:

@@ -20,16 +20,17 @@ from torch import Tensor
 
 from trainables.backbone.attention import attend
 from trainables.backbone.backbone import Backbone, EncoderPass
-from trainables.backbone.families.decoder_family import DecoderFamily
+from trainables.backbone.families.branch_norm_family import BranchNormFamily
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.packing import TokenSelection
 from trainables.methods.spec import Site
 
 
 class Decoder(Backbone):
-    """The frozen decoder on one device."""
+    """The frozen decoder on one device. `causal`: whether no token attends to later ones."""
 
-    family: DecoderFamily
+    family: BranchNormFamily
+    causal = True
 
     def gain(self, weight: Tensor) -> Tensor:
         """Returns the factor of a norm from its parameter `weight`."""
@@ -57,8 +58,7 @@ class Decoder(Backbone):
     def _attention(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         """Attention sub-layer: h [1, N, D] -> [1, n, D]. Keys and values are of all tokens, queries of those in `tokens`."""
         everything, residual = run.rows.all_tokens, tokens.select(x)
-        if self.family.norms:
-            x = run.norm(2 * layer, x, everything)
+        x = self._attention_input(run, layer, x)
         narrow = self._narrow(x)
         key = self._map(run, layer, "attention.key", x, everything, narrow)
         value = self._map(run, layer, "attention.value", x, everything, narrow)
@@ -70,6 +70,7 @@ class Decoder(Backbone):
         if self._rotates(layer):
             rotation = self._rotation(layer, run.rows.positions)
             query, key = self._rotated(query, tuple(map(tokens.select, rotation))), self._rotated(key, rotation)
+        query, key = query.to(value.dtype), key.to(value.dtype)
         extra = run.extra_key_values(layer, read, tokens)
         context = attend(
             run.rows,
@@ -81,7 +82,7 @@ class Decoder(Backbone):
             explicit=run.explicit,
             extra=extra and replace(extra, keys=self._shared(extra.keys), values=self._shared(extra.values)),
             factors=run.probability_factors(layer),
-            causal=True,
+            causal=self.causal,
             window=self._window(layer),
             scale=self._scale,
             soft_cap=self._soft_cap,
@@ -89,6 +90,10 @@ class Decoder(Backbone):
         context = run.act(layer, "attention.context", context, tokens, x=read, query=query)
         h = self._map(run, layer, "attention.dense", context, tokens, self._narrow(context))
         return self._add(run, layer, "attention.output", h, read, residual, tokens)
+
+    def _attention_input(self, run: EncoderPass, layer: int, x: Tensor) -> Tensor:
+        """Returns what a layer's query, key and value maps read, from its input x [1, N, D]."""
+        return run.norm(2 * layer, x, run.rows.all_tokens) if self.family.norms else x
 
     def _feed_forward(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         residual, x = x, run.norm(2 * layer + 1, x, tokens) if self.family.norms else x
@@ -120,13 +125,13 @@ class Decoder(Backbone):
         return residual + run.act(layer, site, h, tokens, x=x, residual=residual)
 
     def _normalized(self, layer: int, site: Site, x: Tensor) -> Tensor:
-        """Returns queries or keys x [1, n, heads w] after their norm, of each head or of all together, if the family has one."""
+        """Returns queries or keys x [1, n, heads w] after their norm in fp32, of each head or of all, if the family has one."""
         path = self.family.query_key_norms.get(site)
         if path is None:
             return x
         weight = self.module.get_parameter(f"{self.family.layer.format(layer)}{path}.weight")
         parts = x.unflatten(-1, (-1, len(weight))).float()
-        return F.rms_norm(parts, parts.shape[-1:], self.gain(weight), self._epsilon).flatten(2).to(x.dtype)
+        return F.rms_norm(parts, parts.shape[-1:], self.gain(weight), self._epsilon).flatten(2)
 
     def _rotates(self, layer: int) -> bool:
         key = self.family.rotated_key
@@ -142,11 +147,11 @@ class Decoder(Backbone):
         return cos, sin
 
     def _rotated(self, x: Tensor, rotation: tuple[Tensor, ...]) -> Tensor:
-        """Returns queries or keys x [1, n, heads w] after their rotation."""
+        """Returns queries or keys x [1, n, heads w] after their rotation, in fp32."""
         cos, sin = (each[:, :, None] for each in rotation)
         heads = x.unflatten(-1, (-1, self.shape.query_width // self.shape.heads))
         one, two = heads.chunk(2, -1)
-        return (heads * cos + torch.cat([-two, one], -1) * sin).flatten(2).to(x.dtype)
+        return (heads * cos + torch.cat([-two, one], -1) * sin).flatten(2)
 
     def _shared(self, x: Tensor) -> Tensor:
         """Returns keys or values x [.., n, G w] once for each head of queries: [.., n, H w]."""

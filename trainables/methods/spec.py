@@ -98,6 +98,11 @@ class Shape:
     # Whether the family's own head has a dense layer that each trial trains, and whether its linear map has biases.
     dense_head: bool
     head_biases: bool
+    # Whether this dense layer has biases, and whether a norm without biases follows it.
+    dense_biases: bool = True
+    head_norm: bool = False
+    # Whether the family's own head reads the mean over the example's tokens instead of one of them.
+    reads_mean: bool = False
     # All pretrained parameters that the classification model uses, in the order of torch's `named_parameters`.
     tensors: tuple[BackboneTensor, ...]
     # Number of parameters of the pretrained base model, including an unused pooler: the denominator of percentages.
@@ -134,7 +139,8 @@ class Shape:
         The head is one linear map; with `reads` = "own" and a family that trains one, a dense layer precedes it.
         """
         d, dense = self.width, reads == "own" and self.dense_head
-        return (d + self.head_biases) * outputs + (d * d + d if dense else 0)
+        before = d * d + (self.dense_biases + self.head_norm) * d
+        return (d + self.head_biases) * outputs + (before if dense else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
         """Returns (input width, output width) of the linear map at a site. At other sites both are the width of the tensor."""

@@ -1,7 +1,7 @@
 """Decoders equal transformers' models for sequence classification, and the check that says so sees what could be wrong.
 
 Three trials of different methods share a pass over packed rows of ragged texts; transformers' model gets each trial's texts
-padded, and the method by hooks. Norms and biases of the tiny models are drawn, because their usual first values would hide faults.
+padded, and the method by hooks. Norms and biases of the tiny models are drawn, as their usual first values would hide faults.
 """
 
 from dataclasses import replace

@@ -19,7 +19,7 @@ from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 
 CPU = torch.device("cpu")
-NEWER = ["mpnet"]
+NEWER = ["mpnet", "modernbert"]
 # Two trials of LoRA on all maps, one of Houlsby adapters with their norms, one of (IA)^3.
 MIXED = [("lora", {"r": 3, "targets": "all"}, 2), ("adapter", {"r": 4}, 1), ("ia3", {}, 1)]
 
@@ -110,7 +110,43 @@ def without_norm(number):
     return change
 
 
+def wider_window(backbone):
+    own = backbone._window
+    backbone._window = lambda layer: own(layer) and own(layer) + 1
+
+
+def everywhere_global(backbone):
+    backbone._window = lambda layer: None
+
+
+def everywhere_local_rotation(backbone):
+    own = backbone._rotation
+    backbone._rotation = lambda layer, positions: own(1, positions)
+
+
+def without_rotation(backbone):
+    own = backbone._rotation
+    backbone._rotation = lambda layer, positions: own(layer, 0 * positions)
+
+
+def with_a_norm_in_layer_0(backbone):
+    own = backbone._attention_input
+    backbone._attention_input = lambda run, layer, x: own(run, layer, x) if layer else backbone.normalize(1, x)
+
+
+def swapped_gate(backbone):
+    for maps in backbone._maps:
+        maps["ffn.gate"], maps["ffn.intermediate"] = maps["ffn.intermediate"], maps["ffn.gate"]
+
+
 WRONG = [
+    ("modernbert", wider_window),
+    ("modernbert", everywhere_global),
+    ("modernbert", everywhere_local_rotation),
+    ("modernbert", without_rotation),
+    ("modernbert", with_a_norm_in_layer_0),
+    ("modernbert", without_norm(4)),
+    ("modernbert", swapped_gate),
     ("mpnet", without_bias),
     ("mpnet", backwards_bias),
     ("mpnet", without_norm(2)),

@@ -11,6 +11,7 @@ from trainables.backbone.families.family import ModelFamily, checked_family
 from trainables.backbone.families.gemma import GEMMA2, GEMMA3
 from trainables.backbone.families.llama import LLAMA, SMOLLM3
 from trainables.backbone.families.mistral import MISTRAL
+from trainables.backbone.families.modernbert import MODERNBERT
 from trainables.backbone.families.mpnet import MPNET
 from trainables.backbone.families.olmo import OLMO2
 from trainables.backbone.families.qwen import QWEN2, QWEN3
@@ -27,6 +28,7 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "electra": ELECTRA,
         "distilbert": DISTILBERT,
         "mpnet": MPNET,
+        "modernbert": MODERNBERT,
         "llama": LLAMA,
         "mistral": MISTRAL,
         "qwen2": QWEN2,

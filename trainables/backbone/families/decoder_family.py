@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from trainables.backbone.families.family import ClassificationHead, ConfigKeys, EmbeddingModules, ModelFamily
+from trainables.backbone.families.branch_norm_family import BranchNormFamily
+from trainables.backbone.families.family import ClassificationHead, ConfigKeys, EmbeddingModules
 from trainables.methods.spec import BackboneTensor, Shape, Site
 
 MAPS: dict[Site, str] = {
@@ -29,8 +30,8 @@ INPUTS: tuple[Site, ...] = ("attention.query", "attention.key", "attention.value
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderFamily(ModelFamily):
-    """The fields of `ModelFamily`, with Llama's values, and what only decoders have. The head reads the last token."""
+class DecoderFamily(BranchNormFamily):
+    """The fields of `BranchNormFamily`, with Llama's values, and what only decoders have. The head reads the last token."""
 
     forward_pass: str = "trainables.backbone.decoder:Decoder"
     prefix: str = "model"
@@ -44,28 +45,14 @@ class DecoderFamily(ModelFamily):
     )
     layer: str = "layers.{}."
     maps: Mapping[Site, str] = field(default_factory=lambda: MAPS)
-    # The norm of each sub-layer's input and that of its output before the residual is added, by the site of that output. Where
-    # there are norms of outputs alone, no norm follows the sum with the residual.
+    # The norm of each sub-layer's input, by the site of its output.
     norms: Mapping[Site, str] = field(
         default_factory=lambda: {"attention.output": "input_layernorm", "ffn.output": "post_attention_layernorm"}
     )
-    output_norms: Mapping[Site, str] = field(default_factory=dict)
-    # What a norm multiplies with: its parameter plus this.
-    gain_offset: float = 0.0
     head: ClassificationHead = field(default_factory=lambda: ClassificationHead(out="score", biases=False))
     # Maps that have biases in every model of the family, and the entry of config.json that gives biases to all of attention's.
     biased: tuple[Site, ...] = ()
     bias_key: str = "attention_bias"
-    # RMS norms of queries and keys before the rotation: of each head, or of all heads together.
-    query_key_norms: Mapping[Site, str] = field(default_factory=dict)
-    norms_whole_maps: bool = False
-    # The entry of config.json that lists for each layer whether it rotates queries and keys; "": all layers do.
-    rotated_key: str = ""
-    # Whether the layers with a window have rotary frequencies of their own.
-    rotates_by_kind: bool = False
-    # Entries of config.json: the number whose root the scores are divided by, instead of a head's width, and their soft cap.
-    scale_key: str = ""
-    soft_cap_key: str = ""
     # The values that transformers takes for entries that config.json lacks.
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Entries of config.json that are whole numbers if they are there.
@@ -119,10 +106,6 @@ class DecoderFamily(ModelFamily):
             for norms in (self.norms, self.output_norms)
         )
         return [*inputs, self.embeddings.norm, *outputs] if inputs else [*outputs, self.embeddings.norm]
-
-    def output_norm_number(self, layer: int, sublayer: int, layers: int) -> int:
-        """Returns the number of the norm of a sub-layer's output (0: attention, 1: feed-forward) in the order of `norm_paths`."""
-        return (2 * layers + 1 if self.norms else 0) + 2 * layer + sublayer
 
     def _layer(self, config: Mapping[str, Any], layer: int, sizes: Mapping[str, int]) -> list[BackboneTensor]:
         """Returns the tensors of a layer in the order of torch's `named_parameters`."""
