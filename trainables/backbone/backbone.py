@@ -22,6 +22,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
 from search_spaces.language import Precision
 from trainables.backbone import weight_files
@@ -83,19 +84,23 @@ class EncoderPass(Protocol):
 
 
 class PartOfLinear:
-    """A linear map that is one of several equal parts of a module's outputs. Its weight and bias are views of the module's."""
+    """A linear map [out, in] that is a part of a module's outputs. Its weight and bias are views of the module's.
 
-    def __init__(self, whole: nn.Linear, part: int, parts: int):
-        self._whole, self._part, self._parts = whole, part, parts
+    outputs: which of the module's outputs are the map's. transposed: the module's weight is [in, out].
+    """
+
+    def __init__(self, whole: nn.Linear, outputs: slice, transposed: bool = False):
+        self._whole, self._outputs, self._transposed = whole, outputs, transposed
 
     @property
     def weight(self) -> Tensor:
-        return self._whole.weight.chunk(self._parts)[self._part]
+        whole = self._whole.weight
+        return (whole.T if self._transposed else whole)[self._outputs]
 
     @property
     def bias(self) -> Tensor | None:
         bias = self._whole.bias
-        return None if bias is None else bias.chunk(self._parts)[self._part]
+        return None if bias is None else bias[self._outputs]
 
 
 LinearMap = nn.Linear | PartOfLinear
@@ -278,7 +283,14 @@ class Backbone:
 
     def _linear_map(self, layer: int, site: Site) -> LinearMap:
         module: Any = self.module.get_submodule(self.family.map_path(layer, site))
-        return PartOfLinear(module, *self.family.fused[site]) if site in self.family.fused else module
+        transposed = isinstance(module, Conv1D)
+        if site not in self.family.fused and not transposed:
+            return module
+        start, width = 0, self.shape.ends(site)[1]
+        for other, (part, _) in self.family.fused.items():
+            if self.family.maps[other] == self.family.maps[site] and part < self.family.fused[site][0]:
+                start += self.shape.ends(other)[1]
+        return PartOfLinear(module, slice(start, start + width), transposed)
 
     def _narrow_weights(self, linear: LinearMap) -> tuple[Tensor, Tensor | None]:
         """Returns weight and bias in bf16. Frozen ones are cast once and cached, those being trained are cast in every pass."""

@@ -40,6 +40,16 @@ SPLIT = make_data(low=1, high=24).train
 CHOSEN = [np.array(each) for each in ([3, 11, 0, 25, 8], [4, 7, 1], [30, 2, 9, 5])]
 
 
+# The outputs of modules that are several maps: of the tiny model, with 4 heads of 8, of which 2 are of keys.
+PARTS = {
+    ("phi3", "attention.query"): slice(0, 32),
+    ("phi3", "attention.key"): slice(32, 48),
+    ("phi3", "attention.value"): slice(48, 64),
+    ("phi3", "ffn.gate"): slice(0, 64),
+    ("phi3", "ffn.intermediate"): slice(64, 128),
+}
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A function from a family to its tiny model, whose norms and biases are drawn."""
@@ -87,16 +97,22 @@ def hooked(reference, family, layers, method, v):
     """Let transformers' model apply a method at the modules whose outputs are the method's sites. Returns what takes it away."""
     base, handles = reference.base_model, []
 
-    def at_output(path, change):
-        handles.append(base.get_submodule(path).register_forward_hook(lambda module, x, h: change(x[0], h)))
+    def at_output(path, change, part=slice(None)):
+        def hook(module, inputs, h):
+            changed = h.clone()
+            changed[..., part] = change(inputs[0], h[..., part])
+            return changed
+
+        handles.append(base.get_submodule(path).register_forward_hook(hook))
 
     for i in range(layers):
         for site in family.maps:
             name, path = f"{i}.{site}", family.map_path(i, site)
+            part = PARTS.get((reference.config.model_type, site), slice(None))
             if f"{name}.down" in v:
-                at_output(path, lambda x, h, n=name: h + method.scale * (x @ v[f"{n}.down"] @ v[f"{n}.up"]))
+                at_output(path, lambda x, h, n=name: h + method.scale * (x @ v[f"{n}.down"] @ v[f"{n}.up"]), part)
             if f"{name}.scale" in v:
-                at_output(path, lambda x, h, n=name: h * v[f"{n}.scale"])
+                at_output(path, lambda x, h, n=name: h * v[f"{n}.scale"], part)
         if f"{i}.ffn.hidden.scale" in v:
             scaled = base.get_submodule(family.map_path(i, "ffn.dense"))
             handles.append(
@@ -197,14 +213,20 @@ def words_unscaled(patch):
     patch.setattr(Decoder, "__init__", init)
 
 
+def of_parts(exchanged, patch):
+    """Plant the maps of other sites."""
+    linear_map = Decoder._linear_map
+    patch.setattr(Decoder, "_linear_map", lambda self, layer, site: linear_map(self, layer, exchanged.get(site, site)))
+
+
 def shared_in_turns(self, x):
     width, times = self.shape.query_width // self.shape.heads, self.shape.query_width // self.shape.key_width
     return x.unflatten(-1, (-1, width)).repeat(*[1] * (x.dim() - 1), times, 1).flatten(-2)
 
 
 ROTATING = [name for name in DECODERS if name != "gpt2"]
-SHARING_KEYS = ["llama", "mistral", "qwen3", "smollm3", "olmo2", "gemma2", "gemma3_text"]
-WINDOWS = ["mistral", "gemma2", "gemma3_text"]
+SHARING_KEYS = ["llama", "mistral", "qwen3", "smollm3", "olmo2", "gemma2", "gemma3_text", "phi3"]
+WINDOWS = ["mistral", "gemma2", "gemma3_text", "phi3"]
 HEAD_NORMS = ["qwen3", "olmo2", "gemma3_text"]
 GEMMAS = ["gemma2", "gemma3_text"]
 # What is planted in our forward pass, and the families in which it is wrong.
@@ -229,6 +251,14 @@ FAULTS = {
     "embeddings without their scale": (words_unscaled, GEMMAS),
     "no norms of queries and keys": (partial(of_family, query_key_norms={}), HEAD_NORMS),
     "no norms of outputs": (partial(of_family, output_norms={}), ["olmo2", *GEMMAS]),
+    "gate and intermediate map exchanged": (
+        partial(of_parts, {"ffn.gate": "ffn.intermediate", "ffn.intermediate": "ffn.gate"}),
+        ["phi3"],
+    ),
+    "key and value map exchanged": (
+        partial(of_parts, {"attention.key": "attention.value", "attention.value": "attention.key"}),
+        ["phi3"],
+    ),
     "the wrong heads share keys": (
         lambda patch: patch.setattr(Decoder, "_shared", shared_in_turns),
         SHARING_KEYS,

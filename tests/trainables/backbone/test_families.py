@@ -80,3 +80,19 @@ def test_a_decoder_with_what_the_forward_pass_lacks_is_refused(change, message, 
     shape_of(config)
     with pytest.raises(ValueError, match=message):
         shape_of({**config, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "longrope"}}, "'longrope'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "su"}}, "'su'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "yarn"}}, "'yarn'"),
+        ({"partial_rotary_factor": 0.75, "rope_parameters": None}, "a part of each head"),
+        ({"resid_pdrop": 0.1}, r"resid_pdrop = 0.1: only 0 is supported.*Recipe\(dropout"),
+    ],
+)
+def test_a_phi_3_with_what_the_forward_pass_lacks_is_refused(change, message, tiny_model):
+    config = transformers.AutoConfig.from_pretrained(tiny_model("phi3").path).to_dict()
+    with pytest.raises(ValueError, match=message):
+        shape_of({**config, **change})

@@ -14,6 +14,7 @@ from trainables.backbone.families.mistral import MISTRAL
 from trainables.backbone.families.modernbert import MODERNBERT
 from trainables.backbone.families.mpnet import MPNET
 from trainables.backbone.families.olmo import OLMO2
+from trainables.backbone.families.phi import PHI3
 from trainables.backbone.families.qwen import QWEN2, QWEN3
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
@@ -37,6 +38,7 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "olmo2": OLMO2,
         "gemma2": GEMMA2,
         "gemma3_text": GEMMA3,
+        "phi3": PHI3,
     },
     checked_family,
 )

@@ -22,7 +22,7 @@ MAPS: dict[Site, str] = {
     "ffn.intermediate": "mlp.up_proj",
     "ffn.dense": "mlp.down_proj",
 }
-# Scalings of rotary positions that are supported.
+# Scalings of rotary positions whose angles depend on a token's position alone.
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 # Kinds of layers that are supported.
 LAYER_KINDS = ("full_attention", "sliding_attention")
@@ -53,6 +53,10 @@ class DecoderFamily(BranchNormFamily):
     # Maps that have biases in every model of the family, and the entry of config.json that gives biases to all of attention's.
     biased: tuple[Site, ...] = ()
     bias_key: str = "attention_bias"
+    # Scalings of rotary positions that are supported.
+    rotations: tuple[str, ...] = ROTATIONS
+    # Entries of config.json with dropout rates that must be 0.
+    no_dropout: tuple[str, ...] = ()
     # The values that transformers takes for entries that config.json lacks.
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Entries of config.json that are whole numbers if they are there.
@@ -124,12 +128,13 @@ class DecoderFamily(BranchNormFamily):
             for site, path in self.query_key_norms.items()
         ]
         found: list[tuple[str, tuple[int, ...]]] = []
-        for site, path in self.maps.items():
-            if site.startswith("ffn.") and vectors:
+        for path in dict.fromkeys(self.maps.values()):
+            sites = [site for site in self.maps if self.maps[site] == path]
+            if sites[0].startswith("ffn.") and vectors:
                 found += [(f"{name}.weight", (size,)) for name, size in vectors]
                 vectors = []
-            into, out = ends.get(site, (width, ffn))
-            found += [(f"{path}.weight", (out, into)), *([(f"{path}.bias", (out,))] if site in biased else [])]
+            into, out = ends.get(sites[0], (width, ffn))[0], sum(ends.get(site, (width, ffn))[1] for site in sites)
+            found += [(f"{path}.weight", (out, into)), *([(f"{path}.bias", (out,))] if sites[0] in biased else [])]
         found += [(f"{path}.weight", (width,)) for path in self._declared_norms()]
         start = self.layer.format(layer)
         return [BackboneTensor(name=start + name, shape=size, part="layer", layer=layer) for name, size in found]
@@ -155,6 +160,11 @@ class DecoderFamily(BranchNormFamily):
             raise ValueError(f"{keys.width} = {config[keys.width]} is no multiple of {keys.heads} = {heads}")
         if config.get("mlp_bias"):
             raise ValueError("biases in the feed-forward part (mlp_bias) are not supported")
+        for key in self.no_dropout:
+            if config.get(key):
+                raise ValueError(
+                    f"{key} = {config[key]!r}: only 0 is supported; set it to 0 in config.json and train with Recipe(dropout=...)"
+                )
         if config.get("use_bidirectional_attention"):
             raise ValueError("attention to later tokens (use_bidirectional_attention) is not supported")
         kinds = config.get("layer_types") or []
@@ -168,6 +178,6 @@ class DecoderFamily(BranchNormFamily):
         for each in [parameters[kind] or {} for kind in LAYER_KINDS if kind in parameters] or [parameters]:
             rotation = {**config, **(config.get("rope_scaling") or {}), **each}
             kind = rotation.get("rope_type", rotation.get("type", "default"))
-            if kind not in ROTATIONS or (rotation.get("partial_rotary_factor") or 1) != 1:
+            if kind not in self.rotations or (rotation.get("partial_rotary_factor") or 1) != 1:
                 # The angles of others depend on the longest text of a step, so a trial's results would depend on other trials.
                 raise ValueError(f"rotary positions of type {kind!r}, or of a part of each head, are not supported")

@@ -98,7 +98,7 @@ class ModelFamily:
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
-    # Of maps that are parts of a module: which one (from 0) of how many equal parts of its outputs.
+    # Of maps that are parts of a module: which one (from 0) of how many parts of its outputs.
     fused: Mapping[Site, tuple[int, int]] = field(default_factory=dict)
     # The class of the forward pass, by its name, because a plan must not import torch.
     forward_pass: str = "trainables.backbone.backbone:Backbone"
