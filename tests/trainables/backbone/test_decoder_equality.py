@@ -271,3 +271,10 @@ def test_a_planted_fault_makes_the_check_fail(fault, name, drawn, monkeypatch):
     theirs(drawn(name))
     FAULTS[fault][0](monkeypatch)
     assert distance(drawn(name)) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_bf16_differs_by_no_more_than_its_rounding_explains(name, drawn):
+    """Numbers: docs/decisions.md."""
+    for (narrow, _), (exact, _) in zip(ours(drawn(name), False, "bf16"), ours(drawn(name), False), strict=True):
+        assert 0 < (narrow - exact).abs().max() < 0.1 * exact.abs().max()

@@ -1,4 +1,4 @@
-"""The contract of every method on decoders: together as alone, every declared parameter is trained, and what cannot be is refused."""
+"""The contract of every method on decoders: together as alone, with the declared parameters; what cannot be trained is refused."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_all_methods_that_share_a_backbone_train_on_every_decoder(family, tiny_m
 def test_a_method_that_reads_a_norm_that_the_model_lacks_is_refused_before_it_starts(method, tiny_model):
     if method in READS_SUMS:
         with pytest.raises(
-            ValueError, match="this model has none there: .* Take a method whose adapter reads the output"
+            ValueError, match=r"this model has none there: .* Take a method whose adapter reads the output"
         ):
             build(method, SMALL[method], tiny_model("olmo2").shape)
     else:
