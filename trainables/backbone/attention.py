@@ -67,6 +67,7 @@ def attend(
     causal: bool = False,
     window: int | None = None,
     bias: ScoreBias | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
@@ -78,7 +79,7 @@ def attend(
     factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
     causal: no token attends to later ones. window: nor to those this many or more places away. Queries of some tokens only
         must be those of last tokens if `causal`, else of first ones.
-    bias: returns what is added to the scores.
+    bias: returns what is added to the scores. scale: factor of the products of queries and keys, by default (D/H)^-0.5.
     """
     H, D = heads, key.shape[-1]
     B, L, width = rows.batch, rows.keys.shape[-1], D // heads
@@ -111,7 +112,9 @@ def attend(
         hide = hide + F.pad(added, (0, more)).expand(B, -1, -1, -1).flatten(0, 1)
     if explicit:
         with products():
-            scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
+            scores = torch.baddbmm(
+                hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5 if scale is None else scale
+            )
         probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
         if factors is not None:
             probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)
@@ -121,7 +124,7 @@ def attend(
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
         with products():
             mask = there if hide is None else hide.view(B, H, q.shape[2], -1).to(q.dtype)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     out = out.to(q.dtype)
     out = collect(out) if every else _chosen(out.reshape(B, D), rows.examples_at)
     return out.view(1, -1, D)
