@@ -144,7 +144,7 @@ class Backbone:
         if head.starts_pretrained:
             found = weight_files.read(model.path, [f"{path}.weight" for path in (head.dense, head.norm)])
             backbone.pretrained_head = {
-                ours: found[f"{path}.weight"].float().T
+                ours: found[f"{path}.weight"].float().mT if ours == "head.dense" else found[f"{path}.weight"].float()
                 for ours, path in (("head.dense", head.dense), ("head.norm", head.norm))
                 if f"{path}.weight" in found
             }
@@ -158,6 +158,11 @@ class Backbone:
     def config_dropout(self) -> tuple[float, float, float]:
         """The dropout rates in the pretrained model's config: of hidden states, of attention probabilities and in the head."""
         return self.family.dropout(self.module.config)
+
+    @property
+    def score_scale(self) -> float | None:
+        """The factor of attention scores; None for the usual one."""
+        return None
 
     @property
     def words(self) -> nn.Embedding:
@@ -238,6 +243,7 @@ class Backbone:
             extra=run.extra_key_values(layer, residual, tokens),
             factors=run.probability_factors(layer),
             bias=self._score_bias(run, layer),
+            scale=self.score_scale,
         )
         context = run.act(layer, "attention.context", context, tokens, x=residual, query=query)
         h = self._map(run, layer, "attention.dense", context, tokens, self._narrow(context))
@@ -287,8 +293,8 @@ class Backbone:
         if site not in self.family.fused and not transposed:
             return module
         start, width = 0, self.shape.ends(site)[1]
-        for other, (part, _) in self.family.fused.items():
-            if self.family.maps[other] == self.family.maps[site] and part < self.family.fused[site][0]:
+        for other in self.family.sites_in_module(site):
+            if self.family.fused[other] < self.family.fused[site]:
                 start += self.shape.ends(other)[1]
         return PartOfLinear(module, slice(start, start + width), transposed)
 

@@ -103,6 +103,8 @@ class Shape:
     head_norm: bool = False
     # Whether the family's own head reads the mean over the example's tokens instead of one of them.
     reads_mean: bool = False
+    # Whether the query and key maps are also applied to embeddings of distances between tokens, as in DeBERTa.
+    maps_distances: bool = False
     # All pretrained parameters that the classification model uses, in the order of torch's `named_parameters`.
     tensors: tuple[BackboneTensor, ...]
     # Number of parameters of the pretrained base model, including an unused pooler: the denominator of percentages.

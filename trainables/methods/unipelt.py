@@ -54,6 +54,11 @@ class UniPELT(Method):
         for name in ("r", "rank"):
             require_int(name, getattr(self, name), 1, shape.width if shape else 65536, "the backbone's width")
         require_norm_of_sum(shape)
+        if shape and shape.maps_distances:
+            raise ValueError(
+                "UniPELT scales LoRA of the query map by a gate of each example, but this model (DeBERTa) applies the map to "
+                "embeddings of distances, too, which belong to no example; leave the method out for this model"
+            )
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d = shape.width

@@ -5,6 +5,7 @@ Families of other packages are added to them (`search_spaces/plugins.py`).
 
 from search_spaces.plugins import with_plugins
 from trainables.backbone.families.bert import BERT
+from trainables.backbone.families.deberta import DEBERTA
 from trainables.backbone.families.distilbert import DISTILBERT
 from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily, checked_family
@@ -30,6 +31,7 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "distilbert": DISTILBERT,
         "mpnet": MPNET,
         "modernbert": MODERNBERT,
+        "deberta-v2": DEBERTA,
         "llama": LLAMA,
         "mistral": MISTRAL,
         "qwen2": QWEN2,

@@ -154,6 +154,11 @@ class ModelFamily:
         """Returns the module path of the linear map at whose output the site is."""
         return self.layer.format(layer) + self.maps[site]
 
+    def sites_in_module(self, site: Site) -> list[Site]:
+        """Returns the sites whose maps are parts of the same module as that at `site`, in the order of its outputs."""
+        same = [other for other in self.fused if self.maps[other] == self.maps[site]]
+        return sorted(same, key=lambda other: self.fused[other])
+
     def norm_paths(self, layers: int) -> list[str]:
         """Returns the module paths of all LayerNorms: first that of the embeddings, then two per layer."""
         of_layers = [self.layer.format(i) + self.norms[site] for i in range(layers) for site in SUBLAYERS]
