@@ -53,11 +53,11 @@ class Exported:
     agreement: Agreement
 
 
-def kind_of(name: str, method: Method) -> ExportKind:
+def kind_of(name: str, method: Method, backbone: Backbone) -> ExportKind:
     """Return the layout in which a method is exported."""
-    if name in peft_layout.PEFT_METHODS:
+    if peft_layout.fits(name, backbone.family):
         return "peft"
-    return "transformers" if plain_weights.fits(name, method) else "own"
+    return "transformers" if plain_weights.fits(name, method, backbone) else "own"
 
 
 def check_target(folder: Path) -> None:
@@ -109,7 +109,7 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     backbone = Backbone.load(model, torch.device("cpu"))
     method = METHODS[trial.method](**trial.settings)
     layout = ParameterLayout(method, backbone, task.outputs)
-    tensors, kind = named(layout, kept.values), kind_of(trial.method, method)
+    tensors, kind = named(layout, kept.values), kind_of(trial.method, method, backbone)
     form = task.form
     others = kind != "own" and backbone.shape.head_biases
     if others and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
