@@ -21,6 +21,7 @@ from trainables.methods import METHODS
 
 KINDS = {
     **dict.fromkeys(("lora", "rslora", "dora", "pissa", "vera", "adalora", "dylora", "ia3", "layer_norm"), "peft"),
+    **dict.fromkeys(("lora_fa", "lora_plus", "loha", "lokr", "miss", "vb_lora", "c3a", "oft", "hra", "road"), "peft"),
     **dict.fromkeys(
         ("full", "top_layers", "bitfit", "bitfit_small", "threshold_mask", "fish_mask", "lt_sft", "diff_pruning"),
         "transformers",
