@@ -146,6 +146,7 @@ PEFT_METHODS: dict[str, PeftMethod] = {
     "layer_norm": PeftMethod(
         config=lambda method: {"peft_type": "LN_TUNING"},
         names={"weight": "ln_tuning_layers.weight", "bias": "ln_tuning_layers.bias"},
+        joins=True,
     ),
 }
 

