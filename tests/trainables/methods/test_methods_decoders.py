@@ -1,4 +1,4 @@
-"""The contract of every method on decoders: together as alone, with the declared parameters; what cannot be trained is refused."""
+"""The contract of every method on decoders: together as alone, with the declared parameters; others are refused."""
 
 import math
 
