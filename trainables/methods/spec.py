@@ -48,7 +48,9 @@ SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 # mean   one linear map of the mean of the last hidden states over the example's tokens
 HeadReads = Literal["own", "first", "mean"]
 
-MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
+MethodFamily = Literal[
+    "full", "freezing", "adapter", "low rank", "orthogonal", "scaling and bias", "prompt", "mask", "combination"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,9 @@ class Parameter:
     init: the initializer.
     decayed: False exempts a matrix from weight decay and pruning.
     lr: the parameter's own peak learning rate; None for the trial's learning rate.
-    trained: False for running statistics. They are set by `SiteContext.update_buffer` and excluded from all counts.
+    lr_factor: what this learning rate is multiplied with.
+    trained: False for running statistics, which are set by `SiteContext.update_buffer`, and for random tensors that stay as they
+        were drawn. They are not counted as trained.
     prunable: False exempts the parameter from pruning in methods whose `is_prunable` checks this flag.
     """
 
@@ -178,6 +182,7 @@ class Parameter:
     init: Init = ZEROS
     decayed: bool = True
     lr: float | None = None
+    lr_factor: float = 1.0
     trained: bool = True
     prunable: bool = True
 

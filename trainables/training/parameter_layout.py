@@ -9,7 +9,7 @@ Legend: K stacked trials, P parameters of one trial.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,13 +59,14 @@ class ParameterSlice:
 class ParamGroup:
     """Adjacent columns start to stop - 1 of the flat buffers that have the same weight decay and learning rate.
 
-    `lr`: a peak learning rate of their own; None for the trial's.
+    `lr`: a peak learning rate of their own; None for the trial's. `lr_factor`: what it is multiplied with.
     """
 
     start: int
     stop: int
     decayed: bool
     lr: float | None
+    lr_factor: float = 1.0
 
 
 class ParameterLayout:
@@ -103,10 +104,11 @@ class ParameterLayout:
         for e in self.entries:
             if not e.parameter.trained:
                 continue
-            if groups and (groups[-1].decayed, groups[-1].lr) == (e.decayed, e.parameter.lr):
-                groups[-1] = ParamGroup(groups[-1].start, e.stop, e.decayed, e.parameter.lr)
+            group = ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr, e.parameter.lr_factor)
+            if groups and replace(group, start=groups[-1].start) == replace(groups[-1], stop=e.stop):
+                groups[-1] = replace(groups[-1], stop=e.stop)
             else:
-                groups.append(ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr))
+                groups.append(group)
         return groups
 
     def initial_values(self, seed: int, backbone: Backbone) -> Tensor:
@@ -178,6 +180,10 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
         return value.normal_(0, init.a, generator=generator)
     if init.kind == "truncated":
         return torch.nn.init.trunc_normal_(value, std=init.a, a=-2 * init.a, b=2 * init.a, generator=generator)
+    if init.kind == "paired_uniform":
+        bound = math.sqrt(2 / parameter.shape[1])
+        half = value[:, ::2].uniform_(-bound, bound, generator=generator)
+        return half.repeat_interleave(2, dim=1)
     low, high = _bounds(init, parameter.shape)
     return value.uniform_(low, high, generator=generator)
 
@@ -201,6 +207,7 @@ def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:
     return -bound, bound
 
 
-def _order(parameter: Parameter) -> tuple[bool, bool, float]:
+def _order(parameter: Parameter) -> tuple[bool, bool, float, float]:
     """Sort key: decayed matrices first, then other trained parameters, each group by learning rate; untrained ones last."""
-    return not parameter.trained, not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0
+    decayed = len(parameter.shape) > 1 and parameter.decayed
+    return not parameter.trained, not decayed, parameter.lr or 0.0, parameter.lr_factor

@@ -35,6 +35,15 @@ def test_peft_and_transformers_predict_the_same_with_modernbert(name, settings, 
     assert logits_of(model, to, texts_of(tmp_path), None).argmax(1).tolist() == sweep.predictions[1]
 
 
+@pytest.mark.parametrize(("name", "settings"), [("lora", {"targets": "all"}), ("full", {})])
+@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+def test_peft_and_transformers_predict_the_same_with_mpnet_and_deberta(family, name, settings, tiny_model, tmp_path):
+    base = tiny_model(family).path
+    sweep, to = exported(name, base, tmp_path, settings)
+    model = load_with_others(to, base)
+    assert logits_of(model, to, texts_of(tmp_path), None).argmax(1).tolist() == sweep.predictions[1]
+
+
 @pytest.mark.parametrize(
     ("family", "name"),
     [("modernbert", "vera"), ("modernbert", "adalora"), ("modernbert", "bitfit"), ("llama", "bitfit")],

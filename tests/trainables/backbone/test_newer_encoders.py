@@ -11,8 +11,12 @@ import pytest
 import torch
 import transformers
 
+from search_spaces.language import Recipe
+from tests.fixtures.captured import fake_steps
+from tests.fixtures.method_settings import SMALL
 from tests.fixtures.transformers_reference import Reference
 from tests.fixtures.trials import make_data, make_trial
+from tests.trainables.training.test_captured_steps import losses, train
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import resolve, shape_of
@@ -25,6 +29,10 @@ from trainables.training.stacked_parameters import StackedParameters
 
 CPU = torch.device("cpu")
 NEWER = ["mpnet", "modernbert", "deberta-v2"]
+PADDED = [
+    make_trial(name, seed=seed, batch_size=4 * seed, recipe=Recipe(epochs=3, patience=9), **SMALL[name])
+    for seed, name in enumerate(("lora", "ia3", "prefix", "prompt_tuning"), 1)
+]
 # Two trials of LoRA on all maps, one of Houlsby adapters with their norms, one of (IA)^3.
 MIXED = [("lora", {"r": 3, "targets": "all"}, 2), ("adapter", {"r": 4}, 1), ("ia3", {}, 1)]
 
@@ -96,6 +104,13 @@ def test_mixed_trials_equal_transformers(family, explicit, tiny_model):
     logits, gradients = furthest(tiny_model(family), explicit)
     assert logits < 1e-5
     assert gradients < 1e-5
+
+
+@pytest.mark.parametrize("family", NEWER)
+def test_bf16_differs_by_no_more_than_rounding_explains(family, tiny_model):
+    logits, gradients = furthest(tiny_model(family), explicit=False, precision="bf16")
+    assert 1e-5 < logits < 0.05
+    assert 1e-5 < gradients < 0.1
 
 
 def without_bias(backbone):
@@ -289,6 +304,15 @@ def test_a_deberta_of_another_kind_than_version_3_is_refused(change, message, ti
 def test_a_method_with_gates_of_examples_is_refused_on_deberta(tiny_model):
     with pytest.raises(ValueError, match=r"UniPELT scales LoRA .* embeddings of distances"):
         METHODS["unipelt"](length=3, r=4, rank=2).check(tiny_model("deberta-v2").shape)
+
+
+@pytest.mark.parametrize("family", NEWER)
+def test_padding_to_recurring_sizes_changes_no_loss(family, tiny_model):
+    """As on a GPU, where steps are replayed: other lengths, fillers and padded places."""
+    captured, data = fake_steps(), make_data(train=60, low=2, high=30)
+    plain, padded = (train(tiny_model(family), PADDED, data, steps) for steps in (None, captured))
+    assert losses(padded) == pytest.approx(losses(plain), abs=1e-5)
+    assert captured.replays > 5, captured.refused
 
 
 def test_an_mpnet_with_another_number_of_ranges_is_refused():
