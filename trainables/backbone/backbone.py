@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from search_spaces.language import Precision
+from search_spaces.quantization import Nf4
 from trainables.backbone.attention import ExtraKeyValues, attend
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model
 from trainables.backbone.packing import Rows, TokenSelection
+from trainables.backbone.quantized_linear import QuantizedLinear, num_bytes, quantize
 from trainables.methods.spec import Shape, Site
 
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class EncoderPass(Protocol):
 class Backbone:
     """The frozen encoder on one device. `precision` is that of matrix products; everything else is computed in fp32."""
 
-    def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Precision = "fp32"):
+    def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Literal["fp32", "bf16"] = "fp32"):
         self.module, self.family, self.shape, self.precision = module.eval(), FAMILIES[family], shape, precision
         module.requires_grad_(False)
         # For how many parts of a token attention has an index of its own (`Rows`): its heads, or 1, which is faster on a GPU.
@@ -91,15 +93,22 @@ class Backbone:
         self._cache: dict[Hashable, Any] = {}
         get: Callable[[str], Any] = module.get_submodule
         self.norms: list[nn.LayerNorm] = [get(path) for path in self.family.norm_paths(shape.layers)]
-        self._maps: list[dict[Site, nn.Linear]] = [
+        self._maps: list[dict[Site, nn.Linear | QuantizedLinear]] = [
             {site: get(self.family.map_path(layer, site)) for site in self.family.maps} for layer in range(shape.layers)
         ]
+        # Whether the linear maps are stored in 4 bits.
+        self.quantized = any(isinstance(each, QuantizedLinear) for each in module.modules())
         config: Any = module.config
         self._activation = ACT2FN[getattr(config, self.family.keys.activation)]
 
     @classmethod
-    def load(cls, model: Model, device: torch.device, precision: Precision = "fp32") -> Backbone:
-        """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed."""
+    def load(
+        cls, model: Model, device: torch.device, precision: Precision = "fp32", nf4: Nf4 | None = None
+    ) -> Backbone:
+        """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed.
+
+        With precision "nf4", the linear maps of all layers are then quantised as `nf4` says, by default as a recipe's defaults.
+        """
         family = FAMILIES[model.family]
         if family.norm_order == "pre":
             from trainables.backbone.decoder import Decoder
@@ -114,11 +123,21 @@ class Backbone:
             module = kind.from_pretrained(
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
-        return cls(module.to(device), model.family, model.shape, precision)
+        if precision != "nf4":
+            return cls(module.to(device), model.family, model.shape, precision)
+        how = nf4 or Nf4()
+        paths = (family.map_path(layer, site) for layer in range(model.shape.layers) for site in family.maps)
+        quantize(module, paths, how, device)
+        return cls(module.to(device), model.family, model.shape, how.compute)
 
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory that the pretrained tensors occupy, in bytes."""
+        return num_bytes(self.module)
 
     @property
     def config_dropout(self) -> tuple[float, float, float]:
@@ -131,9 +150,15 @@ class Backbone:
         module: Any = self.module.get_submodule(self.family.embeddings.words)
         return module
 
-    def map_at(self, layer: int, site: Site) -> nn.Linear:
+    def map_at(self, layer: int, site: Site) -> nn.Linear | QuantizedLinear:
         """The linear map at whose output this site is."""
         return self._maps[layer][site]
+
+    def frozen(self, layer: int, site: Site) -> tuple[Tensor, Tensor]:
+        """Returns weight [out, in], dequantised if it is quantised, and bias [out] of a linear map in fp32."""
+        linear = self._maps[layer][site]
+        weight = linear.weight_in(torch.float32) if isinstance(linear, QuantizedLinear) else linear.weight
+        return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """Returns the result of `make()`, which is called once per key and kept as long as this backbone."""
@@ -224,8 +249,11 @@ class Backbone:
         only outputs that are added to the residual are cast to fp32; the others are inputs of further bf16 products.
         """
         linear = self._maps[layer][site]
-        weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
-        h = F.linear(narrow, weight, bias)
+        if isinstance(linear, QuantizedLinear):
+            h = linear(narrow)
+        else:
+            weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
+            h = F.linear(narrow, weight, bias)
         if self.precision != "fp32" and site in TO_RESIDUAL:
             h = h.float()
         return run.act(layer, site, h, tokens, x=x)
