@@ -7,7 +7,7 @@ of weights that it belongs to. With double quantisation these largest values are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # The block sizes that bitsandbytes has.
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-# Fields of a recipe begin with this if `precision="nf4"` alone reads them.
-PREFIX = "nf4_"
 # What installs the package that quantises.
 PACKAGE, EXTRA = "bitsandbytes", "nf4"
 
@@ -32,12 +30,16 @@ class Nf4:
     compute: Compute = "bf16"
 
 
+# The fields of a recipe that `precision="nf4"` alone reads.
+FIELDS = tuple(f"nf4_{field.name}" for field in fields(Nf4))
+
+
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's fields by name, those of NF4 only if the recipe uses it.
 
     So trials and sweeps in other precisions have the ids that they had before these fields existed.
     """
-    return {name: value for name, value in asdict(recipe).items() if recipe.nf4 or not name.startswith(PREFIX)}
+    return {name: value for name, value in asdict(recipe).items() if recipe.nf4 or name not in FIELDS}
 
 
 def precision_words(recipe: Recipe) -> str:
@@ -54,5 +56,7 @@ def precision_words(recipe: Recipe) -> str:
 def check_unused(recipe: Recipe, given: Mapping[str, str]) -> None:
     """Raise ValueError if an option sets a field that this recipe does not read. `given`: the options by path of their field."""
     for path, option in given.items():
-        if path.startswith(f"recipe.{PREFIX}") and not recipe.nf4:
-            raise ValueError(f"{option}: read only with precision 'nf4', and it is {recipe.precision!r}; add --precision nf4")
+        if path.removeprefix("recipe.") in FIELDS and not recipe.nf4:
+            raise ValueError(
+                f"{option}: read only with precision 'nf4', and it is {recipe.precision!r}; add --precision nf4"
+            )

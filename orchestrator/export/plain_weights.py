@@ -62,5 +62,6 @@ def _merge(name: str, value: Tensor, backbone: Backbone) -> None:
         getattr(backbone.norms[int(rest)], last).copy_(value)
     else:
         site: Any = rest
-        assert last == "delta", name
-        backbone.map_at(int(first), site).bias.add_(value)
+        bias = backbone.map_at(int(first), site).bias
+        assert last == "delta" and bias is not None, name
+        bias.add_(value)

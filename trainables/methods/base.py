@@ -80,8 +80,8 @@ class Method(ABC):
             )
         if recipe.nf4 and not self.shares_backbone:
             raise ValueError(
-                "trains weights of the backbone, which precision 'nf4' keeps frozen in 4 bits; leave the row out, or set precision "
-                "to 'bf16' or 'fp32'"
+                "trains weights of the backbone, which precision 'nf4' keeps frozen in 4 bits; leave the row out, or set "
+                "precision to 'bf16' or 'fp32'"
             )
         if shape and self.virtual_tokens and self.virtual_tokens + recipe.max_length > shape.positions:
             raise ValueError(
