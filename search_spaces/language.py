@@ -132,7 +132,7 @@ class Recipe:
     score. `train_examples` and `test_examples` limit the data: one number for all tasks (0: all examples), or a dict of tasks'
     names to numbers, such as {"agreement": 400}; tasks that it does not name have all their examples. `dropout` < 0: the rates of
     the backbone's configuration. `precision` is that of matrix products; all else is fp32. With "nf4", the frozen linear maps are
-    stored in 4 bits, in blocks of `nf4_block_size` weights, with scales in 8 bits if `nf4_double_quant`; `nf4_compute` is then the
+    stored in 4 bits, in blocks of `nf4_block_size` weights with scales in 8 bits if `nf4_double_quant`; `nf4_compute` is then the
     precision of matrix products. The reasons for the defaults are in `docs/decisions.md`.
     """
 

@@ -63,5 +63,6 @@ def _merge(name: str, value: Tensor, backbone: Backbone) -> None:
     else:
         site: Any = rest
         bias = backbone.map_at(int(first), site).bias
-        assert last == "delta" and bias is not None, name
+        assert last == "delta", name
+        assert bias is not None, name
         bias.add_(value)

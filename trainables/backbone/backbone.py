@@ -136,8 +136,9 @@ class Backbone:
 
     @property
     def num_bytes(self) -> int:
-        """The memory that the pretrained tensors occupy, in bytes."""
-        return num_bytes(self.module)
+        """The memory in bytes that the pretrained tensors occupy now, with the copies in bf16 that passes have made of them."""
+        copies = [t for key, made in self._cache.items() if isinstance(key, nn.Linear) for t in made if t is not None]
+        return num_bytes(self.module) + sum(t.numel() * t.element_size() for t in copies)
 
     @property
     def config_dropout(self) -> tuple[float, float, float]:
