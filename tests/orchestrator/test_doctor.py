@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from importlib.util import find_spec
 
 import pytest
 
