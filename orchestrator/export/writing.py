@@ -26,7 +26,8 @@ from orchestrator.planning.preflight import check_quantization
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
-from trainables.backbone.models import MINILM_HUB_ID, Model, resolve
+from trainables.backbone.models import Model, resolve
+from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
 from trainables.methods import METHODS
 from trainables.methods.base import Method
@@ -97,8 +98,9 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
 
 def base_name(model: Model) -> tuple[str, str | None]:
     """Return the name by which other libraries find the pretrained model, a folder or a name of the Hub, and its revision."""
-    if model.name == "minilm":
-        return MINILM_HUB_ID, None
+    packaged = PACKAGED_MODELS.get(model.name)
+    if packaged:
+        return packaged.hub_id or str(model.path), None
     if Path(model.name).is_dir():
         return str(model.path), None
     found = hub.parse(model.name)
@@ -134,7 +136,7 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
             whole: Any = plain_weights.classifier(layout, tensors, parameters, backbone, config)
             whole.save_pretrained(folder, max_shard_size="1000GB")
         _copy_tokenizer(model, folder)
-    source = model.name if model.name == "minilm" or not Path(model.name).is_dir() else str(model.path)
+    source = model.name if model.name in PACKAGED_MODELS or not Path(model.name).is_dir() else str(model.path)
     return ExportRecord(
         kind=kind, weights=path.name, digest=digest(path), source=source, trial=trial, task=task, columns=()
     )

@@ -105,8 +105,8 @@ def _shape(name: str, max_length: int) -> Shape | None:
     """
     shape = models.check(name, max_length)
     repository = name.partition("@")[0]
-    if shape is None and "/" not in repository and repository not in (*models.KNOWN_CONFIGS, "minilm"):
-        known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
+    if shape is None and "/" not in repository and repository not in models.NAMES:
+        known = nearest(name, models.NAMES)
         raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
     return shape
 

@@ -39,6 +39,11 @@ class Move(torch.autograd.Function):
         return set_to_zero(grad.index_select(0, back), unread), None, None, None
 
 
+# Returns the bias [B or 1, H, n, L] of the scores, from the queries [B H, n, D/H] and the tokens' keys [B H, L, D/H]. If n is
+# not L, the queries are those of the tokens that heads read. Keys that methods add have no bias.
+ScoreBias = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExtraKeyValues:
     """Keys and values [B, l, D] that methods add to those of the tokens. `keys_there` [B, l] is False for padded ones."""
@@ -61,6 +66,7 @@ def attend(
     factors: Tensor | None = None,
     causal: bool = False,
     window: int | None = None,
+    bias: ScoreBias | None = None,
 ) -> Tensor:
     """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
@@ -72,6 +78,7 @@ def attend(
     factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
     causal: no token attends to later ones. window: nor to those this many or more places before it. Queries of some tokens
         only must be those of last tokens then.
+    bias: returns what is added to the scores.
     """
     H, D = heads, key.shape[-1]
     B, L, width = rows.batch, rows.keys.shape[-1], D // heads
@@ -92,11 +99,17 @@ def attend(
     k, v = spread(key), spread(value)
     q = spread(query) if every else _chosen(query[0], rows.real_examples).view(B * H, 1, width)
     there = _seen(rows.keys, L, every, causal, window)
+    added = None if bias is None else bias(q, k)
     if extra is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
         there = torch.cat([there, extra.keys_there[:, None, None].expand(-1, -1, there.shape[2], -1)], -1)
-    if explicit:
+    hide = None
+    if explicit or added is not None:
         hide = rows.hide if there is rows.keys and rows.moves_heads else _hide(there, H)
+    if added is not None:
+        more = 0 if extra is None else extra.keys.shape[1]
+        hide = hide + F.pad(added, (0, more)).expand(B, -1, -1, -1).flatten(0, 1)
+    if explicit:
         with products():
             scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
@@ -107,7 +120,8 @@ def attend(
     else:
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
         with products():
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
+            mask = there if hide is None else hide.view(B, H, q.shape[2], -1).to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     out = out.to(q.dtype)
     out = collect(out) if every else _chosen(out.reshape(B, D), rows.examples_at)
     return out.view(1, -1, D)

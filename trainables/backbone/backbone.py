@@ -12,6 +12,7 @@ embeddings, 2 i + 1 and 2 i + 2 after the two sub-layers of layer i.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol, TypeVar
@@ -24,7 +25,7 @@ from transformers.activations import ACT2FN
 
 from search_spaces.language import Precision
 from search_spaces.quantization import Nf4
-from trainables.backbone.attention import ExtraKeyValues, attend
+from trainables.backbone.attention import ExtraKeyValues, ScoreBias, attend
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model
@@ -110,10 +111,7 @@ class Backbone:
         With precision "nf4", the linear maps of all layers are then quantised as `nf4` says, by default as a recipe's defaults.
         """
         family = FAMILIES[model.family]
-        if family.norm_order == "pre":
-            from trainables.backbone.decoder import Decoder
-
-            cls = Decoder
+        own: type[Backbone] = pkgutil.resolve_name(family.forward_pass)
         kind: Any = getattr(transformers, family.model)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -124,11 +122,11 @@ class Backbone:
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
         if precision != "nf4":
-            return cls(module.to(device), model.family, model.shape, precision)
+            return own(module.to(device), model.family, model.shape, precision)
         how = nf4 or Nf4()
         paths = (family.map_path(layer, site) for layer in range(model.shape.layers) for site in family.maps)
         quantize(module, paths, how, device)
-        return cls(module.to(device), model.family, model.shape, how.compute)
+        return own(module.to(device), model.family, model.shape, how.compute)
 
     @property
     def device(self) -> torch.device:
@@ -220,10 +218,15 @@ class Backbone:
             explicit=run.explicit,
             extra=run.extra_key_values(layer, residual, tokens),
             factors=run.probability_factors(layer),
+            bias=self._score_bias(run, layer),
         )
         context = run.act(layer, "attention.context", context, tokens, x=residual, query=query)
         h = self._map(run, layer, "attention.dense", context, tokens, self._narrow(context))
         return self._join_residual(run, layer, "attention.output", h, residual, tokens)
+
+    def _score_bias(self, run: EncoderPass, layer: int) -> ScoreBias | None:
+        """Returns what is added to the attention scores of a layer; None for nothing."""
+        return None
 
     def _feed_forward(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         inner = self._map(run, layer, "ffn.intermediate", x, tokens, self._narrow(x))

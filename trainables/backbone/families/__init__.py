@@ -10,6 +10,7 @@ from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily, checked_family
 from trainables.backbone.families.llama import LLAMA
 from trainables.backbone.families.mistral import MISTRAL
+from trainables.backbone.families.mpnet import MPNET
 from trainables.backbone.families.qwen import QWEN2, QWEN3
 from trainables.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
@@ -23,6 +24,7 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "camembert": CAMEMBERT,
         "electra": ELECTRA,
         "distilbert": DISTILBERT,
+        "mpnet": MPNET,
         "llama": LLAMA,
         "mistral": MISTRAL,
         "qwen2": QWEN2,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from trainables.backbone.families.family import ClassificationHead, ConfigKeys, EmbeddingModules, ModelFamily
 from trainables.methods.spec import BackboneTensor, Shape, Site
@@ -30,7 +30,7 @@ INPUTS: tuple[Site, ...] = ("attention.query", "attention.key", "attention.value
 class DecoderFamily(ModelFamily):
     """The fields of `ModelFamily`, with Llama's values, and what only decoders have. The head reads the last token."""
 
-    norm_order: Literal["post", "pre"] = "pre"
+    forward_pass: str = "trainables.backbone.decoder:Decoder"
     prefix: str = "model"
     keys: ConfigKeys = field(
         default_factory=lambda: ConfigKeys(

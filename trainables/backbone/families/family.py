@@ -92,9 +92,8 @@ class ModelFamily:
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
-    # "post": norm(x + sublayer(x)); "pre": x + sublayer(norm(x)), and a norm after the last layer instead of one after the
-    # embeddings (`DecoderFamily`).
-    norm_order: Literal["post", "pre"] = "post"
+    # The class of the forward pass, by its name, because a plan must not import torch.
+    forward_pass: str = "trainables.backbone.backbone:Backbone"
     # Sub-layers whose output is dropped out before the residual is added.
     dropped_outputs: tuple[Site, ...] = tuple(SUBLAYERS)
     # Index of the first token's position embedding; in RoBERTa it is the padding index + 1.
@@ -108,7 +107,12 @@ class ModelFamily:
         """Returns the backbone's shape from the content of config.json. Raises ValueError if the model is not supported."""
         self._check(config)
         keys, width = self.keys, config[self.keys.width]
-        tensors = (*self._embeddings(config), *self._layers(config), *_linear(self.head.pooler, width, width, "pooler"))
+        tensors = (
+            *self._embeddings(config),
+            *self._layers(config),
+            *self._after_layers(config),
+            *_linear(self.head.pooler, width, width, "pooler"),
+        )
         unused = _linear(self.pretrained_pooler, width, width, "pooler") if not self.head.pooler else ()
         return Shape(
             layers=config[keys.layers],
@@ -182,6 +186,10 @@ class ModelFamily:
                     found += _linear(self.map_path(layer, site), into, out, "layer", layer)
                 found += _norm(self.layer.format(layer) + self.norms[sublayer], width, "layer", layer)
         return found
+
+    def _after_layers(self, config: Mapping[str, Any]) -> list[BackboneTensor]:
+        """Returns the tensors that the model declares between its layers and the pooler."""
+        return []
 
 
 Part = Literal["embeddings", "layer", "pooler"]
