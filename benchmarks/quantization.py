@@ -31,7 +31,7 @@ from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.segments import Segment
 from trainables.training.stacked_parameters import StackedParameters
 
-TRIALS, BATCH_SIZE, TEXTS = (1, 8), 8, 64
+TRIALS, BATCH_SIZE, TEXTS = (1, 8), 8, 16
 ARMS: dict[str, tuple[Precision, Nf4 | None]] = {
     "fp32": ("fp32", None),
     "bf16": ("bf16", None),
@@ -68,7 +68,7 @@ def distance(model: Model) -> dict[str, tuple[float, int]]:
 def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["minilm"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: bytes and distances alone")
     arguments = parser.parse_args()
     measure.settle()
     flags = measure.conditions(
@@ -83,7 +83,7 @@ def main() -> None:
         print(f"\n{title(name)}, {model.shape.total:,} parameters")
         measure.print_table(["precision", "MiB", "distance from fp32"], rows)
         lengths = np.random.default_rng(0).integers(30, 71, BATCH_SIZE * (arguments.rounds + 2))
-        for number in TRIALS:
+        for number in TRIALS if arguments.rounds else ():
             trials = [
                 replace(trial, settings={"r": 8, "targets": "all"})
                 for trial in make_trials(number, r=8, batch_size=BATCH_SIZE, method="lora")
@@ -97,7 +97,7 @@ def main() -> None:
                 "nf4 takes, times bf16": measure.ratio(seconds["nf4"], seconds["bf16"]),
                 "nf4 takes, times fp32": measure.ratio(seconds["nf4"], seconds["fp32"]),
             }
-        timed = [[f"{number}", *each[f"{number} trials"].values()] for number in TRIALS]
+        timed = [[f"{number}", *each[f"{number} trials"].values()] for number in TRIALS if arguments.rounds]
         measure.print_table(["trials", "nf4 takes, times bf16", "nf4 takes, times fp32"], timed)
         results[title(name)] = each
     measure.write(arguments.json, "quantization", flags, results)

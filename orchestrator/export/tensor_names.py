@@ -52,10 +52,10 @@ def head_names(family: ModelFamily) -> dict[str, str]:
 
 
 def unquantized(family: ModelFamily) -> list[str]:
-    """Return transformers' names of the modules with linear maps that are not in a layer: a pretrained pooler and the head."""
+    """Return the paths, in transformers' classifier, of linear maps that are not in a layer: a pretrained pooler and the head."""
     pooler = family.pretrained_pooler or family.head.pooler
-    paths = [*head_names(family).values(), *([pooler] if pooler else [])]
-    return sorted({path.partition(".")[0] for path in paths})
+    head = {path.partition(".")[0] for path in head_names(family).values()}
+    return sorted({*head, *([f"{family.prefix}.{pooler}"] if pooler else [])})
 
 
 def in_units(tensors: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:

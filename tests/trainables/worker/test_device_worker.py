@@ -209,10 +209,10 @@ def test_a_worker_with_other_code_or_packages_is_refused_by_name_before_it_train
 
 def test_a_worker_quantises_with_the_version_of_the_driver(job, monkeypatch):
     worker, each = DeviceWorker(torch.device("cpu")), job(1)
-    monkeypatch.setattr(worker_environment, "find_spec", lambda name: None)
-    with pytest.raises(WorkerEnvironmentError, match=r"'nf4' needs bitsandbytes 0.1, which this worker lacks"):
-        worker.add_trial(replace(each, environment={**environment(), "bitsandbytes": "0.1"}))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_environment, "find_spec", lambda name: None)
+        with pytest.raises(WorkerEnvironmentError, match=r"'nf4' needs bitsandbytes 0.1, which this worker lacks"):
+            worker.add_trial(replace(each, environment={**environment(), "bitsandbytes": "0.1"}))
     pytest.importorskip("bitsandbytes")
     with pytest.raises(WorkerEnvironmentError, match=r"bitsandbytes \S+ instead of 0.1"):
         worker.add_trial(replace(each, environment={**environment(quantized=True), "bitsandbytes": "0.1"}))
