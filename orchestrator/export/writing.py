@@ -55,11 +55,11 @@ class Exported:
     agreement: Agreement
 
 
-def kind_of(name: str, method: Method) -> ExportKind:
+def kind_of(name: str, method: Method, backbone: Backbone) -> ExportKind:
     """Return the layout in which a method is exported."""
-    if name in peft_layout.PEFT_METHODS:
+    if peft_layout.fits(name, backbone.family):
         return "peft"
-    return "transformers" if plain_weights.fits(name, method) else "own"
+    return "transformers" if plain_weights.fits(name, method, backbone) else "own"
 
 
 def check_target(folder: Path) -> None:
@@ -110,11 +110,12 @@ def base_name(model: Model) -> tuple[str, str | None]:
 def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     """Write all files of the export that others read, and return its record without the columns of the task's files."""
     trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
-    method = METHODS[trial.method](**trial.settings)
-    kind, nf4 = kind_of(trial.method, method), trial.recipe.nf4
-    # PiSSA's initial factors are those of the dequantised weights. A whole model has the pretrained weights as they are.
-    quantized = nf4 and kind != "transformers"
-    backbone = Backbone.load(model, torch.device("cpu"), "nf4" if quantized else "fp32", nf4)
+    method, nf4 = METHODS[trial.method](**trial.settings), trial.recipe.nf4
+    backbone = Backbone.load(model, torch.device("cpu"))
+    kind = kind_of(trial.method, method, backbone)
+    # Initial values are those of the dequantised weights. A whole model has the pretrained weights as they are.
+    if nf4 and kind != "transformers":
+        backbone = Backbone.load(model, torch.device("cpu"), "nf4", nf4)
     layout = ParameterLayout(method, backbone, task.outputs)
     tensors = named(layout, kept.values)
     form = task.form

@@ -66,7 +66,7 @@ def download(name: str, found: HubName, hint: str) -> Path:
     `name` is the user's, for messages. Raises ValueError if the repository has no such revision.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
 
     try:
         # The names of shards are in the index, so that they can only be asked for after it.
@@ -79,6 +79,11 @@ def download(name: str, found: HubName, hint: str) -> Path:
     except RevisionNotFoundError:
         raise ValueError(
             f"model {name!r}: {found.repository} has no revision {found.revision!r}; give one of its branches, tags or commits"
+        ) from None
+    except GatedRepoError:
+        raise MissingModel(
+            f"model {name!r}: {found.repository} is gated; request access on https://huggingface.co/{found.repository}, and set "
+            "HF_TOKEN to a token of the account that was given it"
         ) from None
     except (HfHubHTTPError, OSError) as error:  # without network, an OSError
         raise MissingModel(

@@ -105,8 +105,15 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """Returns the backbone's shape from the content of its config.json. Raises ValueError if no family supports it."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ValueError(f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}")
+        raise ValueError(_no_family(family))
     return FAMILIES[family].shape(config)
+
+
+def _no_family(family: object) -> str:
+    return (
+        f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}. A row "
+        'peft_row({"peft_type": "LORA", ...}) trains any classifier of transformers with peft, each trial alone'
+    )
 
 
 def peek(name: str) -> Shape | None:
@@ -176,6 +183,9 @@ def local(name: str) -> Path | None:
         return packaged_models.local(name) or _in_hub_cache(name)
     if Path(name).is_dir():
         return Path(name).resolve()
+    if Path(name).is_file():
+        weight_files.refuse_gguf(Path(name))
+        raise ValueError(f"model {name!r} is a file; give the folder of a saved model")
     if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise ValueError(f"model {name!r}: there is no such directory; give the folder of a saved model, or owner/name")
     found = hub.parse(name)
@@ -229,6 +239,7 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
             raise ValueError("it holds no JSON object")
         shape_of(config)
     except FileNotFoundError:
+        weight_files.refuse_gguf(folder)
         raise ValueError(f"model {name!r}: {folder} has no config.json; give the folder of a saved model") from None
     except ValueError as error:  # invalid JSON and invalid encodings, too
         raise ValueError(f"model {name!r}: {path}: {error}") from None

@@ -27,8 +27,12 @@ class MPNetEncoder(Backbone):
         assert isinstance(self.family, MPNetFamily)
         table: Any = self.module.get_submodule(self.family.bias_table)
         encoder: Any = self.module.get_submodule(self.family.bias_table.rpartition(".")[0])
-        distances = torch.arange(1 - length, length, device=table.weight.device)
-        line = table(encoder.relative_position_bucket(distances, RANGES))  # [2 L - 1, H]
+
+        def ranges() -> Tensor:
+            found: Tensor = encoder.relative_position_bucket(torch.arange(1 - length, length), RANGES)
+            return found.to(self.device)
+
+        line = table(self.cached(("ranges", length), ranges))  # [2 L - 1, H]
         # Windows of L distances, which start at 1 - L for the last query and at 0 for the first.
         windows: Tensor = line.T.unfold(-1, length, 1).flip(-2)
         return windows

@@ -7,7 +7,6 @@ Weights are quantised on the CPU, so that all devices hold the same ones. Biases
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,15 +19,18 @@ from search_spaces.quantization import Nf4
 class QuantizedLinear(nn.Module):
     """y = x W^T + b for x [..., in], where W [out, in] is stored in 4 bits."""
 
-    def __init__(self, linear: nn.Linear, how: Nf4, device: torch.device):
-        """`linear`: the map on the CPU, which is left as it is."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, how: Nf4, device: torch.device):
+        """`weight` [out, in] and `bias` [out]: on the CPU; they are left as they are."""
         from bitsandbytes import functional
 
         super().__init__()
-        self.bias: nn.Parameter | None = linear.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self._dequantize = functional.dequantize_4bit
         codes, state = functional.quantize_4bit(
-            linear.weight.detach(), blocksize=how.block_size, compress_statistics=how.double_quant, quant_type="nf4"
+            weight.detach().contiguous(),
+            blocksize=how.block_size,
+            compress_statistics=how.double_quant,
+            quant_type="nf4",
         )
         state.to(device)
         self._codes, self._state = codes.to(device), state
@@ -63,14 +65,6 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ ctx.linear.weight_in(grad.dtype), None
-
-
-def quantize(module: nn.Module, paths: Iterable[str], how: Nf4, device: torch.device) -> None:
-    """Replace the linear maps at these paths of a module on the CPU by quantised ones on the device."""
-    for path in dict.fromkeys(paths):
-        parent, _, name = path.rpartition(".")
-        linear: Any = module.get_submodule(path)
-        setattr(module.get_submodule(parent), name, QuantizedLinear(linear, how, device))
 
 
 def num_bytes(module: nn.Module) -> int:

@@ -41,7 +41,8 @@ def dequantized(model, how=EXACT):
         linear = plain.map_at(layer, site)
         assert not torch.equal(linear.weight, weight)
         assert torch.equal(plain.frozen(layer, site)[1], bias)
-        linear.weight.copy_(weight)
+        with torch.no_grad():
+            linear.weight.copy_(weight)  # of a map that is a part of a module: a view of the module's
     return plain
 
 

@@ -2,7 +2,7 @@
 
 A bias is added to all attention scores, one number per head and range of distances. All layers share one table of them. The head
 trains a dense layer with tanh of its own, as RoBERTa's; the base model's pooler is not used.
-Trap: transformers always divides distances into 32 ranges, whatever the config says. Models with another number are not supported.
+Trap: transformers always divides distances into 32 ranges, whatever the config says. Configs with another number are refused.
 """
 
 from __future__ import annotations
