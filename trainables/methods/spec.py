@@ -48,7 +48,9 @@ SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 # mean   one linear map of the mean of the last hidden states over the example's tokens
 HeadReads = Literal["own", "first", "mean"]
 
-MethodFamily = Literal["full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination"]
+MethodFamily = Literal[
+    "full", "freezing", "adapter", "low rank", "scaling and bias", "prompt", "mask", "combination", "peft"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
