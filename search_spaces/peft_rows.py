@@ -41,8 +41,13 @@ def peft_row(config: Mapping[str, Any], *, label: str | None = None, **settings:
         if name in settings:
             raise ValueError(f"peft_row: {name} is given twice, in the configuration and beside it")
     values = {TYPE: kind.upper(), **{k: v for k, v in {**config, **settings}.items() if k != TYPE}}
-    name = check_name("method label", label or f"{PEFT}_{kind.lower()}")
+    name = check_name("method label", label or default_label(kind))
     return MethodEntry(PEFT, name, {key: _setting(key, value) for key, value in values.items()})
+
+
+def default_label(kind: str) -> str:
+    """Return the label of a row of this type that is given none."""
+    return f"{PEFT}_{kind.lower()}"
 
 
 def field_value(setting: Scalar) -> Any:

@@ -116,7 +116,7 @@ def to_peft(name: str, tensors: Mapping[str, Tensor], layout: ParameterLayout, b
         value = tensors[e.name]
         if name == "pissa" and not e.name.startswith("head."):
             value = _with_initial(value, e, layout.method, backbone)
-        found[_key(name, e, backbone.family)] = _as_theirs(e.name, value).contiguous()
+        found[_key(name, e, backbone.family, layout.shape.layers)] = _as_theirs(e.name, value).contiguous()
     if name == "vera":
         constants = layout.constants(backbone)
         found |= {
@@ -131,7 +131,7 @@ def from_peft(
     """Return a trial's tensors by our names, without those that are missing."""
     found = {}
     for e in layout.entries:
-        value = theirs.get(_key(name, e, family))
+        value = theirs.get(_key(name, e, family, layout.shape.layers))
         if value is not None and e.is_matrix:
             found[e.name] = value.T[tuple(slice(size) for size in e.shape)]  # PiSSA has its initial values behind
         elif value is not None:
@@ -139,19 +139,18 @@ def from_peft(
     return found
 
 
-def _key(name: str, e: ParameterSlice, family: ModelFamily) -> str:
+def _key(name: str, e: ParameterSlice, family: ModelFamily, layers: int) -> str:
     prefix, _, last = e.name.rpartition(".")
     if prefix == "head":
         return f"{PREFIX}.{head_names(family)[e.name]}"
-    return f"{PREFIX}.{family.prefix}.{_module(prefix, family)}.{PEFT_METHODS[name].names[last]}"
+    return f"{PREFIX}.{family.prefix}.{_module(prefix, family, layers)}.{PEFT_METHODS[name].names[last]}"
 
 
-def _module(prefix: str, family: ModelFamily) -> str:
+def _module(prefix: str, family: ModelFamily, layers: int) -> str:
     """Return the path of the module that peft replaces for our parameters "<layer>.<site>" or "norm.<number>"."""
     first, _, rest = prefix.partition(".")
     if first == "norm":
-        number = int(rest)
-        return family.norm_paths((number + 1) // 2)[number]
+        return family.norm_paths(layers)[int(rest)]
     site: Any = rest
     return family.map_path(int(first), MODULES.get(site, site))
 
@@ -159,7 +158,7 @@ def _module(prefix: str, family: ModelFamily) -> str:
 def _pattern(layout: ParameterLayout, family: ModelFamily, only: str = "") -> str:
     """Return a regular expression that matches the full paths of the modules that peft replaces, and no other ones."""
     prefixes = dict.fromkeys(p for p in layout.names if p != "head" and p.endswith(only))
-    paths = dict.fromkeys(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family))) for p in prefixes)
+    paths = dict.fromkeys(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family, layout.shape.layers))) for p in prefixes)
     return rf"{re.escape(family.prefix)}\.({'|'.join(paths)})"
 
 

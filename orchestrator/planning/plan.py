@@ -35,8 +35,9 @@ from trainables.training.parameter_counts import build, count
 class Plan:
     """A checked space. `reductions` has a phrase for each way in which the options changed the space as written.
 
-    `shapes` has the shape of each model, None if it is not on this machine or its type has no family here; `tasks` the description of each task, with the
-    classes of the user's own files, unless these are Parquet; `data_notes` sentences about the labels of these files, by task.
+    `shapes` has the shape of each model, None if it is not on this machine or its type has no family here; `tasks` the
+    description of each task, with the classes of the user's own files, unless these are Parquet; `data_notes` sentences about
+    the labels of these files, by task.
     `peft`: what rows of the library peft train, by (model, label), where it is known.
     """
 
@@ -131,8 +132,8 @@ def _shape(space: Space, name: str) -> Shape | None:
         own = [entry.label for entry in space.methods if entry.name != PEFT]
         if own:
             raise ValueError(
-                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained; rows of the library peft "
-                'can, as in peft_row({"peft_type": "LORA", "r": 8}): give this model a space with such rows alone'
+                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained. Rows of the library peft "
+                'can: write a space for this model with rows such as peft_row({"peft_type": "LORA", "r": 8}) alone'
             ) from None
         models.check_without_family(name, space.recipe.max_length)
         return None

@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.planning.plan import Plan
 from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
-from search_spaces.peft_rows import PEFT, TYPE
+from search_spaces.peft_rows import PEFT, TYPE, default_label
 from search_spaces.plugins import identity
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from search_spaces.redaction import redact
@@ -217,6 +217,8 @@ def titles(space: Space) -> list[str]:
         values, alike = space.values_of(entry), kinds[entry.name]
         apart = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
         told = [f"{key} = {values[key]}" for key in apart if not isinstance(values[key], Choice | Range)]
+        if entry.name == PEFT:  # whose fields are long, and mean something else in another type
+            told = []
         found.append(", ".join([_title(entry), *told]))
     return [
         title if (title != _title(e) or e.label == e.name) and found.count(title) == 1 else _labelled(e)
@@ -233,7 +235,8 @@ def _title(entry: MethodEntry) -> str:
 
 def _labelled(entry: MethodEntry) -> str:
     title = _title(entry)
-    return title if entry.label == entry.name else f"{title} ({entry.label})"
+    default = default_label(str(entry.settings[TYPE])) if entry.name == PEFT else entry.name
+    return title if entry.label == default else f"{title} ({entry.label})"
 
 
 def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:

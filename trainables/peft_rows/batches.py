@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.backbone.families import FAMILIES
+from trainables.methods.peft_row import PeftRow
 from trainables.tasks.task_data import Split, TaskData
 
 
@@ -21,13 +23,15 @@ from trainables.tasks.task_data import Split, TaskData
 class Padding:
     """How the examples of a trial become batches.
 
-    pad: the token after the end of short examples. token_types: whether the model takes token types. equal_lengths: a batch is
+    pad: the token after the end of short examples. token_types: whether the model takes token types. first_position: of an
+    example's first token, where a model would find it by counting tokens other than its padding token; else 0. equal_lengths: a batch is
     computed in parts of equally long examples, without padding. It is needed where peft hands the classifier embeddings instead
     of tokens, from which a decoder cannot tell the last token of an example.
     """
 
     pad: int
     token_types: bool
+    first_position: int = 0
     equal_lengths: bool = False
 
     def batches(
@@ -52,16 +56,19 @@ class Padding:
             inputs["input_ids"][row, :length] = torch.from_numpy(split.ids[tokens].astype(np.int64))
             inputs["token_type_ids"][row, :length] = torch.from_numpy(split.token_types[tokens].astype(np.int64))
             inputs["attention_mask"][row, :length] = 1
+        if self.first_position:
+            inputs["position_ids"] = (torch.arange(shape[1]) + self.first_position).expand(shape).contiguous()
         return inputs if self.token_types else {k: v for k, v in inputs.items() if k != "token_type_ids"}
 
 
-def padding_for(base: Any, peft_type: str, data: TaskData) -> Padding:
+def padding_for(base: Any, row: PeftRow, data: TaskData) -> Padding:
     """Return how the data become batches for this classifier, and set the padding token in its config.
 
     A decoder's head finds the last token of an example as the last one that is no padding token: it gets another one if an
     example ends with the usual one.
     """
     config = base.config
+    family = FAMILIES.get(config.model_type)
     taken = set(inspect.signature(base.forward).parameters)
     last = {int(i) for split in (data.train, data.validation, data.test) for i in split.ids[split.offsets[1:] - 1]}
     if config.pad_token_id in last:
@@ -69,7 +76,9 @@ def padding_for(base: Any, peft_type: str, data: TaskData) -> Padding:
     return Padding(
         pad=int(config.pad_token_id),
         token_types="token_type_ids" in taken and bool(getattr(config, "type_vocab_size", 0)),
-        equal_lengths=peft_type in ("PROMPT_TUNING", "P_TUNING") and _reads_last(base),
+        # peft leaves positions to the model where it puts a prompt before the tokens.
+        first_position=family.first_position if family and not row.virtual_tokens else 0,
+        equal_lengths=row.peft_type in ("PROMPT_TUNING", "P_TUNING") and _reads_last(base),
     )
 
 

@@ -21,10 +21,8 @@ import transformers
 from search_spaces.redaction import clean_line
 from trainables.methods.peft_row import PeftRow
 from trainables.peft_rows.configuration import make_configuration
-from trainables.peft_rows.networks import attach, classifier_config, trained_parameters
+from trainables.peft_rows.networks import FULL_SCHEDULE, attach, classifier_config, trained_parameters
 
-# The number of a trial's steps is not known yet; only AdaLoRA's fields are compared with it.
-STEPS = 1_000_000
 # Modules that cannot be built without values are built with random ones if the model is at most this large.
 MOST_VALUES = 250_000_000
 
@@ -32,7 +30,7 @@ MOST_VALUES = 250_000_000
 def check(settings: dict[str, Any], model: Path | None, heads: list[tuple[int, bool]]) -> list[int]:
     """Return how many parameters a row trains, for each head, or [] if that is not known. Raises ValueError if it is refused."""
     row = PeftRow(config=settings)
-    make_configuration(row, STEPS)
+    make_configuration(row, FULL_SCHEDULE)
     if model is None:
         return []
     found = [_count(row, model, outputs, regression) for outputs, regression in heads]
@@ -45,7 +43,7 @@ def _count(row: PeftRow, model: Path, outputs: int, regression: bool) -> int | N
         base = transformers.AutoModelForSequenceClassification.from_config(config)
         size = sum(parameter.numel() for parameter in base.parameters())
         try:
-            network = attach(base, row, STEPS)
+            network = attach(base, row, FULL_SCHEDULE)
         except Exception as error:
             if not _needs_values(error):
                 raise
@@ -53,7 +51,7 @@ def _count(row: PeftRow, model: Path, outputs: int, regression: bool) -> int | N
     if network is None:
         if size > MOST_VALUES:
             return None
-        network = attach(transformers.AutoModelForSequenceClassification.from_config(config), row, STEPS)
+        network = attach(transformers.AutoModelForSequenceClassification.from_config(config), row, FULL_SCHEDULE)
     _try_step(network, row)
     return sum(parameter.numel() for _, parameter in trained_parameters(network))
 

@@ -29,6 +29,8 @@ DROPOUT = re.compile(r"(^|_)p?drop(out)?(_prob|_rate)?$")
 KNOWN_HEADS = ("classifier", "score")
 # A part that some pretrained files lack, which transformers then initialises at random.
 POOLER = "pooler"
+# A number of steps with which every schedule of peft's fits, for a network that is not trained any more.
+FULL_SCHEDULE = 1_000_000
 
 
 def build_network(model: Model, trial: Trial, row: PeftRow, task: Task, total_steps: int) -> Any:
@@ -162,3 +164,36 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _silence() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def save_network(
+    model: Model, trial: Trial, task: Task, values: Tensor, folder: Path, base: str, revision: str | None
+) -> Any:
+    """Write the trained modules with `values` [P] as peft does, and return the config of the classifier.
+
+    `base`, `revision`: the name and revision of the pretrained model for others who load it.
+    """
+    row = PeftRow(config=trial.settings)
+    network = build_network(model, trial, row, task, FULL_SCHEDULE)
+    set_values(network, values)
+    config = network.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
+    network.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    return network.get_base_model().config
+
+
+def classifier_names(config: Any, names: tuple[str, ...]) -> None:
+    """Set the names of the classes in a classifier's config."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+
+
+def load_network(model: Model, task: Task, folder: Path) -> Any:
+    """Return the `PeftModel` that peft finds in a folder, on the pretrained model. Raises ValueError if it cannot be loaded."""
+    import peft
+
+    config = classifier_config(model.path, task.outputs, isinstance(task.form, Regression), 0.0)
+    with seeded(0, torch.device("cpu")):
+        base = load_base(model.path, config)
+        return peft.PeftModel.from_pretrained(base, folder, use_safetensors=True).eval()

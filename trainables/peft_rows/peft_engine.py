@@ -23,7 +23,7 @@ from trainables.methods.peft_row import PeftRow
 from trainables.peft_rows import adalora_state
 from trainables.peft_rows.batches import by_length, padding_for
 from trainables.peft_rows.counts import count_trained
-from trainables.peft_rows.networks import build_network, seeded, set_values, trained_parameters, values_of
+from trainables.peft_rows.networks import build_network, is_head, seeded, set_values, trained_parameters, values_of
 from trainables.tasks.metrics import Scores, compute_metrics
 from trainables.tasks.task_data import Split, TaskData
 from trainables.training.peak_memory import peak_memory_mib
@@ -127,14 +127,15 @@ class PeftTraining:
         self.state = TrialState(trial=trial, method=self.row, data=data, best=torch.empty(0))
         total = self.state.steps_per_epoch * trial.recipe.epochs
         self.network: Any = build_network(model, trial, self.row, data.task, total)
-        self.padding = padding_for(self.network.get_base_model(), self.row.peft_type, data)
+        self.padding = padding_for(self.network.get_base_model(), self.row, data)
         self.network.to(device)
         self.device, self._losses = device, torch.zeros((), device=device)
-        self.parameters = [parameter for _, parameter in trained_parameters(self.network)]
+        named = trained_parameters(self.network)
+        self.parameters = [parameter for _, parameter in named]
         recipe = trial.recipe
         groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in named if _is_decayed(name, p)], "weight_decay": recipe.weight_decay},
+            {"params": [p for name, p in named if not _is_decayed(name, p)], "weight_decay": 0.0},
         ]
         betas = (recipe.beta1, recipe.beta2)
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], trial.lr, betas, recipe.eps)
@@ -238,3 +239,8 @@ class PeftTraining:
         if self.state.trial.recipe.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _is_decayed(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter is subject to weight decay: matrices are, vectors that peft keeps as one row or column are not."""
+    return parameter.ndim > 1 and (is_head(name) or sum(size > 1 for size in parameter.shape) > 1)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class TrialEngine(Protocol):
-    """What trains a device's trials: `Engine` many together, `PeftEngine` one of the library peft. See `Engine` for all methods."""
+    """What trains trials: `Engine` many together, `PeftEngine` one of the library peft. `Engine` describes the methods."""
 
     @property
     def residents(self) -> list[str]: ...
