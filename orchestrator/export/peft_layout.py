@@ -158,7 +158,9 @@ def _module(prefix: str, family: ModelFamily, layers: int) -> str:
 def _pattern(layout: ParameterLayout, family: ModelFamily, only: str = "") -> str:
     """Return a regular expression that matches the full paths of the modules that peft replaces, and no other ones."""
     prefixes = dict.fromkeys(p for p in layout.names if p != "head" and p.endswith(only))
-    paths = dict.fromkeys(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family, layout.shape.layers))) for p in prefixes)
+    paths = dict.fromkeys(
+        re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family, layout.shape.layers))) for p in prefixes
+    )
     return rf"{re.escape(family.prefix)}\.({'|'.join(paths)})"
 
 

@@ -132,8 +132,8 @@ def _shape(space: Space, name: str) -> Shape | None:
         own = [entry.label for entry in space.methods if entry.name != PEFT]
         if own:
             raise ValueError(
-                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained. Rows of the library peft "
-                'can: write a space for this model with rows such as peft_row({"peft_type": "LORA", "r": 8}) alone'
+                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained. Rows of the library "
+                'peft can: write a space for this model with rows such as peft_row({"peft_type": "LORA", "r": 8}) alone'
             ) from None
         models.check_without_family(name, space.recipe.max_length)
         return None

@@ -24,9 +24,9 @@ class Padding:
     """How the examples of a trial become batches.
 
     pad: the token after the end of short examples. token_types: whether the model takes token types. first_position: of an
-    example's first token, where a model would find it by counting tokens other than its padding token; else 0. equal_lengths: a batch is
-    computed in parts of equally long examples, without padding. It is needed where peft hands the classifier embeddings instead
-    of tokens, from which a decoder cannot tell the last token of an example.
+    example's first token, where a model would find it by counting tokens other than its padding token; else 0. equal_lengths:
+    a batch is computed in parts of equally long examples, without padding. It is needed where peft hands the classifier
+    embeddings instead of tokens, from which a decoder cannot tell the last token of an example.
     """
 
     pad: int

@@ -180,7 +180,7 @@ def save_network(
     config.base_model_name_or_path, config.revision = base, revision
     network.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    return network.get_base_model().config
+    return classifier_config(model.path, task.outputs, isinstance(task.form, Regression), -1.0)
 
 
 def classifier_names(config: Any, names: tuple[str, ...]) -> None:

@@ -4,13 +4,13 @@ Order of examples, schedule, clipping, weight decay, evaluation, best epoch and 
 `Engine`. Network and formulas are transformers' and peft's, on a copy of the model of the trial's own. All random numbers of a
 step come from the trial's seed and the step's number, so that a trial that continues from a checkpoint has equal results.
 
-Legend: P trained values of the trial, n examples, C outputs of the head.
+Legend: P trained values of the trial.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,14 @@ from search_spaces.records import Ablation, Counts, Progress, TestResult, Trial
 from trainables.backbone.models import Model
 from trainables.methods.peft_row import PeftRow
 from trainables.peft_rows import adalora_state
-from trainables.peft_rows.batches import by_length, padding_for
+from trainables.peft_rows.batches import padding_for
 from trainables.peft_rows.counts import count_trained
+from trainables.peft_rows.evaluation import autocast, head_outputs
 from trainables.peft_rows.networks import build_network, is_head, seeded, set_values, trained_parameters, values_of
 from trainables.tasks.metrics import Scores, compute_metrics
 from trainables.tasks.task_data import Split, TaskData
 from trainables.training.peak_memory import peak_memory_mib
 from trainables.training.trial_state import TrialState
-
-# Examples that are evaluated at a time.
-EVAL_EXAMPLES = 64
 
 
 class PeftEngine:
@@ -152,18 +150,7 @@ class PeftTraining:
 
     def evaluate(self, split: Split) -> Scores:
         """Return the scores of the present parameters on a split."""
-        return compute_metrics(self.state.data.task, self.outputs(split), split.labels)
-
-    @torch.no_grad()
-    def outputs(self, split: Split) -> np.ndarray:
-        """Return the outputs [n, C] of the head, without dropout."""
-        self.network.eval()
-        found = np.empty((len(split), self.state.data.task.outputs), np.float32)
-        with self._autocast():
-            for chosen in by_length(split, EVAL_EXAMPLES):
-                for part, inputs in self.padding.batches(split, chosen, self.device):
-                    found[part] = self.network(**inputs).logits.float().cpu().numpy()
-        return found
+        return compute_metrics(self.state.data.task, self._outputs(split), split.labels)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint: values, best [P], moments [2, P], and memory [3, P] of AdaLoRA."""
@@ -230,15 +217,16 @@ class PeftTraining:
         if progress.best_epoch == state.epoch:
             state.best = values_of(self.network)
 
+    def _outputs(self, split: Split) -> np.ndarray:
+        with self._autocast():
+            return head_outputs(self.network, self.padding, split, self.state.data.task.outputs)
+
     def _moment(self, parameter: Tensor, name: str) -> Tensor:
         found: Tensor = self.optimizer.state.get(parameter, {}).get(name, torch.zeros_like(parameter))
         return found.flatten()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """Context in which matrix products have the precision of the trial's recipe."""
-        if self.state.trial.recipe.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return autocast(self.device, self.state.trial.recipe.precision)
 
 
 def _is_decayed(name: str, parameter: Tensor) -> bool:
