@@ -230,5 +230,5 @@ class PeftTraining:
 
 
 def _is_decayed(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter is subject to weight decay: matrices are, vectors that peft keeps as one row or column are not."""
+    """Return whether a parameter is subject to weight decay: matrices are, not vectors that peft keeps as one row or column."""
     return parameter.ndim > 1 and (is_head(name) or sum(size > 1 for size in parameter.shape) > 1)
