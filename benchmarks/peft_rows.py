@@ -2,7 +2,7 @@
 
     python -m benchmarks.peft_rows [--rounds 7] [--trials 8] [--json FILE]
 
-CPU time per trial-step of one torch thread, both sides as in a sweep: the same data, order, schedule and dropout rates, LoRA of the
+CPU time per trial-step of one torch thread: the same data, order, schedule and dropout rates on both sides, LoRA of the
 same rank on the same linear maps. Rows of peft take turns, as on a device worker. The small encoder has random weights.
 """
 
