@@ -6,7 +6,7 @@ The initial values of head and modules come from the trial's seed. Imports peft 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,15 @@ def build_network(model: Model, trial: Trial, row: PeftRow, task: Task, total_st
     """
     with seeded(derive(trial.seed, "peft network"), torch.device("cpu")):
         config = classifier_config(model.path, task.outputs, isinstance(task.form, Regression), trial.recipe.dropout)
-        base = load_base(model.path, config)
-        return attach(base, row, total_steps)
+        base, new = load_base(model.path, config)
+        return attach(base, row, total_steps, new)
 
 
-def load_base(path: Path, config: Any) -> Any:
-    """Return transformers' classifier with the pretrained weights and a new head."""
+def load_base(path: Path, config: Any) -> tuple[Any, list[str]]:
+    """Return transformers' classifier with the pretrained weights and a new head, and the names of further new parts.
+
+    Such a part is a pooler that the files of weights lack.
+    """
     _silence()
     try:
         base, told = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -63,7 +66,7 @@ def load_base(path: Path, config: Any) -> Any:
     missing = sorted(n for n in told["missing_keys"] if n.startswith(prefix) and f".{POOLER}." not in n)
     if missing:
         raise ValueError(f"{path}: its weights lack {missing[0]}{f' and {len(missing) - 1} more' * (len(missing) > 1)}")
-    return base
+    return base, [POOLER] if any(f".{POOLER}." in name for name in told["missing_keys"]) else []
 
 
 def classifier_config(path: Path, outputs: int, regression: bool, dropout: float) -> Any:
@@ -92,12 +95,12 @@ def classifier_config(path: Path, outputs: int, regression: bool, dropout: float
     return config
 
 
-def attach(base: nn.Module, row: PeftRow, total_steps: int) -> Any:
-    """Return the `PeftModel` with the row's modules on a classifier, all parts of its head trained."""
+def attach(base: nn.Module, row: PeftRow, total_steps: int, new: Sequence[str] = ()) -> Any:
+    """Return the `PeftModel` with the row's modules on a classifier. All parts of its head are trained, and those in `new`."""
     import peft
 
     config: Any = make_configuration(row, total_steps)
-    heads = head_parts(base)
+    heads = list(dict.fromkeys([*head_parts(base), *new]))
     more = [name for name in heads if name not in KNOWN_HEADS]
     if more and hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(config.modules_to_save or ()), *more]
@@ -195,5 +198,5 @@ def load_network(model: Model, task: Task, folder: Path) -> Any:
 
     config = classifier_config(model.path, task.outputs, isinstance(task.form, Regression), 0.0)
     with seeded(0, torch.device("cpu")):
-        base = load_base(model.path, config)
+        base, _ = load_base(model.path, config)
         return peft.PeftModel.from_pretrained(base, folder, use_safetensors=True).eval()
