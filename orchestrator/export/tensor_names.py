@@ -47,7 +47,11 @@ def head_names(family: ModelFamily) -> dict[str, str]:
     if family.head.biases:
         names[OUT_BIAS] = f"{family.head.out}.bias"
     if family.head.dense:
-        names |= {"head.dense": f"{family.head.dense}.weight", "head.dense_bias": f"{family.head.dense}.bias"}
+        names["head.dense"] = f"{family.head.dense}.weight"
+        if family.head.dense_biases:
+            names["head.dense_bias"] = f"{family.head.dense}.bias"
+    if family.head.norm:
+        names["head.norm"] = f"{family.head.norm}.weight"
     return names
 
 

@@ -25,7 +25,8 @@ from orchestrator.export.tensor_names import in_units, lacks_pooler, named
 from search_spaces.peft_rows import PEFT
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
-from trainables.backbone.models import MINILM_HUB_ID, Model, resolve
+from trainables.backbone.models import Model, resolve
+from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
 from trainables.methods import make_method
 from trainables.methods.base import Method
@@ -54,11 +55,11 @@ class Exported:
     agreement: Agreement
 
 
-def kind_of(name: str, method: Method) -> ExportKind:
+def kind_of(name: str, method: Method, backbone: Backbone) -> ExportKind:
     """Return the layout in which a method is exported."""
-    if name == PEFT or name in peft_layout.PEFT_METHODS:
+    if name == PEFT or peft_layout.fits(name, backbone.family):
         return "peft"
-    return "transformers" if plain_weights.fits(name, method) else "own"
+    return "transformers" if plain_weights.fits(name, method, backbone) else "own"
 
 
 def check_target(folder: Path) -> None:
@@ -96,8 +97,9 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
 
 def base_name(model: Model) -> tuple[str, str | None]:
     """Return the name by which other libraries find the pretrained model, a folder or a name of the Hub, and its revision."""
-    if model.name == "minilm":
-        return MINILM_HUB_ID, None
+    packaged = PACKAGED_MODELS.get(model.name)
+    if packaged:
+        return packaged.hub_id or str(model.path), None
     if Path(model.name).is_dir():
         return str(model.path), None
     found = hub.parse(model.name)
@@ -110,7 +112,7 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     backbone = Backbone.load(model, torch.device("cpu"))
     method = make_method(trial.method, trial.settings)
     layout = ParameterLayout(method, backbone, task.outputs)
-    tensors, kind = named(layout, kept.values), kind_of(trial.method, method)
+    tensors, kind = named(layout, kept.values), kind_of(trial.method, method, backbone)
     form = task.form
     others = kind != "own" and backbone.shape.head_biases
     if others and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
@@ -149,7 +151,7 @@ def _write_peft_row(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord
 
 def _record(kept: KeptFinal, model: Model, path: Path, kind: ExportKind, task: Task) -> ExportRecord:
     """Return the record of an export with its tensors at `path`, without the columns of the task's files."""
-    source = model.name if model.name == "minilm" or not Path(model.name).is_dir() else str(model.path)
+    source = model.name if model.name in PACKAGED_MODELS or not Path(model.name).is_dir() else str(model.path)
     return ExportRecord(
         kind=kind, weights=path.name, digest=digest(path), source=source, trial=kept.final.trial, task=task, columns=()
     )

@@ -132,14 +132,14 @@ def _shape(space: Space, name: str) -> Shape | None:
         own = [entry.label for entry in space.methods if entry.name != PEFT]
         if own:
             raise ValueError(
-                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained. Rows of the library "
-                'peft can: write a space for this model with rows such as peft_row({"peft_type": "LORA", "r": 8}) alone'
+                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained: write a space for "
+                "it with rows of peft alone"
             ) from None
         models.check_without_family(name, space.recipe.max_length)
         return None
     repository = name.partition("@")[0]
-    if shape is None and "/" not in repository and repository not in (*models.KNOWN_CONFIGS, "minilm"):
-        known = nearest(name, [*models.KNOWN_CONFIGS, "minilm"])
+    if shape is None and "/" not in repository and repository not in models.NAMES:
+        known = nearest(name, models.NAMES)
         raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
     return shape
 

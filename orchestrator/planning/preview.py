@@ -97,7 +97,7 @@ def list_text(kind: str) -> str:
         "spaces": [[name, docstring(name)] for name in known],
         "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
         "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
-        "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],
+        "models": [[name, models.title(name)] for name in models.NAMES],
     }
     shown = blocks if kind == "all" else {kind: blocks[kind]}
     return "\n\n".join("\n".join([title, *_table(rows)]) for title, rows in shown.items())

@@ -29,6 +29,7 @@ FAMILIES: dict[str, FamilyStyle] = {
     "freezing": FamilyStyle(colour="#8c510a", dark="#d8a25e", marker="D"),
     "adapter": FamilyStyle(colour="#0072b2", dark="#5ab4f0", marker="o"),
     "low rank": FamilyStyle(colour="#c04f00", dark="#ff9a52", marker="^"),
+    "orthogonal": FamilyStyle(colour="#a3333d", dark="#f58a93", marker="h"),
     "scaling and bias": FamilyStyle(colour="#00805c", dark="#3fcf9f", marker="v"),
     "prompt": FamilyStyle(colour="#b5409a", dark="#ee86d3", marker="P"),
     "mask": FamilyStyle(colour="#8a7400", dark="#d9c23c", marker="X"),

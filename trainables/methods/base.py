@@ -194,7 +194,7 @@ class Method(ABC):
         Names are "norm.<number>.weight", "norm.<number>.bias", "<layer>.<site>.<parameter>" and "shared.<parameter>".
         """
         kinds = {"none": (), "biases": ("bias",), "all": ("weight", "bias")}[self.norms]
-        for number in range(2 * shape.layers + 1):
+        for number in range(shape.norms):
             own = (kind for kind in kinds if kind == "weight" or shape.norm_biases)
             yield from ((f"norm.{number}.{kind}", Parameter(shape=(shape.width,), init=FROZEN)) for kind in own)
         missing = () if shape.gated else ("ffn.gate",)

@@ -28,8 +28,8 @@ class DoRA(LoRA):
     paper: ClassVar[str] = "Liu et al. 2024"
     removed_at_zero: ClassVar[tuple[str, ...]] = ()  # even with up = 0 the trained magnitude differs from ||W||
 
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        return {**super().beside(inputs, outputs), "magnitude": Parameter(shape=(outputs,), init=FROZEN)}
+    def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+        return {**super().map_parameters(inputs, outputs), "magnitude": Parameter(shape=(outputs,), init=FROZEN)}
 
     def from_frozen(self, weight: Tensor) -> dict[str, Tensor]:
         return {"magnitude": weight.norm(dim=0)}

@@ -16,6 +16,7 @@ InitKind = Literal[
     "identity",
     "frozen",
     "words",
+    "paired_uniform",
 ]
 
 
@@ -53,6 +54,8 @@ RELU_UNIFORM = Init("relu_uniform")
 LINEAR_UNIFORM = Init("linear_uniform")
 # Uniform in +- sqrt(6 / (rows + columns)), with rows and columns the last two dimensions.
 GLOROT = Init("glorot")
+# Uniform in +- sqrt(2 / columns), columns 2i and 2i + 1 being equal: Kaiming initialisation with a = sqrt(5) of one of each pair.
+PAIRED_UNIFORM = Init("paired_uniform")
 # Taken from the pretrained model: for LayerNorms and backbone weights the pretrained tensor itself, at a site the result of
 # `Method.from_frozen` for the frozen weight there.
 FROZEN = Init("frozen")

@@ -13,53 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from search_spaces.language import Dimension, Scalar, choice
-from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM
-from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
-from trainables.methods.validate import require_int, require_number, require_one_of
+from trainables.methods.linear_maps import LinearMapMethod
+from trainables.methods.spec import MethodFamily, Parameter, Shape
+from trainables.methods.validate import require_int, require_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-QUERY_VALUE: tuple[Site, ...] = ("attention.query", "attention.value")
-ALL: tuple[Site, ...] = (*QUERY_VALUE, "attention.key", "attention.dense", "ffn.gate", "ffn.intermediate", "ffn.dense")
-TARGETS: dict[str, tuple[Site, ...]] = {"qv": QUERY_VALUE, "all": ALL}
-
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(Method):
-    """Base class of methods that add a branch to linear maps. `targets`: "qv" (query and value) or "all" of a layer."""
-
-    family: ClassVar[MethodFamily] = "low rank"
-    sites: ClassVar[tuple[Site, ...]] = ALL
-
-    targets: Literal["qv", "all"] = "qv"
-
-    def check(self, shape: Shape | None) -> None:
-        require_one_of("targets", self.targets, tuple(TARGETS))
-
-    def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
-        return self.beside(*shape.ends(site)) if site in TARGETS[self.targets] else {}
-
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
-        """Returns the parameters, by name, of the branch added to a linear map with these input and output widths."""
-        raise NotImplementedError
-
-    def ends(self, shape: Shape) -> list[tuple[int, int]]:
-        """Returns (input width, output width) of every linear map that has a branch, over all layers."""
-        return shape.layers * [shape.ends(site) for site in TARGETS[self.targets] if site in shape.maps]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRA(LowRank):
+class LoRA(LinearMapMethod):
     """`r`: rank; `alpha`: numerator of the scale alpha / r, None for 2 r."""
 
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2022"
+    family: ClassVar[MethodFamily] = "low rank"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-4, 1e-3, 3e-3, 1e-2), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up",)
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
@@ -83,7 +56,7 @@ class LoRA(LowRank):
         """The factor of x A B."""
         return self.strength / self.r
 
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+    def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
             "down": Parameter(shape=(inputs, self.r), init=LINEAR_UNIFORM),
             "up": Parameter(shape=(self.r, outputs)),

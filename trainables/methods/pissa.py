@@ -38,7 +38,7 @@ class PiSSA(LoRA):
     def strength(self) -> float:
         return self.r if self.alpha is None else self.alpha
 
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+    def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {
             "down": Parameter(shape=(inputs, self.r), init=FROZEN),
             "up": Parameter(shape=(self.r, outputs), init=FROZEN),

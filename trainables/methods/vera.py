@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import RELU_UNIFORM, constant
-from trainables.methods.lora import LowRank
-from trainables.methods.spec import Parameter, Shape
+from trainables.methods.linear_maps import LinearMapMethod
+from trainables.methods.spec import MethodFamily, Parameter, Shape
 from trainables.methods.validate import require_int
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VeRA(LowRank):
+class VeRA(LinearMapMethod):
     """`r`: rank of the frozen pair of matrices; it may exceed the width of the hidden states."""
 
     title: ClassVar[str] = "VeRA"
     paper: ClassVar[str] = "Kopiczko et al. 2024"
+    family: ClassVar[MethodFamily] = "low rank"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-3, 1e-2, 3e-2, 1e-1), "r": choice(64, 256, 1024)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("outer",)
     example: ClassVar[Mapping[str, Scalar]] = {"r": 16, "targets": "all"}
@@ -42,7 +43,7 @@ class VeRA(LowRank):
         super().check(shape)
         require_int("r", self.r, 1, 8192)
 
-    def beside(self, inputs: int, outputs: int) -> dict[str, Parameter]:
+    def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {"inner": Parameter(shape=(self.r,), init=constant(0.1)), "outer": Parameter(shape=(outputs,))}
 
     def constants(self, shape: Shape) -> dict[str, Parameter]:

@@ -9,7 +9,7 @@ Legend: K stacked trials, P parameters of one trial.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.methods.backbone_weights import BACKBONE
 from trainables.methods.base import Method
 from trainables.methods.context import Values
-from trainables.methods.initializers import FROZEN, WORDS, Init, truncated
+from trainables.methods.initializers import FROZEN, ONES, WORDS, Init, truncated
 from trainables.methods.spec import HeadReads, Parameter, Shape, Site
 from trainables.seeds import derive
 
@@ -59,13 +59,14 @@ class ParameterSlice:
 class ParamGroup:
     """Adjacent columns start to stop - 1 of the flat buffers that have the same weight decay and learning rate.
 
-    `lr`: a peak learning rate of their own; None for the trial's.
+    `lr`: a peak learning rate of their own; None for the trial's. `lr_factor`: what it is multiplied with.
     """
 
     start: int
     stop: int
     decayed: bool
     lr: float | None
+    lr_factor: float = 1.0
 
 
 class ParameterLayout:
@@ -103,21 +104,25 @@ class ParameterLayout:
         for e in self.entries:
             if not e.parameter.trained:
                 continue
-            if groups and (groups[-1].decayed, groups[-1].lr) == (e.decayed, e.parameter.lr):
-                groups[-1] = ParamGroup(groups[-1].start, e.stop, e.decayed, e.parameter.lr)
+            group = ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr, e.parameter.lr_factor)
+            if groups and replace(group, start=groups[-1].start) == replace(groups[-1], stop=e.stop):
+                groups[-1] = replace(groups[-1], stop=e.stop)
             else:
-                groups.append(ParamGroup(e.start, e.stop, e.decayed, e.parameter.lr))
+                groups.append(group)
         return groups
 
     def initial_values(self, seed: int, backbone: Backbone) -> Tensor:
         """Returns a trial's row [P] before its first step, on the CPU.
 
-        Parameters declared FROZEN start at pretrained values; all others are drawn from the trial's seed.
+        Parameters declared FROZEN and those of a pretrained head start at pretrained values; all others are drawn from the
+        trial's seed.
         """
         row = torch.zeros(self.size)
         for e in self.entries:
             own_seed = derive(seed, "init", e.name)
-            if e.parameter.init == FROZEN:
+            if e.name in backbone.pretrained_head:
+                value = backbone.pretrained_head[e.name]
+            elif e.parameter.init == FROZEN:
                 value = self.frozen_initial_value(e, backbone).detach()
             elif e.parameter.init == WORDS:
                 value = draw_words(backbone, e.shape[0], own_seed)
@@ -156,7 +161,9 @@ def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[
     """Returns the names and declarations of the head's parameters: a linear map, and a dense layer where there is no pooler."""
     d, dense = shape.width, []
     if reads == "own" and shape.dense_head:
-        dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT)), ("head.dense_bias", Parameter(shape=(d,)))]
+        dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT))]
+        dense += [("head.dense_bias", Parameter(shape=(d,)))] if shape.dense_biases else []
+        dense += [("head.norm", Parameter(shape=(d,), init=ONES))] if shape.head_norm else []
     biases = [("head.out_bias", Parameter(shape=(outputs,)))] if shape.head_biases else []
     return [*dense, ("head.out", Parameter(shape=(d, outputs), init=HEAD_INIT)), *biases]
 
@@ -173,14 +180,19 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
         return value.normal_(0, init.a, generator=generator)
     if init.kind == "truncated":
         return torch.nn.init.trunc_normal_(value, std=init.a, a=-2 * init.a, b=2 * init.a, generator=generator)
+    if init.kind == "paired_uniform":
+        bound = math.sqrt(2 / parameter.shape[1])
+        half = value[:, ::2].uniform_(-bound, bound, generator=generator)
+        return half.repeat_interleave(2, dim=1)
     low, high = _bounds(init, parameter.shape)
     return value.uniform_(low, high, generator=generator)
 
 
 def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
     """Returns the word embeddings [number, D] of random vocabulary entries, drawn uniformly without replacement."""
-    vocabulary = backbone.words.weight.detach()
-    return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
+    words = backbone.words
+    chosen = torch.randperm(len(words.weight), generator=torch.Generator().manual_seed(seed))[:number]
+    return words(chosen.to(words.weight.device)).detach()
 
 
 def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -195,6 +207,7 @@ def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:
     return -bound, bound
 
 
-def _order(parameter: Parameter) -> tuple[bool, bool, float]:
+def _order(parameter: Parameter) -> tuple[bool, bool, float, float]:
     """Sort key: decayed matrices first, then other trained parameters, each group by learning rate; untrained ones last."""
-    return not parameter.trained, not (len(parameter.shape) > 1 and parameter.decayed), parameter.lr or 0.0
+    decayed = len(parameter.shape) > 1 and parameter.decayed
+    return not parameter.trained, not decayed, parameter.lr or 0.0, parameter.lr_factor

@@ -67,7 +67,7 @@ class PackedSiteContext:
         return frozen_initial_values(self.segment.parameters.layout.method, self.backbone, self.layer, self.site)[name]
 
     def norm(self, h: Tensor) -> Tensor:
-        return self.backbone.normalize(2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site), h)
+        return self.backbone.norm_of_sum(self.layer, self.site, h)
 
     def to_examples(self, v: Tensor) -> Tensor:
         return v.index_select(0, self.segmented.rows.owner[self._examples] - self.segment.start)

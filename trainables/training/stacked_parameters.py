@@ -155,6 +155,8 @@ class StackedParameters:
             self.private_weights.mask_gradients(grads, hyper.noise_seed)
         for group in self.layout.param_groups:
             lr = hyper.lr if group.lr is None else group.lr * hyper.lr_scale
+            if group.lr_factor != 1:
+                lr = lr * group.lr_factor
             if self.private_weights:
                 self._fused_adamw(group, grads, lr, hyper)
             else:

@@ -21,6 +21,7 @@ from trainables.methods import METHODS
 
 KINDS = {
     **dict.fromkeys(("lora", "rslora", "dora", "pissa", "vera", "adalora", "dylora", "ia3", "layer_norm"), "peft"),
+    **dict.fromkeys(("lora_fa", "lora_plus", "loha", "lokr", "miss", "vb_lora", "c3a", "oft", "hra", "road"), "peft"),
     **dict.fromkeys(
         ("full", "top_layers", "bitfit", "bitfit_small", "threshold_mask", "fish_mask", "lt_sft", "diff_pruning"),
         "transformers",
@@ -132,7 +133,10 @@ def test_values_are_in_the_unit_of_the_files(name, most_deviations, tiny_bert, t
         assert model.config.problem_type == "regression"
 
 
-@pytest.mark.parametrize("family", ["distilbert", "electra", "xlm-roberta", "camembert", "llama", "qwen3"])
+@pytest.mark.parametrize(
+    "family",
+    ["distilbert", "electra", "xlm-roberta", "camembert", "llama", "qwen3", "gemma2", "olmo2", "phi3"],
+)
 @pytest.mark.parametrize("name", ["lora", "full"])
 def test_every_family_is_loaded_by_others(name, family, tiny_model, tmp_path):
     base = tiny_model(family).path

@@ -161,7 +161,7 @@ OTHERS = {
     },
     "albert": {**SIZES, "embedding_size": 16},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "deberta-v2": {**SIZES, "pooler_hidden_size": 32},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
 }
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from trainables.backbone.models import KNOWN_CONFIGS, shape_of
+from trainables.methods import METHODS
 from trainables.training.parameter_counts import build, count
 
 BERT, ROBERTA = (shape_of(KNOWN_CONFIGS[name]) for name in ("bert-base-uncased", "roberta-base"))
@@ -30,6 +31,16 @@ BY_HAND = {
     "vera": (0, 24_576),
     "adalora": (442_368, 442_656),
     "dylora": (294_912, 294_912),
+    "lora_fa": (294_912, 294_912),
+    "lora_plus": (294_912, 294_912),
+    "loha": (589_824, 589_824),
+    "lokr": (26_112, 26_112),
+    "miss": (294_912, 294_912),
+    "vb_lora": (213_120, 213_120),
+    "c3a": (221_184, 221_184),
+    "oft": (285_696, 285_696),
+    "hra": (147_456, 147_456),
+    "road": (0, 82_944),
     "ia3": (0, 55_296),
     "bitfit": (0, 82_944),
     "bitfit_small": (0, 46_080),
@@ -59,6 +70,10 @@ BY_HAND_ON_ROBERTA = {
     "child_tuning_f": (123_933_696, 124_055_040),
     "child_tuning_d": (64_515_379, 64_516_915),
 }
+
+
+def test_every_method_has_a_number_by_hand():
+    assert set(BY_HAND) == set(METHODS)
 
 
 @pytest.mark.parametrize("method", BY_HAND)
