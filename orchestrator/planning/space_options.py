@@ -11,7 +11,7 @@ from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
-from trainables.methods import METHODS
+from trainables.methods import METHODS, method_type
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
 FLAGS = (
@@ -71,7 +71,7 @@ def with_own_search(space: Space) -> Space:
         if entry.name not in (*METHODS, PEFT):
             raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
     filled = [
-        replace(e, settings={**METHODS[e.name].search, **e.settings}, own_search=False) if e.own_search else e
+        replace(e, settings={**method_type(e.name).search, **e.settings}, own_search=False) if e.own_search else e
         for e in space.methods
     ]
     return replace(space, methods=tuple(filled))

@@ -27,6 +27,12 @@ SAME = {
     "vera": ({"r": 16}, {}),
     "ia3": ({}, {}),
     "layer_norm": ({}, {}),
+    "loha": ({"r": 2, "targets": "all"}, {}),
+    "lokr": ({"r": 2}, {}),
+    "miss": ({"r": 4}, {}),
+    "oft": ({"block_size": 8}, {}),
+    "hra": ({"r": 4}, {}),
+    "road": ({"group_size": 8}, {}),
     "adalora": (
         {"r": 6, "target": 2, "tinit": 0.15, "tfinal": 0.5},
         {"tinit": 3, "tfinal": 10, "total_step": 20, "deltaT": 1, "orth_reg_weight": 0.5},
