@@ -10,6 +10,7 @@ from orchestrator.planning.space_fields import set_fields
 from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
+from search_spaces.quantization import check_unused
 from trainables.methods import METHODS
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
@@ -58,6 +59,7 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
             raise ValueError(f"--set {text}: {path} is set twice, also by {given[path][0]}")
         given[path] = (f"--set {text}", value)
     space, changed = set_fields(space, given)
+    check_unused(space.recipe, {path: option for path, (option, _) in given.items()})
     return space, told + changed
 
 
