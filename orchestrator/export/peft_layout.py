@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orchestrator.export.joined_maps import joined, part_of, sites_of
 from orchestrator.export.tensor_names import head_names
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families.family import ModelFamily
@@ -43,11 +44,13 @@ MODULES: Mapping[Site, Site] = {"ffn.hidden": "ffn.dense"}
 class PeftMethod:
     """One method of peft. `config(method)`: entries of adapter_config.json. `names`: peft's name of each parameter, by ours.
 
+    joins: maps that are parts of one module can be joined (`joined_maps.py`).
     `same`: parameters of at least two dimensions whose first two are in our order there; they are transposed for all others.
     """
 
     config: Callable[[Any], dict[str, Any]]
     names: Mapping[str, str]
+    joins: bool = False
     same: tuple[str, ...] = ()
 
 
@@ -93,13 +96,13 @@ def _bank(method: Any) -> dict[str, Any]:
 
 LORA_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 PEFT_METHODS: dict[str, PeftMethod] = {
-    "lora": PeftMethod(config=_lora, names=LORA_NAMES),
-    "rslora": PeftMethod(config=_rslora, names=LORA_NAMES),
-    "dora": PeftMethod(config=_dora, names=LORA_NAMES),
-    "pissa": PeftMethod(config=_pissa, names=LORA_NAMES),
-    "dylora": PeftMethod(config=_lora, names=LORA_NAMES),
-    "lora_fa": PeftMethod(config=_lora, names=LORA_NAMES),
-    "lora_plus": PeftMethod(config=_lora, names=LORA_NAMES),
+    "lora": PeftMethod(config=_lora, names=LORA_NAMES, joins=True),
+    "rslora": PeftMethod(config=_rslora, names=LORA_NAMES, joins=True),
+    "dora": PeftMethod(config=_dora, names=LORA_NAMES, joins=True),
+    "pissa": PeftMethod(config=_pissa, names=LORA_NAMES, joins=True),
+    "dylora": PeftMethod(config=_lora, names=LORA_NAMES, joins=True),
+    "lora_fa": PeftMethod(config=_lora, names=LORA_NAMES, joins=True),
+    "lora_plus": PeftMethod(config=_lora, names=LORA_NAMES, joins=True),
     "loha": PeftMethod(
         config=lambda method: {"peft_type": "LOHA", **_rank_and_alpha(method)},
         names={
@@ -136,14 +139,21 @@ PEFT_METHODS: dict[str, PeftMethod] = {
         config=lambda method: {"peft_type": "ROAD", "variant": method.variant, "group_size": method.group_size},
         names={"angle": "road_theta", "scale": "road_alpha"},
     ),
+    # In a module of several maps, peft's VeRA has one d for all of them, and its AdaLoRA no rank and alpha of their own.
     "vera": PeftMethod(config=_vera, names={"inner": "vera_lambda_d", "outer": "vera_lambda_b"}),
     "adalora": PeftMethod(config=_adalora, names={"down": "lora_A", "up": "lora_B", "singular": "lora_E"}),
-    "ia3": PeftMethod(config=lambda method: {"peft_type": "IA3"}, names={"scale": "ia3_l"}),
+    "ia3": PeftMethod(config=lambda method: {"peft_type": "IA3"}, names={"scale": "ia3_l"}, joins=True),
     "layer_norm": PeftMethod(
         config=lambda method: {"peft_type": "LN_TUNING"},
         names={"weight": "ln_tuning_layers.weight", "bias": "ln_tuning_layers.bias"},
+        joins=True,
     ),
 }
+
+
+def fits(name: str, family: ModelFamily) -> bool:
+    """Return whether peft has this method with the same numbers on models of this family."""
+    return name in PEFT_METHODS and (PEFT_METHODS[name].joins or not family.fused)
 
 
 def config(
@@ -161,17 +171,30 @@ def config(
     }
     if name == "ia3":
         written["feedforward_modules"] = _pattern(layout, family, only="ffn.hidden")
+    if "r" in written:
+        written |= _joined_ranks(written, layout, family)
     return written
 
 
 def to_peft(name: str, tensors: Mapping[str, Tensor], layout: ParameterLayout, backbone: Backbone) -> dict[str, Tensor]:
     """Return the tensors of the file adapter_model.safetensors for a trial's tensors by our names."""
-    found = {}
+    found, apart = {}, {}
     for e in layout.entries:
-        value = tensors[e.name]
-        if name == "pissa" and not e.name.startswith("head."):
+        value, prefix = tensors[e.name], e.name.rpartition(".")[0]
+        if name == "pissa" and prefix != "head":
             value = _with_initial(value, e, layout.method, backbone)
-        found[_key(name, e, backbone.family)] = _as_theirs(name, e.name, value).contiguous()
+        layer, _, site = prefix.partition(".")
+        if site in backbone.family.fused:
+            apart.setdefault(int(layer), {}).setdefault(site, {})[e.name.rpartition(".")[2]] = value
+        else:
+            found[_key(name, e.name, layout, backbone.family)] = _as_theirs(name, e.name, value).contiguous()
+    for layer, maps in apart.items():
+        modules = {tuple(sites_of(backbone.family, site, list(maps))) for site in maps}
+        for sites in modules:
+            whole = joined({site: maps[site] for site in sites}, layer, backbone)
+            for last, value in whole.items():
+                ours = f"{layer}.{sites[0]}.{last}"
+                found[_key(name, ours, layout, backbone.family)] = _as_theirs(name, ours, value).contiguous()
     if name == "vera":
         constants = layout.constants(backbone)
         found |= {
@@ -186,39 +209,68 @@ def from_peft(
     """Return a trial's tensors by our names, without those that are missing."""
     found = {}
     for e in layout.entries:
-        value = theirs.get(_key(name, e, family))
-        if value is not None and e.is_matrix:
-            ours = value if _same(name, e.name) else value.transpose(0, 1)
-            found[e.name] = ours[tuple(slice(size) for size in e.shape)]  # PiSSA has its initial values behind
-        elif value is not None:
-            found[e.name] = value.reshape(-1)
+        value = theirs.get(_key(name, e.name, layout, family))
+        if value is None:
+            continue
+        prefix, _, last = e.name.rpartition(".")
+        site: Any = prefix.partition(".")[2]
+        if e.is_matrix and not _same(name, e.name):
+            value = value.transpose(0, 1)
+        elif not e.is_matrix:
+            value = value.reshape(-1)
+        if site in family.fused:
+            value = part_of(value, last, site, sites_of(family, site, _trained_sites(layout)), family, layout.shape)
+        found[e.name] = value[tuple(slice(size) for size in e.shape)]  # PiSSA has its initial values behind
     return found
 
 
-def _key(name: str, e: ParameterSlice, family: ModelFamily) -> str:
-    prefix, _, last = e.name.rpartition(".")
+def _joined_ranks(written: Mapping[str, Any], layout: ParameterLayout, family: ModelFamily) -> dict[str, Any]:
+    """Return the entries of adapter_config.json with ranks and alphas of modules to which several maps are joined."""
+    ranks, alphas, trained = {}, {}, _trained_sites(layout)
+    for site in (site for site in trained if site in family.fused):
+        number, path = len(sites_of(family, site, trained)), re.escape(family.maps[site])
+        ranks[path] = number * written["r"]
+        # The scale stays: alpha / r or, with rsLoRA, alpha / sqrt(r).
+        alphas[path] = written["lora_alpha"] * (number**0.5 if written.get("use_rslora") else number)
+    return {"rank_pattern": ranks, "alpha_pattern": alphas} if ranks else {}
+
+
+def _trained_sites(layout: ParameterLayout) -> list[Site]:
+    """Return the sites at which the method has parameters, in order."""
+    found: Any = dict.fromkeys(name.partition(".")[2] for name in layout.names if name.partition(".")[0].isdigit())
+    return list(found)
+
+
+def _key(name: str, ours: str, layout: ParameterLayout, family: ModelFamily) -> str:
+    """Return peft's name of the tensor that has the name `ours` here."""
+    prefix, _, last = ours.rpartition(".")
     if prefix == "head":
-        return f"{PREFIX}.{head_names(family)[e.name]}"
+        return f"{PREFIX}.{head_names(family)[ours]}"
     if prefix == SHARED:
         return f"base_model.{PEFT_METHODS[name].names[last]}"
-    return f"{PREFIX}.{family.prefix}.{_module(prefix, family)}.{PEFT_METHODS[name].names[last]}"
+    return f"{PREFIX}.{family.prefix}.{_module(prefix, layout, family)}.{PEFT_METHODS[name].names[last]}"
 
 
-def _module(prefix: str, family: ModelFamily) -> str:
+def _module(prefix: str, layout: ParameterLayout, family: ModelFamily) -> str:
     """Return the path of the module that peft replaces for our parameters "<layer>.<site>" or "norm.<number>"."""
     first, _, rest = prefix.partition(".")
     if first == "norm":
-        number = int(rest)
-        return family.norm_paths((number + 1) // 2)[number]
+        return family.norm_paths(layout.shape.layers)[int(rest)]
     site: Any = rest
     return family.map_path(int(first), MODULES.get(site, site))
 
 
 def _pattern(layout: ParameterLayout, family: ModelFamily, only: str = "") -> str:
-    """Return a regular expression that matches the full paths of the modules that peft replaces, and no other ones."""
+    """Return a regular expression that matches the full paths of the modules that peft replaces, and no other ones.
+
+    Modules that every layer has are one path with any number; a module that some layers lack is named layer by layer.
+    """
     prefixes = dict.fromkeys(p for p in layout.names if p not in ("head", SHARED) and p.endswith(only))
-    paths = dict.fromkeys(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(_module(p, family))) for p in prefixes)
-    return rf"{re.escape(family.prefix)}\.({'|'.join(paths)})"
+    paths: dict[str, set[str]] = {}
+    for path in (re.escape(_module(p, layout, family)) for p in prefixes):
+        paths.setdefault(re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", path), set()).add(path)
+    found = ([general] if len(those) == layout.shape.layers else sorted(those) for general, those in paths.items())
+    return rf"{re.escape(family.prefix)}\.({'|'.join(path for each in found for path in each)})"
 
 
 def _same(name: str, parameter: str) -> bool:

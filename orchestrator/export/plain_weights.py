@@ -16,6 +16,7 @@ from orchestrator.export.tensor_names import head_names
 from trainables.backbone.backbone import Backbone
 from trainables.methods.backbone_weights import BACKBONE, WeightMethod
 from trainables.methods.base import Method
+from trainables.methods.bitfit import BitFitSmall
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters
 
@@ -23,8 +24,14 @@ from trainables.training.stacked_parameters import StackedParameters
 MERGED = ("linear_probe", "bitfit", "bitfit_small")
 
 
-def fits(name: str, method: Method) -> bool:
-    """Return whether a model of transformers has the trained weights: the head has to be the family's own."""
+def fits(name: str, method: Method, backbone: Backbone) -> bool:
+    """Return whether a model of transformers has the trained weights: the head has to be the family's own.
+
+    Maps without biases have no place for the biases that BitFit trains.
+    """
+    if isinstance(method, BitFitSmall):
+        sites = [site for site in method.sites if site in backbone.shape.maps]
+        return name in MERGED and all(backbone.map_at(0, site).bias is not None for site in sites)
     return method.head_reads == "own" and (isinstance(method, WeightMethod) or name in MERGED)
 
 
@@ -62,5 +69,7 @@ def _merge(name: str, value: Tensor, backbone: Backbone) -> None:
         getattr(backbone.norms[int(rest)], last).copy_(value)
     else:
         site: Any = rest
+        bias = backbone.map_at(int(first), site).bias
         assert last == "delta", name
-        backbone.map_at(int(first), site).bias.add_(value)
+        assert bias is not None, name
+        bias.add_(value)

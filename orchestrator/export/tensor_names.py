@@ -47,8 +47,19 @@ def head_names(family: ModelFamily) -> dict[str, str]:
     if family.head.biases:
         names[OUT_BIAS] = f"{family.head.out}.bias"
     if family.head.dense:
-        names |= {"head.dense": f"{family.head.dense}.weight", "head.dense_bias": f"{family.head.dense}.bias"}
+        names["head.dense"] = f"{family.head.dense}.weight"
+        if family.head.dense_biases:
+            names["head.dense_bias"] = f"{family.head.dense}.bias"
+    if family.head.norm:
+        names["head.norm"] = f"{family.head.norm}.weight"
     return names
+
+
+def unquantized(family: ModelFamily) -> list[str]:
+    """Return the paths, in transformers' classifier, of linear maps that are not in a layer: a pretrained pooler and the head."""
+    pooler = family.pretrained_pooler or family.head.pooler
+    head = {path.partition(".")[0] for path in head_names(family).values()}
+    return sorted({*head, *([f"{family.prefix}.{pooler}"] if pooler else [])})
 
 
 def in_units(tensors: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:

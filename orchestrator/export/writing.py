@@ -21,14 +21,19 @@ from orchestrator.export.checking import Agreement, check
 from orchestrator.export.kept_final import KeptFinal
 from orchestrator.export.predictor import POOLER, Predictor
 from orchestrator.export.record import FILE, ExportKind, ExportRecord, digest, file_task_of, task_of, with_columns
-from orchestrator.export.tensor_names import in_units, lacks_pooler, named
+from orchestrator.export.tensor_names import in_units, lacks_pooler, named, unquantized
+from orchestrator.planning.preflight import check_quantization
+from search_spaces.peft_rows import PEFT
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
-from trainables.backbone.models import MINILM_HUB_ID, Model, resolve
+from trainables.backbone.families import FAMILIES
+from trainables.backbone.models import Model, resolve
+from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
-from trainables.methods import METHODS
+from trainables.methods import make_method
 from trainables.methods.base import Method
 from trainables.tasks.forms.regression import REGRESSION, Regression
+from trainables.tasks.task_data import Task
 from trainables.tasks.tokens import TOKENIZER_FILES, tokenizer_use
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters
@@ -52,11 +57,11 @@ class Exported:
     agreement: Agreement
 
 
-def kind_of(name: str, method: Method) -> ExportKind:
+def kind_of(name: str, method: Method, backbone: Backbone) -> ExportKind:
     """Return the layout in which a method is exported."""
-    if name in peft_layout.PEFT_METHODS:
+    if name == PEFT or peft_layout.fits(name, backbone.family):
         return "peft"
-    return "transformers" if plain_weights.fits(name, method) else "own"
+    return "transformers" if plain_weights.fits(name, method, backbone) else "own"
 
 
 def check_target(folder: Path) -> None:
@@ -80,21 +85,25 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
             f"model {model.name!r} has other files now (fingerprint {model.fingerprint}) than when it was trained on "
             f"({trial.weights})"
         )
+    check_quantization(trial.recipe)
     with _appearing(folder) as new:
-        record = with_columns(_write_tensors(kept, model, new), manifest)
+        write_tensors = _write_peft_row if trial.method == PEFT else _write_tensors
+        record = with_columns(write_tensors(kept, model, new), manifest)
         (new / FILE).write_text(json.dumps(record.to_json(), indent=1), "utf-8")
         shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
         use = tokenizer_use(model.path, record.trial.recipe.max_length)
-        text = card.text(kept, record, base_name(model)[0], use, agreement, command)
+        plain = unquantized(FAMILIES[model.family])
+        text = card.text(kept, record, base_name(model)[0], use, agreement, command, plain)
         (new / "README.md").write_text(text, "utf-8")
     return Exported(folder=folder, record=record, agreement=agreement)
 
 
 def base_name(model: Model) -> tuple[str, str | None]:
     """Return the name by which other libraries find the pretrained model, a folder or a name of the Hub, and its revision."""
-    if model.name == "minilm":
-        return MINILM_HUB_ID, None
+    packaged = PACKAGED_MODELS.get(model.name)
+    if packaged:
+        return packaged.hub_id or str(model.path), None
     if Path(model.name).is_dir():
         return str(model.path), None
     found = hub.parse(model.name)
@@ -104,10 +113,14 @@ def base_name(model: Model) -> tuple[str, str | None]:
 def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     """Write all files of the export that others read, and return its record without the columns of the task's files."""
     trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
+    method, nf4 = make_method(trial.method, trial.settings), trial.recipe.nf4
     backbone = Backbone.load(model, torch.device("cpu"))
-    method = METHODS[trial.method](**trial.settings)
+    kind = kind_of(trial.method, method, backbone)
+    # Initial values are those of the dequantised weights. A whole model has the pretrained weights as they are.
+    if nf4 and kind != "transformers":
+        backbone = Backbone.load(model, torch.device("cpu"), "nf4", nf4)
     layout = ParameterLayout(method, backbone, task.outputs)
-    tensors, kind = named(layout, kept.values), kind_of(trial.method, method)
+    tensors = named(layout, kept.values)
     form = task.form
     others = kind != "own" and backbone.shape.head_biases
     if others and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:
@@ -127,9 +140,28 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
             whole: Any = plain_weights.classifier(layout, tensors, parameters, backbone, config)
             whole.save_pretrained(folder, max_shard_size="1000GB")
         _copy_tokenizer(model, folder)
-    source = model.name if model.name == "minilm" or not Path(model.name).is_dir() else str(model.path)
+    return _record(kept, model, path, kind, task)
+
+
+def _write_peft_row(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
+    """As `_write_tensors`, of a row of peft: the folder that the library itself saves. The head's outputs stay as trained."""
+    from trainables.peft_rows.networks import classifier_names, save_network
+
+    trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
+    base, revision = base_name(model)
+    files = file_task_of(kept.record.manifest, task.name)
+    config = save_network(model, trial, task, kept.values, folder, base, revision)
+    classifier_names(config, task.classes or (files.label if files else "score",))
+    config.save_pretrained(folder)
+    _copy_tokenizer(model, folder)
+    return _record(kept, model, folder / peft_layout.WEIGHTS, "peft", task)
+
+
+def _record(kept: KeptFinal, model: Model, path: Path, kind: ExportKind, task: Task) -> ExportRecord:
+    """Return the record of an export with its tensors at `path`, without the columns of the task's files."""
+    source = model.name if model.name in PACKAGED_MODELS or not Path(model.name).is_dir() else str(model.path)
     return ExportRecord(
-        kind=kind, weights=path.name, digest=digest(path), source=source, trial=trial, task=task, columns=()
+        kind=kind, weights=path.name, digest=digest(path), source=source, trial=kept.final.trial, task=task, columns=()
     )
 
 

@@ -8,6 +8,7 @@ from orchestrator.new_space.draft import MODEL, MULTILINGUAL, Draft, relative
 from orchestrator.new_space.labels import fields_of
 from orchestrator.new_space.sizes import FINAL_SEEDS, TRIALS
 from trainables.backbone import models
+from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.methods import METHODS
 from trainables.tasks.forms.class_names import printable
 
@@ -178,7 +179,9 @@ def _model_note(draft: Draft) -> str:
     if draft.model != MODEL:
         return f"{models.title(draft.model)}, for texts that are not in Latin letters"
     origin = (
-        "installed here" if models.local(MODEL) else f"downloaded from the Hub at the start ({models.MINILM_HUB_ID})"
+        "installed here"
+        if models.local(MODEL)
+        else f"downloaded from the Hub at the start ({PACKAGED_MODELS[MODEL].hub_id})"
     )
     return f"{models.title(MODEL)}, 22 million parameters, English; {origin}"
 

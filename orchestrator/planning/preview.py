@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
@@ -11,10 +12,14 @@ from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
+from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import check_plugins
+from search_spaces.quantization import precision_words
 from search_spaces.records import END_STATES
 from trainables.backbone import models
+from trainables.backbone.stored_bytes import stored_bytes
 from trainables.methods import METHODS
+from trainables.methods.peft_row import installed_peft
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build, count
 
@@ -41,6 +46,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"{_number(budget.in_flight, 'trial')} of a cell at once; {asha}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
+        *(f"  backbone {text}" for text in _precision(plan)),
         f"  tasks    {', '.join(_task(plan, name) for name in plan.tasks)}",
         *(f"  data     {plan.tasks[name].title}: {note}" for name, notes in plan.data_notes.items() for note in notes),
         "",
@@ -51,6 +57,12 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
             *(_row(plan, entry, forecast) for entry in space.methods),
         ]
     )
+    alone = [entry.label for entry in space.methods if entry.name == PEFT]
+    if alone:
+        lines += [
+            "",
+            f"  trained alone by peft {installed_peft()}, each trial on a copy of the model: {', '.join(alone)}",
+        ]
     if plan.reductions:
         lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
@@ -59,6 +71,17 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _precision(plan: Plan) -> Iterator[str]:
+    """Yield what the recipe's precision means and how much memory it saves, one line; none for fp32."""
+    recipe, sizes = plan.space.recipe, []
+    for name, shape in plan.shapes.items():
+        if recipe.nf4 and shape:
+            small, plain = (_mebibytes(stored_bytes(shape, how)) for how in (recipe.nf4, None))
+            sizes.append(f"{models.title(name)} {small} instead of {plain}")
+    if words := precision_words(recipe):
+        yield "; weights: ".join(filter(None, [words, ", ".join(sizes)]))
 
 
 def _task(plan: Plan, name: str) -> str:
@@ -89,7 +112,7 @@ def list_text(kind: str) -> str:
         "spaces": [[name, docstring(name)] for name in known],
         "methods": [[name, f"{method.title} ({method.paper})"] for name, method in METHODS.items()],
         "tasks": [[task.name, f"{task.title}: {task.metrics[0]}, {task.source}"] for task in TASKS.values()],
-        "models": [[name, models.title(name)] for name in (*models.KNOWN_CONFIGS, "minilm")],
+        "models": [[name, models.title(name)] for name in models.NAMES],
     }
     shown = blocks if kind == "all" else {kind: blocks[kind]}
     return "\n\n".join("\n".join([title, *_table(rows)]) for title, rows in shown.items())
@@ -300,6 +323,13 @@ def _parameters_title(plan: Plan) -> str:
 def _parameters(plan: Plan, entry: MethodEntry) -> str:
     parts = []
     for name, shape in plan.shapes.items():
+        if entry.name == PEFT:
+            trained = plan.peft.get((name, entry.label))
+            known = f"{trained.least:,} to {trained.most:,}" if trained else "unknown until measured"
+            parts.append(
+                f"{models.title(name)} {f'{trained.least:,}' if trained and trained.least == trained.most else known}"
+            )
+            continue
         if shape is None:
             parts.append(f"{name}: unknown until downloaded")
             continue

@@ -10,7 +10,9 @@ from orchestrator.planning.space_fields import set_fields
 from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
-from trainables.methods import METHODS
+from search_spaces.peft_rows import PEFT
+from search_spaces.quantization import check_unused
+from trainables.methods import METHODS, method_type
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
 FLAGS = (
@@ -58,6 +60,7 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
             raise ValueError(f"--set {text}: {path} is set twice, also by {given[path][0]}")
         given[path] = (f"--set {text}", value)
     space, changed = set_fields(space, given)
+    check_unused(space.recipe, {path: option for path, (option, _) in given.items()})
     return space, told + changed
 
 
@@ -67,10 +70,10 @@ def with_own_search(space: Space) -> Space:
     Raises ValueError for a method that does not exist.
     """
     for entry in space.methods:
-        if entry.name not in METHODS:
+        if entry.name not in (*METHODS, PEFT):
             raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
     filled = [
-        replace(e, settings={**METHODS[e.name].search, **e.settings}, own_search=False) if e.own_search else e
+        replace(e, settings={**method_type(e.name).search, **e.settings}, own_search=False) if e.own_search else e
         for e in space.methods
     ]
     return replace(space, methods=tuple(filled))

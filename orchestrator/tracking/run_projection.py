@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, Point, RunUpdates
-from search_spaces import keys
+from search_spaces import keys, quantization
 from search_spaces.events import (
     CheckpointMeasured,
     EpochReported,
@@ -29,6 +29,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
+from search_spaces.peft_rows import PEFT
 from search_spaces.records import Outcome, SearchKey, State, Trial
 from search_spaces.redaction import clean_line, redact
 
@@ -279,6 +280,9 @@ class RunProjection:
 
     def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
         tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+        if trial.method == PEFT:
+            library = next((each for each in trial.plugin.split(", ") if each.startswith(f"{PEFT} ")), PEFT)
+            tags[keys.TRAINED_BY] = f"{library}, alone"
         place = {**vars(trial.cell), "phase": trial.phase}
         if trial.search:
             tags[keys.SEARCH] = str(trial.search)
@@ -361,7 +365,7 @@ def _sweep_params(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return what a sweep varies and spends, from those parts of the manifest that stay the same when it is continued."""
     lists = {part: ", ".join(manifest.get(part, ())) for part in ("models", "tasks", "methods")}
     numbers = {**manifest.get("budget", {}), **manifest.get("recipe", {}), "seed": manifest.get("seed")}
-    kept = ("trials", "search_seeds", "searches", "final_seeds", "epochs", "precision", "seed")
+    kept = ("trials", "search_seeds", "searches", "final_seeds", "epochs", "precision", *quantization.FIELDS, "seed")
     return lists | {name: _text(numbers[name]) for name in kept if numbers.get(name) is not None}
 
 

@@ -66,9 +66,8 @@ def _case(verb: str, options: Sequence[str], words: Sequence[str]) -> str:
 def _known_names() -> dict[str, list[str]]:
     """Return the names that fit the options with a list of names, by the option's name in the parsed arguments."""
     from search_spaces.loading import names
-    from trainables.backbone.models import KNOWN_CONFIGS
+    from trainables.backbone.models import NAMES
     from trainables.methods import METHODS
     from trainables.tasks import TASKS
 
-    models = [*KNOWN_CONFIGS, "minilm"]
-    return {"space": names(), "space_file": names(), "methods": [*METHODS], "tasks": [*TASKS], "models": models}
+    return {"space": names(), "space_file": names(), "methods": [*METHODS], "tasks": [*TASKS], "models": [*NAMES]}

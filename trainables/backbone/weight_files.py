@@ -1,14 +1,17 @@
 """The safetensors files of a model's weights: `model.safetensors`, or several shards and an index that names them.
 
-Only headers are read here; `Backbone.load` loads the tensors, from shards as well.
+Checks read only headers; `Backbone.load` loads the tensors, from shards as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,9 +33,21 @@ def weight_paths(folder: Path) -> list[Path]:
             f"{folder} has no {WEIGHTS}, only {pickle}: a pickle, which can run code when it is loaded and is refused; if you "
             "trust it, load it with transformers and save it with model.save_pretrained(folder)"
         )
+    refuse_gguf(folder)
     raise ValueError(
         f"{folder} has no {WEIGHTS}, its file of weights; save the model with model.save_pretrained(folder)"
     )
+
+
+def refuse_gguf(path: Path) -> None:
+    """Raise ValueError if `path` is a GGUF file, or a folder with one, that says how to make a model of it."""
+    found = path if path.suffix == ".gguf" else next(iter(sorted(path.glob("*.gguf"))), None)
+    if found:
+        raise ValueError(
+            f"{found}: a GGUF file, whose weights are quantised, is no model to train; transformers loads it "
+            f"by from_pretrained(folder, gguf_file={found.name!r}): put its state_dict into a new model of the class, and save "
+            "that and the tokenizer with save_pretrained(folder) (docs/running.md has the lines)"
+        )
 
 
 def complete(folder: Path) -> bool:
@@ -65,6 +80,17 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
         if tensor not in headers[name]:
             raise ValueError(f"{folder / name} has no tensor {tensor}, which {INDEX} says it has; copy both again")
     return {tensor: shape for header in headers.values() for tensor, shape in header.items()}
+
+
+def read(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return those of the tensors with these names that the files have."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in (path for path in weight_paths(folder) if path.name != INDEX):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 - no mapping
+    return found
 
 
 def _index(folder: Path) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ from trainables.methods.base import Method
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import normal
 from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
-from trainables.methods.validate import require_int
+from trainables.methods.validate import require_int, require_norm_of_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,7 @@ class Pfeiffer(Method):
 
     def check(self, shape: Shape | None) -> None:
         require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        require_norm_of_sum(shape)
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d, r = shape.width, self.r

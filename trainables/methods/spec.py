@@ -49,7 +49,16 @@ SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 HeadReads = Literal["own", "first", "mean"]
 
 MethodFamily = Literal[
-    "full", "freezing", "adapter", "low rank", "orthogonal", "scaling and bias", "prompt", "mask", "combination"
+    "full",
+    "freezing",
+    "adapter",
+    "low rank",
+    "orthogonal",
+    "scaling and bias",
+    "prompt",
+    "mask",
+    "combination",
+    "peft",
 ]
 
 
@@ -86,6 +95,11 @@ class Shape:
     gated: bool
     # Whether normalisations have biases.
     norm_biases: bool
+    # Normalisations of a layer: two, or four where the sub-layers' outputs are normalised as well as their inputs.
+    norms_per_layer: int = 2
+    # Whether a normalisation follows the sum of a sub-layer's output and the residual: in encoders at once, in most decoders as
+    # the first step of the next sub-layer. Not where only the sub-layers' outputs are normalised.
+    sums_normalized: bool = True
     # The largest number of tokens that an example may have.
     positions: int
     # Whether the input of the classification head is the output of the pretrained pooler.
@@ -95,6 +109,13 @@ class Shape:
     # Whether the family's own head has a dense layer that each trial trains, and whether its linear map has biases.
     dense_head: bool
     head_biases: bool
+    # Whether this dense layer has biases, and whether a norm without biases follows it.
+    dense_biases: bool = True
+    head_norm: bool = False
+    # Whether the family's own head reads the mean over the example's tokens instead of one of them.
+    reads_mean: bool = False
+    # Whether the query and key maps are also applied to embeddings of distances between tokens, as in DeBERTa.
+    maps_distances: bool = False
     # All pretrained parameters that the classification model uses, in the order of torch's `named_parameters`.
     tensors: tuple[BackboneTensor, ...]
     # Number of parameters of the pretrained base model, including an unused pooler: the denominator of percentages.
@@ -106,9 +127,14 @@ class Shape:
         return tuple(site for site in LINEAR_MAPS if self.gated or site != "ffn.gate")
 
     @property
+    def norms(self) -> int:
+        """Number of all normalisations as wide as the hidden states: of the layers, and one before or after all of them."""
+        return self.norms_per_layer * self.layers + 1
+
+    @property
     def norm_gains(self) -> int:
-        """Number of gains of all normalisations: two per layer, and one after the embeddings or the last layer."""
-        return (2 * self.layers + 1) * self.width
+        """Number of gains of all normalisations."""
+        return self.norms * self.width
 
     @property
     def encoder(self) -> int:
@@ -126,7 +152,8 @@ class Shape:
         The head is one linear map; with `reads` = "own" and a family that trains one, a dense layer precedes it.
         """
         d, dense = self.width, reads == "own" and self.dense_head
-        return (d + self.head_biases) * outputs + (d * d + d if dense else 0)
+        before = d * d + (self.dense_biases + self.head_norm) * d
+        return (d + self.head_biases) * outputs + (before if dense else 0)
 
     def ends(self, site: Site) -> tuple[int, int]:
         """Returns (input width, output width) of the linear map at a site. At other sites both are the width of the tensor."""

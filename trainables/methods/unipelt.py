@@ -27,7 +27,7 @@ from trainables.methods.initializers import LINEAR_UNIFORM, normal
 from trainables.methods.pfeiffer import STD, Pfeiffer
 from trainables.methods.prefix import Prefix
 from trainables.methods.spec import MethodFamily, Parameter, Shape, Site
-from trainables.methods.validate import require_int
+from trainables.methods.validate import require_int, require_norm_of_sum
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,12 @@ class UniPELT(Method):
         self._prefix.check(shape)
         for name in ("r", "rank"):
             require_int(name, getattr(self, name), 1, shape.width if shape else 65536, "the backbone's width")
+        require_norm_of_sum(shape)
+        if shape and shape.maps_distances:
+            raise ValueError(
+                "UniPELT scales LoRA of the query map by a gate of each example, but this model (DeBERTa) applies the map to "
+                "embeddings of distances, too, which belong to no example; leave the method out for this model"
+            )
 
     def parameters(self, shape: Shape, layer: int, site: Site) -> dict[str, Parameter]:
         d = shape.width

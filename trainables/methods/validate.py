@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from search_spaces.language import Scalar
+from trainables.methods.spec import Shape
 
 
 def require_int(name: str, value: Scalar, low: int, high: int, what: str = "") -> None:
@@ -28,3 +29,13 @@ def require_share(name: str, value: Scalar) -> None:
     """Raise ValueError unless `value` is a number in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name} = {value!r}: must be a share in [0, 1)")
+
+
+def require_norm_of_sum(shape: Shape | None) -> None:
+    """Raise ValueError if the backbone does not normalise the sum of a sub-layer's output and the residual."""
+    if shape and not shape.sums_normalized:
+        raise ValueError(
+            "its adapter reads the sum of the feed-forward part's output and the residual through the norm that follows it, and "
+            "this model has none there: it normalises what its sub-layers return. Take a method whose adapter reads the output "
+            "itself, such as adapter or parallel, or another model"
+        )

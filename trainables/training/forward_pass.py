@@ -17,7 +17,7 @@ from trainables.backbone.attention import ExtraKeyValues
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.dropout import DropoutFactors
 from trainables.backbone.packing import Rows, TokenSelection
-from trainables.methods.spec import Site
+from trainables.methods.spec import HeadReads, Site
 from trainables.training.head import head_logits, pooled
 from trainables.training.segments import Segment, SegmentedRows, join
 from trainables.training.site_context import PackedSiteContext
@@ -57,7 +57,9 @@ class ForwardPass:
         """
         self.backbone, self.rows, self.training = backbone, rows, masks is not None
         # If no method needs other tokens there, the last layer goes on with the tokens that heads read alone.
-        self.ends_early = not any(s.parameters.layout.method.reads_all_tokens for s in segments)
+        self.ends_early = not any(
+            s.parameters.layout.method.reads_all_tokens or self._head_reads(s) == "mean" for s in segments
+        )
         self.explicit = self.training or twice_differentiable
         self._segmented, self._masks = SegmentedRows(rows, segments), masks
 
@@ -68,7 +70,7 @@ class ForwardPass:
             s.values  # noqa: B018 - sets computed weights in the encoder before it runs
         hidden, (K, E) = self.backbone.states(self), self.rows.read.shape
         read = (hidden if self.ends_early else self.rows.read_tokens.select(hidden)).view(K, E, -1)
-        reads = [s.parameters.layout.method.head_reads for s in segments]
+        reads = [self._head_reads(s) for s in segments]
         found = {"first": read, "own": pooled(self.backbone, read) if "own" in reads else read}
         return [
             self._head(s, self._means(s, hidden) if what == "mean" else s.of(found[what]))
@@ -194,12 +196,12 @@ class ForwardPass:
         return F.pad(keys, more), F.pad(values, more), there
 
     def _affine(self, s: Segment, name: str, frozen: Any, h: Tensor) -> Tensor:
-        biased = self.backbone.shape.norm_biases
+        gain, biased = self.backbone.gain, self.backbone.shape.norm_biases
         if not s.acts(name):
-            return h * frozen.weight + frozen.bias if biased else h * frozen.weight
+            return h * frozen.weight + frozen.bias if biased else h * gain(frozen.weight)
         own = s.under(name)
         if not biased:
-            return h * own.weight
+            return h * gain(own.weight)
         if "weight" not in own:
             return torch.addcmul(own.bias, h, frozen.weight)
         return Affine.apply(h, own.weight, own.bias)
@@ -211,6 +213,11 @@ class ForwardPass:
         each = self.rows.example[s.of(self.rows.read)] - examples.start
         return at.mean_of_examples(self._segmented.part(s, hidden, everything))[each, 0]
 
+    def _head_reads(self, s: Segment) -> HeadReads:
+        """What the heads of a segment read; "own" only for a family whose own head reads one token."""
+        reads = s.parameters.layout.method.head_reads
+        return "mean" if reads == "own" and self.backbone.shape.reads_mean else reads
+
     def _head(self, s: Segment, h: Tensor) -> Tensor:
         """Logits [G, E, C] of a segment from the inputs h [G, E, D] of its heads."""
 
@@ -218,4 +225,4 @@ class ForwardPass:
             factors = self._masks.head(which) if self._masks else None
             return h if factors is None else h * s.of(factors)
 
-        return head_logits(self.backbone.family.head, s.under("head"), h, drop)
+        return head_logits(self.backbone, s.under("head"), h, drop)

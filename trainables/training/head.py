@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.backbone.backbone import Backbone
-from trainables.backbone.families.family import Activation, ClassificationHead
+from trainables.backbone.families.family import Activation
 from trainables.methods.context import Values
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
@@ -31,17 +31,21 @@ def pooled(backbone: Backbone, read: Tensor) -> Tensor:
     return ACTIVATIONS[head.activation](pooler(read))
 
 
-def head_logits(head: ClassificationHead, p: Values, h: Tensor, drop: Callable[[Tensor, int], Tensor]) -> Tensor:
+def head_logits(backbone: Backbone, p: Values, h: Tensor, drop: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Returns the logits [G, E, C] of the trials' heads for the inputs h [G, E, D]. `p`: the parameters of these heads.
 
     A trial trains a dense layer if its method uses the family's own head and the family has no pretrained pooler.
 
     drop(tensor, i): dropout before (i = 0) or after (i = 1) that dense layer; without it, i = 0 is before the last linear map.
     """
+    head = backbone.family.head
     if "dense" not in p:
         logits = drop(h, 0) @ p.out
         return logits + p.out_bias if "out_bias" in p else logits
     if head.drops_input:
         h = drop(h, 0)
-    h = drop(ACTIVATIONS[head.activation](h @ p.dense + p.dense_bias), 1)
-    return h @ p.out + p.out_bias
+    h = h @ p.dense
+    h = ACTIVATIONS[head.activation](h + p.dense_bias if "dense_bias" in p else h)
+    if "norm" in p:
+        h = F.layer_norm(h, h.shape[-1:], eps=backbone.norms[-1].eps) * p.norm
+    return drop(h, 1) @ p.out + p.out_bias

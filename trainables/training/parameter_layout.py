@@ -18,7 +18,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.methods.backbone_weights import BACKBONE
 from trainables.methods.base import Method
 from trainables.methods.context import Values
-from trainables.methods.initializers import FROZEN, WORDS, Init, truncated
+from trainables.methods.initializers import FROZEN, ONES, WORDS, Init, truncated
 from trainables.methods.spec import HeadReads, Parameter, Shape, Site
 from trainables.seeds import derive
 
@@ -114,12 +114,15 @@ class ParameterLayout:
     def initial_values(self, seed: int, backbone: Backbone) -> Tensor:
         """Returns a trial's row [P] before its first step, on the CPU.
 
-        Parameters declared FROZEN start at pretrained values; all others are drawn from the trial's seed.
+        Parameters declared FROZEN and those of a pretrained head start at pretrained values; all others are drawn from the
+        trial's seed.
         """
         row = torch.zeros(self.size)
         for e in self.entries:
             own_seed = derive(seed, "init", e.name)
-            if e.parameter.init == FROZEN:
+            if e.name in backbone.pretrained_head:
+                value = backbone.pretrained_head[e.name]
+            elif e.parameter.init == FROZEN:
                 value = self.frozen_initial_value(e, backbone).detach()
             elif e.parameter.init == WORDS:
                 value = draw_words(backbone, e.shape[0], own_seed)
@@ -150,15 +153,18 @@ class ParameterLayout:
 
 def frozen_initial_values(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
     """Returns `Method.from_frozen` of the weight of a site's linear map; computed once per backbone and cached."""
-    weight = backbone.map_at(layer, site).weight
-    return backbone.cached((method, layer, site), lambda: method.from_frozen(weight.detach().T))
+    return backbone.cached(
+        (method, layer, site), lambda: method.from_frozen(backbone.frozen(layer, site)[0].detach().T)
+    )
 
 
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:
     """Returns the names and declarations of the head's parameters: a linear map, and a dense layer where there is no pooler."""
     d, dense = shape.width, []
     if reads == "own" and shape.dense_head:
-        dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT)), ("head.dense_bias", Parameter(shape=(d,)))]
+        dense = [("head.dense", Parameter(shape=(d, d), init=HEAD_INIT))]
+        dense += [("head.dense_bias", Parameter(shape=(d,)))] if shape.dense_biases else []
+        dense += [("head.norm", Parameter(shape=(d,), init=ONES))] if shape.head_norm else []
     biases = [("head.out_bias", Parameter(shape=(outputs,)))] if shape.head_biases else []
     return [*dense, ("head.out", Parameter(shape=(d, outputs), init=HEAD_INIT)), *biases]
 
@@ -185,8 +191,9 @@ def draw(parameter: Parameter, seed: int) -> Tensor:
 
 def draw_words(backbone: Backbone, number: int, seed: int) -> Tensor:
     """Returns the word embeddings [number, D] of random vocabulary entries, drawn uniformly without replacement."""
-    vocabulary = backbone.words.weight.detach()
-    return vocabulary[torch.randperm(len(vocabulary), generator=torch.Generator().manual_seed(seed))[:number]]
+    words = backbone.words
+    chosen = torch.randperm(len(words.weight), generator=torch.Generator().manual_seed(seed))[:number]
+    return words(chosen.to(words.weight.device)).detach()
 
 
 def _bounds(init: Init, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -59,15 +59,14 @@ class PackedSiteContext:
         return self.frozen(self.site)[0]
 
     def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
-        linear = self.backbone.map_at(self.layer, site)
-        bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
-        return linear.weight.T, bias
+        weight, bias = self.backbone.frozen(self.layer, site)
+        return weight.T, bias
 
     def initial_value(self, name: str) -> Tensor:
         return frozen_initial_values(self.segment.parameters.layout.method, self.backbone, self.layer, self.site)[name]
 
     def norm(self, h: Tensor) -> Tensor:
-        return self.backbone.normalize(2 * self.layer + 1 + SUBLAYER_OUTPUTS.index(self.site), h)
+        return self.backbone.norm_of_sum(self.layer, self.site, h)
 
     def to_examples(self, v: Tensor) -> Tensor:
         return v.index_select(0, self.segmented.rows.owner[self._examples] - self.segment.start)

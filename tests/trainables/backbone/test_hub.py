@@ -8,6 +8,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from orchestrator.command_line import exit_code_of
+from orchestrator.exit_codes import ENVIRONMENT
 from tests.fixtures.encoders import shard, write_tiny
 from tests.fixtures.hub_server import hub_server
 from trainables.backbone.backbone import Backbone
@@ -85,6 +87,17 @@ def test_a_revision_that_the_repository_lacks_is_bad_input(server):
 def test_a_repository_that_the_hub_lacks_is_missing(server):
     with pytest.raises(MissingModel, match=r"model 'owner/other@v1\.0' is neither in the cache nor reachable"):
         resolve("owner/other@v1.0")
+
+
+def test_a_gated_model_is_missing_until_access_is_given(server, versions, capsys):
+    server.put("owner/gated", "main", versions["new"])
+    server.gated.add("owner/gated")
+    assert exit_code_of(lambda: resolve("owner/gated") and 0) == ENVIRONMENT == 4
+    message = capsys.readouterr().err
+    assert "model 'owner/gated': owner/gated is gated; request access on https://huggingface.co/owner/gated" in message
+    assert "set HF_TOKEN to a token of the account" in message
+    server.gated.clear()
+    assert resolve("owner/gated").fingerprint == fingerprint(versions["new"])
 
 
 def test_shards_are_downloaded_with_the_names_that_the_index_gives(server, versions, tmp_path):

