@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar
 
-from search_spaces.language import Scalar
+from search_spaces.language import Recipe, Scalar
 from search_spaces.peft_rows import PEFT, TYPE, field_value
 from trainables.methods.base import Method
-from trainables.methods.spec import MethodFamily
+from trainables.methods.spec import MethodFamily, Shape
 
 
 def installed_peft() -> str | None:
@@ -35,6 +35,14 @@ class PeftRow(Method):
     shares_backbone: ClassVar[bool] = False
 
     config: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
+        if recipe.nf4:
+            raise ValueError(
+                "a row of peft trains on a copy of the model of its own, which is not quantised here; leave the row out, or set "
+                "precision to 'bf16' or 'fp32'"
+            )
+        super().check_recipe(recipe, shape)
 
     def settings(self) -> dict[str, Any]:
         return dict(self.config)
