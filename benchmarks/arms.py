@@ -63,7 +63,9 @@ class Encoder:
     def at(self, folder: Path) -> Model:
         """The one that was saved there."""
         shape = shape_of(self.config.to_dict())
-        return Model(name=str(self), path=folder, shape=shape, family="bert", fingerprint="random")
+        return Model(
+            name=str(self), path=folder, known_shape=shape, total=shape.total, family="bert", fingerprint="random"
+        )
 
     def __str__(self) -> str:
         return f"d{self.width} L{self.layers} H{self.heads}"

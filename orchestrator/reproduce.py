@@ -24,9 +24,11 @@ from orchestrator.planning.preflight import check_quantization
 from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
+from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import all_identities
 from search_spaces.records import SEEDS_PER_SEARCH, Outcome, TestResult, Trial, training_semantics
 from search_spaces.redaction import CleanRecords, clean_tracebacks
+from trainables.methods.peft_row import installed_peft
 
 DESCRIPTION = "Train the winner of one cell once more, alone, and print its test scores beside the recorded ones."
 
@@ -154,7 +156,7 @@ def train(record: Record, trial: Trial, checkpoints: Path) -> tuple[Outcome, Tes
 def check_semantics(trial: Trial) -> None:
     """Raise ValueError if the trial was trained with another version of the training code (`training_semantics`), or of a package
     that offers its method, task or model family."""
-    here = {f"{package} {version}" for package, version in all_identities().items()}
+    here = {f"{package} {version}" for package, version in {**all_identities(), PEFT: installed_peft()}.items()}
     missing = [each for each in trial.plugin.split(", ") if each and each not in here]
     if missing:
         raise ValueError(f"trial {trial.id} was trained with the package {missing[0]}, which is not installed here")

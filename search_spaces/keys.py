@@ -40,6 +40,7 @@ CONFIGURATION = (
 )
 VERDICT = "peft.verdict"  # on a cell's run: comparison with the best method of its task, from the report ("best", "tied", ...)
 DIGEST = "peft.digest"  # on a logged model: SHA-256 of the exported file with its tensors
+TRAINED_BY = "peft.trained_by"  # of rows of the library peft: "peft 0.21.2, alone"; missing for methods of this project
 SEARCH = "peft.search"  # number of the cell's search that a trial belongs to, from 1; missing for those of the first, number 0
 
 # Params of trials and cells beside the hyperparameters and the seed. The tags with the same contents are what readers use: params

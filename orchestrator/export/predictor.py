@@ -1,5 +1,7 @@
 """Loads an exported model and predicts with it. The engine that trained the model computes the outputs, whatever the kind.
 
+The model of a row of peft is loaded by the library peft.
+
     predictor = Predictor(Path("winner"))
     outputs = predictor.outputs(Texts(first=["some text"], second=None, labels=[0.0]))
     predictor.predictions(outputs), predictor.probabilities(outputs)
@@ -12,7 +14,7 @@ Legend: n texts, C outputs of the head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,13 @@ from orchestrator.export.record import ExportRecord, read
 from orchestrator.export.tensor_names import head_names, to_row
 from orchestrator.ledger import Damaged
 from orchestrator.planning.preflight import check_quantization
+from search_spaces.peft_rows import PEFT
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import ModelFamily
 from trainables.backbone.models import Model, resolve
-from trainables.methods import METHODS
+from trainables.methods import make_method
+from trainables.methods.peft_row import PeftRow, installed_peft
 from trainables.tasks.task_data import Split, TaskData, Texts
 from trainables.tasks.tokens import tokenise
 from trainables.training.evaluation import EvalRequest, head_outputs
@@ -59,10 +63,14 @@ class Predictor:
         self.record = read(folder)
         trial = self.record.trial
         self.model = resolve(str(folder)) if self.record.kind == "transformers" else _base(self.record, base)
+        self._trial = trial
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if trial.method == PEFT:
+            self._run = self._peft_model(folder, device)
+            return
         if self.record.kind == "transformers":
             trial = replace(trial, method="linear_probe", settings={"reads": "own"})
-        self._trial, self._method = trial, METHODS[trial.method](**trial.settings)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._trial, self._method = trial, make_method(trial.method, trial.settings)
         check_quantization(trial.recipe)
         self._backbone = Backbone.load(self.model, device, trial.recipe.precision, trial.recipe.nf4)
         layout = ParameterLayout(self._method, self._backbone, self.record.task.outputs)
@@ -71,6 +79,7 @@ class Predictor:
             self._backbone.module.get_parameter(name).data.copy_(tensors[name])
         self._row = to_row(layout, tensors)
         self._parameters = StackedParameters(layout, self._backbone, trial.recipe, self._row[None])
+        self._run = self._engine_outputs
 
     def split(self, texts: Texts) -> Split:
         """Return tokenised texts, cut to the number of tokens that the model was trained with."""
@@ -80,9 +89,7 @@ class Predictor:
         """Return the outputs [n, C] of the head. Raises Damaged if one of them is not finite."""
         split = self.split(texts) if isinstance(texts, Texts) else texts
         data = TaskData(task=self.record.task, train=split, validation=split, test=split, fingerprint="")
-        state = TrialState(trial=self._trial, method=self._method, data=data, best=self._row)
-        stack = StackedTrials(self._parameters, [state])
-        (found,) = head_outputs(self._backbone, [EvalRequest(stack=stack, index=0, split=split)])
+        found = self._run(data)
         if not np.isfinite(found).all():
             raise Damaged("outputs of the model are not finite: its training diverged; export another final")
         return found
@@ -98,6 +105,29 @@ class Predictor:
         powers = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
         shares: np.ndarray = powers / powers.sum(1, keepdims=True)
         return shares
+
+    def _engine_outputs(self, data: TaskData) -> np.ndarray:
+        """Return the outputs [n, C] for the test split of these data, by the engine that trains trials together."""
+        state = TrialState(trial=self._trial, method=self._method, data=data, best=self._row)
+        stack = StackedTrials(self._parameters, [state])
+        return head_outputs(self._backbone, [EvalRequest(stack=stack, index=0, split=data.test)])[0]
+
+    def _peft_model(self, folder: Path, device: torch.device) -> Callable[[TaskData], np.ndarray]:
+        """Return a function as `_engine_outputs` that runs the model of the library peft in this folder."""
+        if installed_peft() is None:
+            raise EnvironmentUnfit(f"{folder}: this model needs the library peft: pip install 'peft-sweep[peft]'")
+        from trainables.peft_rows import evaluation
+        from trainables.peft_rows.batches import padding_for
+        from trainables.peft_rows.networks import load_network
+
+        network = load_network(self.model, self.record.task, folder).to(device)
+
+        def run(data: TaskData) -> np.ndarray:
+            padding = padding_for(network.get_base_model(), PeftRow(config=self._trial.settings), data)
+            with evaluation.autocast(device, self._trial.recipe.precision):
+                return evaluation.head_outputs(network, padding, data.test, data.task.outputs)
+
+        return run
 
     def _tensors(self, path: Path, layout: ParameterLayout) -> dict[str, Tensor]:
         """Return the tensors of the file by our names."""

@@ -23,15 +23,17 @@ from orchestrator.export.predictor import POOLER, Predictor
 from orchestrator.export.record import FILE, ExportKind, ExportRecord, digest, file_task_of, task_of, with_columns
 from orchestrator.export.tensor_names import in_units, lacks_pooler, named, unquantized
 from orchestrator.planning.preflight import check_quantization
+from search_spaces.peft_rows import PEFT
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, resolve
 from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
-from trainables.methods import METHODS
+from trainables.methods import make_method
 from trainables.methods.base import Method
 from trainables.tasks.forms.regression import REGRESSION, Regression
+from trainables.tasks.task_data import Task
 from trainables.tasks.tokens import TOKENIZER_FILES, tokenizer_use
 from trainables.training.parameter_layout import ParameterLayout
 from trainables.training.stacked_parameters import StackedParameters
@@ -57,7 +59,7 @@ class Exported:
 
 def kind_of(name: str, method: Method, backbone: Backbone) -> ExportKind:
     """Return the layout in which a method is exported."""
-    if peft_layout.fits(name, backbone.family):
+    if name == PEFT or peft_layout.fits(name, backbone.family):
         return "peft"
     return "transformers" if plain_weights.fits(name, method, backbone) else "own"
 
@@ -85,7 +87,8 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
         )
     check_quantization(trial.recipe)
     with _appearing(folder) as new:
-        record = with_columns(_write_tensors(kept, model, new), manifest)
+        write_tensors = _write_peft_row if trial.method == PEFT else _write_tensors
+        record = with_columns(write_tensors(kept, model, new), manifest)
         (new / FILE).write_text(json.dumps(record.to_json(), indent=1), "utf-8")
         shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
@@ -110,7 +113,7 @@ def base_name(model: Model) -> tuple[str, str | None]:
 def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     """Write all files of the export that others read, and return its record without the columns of the task's files."""
     trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
-    method, nf4 = METHODS[trial.method](**trial.settings), trial.recipe.nf4
+    method, nf4 = make_method(trial.method, trial.settings), trial.recipe.nf4
     backbone = Backbone.load(model, torch.device("cpu"))
     kind = kind_of(trial.method, method, backbone)
     # Initial values are those of the dequantised weights. A whole model has the pretrained weights as they are.
@@ -137,9 +140,28 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
             whole: Any = plain_weights.classifier(layout, tensors, parameters, backbone, config)
             whole.save_pretrained(folder, max_shard_size="1000GB")
         _copy_tokenizer(model, folder)
+    return _record(kept, model, path, kind, task)
+
+
+def _write_peft_row(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
+    """As `_write_tensors`, of a row of peft: the folder that the library itself saves. The head's outputs stay as trained."""
+    from trainables.peft_rows.networks import classifier_names, save_network
+
+    trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
+    base, revision = base_name(model)
+    files = file_task_of(kept.record.manifest, task.name)
+    config = save_network(model, trial, task, kept.values, folder, base, revision)
+    classifier_names(config, task.classes or (files.label if files else "score",))
+    config.save_pretrained(folder)
+    _copy_tokenizer(model, folder)
+    return _record(kept, model, folder / peft_layout.WEIGHTS, "peft", task)
+
+
+def _record(kept: KeptFinal, model: Model, path: Path, kind: ExportKind, task: Task) -> ExportRecord:
+    """Return the record of an export with its tensors at `path`, without the columns of the task's files."""
     source = model.name if model.name in PACKAGED_MODELS or not Path(model.name).is_dir() else str(model.path)
     return ExportRecord(
-        kind=kind, weights=path.name, digest=digest(path), source=source, trial=trial, task=task, columns=()
+        kind=kind, weights=path.name, digest=digest(path), source=source, trial=kept.final.trial, task=task, columns=()
     )
 
 

@@ -34,6 +34,14 @@ def checkpoint_sizes(method: Method, shape: Shape, outputs: int) -> DiskUsage:
     return DiskUsage(running=FLOAT * P * (4 + method.memories) + mask, finished=FLOAT * P + mask)
 
 
+def peft_checkpoint_sizes(trained: int) -> DiskUsage:
+    """Return the checkpoint sizes of a trial of a row of peft that trains so many parameters.
+
+    Running, it is an upper bound: AdaLoRA keeps three further values per parameter.
+    """
+    return DiskUsage(running=FLOAT * trained * (4 + 3), finished=FLOAT * trained)
+
+
 def row_size(method: Method, shape: Shape, outputs: int) -> int:
     """Return P, the number of parameters of a trial including the head."""
     declared = sum(math.prod(p.shape) for _, p in method.declared_parameters(shape))

@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.execution.cluster import count_cores, device_name
 from orchestrator.execution.concurrency import most_trials, trials_per_device
 from orchestrator.ledger import read, read_history
-from orchestrator.planning.disk_usage import checkpoint_sizes
+from orchestrator.planning.disk_usage import DiskUsage, checkpoint_sizes, peft_checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
@@ -23,6 +23,7 @@ from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, task_name
+from search_spaces.peft_rows import PEFT
 from search_spaces.records import BUDGET, SearchKey
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build
@@ -245,16 +246,24 @@ def disk(plan: Plan, keep: Keep) -> tuple[int, int] | None:
     kept = {"all": budget.final_seeds * budget.searches, "best": 1, "none": 0}[keep]
     finished = running = 0
     for cell in plan.space.cells:
-        shape, entry = plan.shapes[cell.model], plan.space.entry(cell.method)
-        if shape is None:
+        sizes = _checkpoint_sizes(plan, cell)
+        if sizes is None:
             return None
-        outputs = plan.tasks[cell.task].outputs or 2
-        sizes = [
-            checkpoint_sizes(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))
-        ]
         finished += kept * max(size.finished for size in sizes)
         running = max(running, *(2 * size.running for size in sizes))
     return finished, running
+
+
+def _checkpoint_sizes(plan: Plan, cell: Cell) -> list[DiskUsage] | None:
+    """Return the sizes of the checkpoints of a cell's trials over its settings; None if they are not known."""
+    shape, entry = plan.shapes[cell.model], plan.space.entry(cell.method)
+    if entry.name == PEFT:
+        trained = plan.peft.get((cell.model, cell.method))
+        return [peft_checkpoint_sizes(trained.most)] if trained else None
+    if shape is None:
+        return None
+    outputs = plan.tasks[cell.task].outputs or 2
+    return [checkpoint_sizes(build(entry.name, s, shape), shape, outputs) for s in corners(plan.space.values_of(entry))]
 
 
 def makespan(chains: Iterable[tuple[float, float]], slots: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.planning.fit_to_models import fit
+from orchestrator.planning.peft_check import TrainedRange, check_installed, check_peft_rows
 from orchestrator.planning.space_options import apply
 from orchestrator.run_options import RunOptions
 from search_spaces.language import (
@@ -20,9 +21,11 @@ from search_spaces.language import (
     task_name,
 )
 from search_spaces.loading import nearest
+from search_spaces.peft_rows import PEFT
 from search_spaces.records import Counts
 from trainables.backbone import models
 from trainables.methods.spec import Shape
+from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.task_data import Task
 from trainables.tasks.task_loading import check_files, describe
 from trainables.training.parameter_counts import build, count
@@ -32,8 +35,10 @@ from trainables.training.parameter_counts import build, count
 class Plan:
     """A checked space. `reductions` has a phrase for each way in which the options changed the space as written.
 
-    `shapes` has the shape of each model, None if the model is not on this machine; `tasks` the description of each task, with the
-    classes of the user's own files, unless these are Parquet; `data_notes` sentences about the labels of these files, by task.
+    `shapes` has the shape of each model, None if it is not on this machine or its type has no family here; `tasks` the
+    description of each task, with the classes of the user's own files, unless these are Parquet; `data_notes` sentences about
+    the labels of these files, by task.
+    `peft`: what rows of the library peft train, by (model, label), where it is known.
     """
 
     space: Space
@@ -41,6 +46,7 @@ class Plan:
     shapes: Mapping[str, Shape | None]
     tasks: Mapping[str, Task]
     data_notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    peft: Mapping[tuple[str, str], TrainedRange] = field(default_factory=dict)
 
     def num_configurations(self, entry: MethodEntry) -> int:
         """Return how many configurations a cell of this row tries: the budget's `trials`, or the grid's size if smaller."""
@@ -79,9 +85,10 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
     written = space.models
     space, reductions = apply(space, options)
     tasks = {task_name(task): describe(task) for task in space.tasks}
-    shapes = {name: _shape(name, space.recipe.max_length) for name in space.models}
+    check_installed(space)
+    shapes = {name: _shape(space, name) for name in space.models}
     if options.models is not None:
-        own = [shape for name in written if (shape := models.peek(name))]
+        own = [shape for name in written if (shape := _peek(name))]
         given = [shape for shape in shapes.values() if shape]
         space, told = fit(space, own, given, droppable=options.methods is None)
         reductions += [f"on {', '.join(space.models)}: {each}" for each in told]
@@ -94,16 +101,42 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
         notes[name] = labels.notes if labels else ()
         if labels:
             tasks[name] = replace(tasks[name], outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
-    return Plan(space=space, reductions=tuple(reductions), shapes=shapes, tasks=tasks, data_notes=notes)
+    rows = {entry.label: corners(space.values_of(entry)) for entry in space.methods if entry.name == PEFT}
+    heads = sorted({(task.outputs or 2, task.form.name == REGRESSION.name) for task in tasks.values()})
+    return Plan(
+        space=space,
+        reductions=tuple(reductions),
+        shapes=shapes,
+        tasks=tasks,
+        data_notes=notes,
+        peft=check_peft_rows(space, rows, heads),
+    )
 
 
-def _shape(name: str, max_length: int) -> Shape | None:
-    """Return the model's shape, None if it is not on this machine, after a check of its files.
+def _peek(name: str) -> Shape | None:
+    try:
+        return models.peek(name)
+    except models.NoFamily:
+        return None
 
-    Raises ValueError for a model that cannot be used, and for a name without "/" that is neither a known model nor a
-    directory: it is probably misspelled.
+
+def _shape(space: Space, name: str) -> Shape | None:
+    """Return the model's shape after a check of its files; None if it is not on this machine or its type has no family here.
+
+    Raises ValueError for a model that cannot be used, with rows other than those of peft if its type has no family; and for a
+    name without "/" that is neither a known model nor a directory: it is probably misspelled.
     """
-    shape = models.check(name, max_length)
+    try:
+        shape = models.check(name, space.recipe.max_length)
+    except models.NoFamily as error:
+        own = [entry.label for entry in space.methods if entry.name != PEFT]
+        if own:
+            raise ValueError(
+                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained: write a space for "
+                "it with rows of peft alone"
+            ) from None
+        models.check_without_family(name, space.recipe.max_length)
+        return None
     repository = name.partition("@")[0]
     if shape is None and "/" not in repository and repository not in models.NAMES:
         known = nearest(name, models.NAMES)

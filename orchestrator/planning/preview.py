@@ -12,12 +12,14 @@ from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
 from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
 from search_spaces.loading import docstring, names
+from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import check_plugins
 from search_spaces.quantization import precision_words
 from search_spaces.records import END_STATES
 from trainables.backbone import models
 from trainables.backbone.stored_bytes import stored_bytes
 from trainables.methods import METHODS
+from trainables.methods.peft_row import installed_peft
 from trainables.tasks import TASKS
 from trainables.training.parameter_counts import build, count
 
@@ -55,6 +57,12 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
             *(_row(plan, entry, forecast) for entry in space.methods),
         ]
     )
+    alone = [entry.label for entry in space.methods if entry.name == PEFT]
+    if alone:
+        lines += [
+            "",
+            f"  trained alone by peft {installed_peft()}, each trial on a copy of the model: {', '.join(alone)}",
+        ]
     if plan.reductions:
         lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
@@ -315,6 +323,13 @@ def _parameters_title(plan: Plan) -> str:
 def _parameters(plan: Plan, entry: MethodEntry) -> str:
     parts = []
     for name, shape in plan.shapes.items():
+        if entry.name == PEFT:
+            trained = plan.peft.get((name, entry.label))
+            known = f"{trained.least:,} to {trained.most:,}" if trained else "unknown until measured"
+            parts.append(
+                f"{models.title(name)} {f'{trained.least:,}' if trained and trained.least == trained.most else known}"
+            )
+            continue
         if shape is None:
             parts.append(f"{name}: unknown until downloaded")
             continue

@@ -9,8 +9,9 @@ from typing import Any
 
 from search_spaces.language import LIMITS, TRAINING, Dimension, FileTask, MethodEntry, Scalar, Space, task_name
 from search_spaces.loading import nearest
+from search_spaces.peft_rows import PEFT
 from search_spaces.values import parse_field, parse_value, text_of
-from trainables.methods import METHODS
+from trainables.methods import method_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +112,12 @@ def _set_in_method(space: Space, part: str, name: str, text: str) -> Change:
         changed, before = replace(entry, ablated=value), text_of(entry.ablated)
     else:
         defaults = {"lr": "none", "batch_size": "none", "epochs": space.recipe.epochs, **_defaults(entry)}
-        if key not in defaults:
+        if key not in defaults and not (
+            entry.name == PEFT and key.isidentifier()
+        ):  # peft's fields are checked with the plan
             raise ValueError(f"{key!r} is no setting of {entry.name!r}: {nearest(key, {*defaults, 'ablated'})}")
         changed = replace(entry, settings={**entry.settings, key: value})
-        before = text_of({**defaults, **space.values_of(entry)}[key])
+        before = text_of({**defaults, **space.values_of(entry)}.get(key, "peft's default"))
     methods = tuple(changed if each is entry else each for each in space.methods)
     return Change(space=replace(space, methods=methods), before=before, after=text_of(value))
 
@@ -148,7 +151,7 @@ def _no_item(kind: str, label: str, key: str, known: Mapping[str, object]) -> st
 
 
 def _defaults(entry: MethodEntry) -> Mapping[str, Scalar]:
-    return METHODS[entry.name]().settings()
+    return method_type(entry.name)().settings()
 
 
 def _without(name: str, values: Mapping[str, Scalar | Dimension]) -> dict[str, Scalar | Dimension]:

@@ -29,6 +29,7 @@ from search_spaces.language import (
     own_search,
 )
 from search_spaces.loading import load, nearest
+from search_spaces.peft_rows import peft_row
 from search_spaces.values import SEARCHED, field_name, parse_field, parse_value
 
 YAML = (".yaml", ".yml")
@@ -100,6 +101,8 @@ class _YamlSpace:
         if isinstance(node, yaml.ScalarNode):
             return method(self._text(node))
         with self._at(node):
+            if "peft_row" in self._mapping(node):
+                return self._peft_row(node)
             values = self._values(node)
             name, own, removed = (values.pop(key, default) for key, default in _ROW.items())
             if not name:
@@ -109,6 +112,23 @@ class _YamlSpace:
                     raise ValueError(f"{key} = {flag!r}: must be true or false")
             entry = (own_search if own else method)(name, **values)  # type: ignore[arg-type]
             return ablated(entry) if removed else entry
+
+    def _peft_row(self, node: yaml.Node) -> MethodEntry:
+        """Return a row of peft, written as `peft_row: {peft_type: LORA, r: 8}` with lr, label and so on beside it."""
+        nodes = self._mapping(node)
+        with self._at(nodes["peft_row"]):
+            config = {key: self._any(item) for key, item in self._mapping(nodes.pop("peft_row")).items()}
+        return peft_row(config, **{key: self._any(item) for key, item in nodes.items()})
+
+    def _any(self, node: yaml.Node) -> Any:
+        """Return a value or a searched one as `_value` does, a list, or a dict."""
+        if isinstance(node, yaml.SequenceNode):
+            return [self._any(item) for item in self._items(node)]
+        if isinstance(node, yaml.MappingNode) and not set(self._mapping(node)) & set(SEARCHED):
+            return {key: self._any(item) for key, item in self._mapping(node).items()}
+        if isinstance(node, yaml.ScalarNode) and not node.style and self._text(node) in ("null", "~", ""):
+            return None
+        return self._value(node)
 
     def _record(self, kind: type[Any], node: yaml.Node) -> Any:
         with self._at(node):

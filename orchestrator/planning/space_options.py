@@ -10,8 +10,9 @@ from orchestrator.planning.space_fields import set_fields
 from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
+from search_spaces.peft_rows import PEFT
 from search_spaces.quantization import check_unused
-from trainables.methods import METHODS
+from trainables.methods import METHODS, method_type
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
 FLAGS = (
@@ -69,10 +70,10 @@ def with_own_search(space: Space) -> Space:
     Raises ValueError for a method that does not exist.
     """
     for entry in space.methods:
-        if entry.name not in METHODS:
+        if entry.name not in (*METHODS, PEFT):
             raise ValueError(f"method {entry.name!r} is not known: {nearest(entry.name, METHODS)}")
     filled = [
-        replace(e, settings={**METHODS[e.name].search, **e.settings}, own_search=False) if e.own_search else e
+        replace(e, settings={**method_type(e.name).search, **e.settings}, own_search=False) if e.own_search else e
         for e in space.methods
     ]
     return replace(space, methods=tuple(filled))

@@ -10,9 +10,11 @@ from typing import Any
 from orchestrator.planning.plan import Plan
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
+from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import identity
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model, check_length, title
+from trainables.backbone.models import Model, check_model_length, title
+from trainables.methods.peft_row import installed_peft
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import constant_score, load
 from trainables.tasks.tokens import prepare, summarise
@@ -57,10 +59,13 @@ class SweepInputs:
     def _plugins(self, cell: Cell) -> dict[str, str]:
         """Return the packages from which the cell's method, task and model family come, with their identities."""
         method, family = self.space.entry(cell.method).name, self.models[cell.model].family
-        return identity(("methods", method), ("tasks", cell.task), ("families", family))
+        own = {PEFT: str(installed_peft())} if method == PEFT else {}
+        return own | identity(("methods", method), ("tasks", cell.task), ("families", family))
 
-    def counts(self, trial: Trial) -> Counts:
-        """Return the parameter counts of a trial, computed from shapes without building the model."""
+    def counts(self, trial: Trial) -> Counts | None:
+        """Return the parameter counts of a trial, computed from shapes without building the model; None for a row of peft."""
+        if trial.method == PEFT:
+            return None
         shape = self.models[trial.cell.model].shape
         return count(build(trial.method, trial.settings, shape), shape, self.tasks[trial.cell.task].task.outputs)
 
@@ -116,8 +121,8 @@ def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, 
 
     Raises ValueError if a model, downloaded since the plan was made, has too few positions or embeddings for the tokens.
     """
-    for name, model in models.items():
-        check_length(name, model.shape, plan.space.recipe.max_length)
+    for model in models.values():
+        check_model_length(model, plan.space.recipe.max_length)
     tokens = {
         (name, task, n): prepare(examples.of_search(n), str(model.path), plan.space.recipe.max_length, out / "tokens")
         for name, model in models.items()

@@ -18,13 +18,15 @@ from typing import Any
 
 from orchestrator.planning.plan import Plan
 from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
+from search_spaces.peft_rows import PEFT, TYPE, default_label
 from search_spaces.plugins import identity
 from search_spaces.quantization import PACKAGE, recipe_json
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from search_spaces.redaction import redact
 from trainables.backbone import models
 from trainables.backbone.models import Model
-from trainables.methods import METHODS
+from trainables.methods import make_method, method_type
+from trainables.methods.peft_row import installed_peft
 from trainables.tasks import TASKS
 from trainables.tasks.forms.regression import REGRESSION, Regression
 from trainables.tasks.task_data import Loaded
@@ -130,7 +132,7 @@ def make_manifest(
             name: {
                 "title": models.title(name),
                 "weights": m.fingerprint,
-                "total": m.shape.total,
+                "total": m.total,
                 "source": name,
                 "commit": m.commit,
             }
@@ -156,7 +158,8 @@ def make_manifest(
 
 def _plugins(space: Space, found: Mapping[str, Model]) -> dict[str, str]:
     """Return the packages whose space, methods, tasks or model families the sweep uses, with version and hash of their code."""
-    return identity(
+    own = {PEFT: str(installed_peft())} if any(entry.name == PEFT for entry in space.methods) else {}
+    return own | identity(
         ("spaces", space.name),
         *(("methods", entry.name) for entry in space.methods),
         *(("tasks", task) for task in space.tasks if isinstance(task, str)),
@@ -215,31 +218,41 @@ def titles(space: Space) -> list[str]:
         values, alike = space.values_of(entry), kinds[entry.name]
         apart = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
         told = [f"{key} = {values[key]}" for key in apart if not isinstance(values[key], Choice | Range)]
-        found.append(", ".join([METHODS[entry.name].title, *told]))
+        if entry.name == PEFT:  # whose fields are long, and mean something else in another type
+            told = []
+        found.append(", ".join([_title(entry), *told]))
     return [
-        title if (title != METHODS[e.name].title or e.label == e.name) and found.count(title) == 1 else _labelled(e)
+        title if (title != _title(e) or e.label == e.name) and found.count(title) == 1 else _labelled(e)
         for e, title in zip(space.methods, found, strict=True)
     ]
 
 
+def _title(entry: MethodEntry) -> str:
+    """Return the title of the row's method; of a row of peft, its type and that peft trains it alone."""
+    if entry.name != PEFT:
+        return method_type(entry.name).title
+    return f"{entry.settings[TYPE]}, trained alone by peft {installed_peft()}"
+
+
 def _labelled(entry: MethodEntry) -> str:
-    title = METHODS[entry.name].title
-    return title if entry.label == entry.name else f"{title} ({entry.label})"
+    title = _title(entry)
+    default = default_label(str(entry.settings[TYPE])) if entry.name == PEFT else entry.name
+    return title if entry.label == default else f"{title} ({entry.label})"
 
 
 def _method(space: Space, entry: MethodEntry, title: str) -> dict[str, Any]:
-    kind = METHODS[entry.name]
+    kind = method_type(entry.name)
     values = space.values_of(entry)
     fixed = {k: v for k, v in entry.fixed.items() if k not in TRAINING}
     return {
         "name": entry.name,
         "title": title,
-        "kind": kind.title,
+        "kind": _title(entry) if entry.name == PEFT else kind.title,
         "family": kind.family,
         "paper": kind.paper,
         "fixed": {k: v for k, v in values.items() if not isinstance(v, Choice | Range)},
         "searched": {k: _value(v) for k, v in values.items() if isinstance(v, Choice | Range)},
-        "settings": {k: v for k, v in kind(**fixed).settings().items() if k not in entry.searched},
+        "settings": {k: v for k, v in make_method(entry.name, fixed).settings().items() if k not in entry.searched},
         **({"ablated": True, "removable": bool(kind.removed_at_zero)} if entry.ablated else {}),
     }
 

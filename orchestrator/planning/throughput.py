@@ -11,7 +11,7 @@ from orchestrator.ledger import Damaged, read_history, write_atomic
 from orchestrator.planning.token_counts import TokenCount
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
-from trainables.methods import METHODS
+from trainables.methods import method_type
 from trainables.tasks.task_data import CutCount
 
 # The file in the output folder with what `--probe` measured.
@@ -45,7 +45,7 @@ class Setting:
 
         Methods that train a copy of the backbone of their own are kept apart from those that share it.
         """
-        shared = METHODS[self.method].shares_backbone
+        shared = method_type(self.method).shares_backbone
         return self.model, shared, self.precision, self.max_length, self.device, self.per_device
 
 

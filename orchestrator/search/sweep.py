@@ -58,7 +58,7 @@ class Sweep:
         ledger: Ledger,
         cache: ResultCache,
         make: Callable[..., Trial],
-        count: Callable[[Trial], Counts],
+        count: Callable[[Trial], Counts | None],
         notify: Callable[[Sequence[LedgerRecord]], None] = lambda records: None,
     ):
         self.space, self._ledger, self._cache, self._count, self._notify = space, ledger, cache, count, notify

@@ -29,6 +29,7 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
+from search_spaces.peft_rows import PEFT
 from search_spaces.records import Outcome, SearchKey, State, Trial
 from search_spaces.redaction import clean_line, redact
 
@@ -279,6 +280,9 @@ class RunProjection:
 
     def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
         tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+        if trial.method == PEFT:
+            library = next((each for each in trial.plugin.split(", ") if each.startswith(f"{PEFT} ")), PEFT)
+            tags[keys.TRAINED_BY] = f"{library}, alone"
         place = {**vars(trial.cell), "phase": trial.phase}
         if trial.search:
             tags[keys.SEARCH] = str(trial.search)

@@ -1,5 +1,7 @@
 """Finds a pretrained model by its name, and reads its shape and the fingerprint of its files. Never imports torch.
 
+A model whose type has no family here can be found and checked as well (`NoFamily`): rows of the library peft can use it.
+
 A name is a local directory, a Hub id, with or without a revision (owner/name@revision), or the name of a model that comes with
 packages (`packaged_models.py`); if these are not installed, and the Hub has the same encoder, it is that of the Hub. A
 directory counts before a Hub id of the same name, even if its name has an "@".
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,20 +78,33 @@ TITLES = {
 NAMES = (*KNOWN_CONFIGS, *PACKAGED_MODELS)
 
 
+class NoFamily(ValueError):
+    """Raised for a model whose type has no entry in FAMILIES."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A model whose files are on this machine.
 
-    path: their folder. family: its `model_type`. fingerprint: hash of its weights, config and tokenizer files. commit: of the
-    Hub's repository, "" for a folder of the user or the wheel.
+    path: their folder. known_shape: None if its type has no family here. total: number of pretrained parameters; without a
+    family, of all entries in its files of weights. family: its `model_type`. fingerprint: hash of its weights, config and
+    tokenizer files. commit: of the Hub's repository, "" for a folder of the user or the wheel.
     """
 
     name: str
     path: Path
-    shape: Shape
+    known_shape: Shape | None
+    total: int
     family: str
     fingerprint: str
     commit: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """The backbone's shape. Raises NoFamily if the model's type has no family here."""
+        if self.known_shape is None:
+            raise NoFamily(_no_family(self.family))
+        return self.known_shape
 
 
 def title(name: str) -> str:
@@ -105,7 +121,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """Returns the backbone's shape from the content of its config.json. Raises ValueError if no family supports it."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise ValueError(_no_family(family))
+        raise NoFamily(_no_family(family))
     return FAMILIES[family].shape(config)
 
 
@@ -120,7 +136,7 @@ def peek(name: str) -> Shape | None:
     """Returns the shape without downloading anything, None if that needs the Hub. Raises ValueError for unsupported models."""
     folder = local(name)
     if folder:
-        return shape_of(_config(name, folder))
+        return _shape(name, folder)
     config = PACKAGED_MODELS[name].config if name in PACKAGED_MODELS else KNOWN_CONFIGS.get(name)
     return shape_of(config) if config else None
 
@@ -134,28 +150,65 @@ def check(name: str, max_length: int) -> Shape | None:
     folder = local(name)
     shape = _check_folder(name, folder) if folder else peek(name)
     if shape:
-        check_length(name, shape, max_length)
+        check_length(name, shape.positions, max_length)
     return shape
 
 
-def check_length(name: str, shape: Shape, max_length: int) -> None:
+def check_without_family(name: str, max_length: int) -> None:
+    """Check a model on this machine whose type has no family as far as that is possible without loading it.
+
+    Raises ValueError if files are missing or damaged, for token ids beyond its vocabulary, and if it has fewer positions than
+    `max_length` tokens.
+    """
+    folder = local(name)
+    if folder:
+        config = _config(name, folder)
+        with naming("model", name):
+            weight_files.tensor_shapes(folder)
+            _check_vocabulary(folder, config.get("vocab_size"))
+        check_length(name, positions_of(config), max_length)
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Returns the number of tokens for which a model without a family has positions; None if its config does not say."""
+    found = (config.get(key) for key in ("max_position_embeddings", "n_positions", "max_sequence_length"))
+    return next((number for number in found if isinstance(number, int) and number > 0), None)
+
+
+def check_model_length(model: Model, max_length: int) -> None:
     """Raise ValueError if the model has fewer positions than `max_length` tokens."""
-    if max_length > shape.positions:
+    known = model.known_shape
+    check_length(model.name, known.positions if known else positions_of(_config(model.name, model.path)), max_length)
+
+
+def check_length(name: str, positions: int | None, max_length: int) -> None:
+    """Raise ValueError if the number of positions is known and smaller than `max_length` tokens."""
+    if positions is not None and max_length > positions:
         raise ValueError(
-            f"max_length = {max_length}: model {name!r} has positions for {shape.positions} tokens; set "
-            f"Recipe(max_length={shape.positions}) or less"
+            f"max_length = {max_length}: model {name!r} has positions for {positions} tokens; set "
+            f"Recipe(max_length={positions}) or less"
         )
 
 
 def resolve(name: str) -> Model:
-    """Find or download the model. Raises MissingModel if it is not available, ValueError if it cannot be used (`check`)."""
+    """Find or download the model. Raises MissingModel if it is not available, ValueError if it cannot be used (`check`).
+
+    A model whose type has no family here is returned without a shape; see `check_without_family`.
+    """
     folder = local(name) or (packaged_models.written(name) if name in PACKAGED_MODELS else None) or _downloaded(name)
-    shape = _check_folder(name, folder)
+    shape: Shape | None = None
+    try:
+        shape = _check_folder(name, folder)
+        total = shape.total
+    except NoFamily:
+        with naming("model", name):
+            total = sum(map(math.prod, weight_files.tensor_shapes(folder).values()))
     return Model(
         name=name,
         path=folder,
-        shape=shape,
-        family=_config(name, folder)["model_type"],
+        known_shape=shape,
+        total=total,
+        family=str(_config(name, folder).get("model_type")),
         fingerprint=fingerprint(folder),
         commit=hub.commit(folder),
     )
@@ -216,28 +269,41 @@ def _downloaded(name: str) -> Path:
 
 def _check_folder(name: str, folder: Path) -> Shape:
     """Returns the shape of the model in this folder. Raises ValueError as `check` does."""
+    shape = _shape(name, folder)
     config = _config(name, folder)
-    shape = shape_of(config)
     with naming("model", name):
         _check_weights(folder, config, shape)
-        largest, words = largest_id(folder), config[FAMILIES[config["model_type"]].keys.vocabulary]
-        if largest >= words:
-            raise ValueError(
-                f"{folder}: its tokenizer makes token ids up to {largest}, and the model has embeddings for {words} tokens; "
-                "give the model's own tokenizer, or, if tokens were added, call "
-                "model.resize_token_embeddings(len(tokenizer)) and save both"
-            )
+        _check_vocabulary(folder, config[FAMILIES[config["model_type"]].keys.vocabulary])
     return shape
 
 
+def _check_vocabulary(folder: Path, words: int | None) -> None:
+    """Raise ValueError if the tokenizer makes token ids for which the model has no embeddings. `words`: None if not known."""
+    largest = largest_id(folder)
+    if words is not None and largest >= words:
+        raise ValueError(
+            f"{folder}: its tokenizer makes token ids up to {largest}, and the model has embeddings for {words} tokens; "
+            "give the model's own tokenizer, or, if tokens were added, call "
+            "model.resize_token_embeddings(len(tokenizer)) and save both"
+        )
+
+
+def _shape(name: str, folder: Path) -> Shape:
+    """Returns the shape of the model in this folder. Raises ValueError if its config is missing, invalid or not supported."""
+    config = _config(name, folder)
+    try:
+        return shape_of(config)
+    except ValueError as error:
+        raise type(error)(f"model {name!r}: {folder / 'config.json'}: {error}") from None
+
+
 def _config(name: str, folder: Path) -> dict[str, Any]:
-    """Returns the content of config.json. Raises ValueError if it is missing, invalid or describes an unsupported model."""
+    """Returns the content of config.json. Raises ValueError if it is missing or invalid."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it holds no JSON object")
-        shape_of(config)
     except FileNotFoundError:
         weight_files.refuse_gguf(folder)
         raise ValueError(f"model {name!r}: {folder} has no config.json; give the folder of a saved model") from None

@@ -49,7 +49,16 @@ SUBLAYER_OUTPUTS: tuple[Site, ...] = ("attention.output", "ffn.output")
 HeadReads = Literal["own", "first", "mean"]
 
 MethodFamily = Literal[
-    "full", "freezing", "adapter", "low rank", "orthogonal", "scaling and bias", "prompt", "mask", "combination"
+    "full",
+    "freezing",
+    "adapter",
+    "low rank",
+    "orthogonal",
+    "scaling and bias",
+    "prompt",
+    "mask",
+    "combination",
+    "peft",
 ]
 
 

@@ -18,8 +18,6 @@ Legend: K trials of a stack, P parameters of one trial.
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,6 +32,7 @@ from trainables.training.captured_steps import CapturedSteps
 from trainables.training.evaluation import EvalRequest, evaluate
 from trainables.training.layer_ablation import ablate
 from trainables.training.parameter_layout import ParameterLayout
+from trainables.training.peak_memory import peak_memory_mib
 from trainables.training.pruning import mask_for, prunable_parameters, start_second_phase
 from trainables.training.stacked_parameters import StackedParameters
 from trainables.training.stacked_trials import StackedTrials
@@ -280,15 +279,10 @@ class Engine:
             loss = float(parameters.losses[index]) / state.steps_per_epoch
             parameters.losses[index] = 0
             state.epoch += 1
-            progress = state.record(scores.score, loss if np.isfinite(loss) else None, self._memory_mib())
+            progress = state.record(
+                scores.score, loss if np.isfinite(loss) else None, peak_memory_mib(self.backbone.device)
+            )
             if progress.best_epoch == state.epoch:
                 state.best = parameters.values[index].detach().clone()
             if state.epoch == state.phase_boundary_epoch and not state.done:
                 start_second_phase(state, parameters, self.backbone)
-
-    def _memory_mib(self) -> float:
-        """Peak memory of this process in MiB: allocated on the GPU, or else the resident set on the CPU."""
-        if self.backbone.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() / 2**20
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

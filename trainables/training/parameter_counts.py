@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from search_spaces.language import Scalar
 from search_spaces.loading import nearest
+from search_spaces.peft_rows import PEFT
 from search_spaces.records import Counts
-from trainables.methods import METHODS
+from trainables.methods import make_method, method_type
 from trainables.methods.base import Method
 from trainables.methods.spec import Shape
 
@@ -15,9 +16,11 @@ from trainables.methods.spec import Shape
 def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None) -> Method:
     """Returns the method `name` with these settings. Raises ValueError naming a setting that is unknown or not allowed.
 
-    `shape`: of the backbone, None if it is not known yet.
+    `shape`: of the backbone, None if it is not known yet. The settings of a row of peft are checked elsewhere.
     """
-    kind = METHODS[name]
+    if name == PEFT:
+        return make_method(name, settings)
+    kind = method_type(name)
     known = list(kind().settings())
     unknown = sorted(set(settings) - set(known))
     if unknown:
@@ -29,7 +32,10 @@ def build(name: str, settings: Mapping[str, Scalar], shape: Shape | None = None)
 
 
 def count(method: Method, shape: Shape, outputs: int) -> Counts:
-    """Returns the numbers of trained, active and stored parameters. `outputs`: of the head, the classes or 1 for regression."""
+    """Returns the numbers of trained, active and stored parameters. `outputs`: of the head, the classes or 1 for regression.
+
+    Not for rows of peft, whose parameters are counted in the network.
+    """
     weights, module = method.counts(shape)
     stored, beside = method.stored(shape), norms(method, shape) + shape.head(outputs, method.head_reads)
     return Counts(

@@ -1,5 +1,7 @@
 """Trains the trials assigned to one device: one engine per shared backbone, and one per trial that needs its own backbone.
 
+Trials of the library peft have an engine of their own kind, each with a copy of the model.
+
     worker = DeviceWorker(device)
     worker.add_trial(job)
     worker.request_epoch(trial_id)
@@ -21,21 +23,25 @@ from typing import Any, TypeVar
 import torch
 
 from search_spaces.language import Precision, Recipe
+from search_spaces.peft_rows import PEFT
 from search_spaces.quantization import Nf4
 from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import Model, resolve
-from trainables.methods import METHODS
+from trainables.methods import method_type
+from trainables.methods.peft_row import installed_peft
 from trainables.tasks.task_data import TaskData
 from trainables.tasks.tokens import read
 from trainables.training.captured_steps import CapturedSteps, captured_on
 from trainables.training.engine import Engine
 from trainables.worker.memory import CudaMemory, MemoryEstimator, ran_out_of_memory
-from trainables.worker.trial_runner import TrialRunner, mean_tokens
+from trainables.worker.trial_runner import TrialEngine, TrialRunner, mean_tokens
 from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, check_folder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# Bytes of a value of a model that a trial has for itself.
+FLOAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,10 @@ class Job:
         Raises WorkerEnvironmentError if code, packages, the sweep's folder or the model's files are not the driver's.
         """
         check_environment(self.environment)
+        if self.trial.method == PEFT and f"{PEFT} {installed_peft()}" not in self.trial.plugin.split(", "):
+            raise WorkerEnvironmentError(
+                f"this machine has peft {installed_peft() or 'not installed'}, and the trial needs {self.trial.plugin}"
+            )
         if self.sweep:
             check_folder(self.folder.parent.parent, self.sweep)
         try:
@@ -110,7 +120,7 @@ class DeviceWorker:
         # Engines with a shared backbone, by model and precision.
         self._shared: dict[tuple[str, Precision, Nf4 | None], Engine] = {}
         # Largest number of trials per step, for engines in which a step with more trials has failed.
-        self._max_active: dict[Engine, int] = {}
+        self._max_active: dict[TrialEngine, int] = {}
         self._num_steps = 0
 
     def add_trial(self, job: Job) -> None:
@@ -125,7 +135,8 @@ class DeviceWorker:
         num_tokens = mean_tokens(job.trial, data)
         total = sum(r.num_tokens for r in self.residents.values()) + num_tokens
         held = sum(engine.graph_bytes for engine in self._engines())
-        if self._memory and self.residents and not self._memory.fits(total, held):
+        own = 0 if method_type(job.trial.method).shares_backbone else FLOAT * model.total
+        if self._memory and self.residents and not self._memory.fits(total, held, own):
             raise OutOfDeviceMemory(f"no memory for {total:.0f} tokens a step beside {len(self.residents)} trials")
 
         def add() -> None:
@@ -155,7 +166,7 @@ class DeviceWorker:
 
         An error ends only the trial that caused it, which is removed; the exception is then in `failures`.
         """
-        waiting: dict[Engine, list[TrialRunner]] = {}
+        waiting: dict[TrialEngine, list[TrialRunner]] = {}
         for resident in self.residents.values():
             if resident.may_train(self._epochs_ahead):
                 waiting.setdefault(resident.engine, []).append(resident)
@@ -193,7 +204,7 @@ class DeviceWorker:
             engine.zero_grad()
         return call()
 
-    def _shrink(self, engine: Engine, active: list[TrialRunner], error: Exception) -> None:
+    def _shrink(self, engine: TrialEngine, active: list[TrialRunner], error: Exception) -> None:
         """After a failed step, halve the number of trials per step: it saves memory, and finally isolates the failing trial.
 
         If the step had a single trial, remove that trial.
@@ -211,13 +222,18 @@ class DeviceWorker:
         self._max_active.pop(resident.engine, None)
         self.failures[resident.trial.id] = error
 
-    def _engines(self) -> set[Engine]:
+    def _engines(self) -> set[TrialEngine]:
         return {*self._shared.values(), *(resident.engine for resident in self.residents.values())}
 
-    def _engine(self, job: Job, model: Model) -> Engine:
+    def _engine(self, job: Job, model: Model) -> TrialEngine:
         """Return the shared engine of a trial's model and precision, or a new engine if its method cannot share a backbone."""
         recipe = job.trial.recipe
-        if not METHODS[job.trial.method].shares_backbone:
+        if job.trial.method == PEFT:
+            # Imported here, because peft is not installed everywhere and takes seconds to load.
+            from trainables.peft_rows.peft_engine import PeftEngine
+
+            return PeftEngine(model, self._device)
+        if not method_type(job.trial.method).shares_backbone:
             return Engine(self._backbone(model, recipe))
         key = (job.source, recipe.precision, recipe.nf4)
         if key not in self._shared:

@@ -61,12 +61,13 @@ class MemoryEstimator:
         yield
         self.bytes_per_token = max(self.bytes_per_token, (self._memory.peak() - before) / num_tokens)
 
-    def fits(self, num_tokens: float, held: int = 0) -> bool:
+    def fits(self, num_tokens: float, held: int = 0, model_bytes: int = 0) -> bool:
         """Return whether a step of `num_tokens` tokens is expected to fit; True as long as no step has been measured.
 
-        `held`: the part of the allocated memory that will be given back before that step.
+        `held`: the part of the allocated memory that will be given back before that step. `model_bytes`: size of a copy of a
+        model that will be loaded before it.
         """
-        need = self.bytes_per_token * num_tokens * (1 + SAFETY_MARGIN)
+        need = (self.bytes_per_token * num_tokens + model_bytes) * (1 + SAFETY_MARGIN)
         return need <= self._memory.total() - self._memory.used() + held
 
 

@@ -6,25 +6,47 @@ It uses neither Ray nor the other trials. The device worker performs the trainin
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from search_spaces.records import Ablation, Outcome, Progress, TestResult, Trial
-from trainables.methods import METHODS
+from search_spaces.records import Ablation, Counts, Outcome, Progress, TestResult, Trial
+from trainables.methods import make_method
 from trainables.tasks.task_data import TaskData
-from trainables.training.engine import Engine
 from trainables.training.trial_state import TrialState
 from trainables.worker import checkpoint
 
 log = logging.getLogger(__name__)
 
 
+class TrialEngine(Protocol):
+    """What trains trials: `Engine` many together, `PeftEngine` one of the library peft. `Engine` describes the methods."""
+
+    @property
+    def residents(self) -> list[str]: ...
+    @property
+    def graph_bytes(self) -> int: ...
+    def add_trial(self, trial: Trial, data: TaskData) -> TrialState: ...
+    def remove_trial(self, trial_id: str) -> None: ...
+    def set_active(self, trial_ids: Sequence[str]) -> None: ...
+    def zero_grad(self) -> None: ...
+    def step(self) -> list[TrialState]: ...
+    def test(self, trial_id: str) -> TestResult: ...
+    def ablate(self, trial_id: str) -> Ablation | None: ...
+    def counts(self, trial_id: str) -> Counts: ...
+    def state(self, trial_id: str) -> tuple[TrialState, dict[str, Tensor]]: ...
+    def restore(
+        self, trial: Trial, data: TaskData, tensors: dict[str, Tensor], epoch: int, progress: Sequence[Progress]
+    ) -> TrialState: ...
+
+
 def mean_tokens(trial: Trial, data: TaskData) -> float:
     """Return the mean number of tokens of the trial's mini-batches, with the virtual tokens that its method adds."""
-    added = METHODS[trial.method](**trial.settings).virtual_tokens
+    added = make_method(trial.method, trial.settings).virtual_tokens
     return trial.batch_size * (len(data.train.ids) / len(data.train) + added)
 
 
@@ -47,7 +69,7 @@ class Report:
 class TrialRunner:
     """One resident trial. Its epochs are reported one by one; `num_requested` is the number of epochs requested so far."""
 
-    def __init__(self, trial: Trial, engine: Engine, data: TaskData, folder: Path, num_tokens: float):
+    def __init__(self, trial: Trial, engine: TrialEngine, data: TaskData, folder: Path, num_tokens: float):
         """`folder`: the trial's checkpoint folder. `num_tokens`: mean number of tokens of its mini-batches."""
         self.trial, self.engine, self._folder = trial, engine, folder
         self.num_requested = self._num_reported = 0
