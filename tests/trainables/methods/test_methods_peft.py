@@ -93,7 +93,12 @@ def plain_key(key, family):
 
 def ours_key(key, prepared, name):
     layout, family = prepared.parameters.layout, prepared.backbone.family
-    return key in {_key(name, e, family) for e in layout.entries if not e.name.startswith("head.")}
+    return key in {_key(name, e.name, layout, family) for e in layout.entries if not e.name.startswith("head.")}
+
+
+def their_key(name, e, prepared):
+    family = prepared.backbone.family
+    return plain_key(_key(name, e.name, prepared.parameters.layout, family), family)
 
 
 def their_parameters(model):
@@ -132,7 +137,7 @@ def test_logits_and_gradients_are_pefts(name, settings, family, targets, tiny_mo
         if not e.parameter.trained:
             assert not grad.any()
             continue
-        their = found[plain_key(_key(name, e, prepared.backbone.family), prepared.backbone.family)]
+        their = found[their_key(name, e, prepared)]
         assert grad.any()
         assert torch.allclose(grad, their.grad, atol=1e-5, rtol=1e-4), e.name
 
@@ -147,11 +152,11 @@ def test_starts_are_drawn_as_peft_draws_them(name, tiny_model):
     """Per tensor: zeros and ones where peft has them; otherwise the same mean and deviation of the random numbers."""
     prepared = prepare(tiny_model("bert"), name, 0.0, targets="all", **STARTS[name])
     theirs = their_parameters(wrapped(prepared, name, start=True))
-    ours, family = prepared.entries(prepared.parameters.values), prepared.backbone.family
+    ours = prepared.entries(prepared.parameters.values)
     for last in METHODS[name](**STARTS[name]).map_parameters(32, 32):
         entries = [e for e in prepared.parameters.layout.entries if e.name.endswith(f".{last}")]
         # In units of peft's largest number, because the bound depends on a map's widths.
-        pairs = [(ours[e.name], theirs[plain_key(_key(name, e, family), family)].detach()) for e in entries]
+        pairs = [(ours[e.name], theirs[their_key(name, e, prepared)].detach()) for e in entries]
         mine, other = (
             torch.cat([t.flatten() / bound_of(pair[1]) for pair in pairs for t in [pair[i]]]) for i in (0, 1)
         )
