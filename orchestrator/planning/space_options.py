@@ -11,7 +11,8 @@ from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
-from trainables.methods import METHODS, method_type
+from trainables.methods import METHODS
+from trainables.methods.lookup import method_type
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
 FLAGS = (

@@ -11,7 +11,7 @@ from orchestrator.ledger import Damaged, read_history, write_atomic
 from orchestrator.planning.token_counts import TokenCount
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
-from trainables.methods import method_type
+from trainables.methods.lookup import method_type
 from trainables.tasks.task_data import CutCount
 
 # The file in the output folder with what `--probe` measured.

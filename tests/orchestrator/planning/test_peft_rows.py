@@ -18,11 +18,11 @@ from search_spaces.language import Budget, Recipe, Space, choice, method
 from search_spaces.peft_rows import field_value, peft_row
 from tests.fixtures.encoders import write_tiny
 from tests.fixtures.trials import make_data
-from tests.trainables.peft_rows.test_peft_engine import peft_trial, write_other
+from tests.trainables.peft_training.test_peft_engine import peft_trial, write_other
 from trainables.backbone.models import resolve
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows import measure
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training import measure
+from trainables.peft_training.peft_engine import PeftEngine
 
 HEADS = [(2, False)]
 
@@ -148,7 +148,7 @@ def test_on_a_model_without_a_family_only_rows_of_peft_are_planned(in_process, t
     model = write_other(tmp_path / "opt", "opt")
     row = peft_row({"peft_type": "LORA", "r": 2})
     with pytest.raises(
-        ValueError, match=r"'opt' is not supported.*peft_row\(.*methods lora, full on this model.*rows of peft alone"
+        ValueError, match=r"'opt' is not supported.*peft_row\(.*methods lora, full on .*opt cannot.*rows of peft alone"
     ):
         make_plan(space_of(model, method("lora"), row, method("full")), RunOptions())
     assert make_plan(space_of(model, row), RunOptions()).peft[str(model), "peft_lora"].least > 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from search_spaces.records import Trial
 from trainables.backbone.models import Model
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows.configuration import make_configuration
+from trainables.peft_training.configuration import make_configuration
 from trainables.seeds import derive
 from trainables.tasks.forms.regression import Regression
 from trainables.tasks.task_data import Task
