@@ -1,4 +1,4 @@
-"""Checks the rows of peft in a plan, and counts what they train, in a process that loads the library (`peft_training/measure.py`)."""
+"""Checks the rows of peft in a plan, and counts what they train, in a process that loads it (`peft_training/measure.py`)."""
 
 from __future__ import annotations
 

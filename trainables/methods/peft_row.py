@@ -1,7 +1,7 @@
 """The method of rows that the library peft trains (`search_spaces/peft_rows.py`), as far as it is known without peft.
 
-It has no formula and no declared parameters: `trainables/peft_training` builds peft's own modules and trains each trial alone. This
-module imports neither torch nor peft.
+It has no formula and no declared parameters: `trainables/peft_training` builds peft's own modules and trains each trial alone.
+This module imports neither torch nor peft.
 """
 
 from __future__ import annotations

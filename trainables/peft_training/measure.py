@@ -1,4 +1,4 @@
-"""Checks rows of peft and counts what they train, for a plan: `python -m trainables.peft_training.measure` in a process of its own.
+"""Checks rows of peft and counts what they train for a plan, in a process of its own: `python -m trainables.peft_training.measure`.
 
 So the process that plans loads neither torch nor peft. Standard input is a JSON list of {"settings": of a row, "model": folder or
 null, "outputs": [[number of outputs, whether it is a regression], ...]}. One JSON line per element goes to standard output:
