@@ -1,8 +1,9 @@
-"""Checks rows of peft and counts what they train for a plan, in a process of its own: `python -m trainables.peft_training.measure`.
+"""Checks rows of peft and counts what they train for a plan: `python -m trainables.peft_training.measure`.
 
-So the process that plans loads neither torch nor peft. Standard input is a JSON list of {"settings": of a row, "model": folder or
-null, "outputs": [[number of outputs, whether it is a regression], ...]}. One JSON line per element goes to standard output:
-{"error": what peft refuses}, or {"trained": [numbers of trained parameters]}, empty where they are not known.
+In this process of its own, so that the process that plans loads neither torch nor peft. Standard input is a JSON list of
+{"settings": of a row, "model": folder or null, "outputs": [[number of outputs, whether it is a regression], ...]}. One JSON line
+per element goes to standard output: {"error": what peft refuses}, or {"trained": [numbers of trained parameters]}, empty where
+they are not known.
 
 Networks are built on torch's device "meta", which holds shapes without values, so that the size of a model does not matter.
 """
