@@ -90,8 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
     p.add_argument(
         "--precision",
         type=given,
-        metavar="fp32|bf16",
-        help="of matrix products: bf16 is faster and slightly less exact; the report names it",
+        metavar="fp32|bf16|nf4",
+        help="of matrix products: bf16 is faster and slightly less exact; nf4 also stores the frozen linear maps in 4 bits; the "
+        "report names it",
     )
     p = machine
     p.add_argument(

@@ -145,7 +145,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     sources=inputs.sources(),
                     data=inputs.tokens,
                     checkpoints=folder / "checkpoints",
-                    environment=worker_environment(),
+                    environment=worker_environment(quantized=plan.space.recipe.nf4 is not None),
                     sweep=sweep_id,
                 )
                 code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)

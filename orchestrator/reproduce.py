@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator import exit_codes
 from orchestrator.command_line import exit_code_of, parse
 from orchestrator.ledger import read_history
+from orchestrator.planning.preflight import check_quantization
 from search_spaces.history import TrialHistory
 from search_spaces.language import Cell
 from search_spaces.loading import nearest
@@ -136,6 +137,7 @@ def train(record: Record, trial: Trial, checkpoints: Path) -> tuple[Outcome, Tes
     from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
     check_semantics(trial)
+    check_quantization(trial.recipe)
     job = {
         "id": trial.id,
         "trial": replace(trial, ablated=False).to_json(),  # the ablation map is not compared

@@ -86,6 +86,7 @@ def _start(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
     plan = make_plan(space, options)
+    preflight.check_quantization(plan.space.recipe)
     if arguments.probe:
         _probe(plan, options)
     if arguments.plan or arguments.probe:

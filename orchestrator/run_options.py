@@ -29,7 +29,7 @@ class RunOptions:
     final_seeds: int | None = None
     # Maximum number of epochs of a trial.
     epochs: int | None = None
-    # Precision of matrix products: "fp32" or "bf16".
+    # Precision of matrix products: "fp32", "bf16" or "nf4".
     precision: str | None = None
     # Maximum number of training examples of a task; 0: all.
     train_examples: int | None = None

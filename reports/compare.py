@@ -25,6 +25,7 @@ from reports.statistics.resampling import score_limits
 from reports.statistics.searches import repetitions
 from reports.statistics.standings import covariance_of, generator_of
 from search_spaces.language import Cell, Dimension, Range
+from search_spaces.quantization import recipe_json
 
 NAME = "compare"
 HEADER = (
@@ -173,7 +174,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     }
     facts |= {"commit": manifest.commit, "uncommitted changes": manifest.dirty, "device": manifest.device}
     facts |= {f"version of {name}": version for name, version in manifest.versions.items()}
-    facts |= {f"recipe: {name}": value for name, value in asdict(manifest.recipe).items()}
+    facts |= {f"recipe: {name}": value for name, value in recipe_json(manifest.recipe).items()}
     facts |= {f"budget: {name}": value for name, value in asdict(manifest.budget).items()}
     facts |= {f"encoder {name}": model.weights for name, model in manifest.models.items()}
     facts |= {f"data of {name}": task.split for name, task in manifest.tasks.items()}

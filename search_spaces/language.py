@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from search_spaces.checks import check_name, check_rules, check_types, checked_limit, is_number, is_text, is_whole
 from search_spaces.file_task import FileTask
+from search_spaces.quantization import BLOCK_SIZES, Compute, Nf4
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "nf4"]
 Scalar = str | int | float | bool
 
 # Hyperparameters of every trial; all others are settings of its method.
@@ -130,8 +131,9 @@ class Recipe:
     `clip`, evaluation after every epoch; the best epoch's parameters count. A trial ends after `patience` epochs without a better
     score. `train_examples` and `test_examples` limit the data: one number for all tasks (0: all examples), or a dict of tasks'
     names to numbers, such as {"agreement": 400}; tasks that it does not name have all their examples. `dropout` < 0: the rates of
-    the backbone's configuration. `precision` is that of matrix products; all else is fp32. The reasons for the defaults are in
-    `docs/decisions.md`.
+    the backbone's configuration. `precision` is that of matrix products; all else is fp32. With "nf4", the frozen linear maps are
+    stored in 4 bits, in blocks of `nf4_block_size` weights with scales in 8 bits if `nf4_double_quant`; `nf4_compute` is then the
+    precision of matrix products. The reasons for the defaults are in `docs/decisions.md`.
     """
 
     epochs: int = 20
@@ -147,6 +149,9 @@ class Recipe:
     precision: Precision = "fp32"
     train_examples: int | Mapping[str, int] = 0
     test_examples: int | Mapping[str, int] = 0
+    nf4_block_size: int = 64
+    nf4_double_quant: bool = True
+    nf4_compute: Compute = "bf16"
 
     def __post_init__(self) -> None:
         check_types("recipe", self)
@@ -163,9 +168,18 @@ class Recipe:
             ("eps", 0 < self.eps < 1, "in (0, 1)"),
             ("max_length", 8 <= self.max_length <= 32768, "between 8 and 32,768 tokens"),
             ("dropout", self.dropout < 1, "below 1"),
-            ("precision", self.precision in ("fp32", "bf16"), "'fp32' or 'bf16'"),
+            ("precision", self.precision in ("fp32", "bf16", "nf4"), "'fp32', 'bf16' or 'nf4'"),
+            ("nf4_block_size", self.nf4_block_size in BLOCK_SIZES, f"one of {', '.join(map(str, BLOCK_SIZES))}"),
+            ("nf4_compute", self.nf4_compute in ("bf16", "fp32"), "'bf16' or 'fp32'"),
         )
         check_rules("recipe", self, rules)
+
+    @property
+    def nf4(self) -> Nf4 | None:
+        """How the frozen linear maps are stored in 4 bits; None in other precisions."""
+        if self.precision != "nf4":
+            return None
+        return Nf4(block_size=self.nf4_block_size, double_quant=self.nf4_double_quant, compute=self.nf4_compute)
 
     def of_task(self, task: str) -> Recipe:
         """Return the recipe of this task's trials, in which the limits of the data are numbers."""

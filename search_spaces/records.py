@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from search_spaces.language import Cell, Precision, Recipe, Scalar
+from search_spaces.quantization import recipe_json
 
 # Version of the training code by precision. Increase it when a change of the code alters the results of trials in that
 # precision: results of trials with an older version are then not reused.
-TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4}
+TRAINING_SEMANTICS: Mapping[Precision, int] = {"fp32": 3, "bf16": 4, "nf4": 1}
 # Added to it for methods whose trials alone had to change; `docs/decisions.md` says why. Increase an entry, never lower it.
 METHOD_SEMANTICS: Mapping[str, int] = {
     "adalora": 1,
@@ -90,7 +91,8 @@ class Trial:
         return {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.recipe.epochs, **self.settings}
 
     def to_json(self) -> dict[str, Any]:
-        record = {**asdict(self), "settings": dict(sorted(self.settings.items()))}
+        settings = dict(sorted(self.settings.items()))
+        record = {**asdict(self), "settings": settings, "recipe": recipe_json(self.recipe)}
         # Left out where they have their defaults, so that such trials keep the ids that they had before these fields existed.
         added = {"ablated": self.ablated, "search": self.search, "plugin": self.plugin}
         return {key: value for key, value in record.items() if added.get(key, True)}

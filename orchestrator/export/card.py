@@ -7,7 +7,7 @@ Tibshirani 1993). The report's intervals are of another question, the mean over 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
@@ -16,22 +16,32 @@ from orchestrator.export.checking import Agreement
 from orchestrator.export.kept_final import KeptFinal, finished_finals
 from orchestrator.export.record import ExportRecord
 from orchestrator.search.predictions import read_predictions
+from search_spaces.quantization import precision_words
 from search_spaces.redaction import redact
 from trainables.tasks.forms.regression import REGRESSION
 from trainables.tasks.metrics import FORMULAS
 from trainables.tasks.tokens import TokenizerUse
 
 DRAWS = 1000
+# What transformers calls our precisions of matrix products, and the size of its blocks in 4 bits.
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+TRANSFORMERS_BLOCKS = 64
 LIBRARIES = {"peft": "peft", "transformers": "transformers", "own": "peft-sweep"}
 
 
 def text(
-    kept: KeptFinal, record: ExportRecord, base: str, tokenizer: TokenizerUse, agreement: Agreement, command: str
+    kept: KeptFinal,
+    record: ExportRecord,
+    base: str,
+    tokenizer: TokenizerUse,
+    agreement: Agreement,
+    command: str,
+    plain: Sequence[str],
 ) -> str:
     """Return the card.
 
     `base`: the name by which other libraries find the pretrained model; `tokenizer`: how its tokenizer is used; `command`: the
-    one that exported.
+    one that exported; `plain`: the modules that are not stored in 4 bits if the layers' linear maps are.
     """
     manifest, trial = kept.record.manifest, kept.final.trial
     method, model = manifest["methods"][trial.cell.method], manifest["models"][trial.cell.model]
@@ -44,7 +54,7 @@ def text(
             "",
             "## Use",
             "",
-            *_use(record, base, tokenizer),
+            *_use(record, base, tokenizer, plain),
             "",
             "## Score",
             "",
@@ -84,7 +94,7 @@ def _what(record: ExportRecord) -> str:
     return f"It predicts a number for texts ({columns} of the task's files). The head's outputs are {unit}."
 
 
-def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse) -> Iterator[str]:
+def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse, plain: Sequence[str]) -> Iterator[str]:
     length, second = record.trial.recipe.max_length, ", second_texts" if len(record.columns) == 2 else ""
     # Not every tokenizer returns by itself which of two texts a token belongs to.
     types = "return_token_type_ids=True, " if second and tokenizer.token_types > 1 else ""
@@ -103,10 +113,19 @@ def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse) -> Iterator[s
         return
     yield f"or with {LIBRARIES[record.kind]} alone:"
     yield ""
+    nf4, more = record.trial.recipe.nf4, ""
     yield "    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer"
+    if nf4:
+        more = ", quantization_config=quantization"
+        yield "    from transformers import BitsAndBytesConfig"
     if record.kind == "peft":
         yield "    from peft import PeftModel"
     yield ""
+    if nf4:
+        yield "    quantization = BitsAndBytesConfig("
+        yield f'        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant={nf4.double_quant},'
+        yield f'        bnb_4bit_compute_dtype="{DTYPES[nf4.compute]}", llm_int8_skip_modules={json.dumps(plain)},'
+        yield "    )"
     yield '    tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")'
     if not tokenizer.pads:
         yield "    tokenizer.pad_token = tokenizer.eos_token"
@@ -114,15 +133,26 @@ def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse) -> Iterator[s
         yield f"    second_texts = [{tokenizer.separator!r} + text for text in second_texts]"
     if record.kind == "peft":
         yield '    config = AutoConfig.from_pretrained("THIS_FOLDER")'
-        yield f"    base = AutoModelForSequenceClassification.from_pretrained({json.dumps(base)}, config=config)"
+        yield f"    base = AutoModelForSequenceClassification.from_pretrained({json.dumps(base)}, config=config{more})"
         yield '    model = PeftModel.from_pretrained(base, "THIS_FOLDER").eval()'
     else:
-        yield '    model = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER").eval()'
+        yield f'    model = AutoModelForSequenceClassification.from_pretrained("THIS_FOLDER"{more}).eval()'
     yield (
         f'    inputs = tokenizer(texts{second}, truncation="longest_first", max_length={length}, '
         f'padding=True, {types}return_tensors="pt")'
     )
     yield "    logits = model(**inputs).logits"
+    if nf4:
+        yield ""
+        yield (
+            "It was trained on a backbone in 4 bits. Without `quantization_config`, on the original weights, it predicts "
+            "slightly differently."
+        )
+        if nf4.block_size != TRANSFORMERS_BLOCKS:
+            yield (
+                f"So it does with it, too: transformers quantises in blocks of {TRANSFORMERS_BLOCKS} weights, and it was trained "
+                f"with blocks of {nf4.block_size}. `peft-sweep predict` quantises as in training."
+            )
 
 
 def _score(kept: KeptFinal, record: ExportRecord) -> Iterator[str]:
@@ -173,6 +203,8 @@ def _training(kept: KeptFinal, record: ExportRecord, command: str) -> Iterator[s
         f"texts, labels and split {trial.split}; texts are cut to {trial.recipe.max_length} tokens."
     )
     yield f"- Method `{trial.method}`: {settings}. Seed {trial.seed}, precision {trial.recipe.precision}, trial {trial.id}."
+    if trial.recipe.nf4:
+        yield f"- Trained and tested with {precision_words(trial.recipe)}; embeddings, norms, biases and head are in fp32."
     yield (
         f"- Found by a search over {budget['trials']} configuration{'s' * (budget['trials'] > 1)} on the validation split, then "
         "trained on "

@@ -65,5 +65,5 @@ def _diagonal(values: Mapping[Site, Tensor], family: ModelFamily, shape: Shape) 
 
 def _neutral(name: str, layer: int, site: Site, backbone: Backbone) -> Tensor:
     """Return the vector over a map's outputs that changes nothing: DoRA's magnitude is the norm of the weight, a scale is 1."""
-    weight = backbone.map_at(layer, site).weight.detach().cpu()
+    weight = backbone.frozen(layer, site)[0].detach().cpu()
     return weight.norm(dim=1) if name == "magnitude" else torch.ones(len(weight))

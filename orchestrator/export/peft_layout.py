@@ -214,9 +214,9 @@ def from_peft(
             continue
         prefix, _, last = e.name.rpartition(".")
         site: Any = prefix.partition(".")[2]
-        if e.is_matrix:
-            value = value if _same(name, e.name) else value.transpose(0, 1)
-        else:
+        if e.is_matrix and not _same(name, e.name):
+            value = value.transpose(0, 1)
+        elif not e.is_matrix:
             value = value.reshape(-1)
         if site in family.fused:
             value = part_of(value, last, site, sites_of(family, site, _trained_sites(layout)), family, layout.shape)

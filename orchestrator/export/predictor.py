@@ -30,6 +30,7 @@ from orchestrator.export import peft_layout
 from orchestrator.export.record import ExportRecord, read
 from orchestrator.export.tensor_names import head_names, to_row
 from orchestrator.ledger import Damaged
+from orchestrator.planning.preflight import check_quantization
 from search_spaces.peft_rows import PEFT
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
@@ -53,8 +54,9 @@ class Predictor:
     """An exported model, loaded from its folder.
 
     `base`: where the pretrained model is, if not where the export says. Raises ValueError if the folder is no export or the
-    pretrained model cannot be used, MissingModel if it is not available, EnvironmentUnfit if it has other files, Damaged if
-    files of the export are damaged.
+    pretrained model cannot be used, MissingModel if it is not available, EnvironmentUnfit if it has other files or the package
+    that quantises it is missing, Damaged if files of the export are damaged. A model that was trained on a quantised backbone
+    predicts with the same one: its pretrained weights are quantised again in the same way.
     """
 
     def __init__(self, folder: Path, base: str | None = None):
@@ -69,7 +71,8 @@ class Predictor:
         if self.record.kind == "transformers":
             trial = replace(trial, method="linear_probe", settings={"reads": "own"})
         self._trial, self._method = trial, make_method(trial.method, trial.settings)
-        self._backbone = Backbone.load(self.model, device, trial.recipe.precision)
+        check_quantization(trial.recipe)
+        self._backbone = Backbone.load(self.model, device, trial.recipe.precision, trial.recipe.nf4)
         layout = ParameterLayout(self._method, self._backbone, self.record.task.outputs)
         tensors = self._tensors(folder / self.record.weights, layout)
         for name in [name for name in tensors if name.startswith(POOLER)]:

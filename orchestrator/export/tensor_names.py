@@ -55,6 +55,13 @@ def head_names(family: ModelFamily) -> dict[str, str]:
     return names
 
 
+def unquantized(family: ModelFamily) -> list[str]:
+    """Return the paths, in transformers' classifier, of linear maps that are not in a layer: a pretrained pooler and the head."""
+    pooler = family.pretrained_pooler or family.head.pooler
+    head = {path.partition(".")[0] for path in head_names(family).values()}
+    return sorted({*head, *([f"{family.prefix}.{pooler}"] if pooler else [])})
+
+
 def in_units(tensors: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
     """Return the tensors with a head whose output y is in the targets' unit: mean + std * y of the head that was trained."""
     out, bias = tensors[OUT].double() * std, tensors[OUT_BIAS].double() * std + mean

@@ -21,10 +21,12 @@ from orchestrator.export.checking import Agreement, check
 from orchestrator.export.kept_final import KeptFinal
 from orchestrator.export.predictor import POOLER, Predictor
 from orchestrator.export.record import FILE, ExportKind, ExportRecord, digest, file_task_of, task_of, with_columns
-from orchestrator.export.tensor_names import in_units, lacks_pooler, named
+from orchestrator.export.tensor_names import in_units, lacks_pooler, named, unquantized
+from orchestrator.planning.preflight import check_quantization
 from search_spaces.peft_rows import PEFT
 from trainables.backbone import hub
 from trainables.backbone.backbone import Backbone
+from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, resolve
 from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
@@ -83,6 +85,7 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
             f"model {model.name!r} has other files now (fingerprint {model.fingerprint}) than when it was trained on "
             f"({trial.weights})"
         )
+    check_quantization(trial.recipe)
     with _appearing(folder) as new:
         write_tensors = _write_peft_row if trial.method == PEFT else _write_tensors
         record = with_columns(write_tensors(kept, model, new), manifest)
@@ -90,7 +93,8 @@ def write(kept: KeptFinal, folder: Path, command: str) -> Exported:
         shutil.copymode(new / FILE, new / record.weights)  # safetensors writes files that their owner alone may read
         agreement = check(kept, Predictor(new, base=model.name))
         use = tokenizer_use(model.path, record.trial.recipe.max_length)
-        text = card.text(kept, record, base_name(model)[0], use, agreement, command)
+        plain = unquantized(FAMILIES[model.family])
+        text = card.text(kept, record, base_name(model)[0], use, agreement, command, plain)
         (new / "README.md").write_text(text, "utf-8")
     return Exported(folder=folder, record=record, agreement=agreement)
 
@@ -109,10 +113,14 @@ def base_name(model: Model) -> tuple[str, str | None]:
 def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     """Write all files of the export that others read, and return its record without the columns of the task's files."""
     trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
+    method, nf4 = make_method(trial.method, trial.settings), trial.recipe.nf4
     backbone = Backbone.load(model, torch.device("cpu"))
-    method = make_method(trial.method, trial.settings)
+    kind = kind_of(trial.method, method, backbone)
+    # Initial values are those of the dequantised weights. A whole model has the pretrained weights as they are.
+    if nf4 and kind != "transformers":
+        backbone = Backbone.load(model, torch.device("cpu"), "nf4", nf4)
     layout = ParameterLayout(method, backbone, task.outputs)
-    tensors, kind = named(layout, kept.values), kind_of(trial.method, method, backbone)
+    tensors = named(layout, kept.values)
     form = task.form
     others = kind != "own" and backbone.shape.head_biases
     if others and isinstance(form, Regression) and abs(form.mean) <= MOST_DEVIATIONS * form.std:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from orchestrator.execution.gpus import check_gpus
 from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.program import NAME
 from orchestrator.run_options import RunOptions
+from search_spaces.language import Recipe
+from search_spaces.quantization import EXTRA, PACKAGE
 from search_spaces.tracking_uri import DATABASE, check_recorded_uri, sqlite_path, sqlite_uri
 
 MIN_FREE_MIB = 100
@@ -32,6 +35,15 @@ def check(options: RunOptions) -> None:
     check_folder("--out", options.out)
     sqlite_uri(options.out / DATABASE)  # raises ValueError for a path that no address can hold
     check_folder("--report", options.report)
+
+
+def check_quantization(recipe: Recipe) -> None:
+    """Raise EnvironmentUnfit if the recipe stores the backbone in 4 bits and the package that does it is not installed."""
+    if recipe.nf4 and not find_spec(PACKAGE):
+        raise EnvironmentUnfit(
+            f"precision 'nf4' needs {PACKAGE}, which is not installed: pip install '{NAME}[{EXTRA}]', or in a checkout "
+            f"pip install -e '.[{EXTRA}]'"
+        )
 
 
 def check_folder(flag: str, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
@@ -13,8 +14,10 @@ from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_
 from search_spaces.loading import docstring, names
 from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import check_plugins
+from search_spaces.quantization import precision_words
 from search_spaces.records import END_STATES
 from trainables.backbone import models
+from trainables.backbone.stored_bytes import stored_bytes
 from trainables.methods import METHODS
 from trainables.methods.peft_row import installed_peft
 from trainables.tasks import TASKS
@@ -43,6 +46,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"{_number(budget.in_flight, 'trial')} of a cell at once; {asha}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
+        *(f"  backbone {text}" for text in _precision(plan)),
         f"  tasks    {', '.join(_task(plan, name) for name in plan.tasks)}",
         *(f"  data     {plan.tasks[name].title}: {note}" for name, notes in plan.data_notes.items() for note in notes),
         "",
@@ -67,6 +71,17 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
 
 def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _precision(plan: Plan) -> Iterator[str]:
+    """Yield what the recipe's precision means and how much memory it saves, one line; none for fp32."""
+    recipe, sizes = plan.space.recipe, []
+    for name, shape in plan.shapes.items():
+        if recipe.nf4 and shape:
+            small, plain = (_mebibytes(stored_bytes(shape, how)) for how in (recipe.nf4, None))
+            sizes.append(f"{models.title(name)} {small} instead of {plain}")
+    if words := precision_words(recipe):
+        yield "; weights: ".join(filter(None, [words, ", ".join(sizes)]))
 
 
 def _task(plan: Plan, name: str) -> str:

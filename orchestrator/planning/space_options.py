@@ -11,6 +11,7 @@ from orchestrator.run_options import RunOptions
 from search_spaces.language import FileTask, MethodEntry, Space, own_search, task_name
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
+from search_spaces.quantization import check_unused
 from trainables.methods import METHODS
 from trainables.methods.lookup import method_type
 
@@ -60,6 +61,7 @@ def apply(space: Space, options: RunOptions) -> tuple[Space, list[str]]:
             raise ValueError(f"--set {text}: {path} is set twice, also by {given[path][0]}")
         given[path] = (f"--set {text}", value)
     space, changed = set_fields(space, given)
+    check_unused(space.recipe, {path: option for path, (option, _) in given.items()})
     return space, told + changed
 
 

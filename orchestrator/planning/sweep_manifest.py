@@ -20,6 +20,7 @@ from orchestrator.planning.plan import Plan
 from search_spaces.language import TRAINING, Budget, Choice, Dimension, FileTask, MethodEntry, Range, Space
 from search_spaces.peft_rows import PEFT, TYPE, default_label
 from search_spaces.plugins import identity
+from search_spaces.quantization import PACKAGE, recipe_json
 from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from search_spaces.redaction import redact
 from trainables.backbone import models
@@ -83,7 +84,7 @@ def space_json(space: Space) -> dict[str, Any]:
             | ({"ablated": True} if e.ablated else {})
             for e in space.methods
         ],
-        "recipe": asdict(space.recipe),
+        "recipe": recipe_json(space.recipe),
         "budget": _record(space.budget),
         "seed": space.seed,
     }
@@ -139,12 +140,12 @@ def make_manifest(
         },
         "tasks": {name: _task(task) for name, task in loaded.items()},
         "methods": {e.label: _method(space, e, title) for e, title in zip(space.methods, titles(space), strict=True)},
-        "recipe": asdict(space.recipe),
+        "recipe": recipe_json(space.recipe),
         "budget": asdict(space.budget),
         "resolved": space_json(space),
         "versions": {
             "python": platform.python_version(),
-            **{name: metadata.version(name) for name in PACKAGES},
+            **{name: metadata.version(name) for name in (*PACKAGES, *((PACKAGE,) if space.recipe.nf4 else ()))},
             **plugins,
         },
         # Left out without any, as in the manifests of earlier versions.

@@ -83,7 +83,7 @@ def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device:
         model=cell.model,
         task=cell.task,
         method=method,
-        precision=recipe.precision,
+        precision=f"nf4, {recipe.nf4.compute}" if recipe.nf4 else recipe.precision,
         max_length=recipe.max_length,
         train_examples=recipe.limit("train_examples", cell.task),
         device="GPU" if "GPU" in device else device,

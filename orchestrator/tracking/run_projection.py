@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, Point, RunUpdates
-from search_spaces import keys
+from search_spaces import keys, quantization
 from search_spaces.events import (
     CheckpointMeasured,
     EpochReported,
@@ -365,7 +365,7 @@ def _sweep_params(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return what a sweep varies and spends, from those parts of the manifest that stay the same when it is continued."""
     lists = {part: ", ".join(manifest.get(part, ())) for part in ("models", "tasks", "methods")}
     numbers = {**manifest.get("budget", {}), **manifest.get("recipe", {}), "seed": manifest.get("seed")}
-    kept = ("trials", "search_seeds", "searches", "final_seeds", "epochs", "precision", "seed")
+    kept = ("trials", "search_seeds", "searches", "final_seeds", "epochs", "precision", *quantization.FIELDS, "seed")
     return lists | {name: _text(numbers[name]) for name in kept if numbers.get(name) is not None}
 
 

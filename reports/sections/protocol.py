@@ -7,7 +7,8 @@ from reports.render.markdown import MISSING, Markup, bullets, count, escape, par
 from reports.render.table import Table
 from reports.sections.section import Section, mean_of, most, several, unit
 from reports.statistics.analysis import AnalyzedSweep
-from search_spaces.language import Budget
+from search_spaces.language import Budget, Recipe
+from search_spaces.quantization import precision_words
 
 # Metrics that are the share of correct predictions: one of n test examples changes them by 100 / n percent points.
 _SHARES = ("accuracy",)
@@ -44,9 +45,14 @@ def _selection(manifest: Manifest) -> list[Markup]:
         Markup(
             f"Training: up to {recipe.epochs} epochs, patience {recipe.patience}, AdamW, warm-up over "
             f"{100 * recipe.warmup:g} % of the steps, linear decay, weight decay {recipe.weight_decay:g}, up to "
-            f"{recipe.max_length} tokens."
+            f"{recipe.max_length} tokens{_precision(recipe)}."
         ),
     ]
+
+
+def _precision(recipe: Recipe) -> str:
+    words = precision_words(recipe)
+    return f"; {words}" if words else ""
 
 
 def _own_split(budget: Budget) -> str:

@@ -22,6 +22,7 @@ from reports.statistics.collapse_rate import largest_plausible_rate
 from reports.statistics.rounding import PRINTED_DIGITS
 from reports.statistics.standings import Standing
 from search_spaces.language import Cell
+from search_spaces.quantization import precision_words
 
 # Footnote marks of a cell, by their cause, and what they mean.
 MARKS = {
@@ -104,7 +105,9 @@ def _legend(sweep: AnalyzedSweep, model: str) -> str:
         spread = f"mean ± sample standard deviation (n − 1) over {n} final seeds unless another n is given"
     else:
         spread = "one run. With a single seed no difference between methods can be judged"
-    return f"Percent points, higher is better: {spread}. {trained}{average}{seen}"
+    precision = precision_words(sweep.manifest.recipe)
+    trained_in = f" Trained and tested with {precision}." if precision else ""
+    return f"Percent points, higher is better: {spread}. {trained}{average}{seen}{trained_in}"
 
 
 def _unseen_collapses(n: int) -> str:

@@ -16,6 +16,7 @@ from reports.sections.section import Section
 from reports.sections.winners import named, searches
 from reports.statistics.analysis import AnalyzedSweep
 from search_spaces.language import Cell
+from search_spaces.quantization import recipe_json
 
 
 def text(sweep: AnalyzedSweep) -> str:
@@ -73,7 +74,7 @@ def _row(sweep: AnalyzedSweep, cell: Cell, number: int) -> dict[str, object]:
         "search": number,
         "kind": manifest.methods[cell.method].name,
         "configuration": "" if winner is None else json.dumps(hyperparameters(winner), sort_keys=True),
-        "recipe": json.dumps(vars(manifest.recipe.of_task(cell.task)), sort_keys=True),
+        "recipe": json.dumps(recipe_json(manifest.recipe.of_task(cell.task)), sort_keys=True),
         "winner_trial": sweep.winners.get((str(cell), number), ""),
         "winner_run": "" if winner is None else winner["run_id"],
         "final_trials": " ".join(finals["trial"]),

@@ -50,6 +50,13 @@ def test_a_disk_without_room_is_an_unfit_environment(run, monkeypatch, tmp_path)
     wants(run(*QUICK, "--out", tmp_path / "runs"), exit_codes.ENVIRONMENT, "--out", "37 MiB are free", "100 are needed")
 
 
+def test_a_backbone_in_4_bits_without_the_package_is_an_unfit_environment(run, monkeypatch):
+    monkeypatch.setattr("orchestrator.planning.preflight.find_spec", lambda name: None)
+    words = (*QUICK, "--precision", "nf4", "--methods", "lora,adapter")
+    for more in ((), ("--plan",), ("--probe",)):
+        wants(run(*words, *more), exit_codes.ENVIRONMENT, "'nf4' needs bitsandbytes", "pip install 'peft-sweep[nf4]'")
+
+
 def test_a_cluster_that_does_not_answer_is_an_unfit_environment(run):
     wants(
         run(*QUICK, "--address", "localhost:1"), exit_codes.ENVIRONMENT, "--address localhost:1: nothing answers there"

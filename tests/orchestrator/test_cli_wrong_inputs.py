@@ -55,6 +55,27 @@ def write(tmp_path):
         (("--space", "<script>"), ("'<script>' is not known",)),
         (("--space", "quickstart.py"), ("no such file", "did you mean 'quickstart'")),
         (("--space", "x" * 5000 + ".py"), ("File name too long", "xxx...xxx")),
+        ((*QUICK, "--plan", "--precision", "int8"), ("--precision int8: must be 'fp32', 'bf16' or 'nf4'",)),
+        (
+            (*QUICK, "--plan", "--precision", "nf4"),
+            ("method 'full'", "trains weights of the backbone", "leave the row out"),
+        ),
+        (
+            (*QUICK, "--plan", "--precision", "nf4", "--set", "recipe.nf4_block_size=100"),
+            ("--set recipe.nf4_block_size=100: must be one of 32, 64, 128",),
+        ),
+        (
+            (*QUICK, "--plan", "--precision", "nf4", "--set", "recipe.nf4_double_quant=2"),
+            ("recipe.nf4_double_quant=2: must be True or False",),
+        ),
+        (
+            (*QUICK, "--plan", "--precision", "nf4", "--set", "recipe.nf4_compute=fp16"),
+            ("recipe.nf4_compute=fp16: must be 'bf16' or 'fp32'",),
+        ),
+        (
+            (*QUICK, "--plan", "--set", "recipe.nf4_block_size=128"),
+            ("read only with precision 'nf4', and it is 'fp32'", "--precision nf4"),
+        ),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
         ((*QUICK, "--tasks", "sentimnt"), ("task 'sentimnt' is not in this space", "did you mean 'sentiment'")),
         ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),

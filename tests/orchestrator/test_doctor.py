@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from importlib.util import find_spec
 
 import pytest
 
@@ -91,6 +92,21 @@ def test_the_hub_that_does_not_answer_is_a_warning(machine, monkeypatch):
     assert only(machine_checks.check_hub(machine)).level == "warning"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert only(machine_checks.check_hub(machine)).level == "ok"
+
+
+def test_storing_backbones_in_4_bits_is_tried_where_the_package_is_and_no_problem_where_not(machine, monkeypatch):
+    if find_spec("bitsandbytes"):
+        found = only(machine_checks.check_quantization(machine))
+        assert (found.level, found.advice) == ("ok", "")
+        assert "stores weights in 4 bits on the CPU" in found.text
+    monkeypatch.setattr(machine_checks, "find_spec", lambda name: None)
+    found = only(machine_checks.check_quantization(machine))
+    assert found.level == "ok"
+    assert "pip install 'peft-sweep[nf4]'" in found.text
+    monkeypatch.setattr(machine_checks, "find_spec", lambda name: "there")
+    monkeypatch.setattr(machine_checks, "NF4", "raise RuntimeError('no kernel')")
+    found = only(machine_checks.check_quantization(machine))
+    assert (found.level, found.text) == ("problem", "bitsandbytes cannot be used: RuntimeError: no kernel")
 
 
 def test_only_a_problem_makes_the_exit_code_4(monkeypatch, capsys, tmp_path):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +25,14 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from search_spaces.language import Precision
+from search_spaces.quantization import Nf4
 from trainables.backbone import weight_files
 from trainables.backbone.attention import ExtraKeyValues, ScoreBias, attend
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model
 from trainables.backbone.packing import Rows, TokenSelection
+from trainables.backbone.quantized_linear import QuantizedLinear, num_bytes
 from trainables.methods.spec import Shape, Site
 
 T = TypeVar("T")
@@ -103,13 +105,13 @@ class PartOfLinear:
         return None if bias is None else bias[self._outputs]
 
 
-LinearMap = nn.Linear | PartOfLinear
+LinearMap = nn.Linear | PartOfLinear | QuantizedLinear
 
 
 class Backbone:
     """The frozen encoder on one device. `precision` is that of matrix products; everything else is computed in fp32."""
 
-    def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Precision = "fp32"):
+    def __init__(self, module: nn.Module, family: str, shape: Shape, precision: Literal["fp32", "bf16"] = "fp32"):
         self.module, self.family, self.shape, self.precision = module.eval(), FAMILIES[family], shape, precision
         module.requires_grad_(False)
         # For how many parts of a token attention has an index of its own (`Rows`): its heads, or 1, which is faster on a GPU.
@@ -122,12 +124,19 @@ class Backbone:
         ]
         # Initial values of a pretrained head, by the names that the parameters of trials have.
         self.pretrained_head: dict[str, Tensor] = {}
+        # Whether the linear maps are stored in 4 bits.
+        self.quantized = False
         config: Any = module.config
         self._activation = ACT2FN[getattr(config, self.family.keys.activation)]
 
     @classmethod
-    def load(cls, model: Model, device: torch.device, precision: Precision = "fp32") -> Backbone:
-        """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed."""
+    def load(
+        cls, model: Model, device: torch.device, precision: Precision = "fp32", nf4: Nf4 | None = None
+    ) -> Backbone:
+        """Load the model's weights in fp32 from its safetensors file. A pooler that the file lacks is drawn from a fixed seed.
+
+        With precision "nf4", the linear maps of all layers are then quantised as `nf4` says, by default as a recipe's defaults.
+        """
         family = FAMILIES[model.family]
         own: type[Backbone] = pkgutil.resolve_name(family.forward_pass)
         kind: Any = getattr(transformers, family.model)
@@ -139,7 +148,12 @@ class Backbone:
             module = kind.from_pretrained(
                 model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True, **options
             )
-        backbone = own(module.to(device), model.family, model.shape, precision)
+        if precision == "nf4":
+            how = nf4 or Nf4()
+            backbone = own(module, model.family, model.shape, how.compute)
+            backbone._quantize(how, device)
+        else:
+            backbone = own(module.to(device), model.family, model.shape, precision)
         head = family.head
         if head.starts_pretrained:
             found = weight_files.read(model.path, [f"{path}.weight" for path in (head.dense, head.norm)])
@@ -153,6 +167,18 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory in bytes that the pretrained tensors occupy now, with the copies in bf16 that passes have made of them."""
+        copies = [
+            t
+            for key, made in self._cache.items()
+            if isinstance(key, nn.Linear | PartOfLinear)
+            for t in made
+            if t is not None
+        ]
+        return num_bytes(self.module) + sum(t.numel() * t.element_size() for t in copies)
 
     @property
     def config_dropout(self) -> tuple[float, float, float]:
@@ -173,6 +199,12 @@ class Backbone:
     def map_at(self, layer: int, site: Site) -> LinearMap:
         """The linear map at whose output this site is."""
         return self._maps[layer][site]
+
+    def frozen(self, layer: int, site: Site) -> tuple[Tensor, Tensor]:
+        """Returns weight [out, in], dequantised if it is quantised, and bias [out] of a linear map in fp32."""
+        linear = self._maps[layer][site]
+        weight = linear.weight_in(torch.float32) if isinstance(linear, QuantizedLinear) else linear.weight
+        return weight, weight.new_zeros(len(weight)) if linear.bias is None else linear.bias
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """Returns the result of `make()`, which is called once per key and kept as long as this backbone."""
@@ -277,12 +309,17 @@ class Backbone:
         x: the input in fp32, for the formulas. narrow: the same in the precision of matrix products, for the map. In bf16
         only outputs that are added to the residual are cast to fp32; the others are inputs of further bf16 products.
         """
-        linear = self._maps[layer][site]
-        weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
-        h = F.linear(narrow, weight, bias)
+        h = self._product(self._maps[layer][site], narrow)
         if self.precision != "fp32" and site in TO_RESIDUAL:
             h = h.float()
         return run.act(layer, site, h, tokens, x=x)
+
+    def _product(self, linear: LinearMap, narrow: Tensor) -> Tensor:
+        """Returns the linear map of an input in the precision of matrix products, in that precision."""
+        if isinstance(linear, QuantizedLinear):
+            return linear(narrow)
+        weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
+        return F.linear(narrow, weight, bias)
 
     def _narrow(self, x: Tensor) -> Tensor:
         return x if self.precision == "fp32" else x.bfloat16()
@@ -298,7 +335,23 @@ class Backbone:
                 start += self.shape.ends(other)[1]
         return PartOfLinear(module, slice(start, start + width), transposed)
 
-    def _narrow_weights(self, linear: LinearMap) -> tuple[Tensor, Tensor | None]:
+    def _quantize(self, how: Nf4, device: torch.device) -> None:
+        """Replace the linear maps, whose weights are on the CPU, by quantised ones, and move the model to the device."""
+        for layer, maps in enumerate(self._maps):
+            quantized = {
+                site: QuantizedLinear(linear.weight, linear.bias, how, device) for site, linear in maps.items()
+            }
+            for site in maps:
+                path = self.family.map_path(layer, site)
+                same = [each for other, each in quantized.items() if self.family.map_path(layer, other) == path]
+                # As modules they count in `num_bytes`, and the module whose weights they replace is dropped.
+                self.module.set_submodule(path, same[0] if len(same) == 1 else nn.ModuleList(same))
+            self._maps[layer] = dict(quantized)
+        self.module.to(device)
+        self.indexed_heads = 1 if device.type == "cuda" else self.shape.heads
+        self.quantized = True
+
+    def _narrow_weights(self, linear: nn.Linear | PartOfLinear) -> tuple[Tensor, Tensor | None]:
         """Returns weight and bias in bf16. Frozen ones are cast once and cached, those being trained are cast in every pass."""
 
         def cast() -> tuple[Tensor, Tensor | None]:

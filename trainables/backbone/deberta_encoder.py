@@ -76,9 +76,7 @@ class DebertaEncoder(Backbone):
     def _mapped(self, run: EncoderPass, layer: int, site: Site, x: Tensor) -> Tensor:
         """Returns each trial's query or key map of the distances' embeddings x [2 L - 1, D], as [K, 2 L - 1, D]."""
         K, n = len(run.rows.sizes), len(x)
-        linear = self.map_at(layer, site)
-        weight, bias = (linear.weight, linear.bias) if self.precision == "fp32" else self._narrow_weights(linear)
-        h = F.linear(self._narrow(x), weight, bias)
+        h = self._product(self.map_at(layer, site), self._narrow(x))
         # An index, because these are not the tokens of the rows: a formula that needs those raises an error.
         tokens = TokenSelection(starts=list(range(0, K * n + 1, n)), index=run.rows.owner)
         h, x = (each.expand(K, -1, -1).reshape(1, K * n, -1) for each in (h, x))

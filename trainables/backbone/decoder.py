@@ -44,6 +44,8 @@ class Decoder(Backbone):
 
     def normalize(self, number: int, h: Tensor, affine: bool = True) -> Tensor:
         """Returns h [1, n, D] after the pretrained norm with this number (see the legend). `affine`: with its gain."""
+        if self.shape.norm_biases:
+            return super().normalize(number, h, affine)
         return F.rms_norm(h, h.shape[-1:], self.gain(self.norms[number].weight) if affine else None, self._epsilon)
 
     def states(self, run: EncoderPass) -> Tensor:
@@ -53,6 +55,8 @@ class Decoder(Backbone):
 
     def _embed(self, run: EncoderPass) -> Tensor:
         h = run.insert_virtual_tokens(self.words(run.rows.input_ids))
+        if self.family.embeddings.positions:
+            h = h + self.module.get_submodule(self.family.embeddings.positions)(run.rows.positions)
         return run.drop(0, h, run.rows.all_tokens)
 
     def _attention(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
@@ -98,8 +102,11 @@ class Decoder(Backbone):
     def _feed_forward(self, run: EncoderPass, layer: int, x: Tensor, tokens: TokenSelection) -> Tensor:
         residual, x = x, run.norm(2 * layer + 1, x, tokens) if self.family.norms else x
         narrow = self._narrow(x)
-        gate = self._map(run, layer, "ffn.gate", x, tokens, narrow)
-        inner = self._activation(gate) * self._map(run, layer, "ffn.intermediate", x, tokens, narrow)
+        if self.shape.gated:
+            gate = self._map(run, layer, "ffn.gate", x, tokens, narrow)
+            inner = self._activation(gate) * self._map(run, layer, "ffn.intermediate", x, tokens, narrow)
+        else:
+            inner = self._activation(self._map(run, layer, "ffn.intermediate", x, tokens, narrow))
         inner = run.act(layer, "ffn.hidden", inner, tokens)
         h = self._map(run, layer, "ffn.dense", inner, tokens, self._narrow(inner))
         return self._add(run, layer, "ffn.output", h, x, residual, tokens)
@@ -134,7 +141,10 @@ class Decoder(Backbone):
         return F.rms_norm(parts, parts.shape[-1:], self.gain(weight), self._epsilon).flatten(2)
 
     def _rotates(self, layer: int) -> bool:
+        """Returns whether a layer rotates queries and keys. None does where positions have embeddings."""
         key = self.family.rotated_key
+        if self.family.embeddings.positions:
+            return False
         return not key or bool(getattr(self.module.config, key)[layer])
 
     def _rotation(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,11 +71,17 @@ class Method(ABC):
     def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
         """Raise ValueError if the training recipe does not fit the method.
 
-        It needs one epoch per phase, and the virtual tokens and `max_length` together must not exceed the model's positions.
+        It needs one epoch per phase, weights that are not quantised if it trains them, and the virtual tokens and `max_length`
+        together must not exceed the model's positions.
         """
         if recipe.epochs < self.phases:
             raise ValueError(
                 f"epochs = {recipe.epochs}: must be at least {self.phases}, one for each phase of the method"
+            )
+        if recipe.nf4 and not self.shares_backbone:
+            raise ValueError(
+                "trains weights of the backbone, which precision 'nf4' keeps frozen in 4 bits; leave the row out, or set "
+                "precision to 'bf16' or 'fp32'"
             )
         if shape and self.virtual_tokens and self.virtual_tokens + recipe.max_length > shape.positions:
             raise ValueError(

@@ -94,6 +94,8 @@ class CapturedSteps:
         """
         if len(stacks) != len(self._stacks) or any(a is not b for a, b in zip(stacks, self._stacks, strict=True)):
             self._start(stacks)
+            if backbone.quantized:  # bitsandbytes' kernels have not been tried inside a graph
+                self.refused = "the backbone is quantised"
         if self.refused:
             return False
         try:

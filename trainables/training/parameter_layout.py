@@ -153,8 +153,9 @@ class ParameterLayout:
 
 def frozen_initial_values(method: Method, backbone: Backbone, layer: int, site: Site) -> dict[str, Tensor]:
     """Returns `Method.from_frozen` of the weight of a site's linear map; computed once per backbone and cached."""
-    weight = backbone.map_at(layer, site).weight
-    return backbone.cached((method, layer, site), lambda: method.from_frozen(weight.detach().T))
+    return backbone.cached(
+        (method, layer, site), lambda: method.from_frozen(backbone.frozen(layer, site)[0].detach().T)
+    )
 
 
 def head_parameters(shape: Shape, outputs: int, reads: HeadReads) -> list[tuple[str, Parameter]]:

@@ -59,9 +59,8 @@ class PackedSiteContext:
         return self.frozen(self.site)[0]
 
     def frozen(self, site: Site) -> tuple[Tensor, Tensor]:
-        linear = self.backbone.map_at(self.layer, site)
-        bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
-        return linear.weight.T, bias
+        weight, bias = self.backbone.frozen(self.layer, site)
+        return weight.T, bias
 
     def initial_value(self, name: str) -> Tensor:
         return frozen_initial_values(self.segment.parameters.layout.method, self.backbone, self.layer, self.site)[name]

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from search_spaces.language import Precision
+from search_spaces.language import Precision, Recipe
 from search_spaces.peft_rows import PEFT
+from search_spaces.quantization import Nf4
 from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import Model, resolve
@@ -117,7 +118,7 @@ class DeviceWorker:
         # By trial id, until `remove_trial`: the exception because of which a trial was removed.
         self.failures: dict[str, Exception] = {}
         # Engines with a shared backbone, by model and precision.
-        self._shared: dict[tuple[str, Precision], Engine] = {}
+        self._shared: dict[tuple[str, Precision, Nf4 | None], Engine] = {}
         # Largest number of trials per step, for engines in which a step with more trials has failed.
         self._max_active: dict[TrialEngine, int] = {}
         self._num_steps = 0
@@ -226,23 +227,28 @@ class DeviceWorker:
 
     def _engine(self, job: Job, model: Model) -> TrialEngine:
         """Return the shared engine of a trial's model and precision, or a new engine if its method cannot share a backbone."""
-        precision = job.trial.recipe.precision
+        recipe = job.trial.recipe
         if job.trial.method == PEFT:
             # Imported here, because peft is not installed everywhere and takes seconds to load.
             from trainables.peft_training.peft_engine import PeftEngine
 
             return PeftEngine(model, self._device)
         if not method_type(job.trial.method).shares_backbone:
-            return Engine(Backbone.load(model, self._device, precision))
-        key = (job.source, precision)
+            return Engine(self._backbone(model, recipe))
+        key = (job.source, recipe.precision, recipe.nf4)
         if key not in self._shared:
             # Engines without residents are deleted, so that at most one unused backbone stays in memory.
             for other, engine in list(self._shared.items()):
                 if not engine.residents:
                     del self._shared[other]
-            backbone = Backbone.load(model, self._device, precision)
+            backbone = self._backbone(model, recipe)
             self._shared[key] = Engine(backbone, self._captured(self._device))
         return self._shared[key]
+
+    def _backbone(self, model: Model, recipe: Recipe) -> Backbone:
+        backbone = Backbone.load(model, self._device, recipe.precision, recipe.nf4)
+        log.info("loaded %s: %.1f MiB in %s", model.name, backbone.num_bytes / 2**20, recipe.precision)
+        return backbone
 
 
 class InProcessTrial:

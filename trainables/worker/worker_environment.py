@@ -11,9 +11,11 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from search_spaces.plugins import all_identities
+from search_spaces.quantization import PACKAGE as QUANTIZES
 
 # Packages whose version may change results.
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -28,14 +30,17 @@ class WorkerEnvironmentError(Exception):
     """A trial cannot be trained on this machine, for a reason that is not the trial's: disk, files, code or packages."""
 
 
-@lru_cache(maxsize=1)
-def environment() -> dict[str, str]:
+@lru_cache(maxsize=2)
+def environment(quantized: bool = False) -> dict[str, str]:
     """Return what results depend on beside a trial: a hash of this project's code, and versions of packages by name.
+
+    `quantized`: whether a trial's backbone is stored in 4 bits, so that the package that does this counts too.
 
     Versions are without their local part ("+cu128"), which says for which device a package was built. Packages that offer
     methods, tasks or model families (`search_spaces/plugins.py`) are among them, with a hash of their code.
     """
-    versions = {name: metadata.version(name).partition("+")[0] for name in PACKAGES}
+    packages = (*PACKAGES, QUANTIZES) if quantized else PACKAGES
+    versions = {name: metadata.version(name).partition("+")[0] for name in packages}
     return {"code": code_hash(Path(__file__).resolve().parents[2]), **versions, **all_identities()}
 
 
@@ -51,7 +56,12 @@ def code_hash(root: Path) -> str:
 
 def check_environment(expected: Mapping[str, str]) -> None:
     """Raise WorkerEnvironmentError unless this process has the driver's code and package versions, which are `expected`."""
-    here = environment()
+    quantized = QUANTIZES in expected
+    if quantized and not find_spec(QUANTIZES):
+        raise WorkerEnvironmentError(
+            f"precision 'nf4' needs {QUANTIZES} {expected[QUANTIZES]}, which this worker lacks. Install it on every node"
+        )
+    here = environment(quantized)
     others = [
         f"{name} {here.get(name, 'none')} instead of {value}"
         for name, value in expected.items()

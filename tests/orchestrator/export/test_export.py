@@ -135,12 +135,33 @@ def test_values_are_in_the_unit_of_the_files(name, most_deviations, tiny_bert, t
 
 @pytest.mark.parametrize(
     "family",
-    ["distilbert", "electra", "xlm-roberta", "camembert", "llama", "qwen3", "gemma2", "olmo2", "phi3"],
+    ["distilbert", "electra", "xlm-roberta", "camembert", "llama", "qwen3", "gemma2", "olmo2", "phi3", "gpt2"],
 )
 @pytest.mark.parametrize("name", ["lora", "full"])
 def test_every_family_is_loaded_by_others(name, family, tiny_model, tmp_path):
     base = tiny_model(family).path
     sweep = write_sweep(tmp_path, name, str(base), **({"targets": "all"} if name == "lora" else {}))
+    assert call(export, sweep.folder, sweep.cell, "--to", tmp_path / "export") == 0
+    model = load_with_others(tmp_path / "export", base)
+    assert logits_of(model, tmp_path / "export", texts_of(tmp_path), None).argmax(1).tolist() == sweep.predictions[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("layer_norm", "gemma2"),
+        ("ia3", "gemma3_text"),
+        ("dora", "phi3"),
+        ("ia3", "phi3"),
+        ("ia3", "gpt2"),
+        ("dora", "gpt2"),
+        ("bitfit", "gpt2"),
+        ("layer_norm", "olmo2"),
+    ],
+)
+def test_norms_of_outputs_and_maps_of_one_module_are_exported_where_they_belong(name, family, tiny_model, tmp_path):
+    base = tiny_model(family).path
+    sweep = write_sweep(tmp_path, name, str(base))
     assert call(export, sweep.folder, sweep.cell, "--to", tmp_path / "export") == 0
     model = load_with_others(tmp_path / "export", base)
     assert logits_of(model, tmp_path / "export", texts_of(tmp_path), None).argmax(1).tolist() == sweep.predictions[1]

@@ -12,7 +12,7 @@ from orchestrator.planning.preview import list_text, plan_text
 from orchestrator.planning.space_options import apply
 from orchestrator.planning.sweep_inputs import SweepInputs
 from orchestrator.run_options import RunOptions
-from search_spaces.language import ablated, choice, log_uniform, method, own_search
+from search_spaces.language import Recipe, ablated, choice, log_uniform, method, own_search
 from tests.fixtures.run_options import make_options
 from tests.fixtures.spaces import make_space, plan_of
 from trainables.backbone import models
@@ -217,3 +217,17 @@ def test_what_is_asked_for_by_name_or_is_wrong_everywhere_is_refused_not_left_ou
             plan_of(make_space(methods=(method("full"), wrong)), models=[six_layers])
     with pytest.raises(ValueError, match=r"k = 7"):
         plan_of(make_space(methods=(method("top_layers", k=7),)), models=[six_layers])
+
+
+def test_a_plan_says_what_the_precision_means_and_how_much_memory_4_bits_save(tmp_path):
+    def backbone(**recipe):
+        space = make_space(methods=(method("lora", targets="all"),), recipe=Recipe(epochs=8, **recipe))
+        text = plan_text(plan_of(space), make_options(tmp_path))
+        return [line.strip() for line in text.splitlines() if line.startswith("  backbone ")]
+
+    assert backbone() == []
+    assert backbone(precision="bf16") == ["backbone matrix products in bf16"]
+    assert backbone(precision="nf4", nf4_block_size=128, nf4_double_quant=False, nf4_compute="fp32") == [
+        "backbone frozen linear maps stored in 4 bits (NF4, blocks of 128, no double quantisation), matrix products in fp32; "
+        "weights: BERT-base 137 MiB instead of 418 MiB, RoBERTa-base 195 MiB instead of 476 MiB"
+    ]

@@ -13,11 +13,12 @@ import pytest
 
 from orchestrator.planning import sweep_manifest
 from orchestrator.planning.sweep_manifest import folder_name, new_sweep_id
-from search_spaces import records
+from search_spaces import quantization, records
 from search_spaces.events import LedgerRecord, SweepOpened
 from search_spaces.history import SweepHistory
 from search_spaces.language import Budget, FileTask, Recipe, ablated, choice, log_uniform, method
 from search_spaces.loading import load
+from search_spaces.records import Trial
 from tests.fixtures.spaces import make_space
 from tests.fixtures.trials import make_trial
 from trainables.methods import METHODS
@@ -33,6 +34,9 @@ def test_a_sweep_keeps_its_name_when_only_titles_or_places_change():
 
 
 OTHER = {"int": 30, "int | Mapping[str, int]": 30, "float": 0.25, "Precision": "bf16"}
+# Ids of the same trial in the versions before there was NF4.
+IDS = {"fp32": "b3a12435b2f08ad9", "bf16": "328749b1ecef7b8b"}
+NF4 = {"precision": "nf4", "nf4_block_size": 128, "nf4_double_quant": False, "nf4_compute": "fp32"}
 
 CHANGES = {
     "name": {"name": "other"},
@@ -52,6 +56,10 @@ CHANGES = {
     **{
         f"recipe.{field.name}": {"recipe": replace(Recipe(epochs=8), **{field.name: OTHER[str(field.type)]})}
         for field in fields(Recipe)
+        if field.name not in quantization.FIELDS
+    },
+    **{
+        f"nf4, {name}": {"recipe": Recipe(epochs=8, **{"precision": "nf4", name: value})} for name, value in NF4.items()
     },
     **{
         f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
@@ -79,6 +87,26 @@ def test_rows_of_one_method_are_called_by_the_settings_in_which_they_differ():
 
 def test_a_row_that_is_not_ablated_is_named_as_before_there_were_ablations():
     assert "ablated" not in json.dumps(sweep_manifest.space_json(make_space()))
+
+
+def test_settings_of_nf4_belong_to_sweeps_and_trials_that_use_it_alone():
+    assert set(NF4) == {"precision", *quantization.FIELDS}
+    for precision in ("fp32", "bf16"):
+        recipe = Recipe(precision=precision)
+        trial = make_trial(recipe=recipe)
+        assert "nf4" not in json.dumps([sweep_manifest.space_json(make_space(recipe=recipe)), trial.to_json()])
+        other = replace(recipe, nf4_block_size=128, nf4_compute="fp32")
+        assert folder_name(make_space(recipe=other)) == folder_name(make_space(recipe=recipe))
+        assert replace(trial, recipe=other).id == trial.id
+    trials = [make_trial(recipe=replace(Recipe(precision="nf4"), **{name: value})) for name, value in NF4.items()]
+    assert len({trial.id for trial in trials}) == len(NF4)
+    assert [Trial.from_json(trial.to_json()) for trial in trials] == trials
+    assert trials[0].to_json()["recipe"]["nf4_block_size"] == 64
+
+
+def test_a_trial_has_the_id_that_it_had_before_there_was_nf4():
+    ids = {precision: make_trial(recipe=Recipe(precision=precision)).id for precision in ("fp32", "bf16")}
+    assert ids == IDS
 
 
 def test_no_two_changes_share_a_name():

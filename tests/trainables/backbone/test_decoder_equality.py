@@ -42,6 +42,9 @@ CHOSEN = [np.array(each) for each in ([3, 11, 0, 25, 8], [4, 7, 1], [30, 2, 9, 5
 
 # The outputs of modules that are several maps: of the tiny model, with 4 heads of 8, of which 2 are of keys.
 PARTS = {
+    ("gpt2", "attention.query"): slice(0, 32),
+    ("gpt2", "attention.key"): slice(32, 64),
+    ("gpt2", "attention.value"): slice(64, 96),
     ("phi3", "attention.query"): slice(0, 32),
     ("phi3", "attention.key"): slice(32, 48),
     ("phi3", "attention.value"): slice(48, 64),
@@ -203,6 +206,16 @@ def turned(patch, change):
     patch.setattr(Decoder, "_rotation", lambda self, layer, places: rotation(self, *change(layer, places)))
 
 
+def positions_late(patch):
+    made = Decoder.__init__
+
+    def init(self, *args, **given):
+        made(self, *args, **given)
+        self.module.wpe.weight.data = self.module.wpe.weight.roll(-1, 0)
+
+    patch.setattr(Decoder, "__init__", init)
+
+
 def words_unscaled(patch):
     made = Decoder.__init__
 
@@ -238,6 +251,7 @@ FAULTS = {
     ),
     "no last norm": (lambda patch: patch.setattr(Decoder, "normalize", skipping_norm(4)), DECODERS),
     "angles a tenth too large": (lambda patch: turned(patch, lambda layer, places: (layer, places * 1.1)), ROTATING),
+    "positions one too late": (positions_late, ["gpt2"]),
     "all layers rotate": (partial(of_family, rotated_key=""), ["smollm3"]),
     "rotations of the other kind of layer": (
         lambda patch: turned(patch, lambda layer, places: (1 - layer, places)),
@@ -257,7 +271,7 @@ FAULTS = {
     ),
     "key and value map exchanged": (
         partial(of_parts, {"attention.key": "attention.value", "attention.value": "attention.key"}),
-        ["phi3"],
+        ["phi3", "gpt2"],
     ),
     "the wrong heads share keys": (
         lambda patch: patch.setattr(Decoder, "_shared", shared_in_turns),

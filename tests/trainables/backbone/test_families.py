@@ -96,3 +96,18 @@ def test_a_phi_3_with_what_the_forward_pass_lacks_is_refused(change, message, ti
     config = transformers.AutoConfig.from_pretrained(tiny_model("phi3").path).to_dict()
     with pytest.raises(ValueError, match=message):
         shape_of({**config, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True: only False is supported"),
+        ({"scale_attn_weights": False}, "scale_attn_weights = False: only True"),
+        ({"add_cross_attention": True}, "add_cross_attention = True: only False"),
+        ({"embd_pdrop": 0.2}, r"embd_pdrop = 0\.2 and resid_pdrop = 0\.1: both"),
+    ],
+)
+def test_a_gpt_2_with_what_the_forward_pass_lacks_is_refused(change, message, tiny_model):
+    config = transformers.AutoConfig.from_pretrained(tiny_model("gpt2").path).to_dict()
+    with pytest.raises(ValueError, match=message):
+        shape_of({**config, **change})

@@ -1,4 +1,4 @@
-"""The contract of every method on decoders: together as alone, with the declared parameters; what cannot be trained is refused."""
+"""The contract of every method on decoders: together as alone, with the declared parameters; what cannot be is refused."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_every_method_trains_on_a_decoder_and_does_not_depend_on_the_others(meth
         assert losses == pytest.approx([each.loss for each in together(family)[method].progress], abs=5e-6)
 
 
-@pytest.mark.parametrize("family", ["smollm3", "olmo2", "gemma2", "gemma3_text", "phi3"])
+@pytest.mark.parametrize("family", ["smollm3", "olmo2", "gemma2", "gemma3_text", "phi3", "gpt2"])
 def test_all_methods_that_share_a_backbone_train_on_every_decoder(family, tiny_model):
     methods = [name for name in SHARING if not (family == "olmo2" and name in READS_SUMS)]
     for state in trained(tiny_model(family), methods):

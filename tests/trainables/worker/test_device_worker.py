@@ -11,7 +11,7 @@ from search_spaces.language import Recipe
 from tests.fixtures.trials import make_data, make_trial
 from trainables.training import training_step
 from trainables.training.engine import Engine
-from trainables.worker import checkpoint, device_worker
+from trainables.worker import checkpoint, device_worker, worker_environment
 from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
 from trainables.worker.worker_environment import WorkerEnvironmentError, environment
 
@@ -205,6 +205,34 @@ def test_a_worker_with_other_code_or_packages_is_refused_by_name_before_it_train
     with pytest.raises(WorkerEnvironmentError, match=f"{name} {environment()[name]} instead of {value}"):
         worker.add_trial(replace(each, environment={**environment(), name: value}))
     assert not worker.residents
+
+
+def test_a_worker_quantises_with_the_version_of_the_driver(job, monkeypatch):
+    worker, each = DeviceWorker(torch.device("cpu")), job(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_environment, "find_spec", lambda name: None)
+        with pytest.raises(WorkerEnvironmentError, match=r"'nf4' needs bitsandbytes 0.1, which this worker lacks"):
+            worker.add_trial(replace(each, environment={**environment(), "bitsandbytes": "0.1"}))
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(WorkerEnvironmentError, match=r"bitsandbytes \S+ instead of 0.1"):
+        worker.add_trial(replace(each, environment={**environment(quantized=True), "bitsandbytes": "0.1"}))
+    worker.add_trial(replace(each, environment=environment(quantized=True)))
+
+
+def test_backbones_of_other_precisions_and_block_sizes_are_engines_of_their_own(job):
+    pytest.importorskip("bitsandbytes")
+    worker = DeviceWorker(torch.device("cpu"))
+    recipes = [{}, {"precision": "nf4"}, {"precision": "nf4", "nf4_block_size": 128}, {"precision": "nf4"}]
+    for seed, changes in enumerate(recipes):
+        each = job(seed)
+        trial = replace(each.trial, recipe=replace(each.trial.recipe, **changes))
+        worker.add_trial(replace(each, trial=trial, folder=each.folder.parent / trial.id))
+    engines = [resident.engine for resident in worker.residents.values()]
+    assert len(set(engines)) == 3
+    assert engines[1] is engines[3]
+    assert [engine.backbone.quantized for engine in engines] == [False, True, True, True]
+    sizes = [engine.backbone.num_bytes for engine in engines]
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_a_worker_that_sees_another_folder_than_the_driver_is_refused(job, tmp_path):

@@ -10,6 +10,7 @@ from trainables.backbone.families.distilbert import DISTILBERT
 from trainables.backbone.families.electra import ELECTRA
 from trainables.backbone.families.family import ModelFamily, checked_family
 from trainables.backbone.families.gemma import GEMMA2, GEMMA3
+from trainables.backbone.families.gpt2 import GPT2
 from trainables.backbone.families.llama import LLAMA, SMOLLM3
 from trainables.backbone.families.mistral import MISTRAL
 from trainables.backbone.families.modernbert import MODERNBERT
@@ -41,6 +42,7 @@ FAMILIES: dict[str, ModelFamily] = with_plugins(
         "gemma2": GEMMA2,
         "gemma3_text": GEMMA3,
         "phi3": PHI3,
+        "gpt2": GPT2,
     },
     checked_family,
 )
