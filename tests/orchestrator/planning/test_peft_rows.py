@@ -1,6 +1,7 @@
 """Rows of peft in a space and in a plan: how they are written, what is refused and why, what they train."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -191,3 +192,9 @@ def test_the_check_runs_in_a_process_of_its_own(bert):
     assert make_plan(space_of(bert, *rows), RunOptions()).peft[str(bert), "peft_loha"].least > 66
     with pytest.raises(ValueError, match="no field of peft's LOHA"):
         make_plan(space_of(bert, peft_row({"peft_type": "LOHA", "rank": 4})), RunOptions())
+
+
+def test_a_row_of_peft_is_not_trained_in_4_bits(bert):
+    space = replace(space_of(bert, peft_row({"peft_type": "LORA"})), recipe=Recipe(precision="nf4", max_length=64))
+    with pytest.raises(ValueError, match="rows of peft are trained in 'fp32' or 'bf16'"):
+        make_plan(space, RunOptions())
