@@ -19,7 +19,7 @@ from search_spaces.peft_rows import PEFT, peft_row
 from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import Model
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training.peft_engine import PeftEngine
 from trainables.tasks.task_data import TaskData
 
 RANK, TOKENS = 8, 24

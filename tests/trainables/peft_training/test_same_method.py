@@ -11,8 +11,8 @@ from tests.fixtures.encoders import write_tiny
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import resolve
-from trainables.peft_rows.networks import values_of
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training.networks import values_of
+from trainables.peft_training.peft_engine import PeftEngine
 from trainables.training.engine import Engine
 
 CPU = torch.device("cpu")
