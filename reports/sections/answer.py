@@ -111,7 +111,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
         )
     if found.outcome == "one method":
         return f"{best} is the only method with a result: {score}{above}."
-    costs = f"{_of_model(sweep, column, found.best)}"
+    costs = f"{_trained_share(sweep, column, found.best)}"
     if found.outcome == "not judged":
         why = "with a single final seed" if sweep.manifest.budget.final_seeds == 1 else "with the finals so far"
         return f"{why} no difference can be judged. The highest mean is that of {best}: {score}{above}{costs}."
@@ -150,7 +150,7 @@ def _share(ratio: float) -> str:
     return f"{100 * ratio:.0f} % of" if ratio >= 0.1 else f"{percent(ratio, 1)} of"
 
 
-def _of_model(sweep: AnalyzedSweep, column: _Column, label: str) -> str:
+def _trained_share(sweep: AnalyzedSweep, column: _Column, label: str) -> str:
     """The method's trained parameters as a share of the model's, and its share of the column's training hours."""
     (cell, *_), total = column.cells[label], sum(column.hours.values())
     told = []

@@ -36,14 +36,6 @@ class PeftRow(Method):
 
     config: Mapping[str, Scalar] = field(default_factory=dict)
 
-    def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
-        if recipe.nf4:
-            raise ValueError(
-                "a row of peft trains on a copy of the model of its own, which is not quantised here; leave the row out, or set "
-                "precision to 'bf16' or 'fp32'"
-            )
-        super().check_recipe(recipe, shape)
-
     def settings(self) -> dict[str, Any]:
         return dict(self.config)
 

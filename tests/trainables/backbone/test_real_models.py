@@ -1,4 +1,4 @@
-"""The same equalities on real weights: an encoder of 110 million parameters and a decoder of 135 million, if they are installed."""
+"""The same equalities on real weights: an encoder of 110 million parameters, a decoder of 135 million."""
 
 from importlib.util import find_spec
 
