@@ -176,7 +176,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     facts |= {f"version of {name}": version for name, version in manifest.versions.items()}
     facts |= {f"recipe: {name}": value for name, value in recipe_json(manifest.recipe).items()}
     facts |= {f"budget: {name}": value for name, value in asdict(manifest.budget).items()}
-    facts |= {f"encoder {name}": model.weights for name, model in manifest.models.items()}
+    facts |= {f"model {name}": model.weights for name, model in manifest.models.items()}
     facts |= {f"data of {name}": task.split for name, task in manifest.tasks.items()}
     facts |= {
         f"method {label}: {k}": v for label, m in manifest.methods.items() for k, v in _settings(m.fixed, m.searched)
@@ -201,7 +201,7 @@ def _difference(a: AnalyzedSweep, b: AnalyzedSweep, cell: Cell) -> Estimate | st
     if one is None or other is None:
         return "only in B" if one is None else "only in A"
     if _identity(a.manifest, cell) != _identity(b.manifest, cell):
-        return "other data, metric or encoder"
+        return "other data, metric or model"
     if not one.scores or not other.scores:
         return "no result yet"
     shared = set(one.trials) & set(other.trials)

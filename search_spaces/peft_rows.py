@@ -1,4 +1,4 @@
-"""Rows of the library peft: any of its configurations as a row of a space, trained alone (`trainables/peft_rows`).
+"""Rows of the library peft: any of its configurations as a row of a space, trained alone (`trainables/peft_training`).
 
 A row's settings are the fields of the configuration, each a fixed value or a dimension to search. Settings are scalars
 everywhere else in the project, so a field that holds a list, a dict or None is kept as its JSON text, and read back by

@@ -178,7 +178,8 @@ def config(
 
 def to_peft(name: str, tensors: Mapping[str, Tensor], layout: ParameterLayout, backbone: Backbone) -> dict[str, Tensor]:
     """Return the tensors of the file adapter_model.safetensors for a trial's tensors by our names."""
-    found, apart = {}, {}
+    found: dict[str, Tensor] = {}
+    apart: dict[int, dict[Any, dict[str, Tensor]]] = {}
     for e in layout.entries:
         value, prefix = tensors[e.name], e.name.rpartition(".")[0]
         if name == "pissa" and prefix != "head":
@@ -188,12 +189,12 @@ def to_peft(name: str, tensors: Mapping[str, Tensor], layout: ParameterLayout, b
             apart.setdefault(int(layer), {}).setdefault(site, {})[e.name.rpartition(".")[2]] = value
         else:
             found[_key(name, e.name, layout, backbone.family)] = _as_theirs(name, e.name, value).contiguous()
-    for layer, maps in apart.items():
+    for number, maps in apart.items():
         modules = {tuple(sites_of(backbone.family, site, list(maps))) for site in maps}
         for sites in modules:
-            whole = joined({site: maps[site] for site in sites}, layer, backbone)
+            whole = joined({site: maps[site] for site in sites}, number, backbone)
             for last, value in whole.items():
-                ours = f"{layer}.{sites[0]}.{last}"
+                ours = f"{number}.{sites[0]}.{last}"
                 found[_key(name, ours, layout, backbone.family)] = _as_theirs(name, ours, value).contiguous()
     if name == "vera":
         constants = layout.constants(backbone)

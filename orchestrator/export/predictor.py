@@ -36,7 +36,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import ModelFamily
 from trainables.backbone.models import Model, resolve
-from trainables.methods import make_method
+from trainables.methods.lookup import make_method
 from trainables.methods.peft_row import PeftRow, installed_peft
 from trainables.tasks.task_data import Split, TaskData, Texts
 from trainables.tasks.tokens import tokenise
@@ -116,16 +116,16 @@ class Predictor:
         """Return a function as `_engine_outputs` that runs the model of the library peft in this folder."""
         if installed_peft() is None:
             raise EnvironmentUnfit(f"{folder}: this model needs the library peft: pip install 'peft-sweep[peft]'")
-        from trainables.peft_rows import evaluation
-        from trainables.peft_rows.batches import padding_for
-        from trainables.peft_rows.networks import load_network
+        from trainables.peft_training import network_outputs
+        from trainables.peft_training.batches import padding_for
+        from trainables.peft_training.networks import load_network
 
         network = load_network(self.model, self.record.task, folder).to(device)
 
         def run(data: TaskData) -> np.ndarray:
             padding = padding_for(network.get_base_model(), PeftRow(config=self._trial.settings), data)
-            with evaluation.autocast(device, self._trial.recipe.precision):
-                return evaluation.head_outputs(network, padding, data.test, data.task.outputs)
+            with network_outputs.autocast(device, self._trial.recipe.precision):
+                return network_outputs.head_outputs(network, padding, data.test, data.task.outputs)
 
         return run
 

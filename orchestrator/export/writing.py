@@ -30,8 +30,8 @@ from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, resolve
 from trainables.backbone.packaged_models import PACKAGED_MODELS
 from trainables.backbone.weight_files import WEIGHTS
-from trainables.methods import make_method
 from trainables.methods.base import Method
+from trainables.methods.lookup import make_method
 from trainables.tasks.forms.regression import REGRESSION, Regression
 from trainables.tasks.task_data import Task
 from trainables.tasks.tokens import TOKENIZER_FILES, tokenizer_use
@@ -145,7 +145,7 @@ def _write_tensors(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
 
 def _write_peft_row(kept: KeptFinal, model: Model, folder: Path) -> ExportRecord:
     """As `_write_tensors`, of a row of peft: the folder that the library itself saves. The head's outputs stay as trained."""
-    from trainables.peft_rows.networks import classifier_names, save_network
+    from trainables.peft_training.networks import classifier_names, save_network
 
     trial, task = kept.final.trial, task_of(kept.record.manifest, kept.final.trial.cell.task)
     base, revision = base_name(model)

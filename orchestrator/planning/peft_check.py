@@ -1,4 +1,4 @@
-"""Checks the rows of peft in a plan, and counts what they train, in a process that loads the library (`peft_rows/measure.py`)."""
+"""Checks the rows of peft in a plan, and counts what they train, in a process that loads it (`peft_training/measure.py`)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_peft_rows(
 
 def _run(jobs: list[dict[str, object]]) -> list[dict[str, object]]:
     """Return the answer to each job. Raises EnvironmentUnfit if there are fewer."""
-    command = [sys.executable, "-m", "trainables.peft_rows.measure"]
+    command = [sys.executable, "-m", "trainables.peft_training.measure"]
     variables = {**environment(), "CUDA_VISIBLE_DEVICES": ""}
     try:
         done = subprocess.run(

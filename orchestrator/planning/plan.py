@@ -129,12 +129,7 @@ def _shape(space: Space, name: str) -> Shape | None:
     try:
         shape = models.check(name, space.recipe.max_length)
     except models.NoFamily as error:
-        own = [entry.label for entry in space.methods if entry.name != PEFT]
-        if own:
-            raise ValueError(
-                f"{error}. So the cells of the methods {', '.join(own)} on this model cannot be trained: write a space for "
-                "it with rows of peft alone"
-            ) from None
+        own_methods_need_family(space, name, str(error))
         models.check_without_family(name, space.recipe.max_length)
         return None
     repository = name.partition("@")[0]
@@ -142,6 +137,16 @@ def _shape(space: Space, name: str) -> Shape | None:
         known = nearest(name, models.NAMES)
         raise ValueError(f"model {name!r} is not known: {known}; others by owner/name of the Hub, or by ./directory")
     return shape
+
+
+def own_methods_need_family(space: Space, name: str, reason: str) -> None:
+    """Raise ValueError if the space has rows other than those of peft, for its model `name` of a type without a family here."""
+    own = [entry.label for entry in space.methods if entry.name != PEFT]
+    if own:
+        raise ValueError(
+            f"{reason}. So the cells of the methods {', '.join(own)} on {name} cannot be trained: write a space for this model "
+            "with rows of peft alone"
+        ) from None
 
 
 def _check_settings(space: Space, entry: MethodEntry, model: str, shape: Shape | None) -> None:

@@ -11,7 +11,7 @@ from search_spaces.language import LIMITS, TRAINING, Dimension, FileTask, Method
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
 from search_spaces.values import parse_field, parse_value, text_of
-from trainables.methods import method_type
+from trainables.methods.lookup import method_type
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from search_spaces.language import FileTask, MethodEntry, Space, own_search, tas
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
 from search_spaces.quantization import check_unused
-from trainables.methods import METHODS, method_type
+from trainables.methods import METHODS
+from trainables.methods.lookup import method_type
 
 # Options that set one field of the space: flag, field of RunOptions, and the path of the field as in --set.
 FLAGS = (

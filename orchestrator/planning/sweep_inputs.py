@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import Plan, own_methods_need_family
 from orchestrator.run_options import RunOptions
 from search_spaces.language import TRAINING, Cell, Scalar, Space, task_name
 from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import identity
 from search_spaces.records import Counts, Phase, Trial
-from trainables.backbone.models import Model, check_model_length, title
+from trainables.backbone.models import Model, check_model_length, no_family, title
 from trainables.methods.peft_row import installed_peft
 from trainables.tasks.task_data import Loaded
 from trainables.tasks.task_loading import constant_score, load
@@ -122,6 +122,8 @@ def prepare_inputs(plan: Plan, models: Mapping[str, Model], tasks: Mapping[str, 
     Raises ValueError if a model, downloaded since the plan was made, has too few positions or embeddings for the tokens.
     """
     for model in models.values():
+        if model.known_shape is None:
+            own_methods_need_family(plan.space, model.name, no_family(model.family))
         check_model_length(model, plan.space.recipe.max_length)
     tokens = {
         (name, task, n): prepare(examples.of_search(n), str(model.path), plan.space.recipe.max_length, out / "tokens")

@@ -25,7 +25,7 @@ from search_spaces.records import METHOD_SEMANTICS, TRAINING_SEMANTICS
 from search_spaces.redaction import redact
 from trainables.backbone import models
 from trainables.backbone.models import Model
-from trainables.methods import make_method, method_type
+from trainables.methods.lookup import make_method, method_type
 from trainables.methods.peft_row import installed_peft
 from trainables.tasks import TASKS
 from trainables.tasks.forms.regression import REGRESSION, Regression

@@ -11,7 +11,8 @@ from orchestrator.ledger import Damaged, read_history, write_atomic
 from orchestrator.planning.token_counts import TokenCount
 from search_spaces.history import SweepHistory
 from search_spaces.language import Cell, Recipe
-from trainables.methods import method_type
+from search_spaces.peft_rows import PEFT, TYPE
+from trainables.methods.lookup import method_type
 from trainables.tasks.task_data import CutCount
 
 # The file in the output folder with what `--probe` measured.
@@ -22,7 +23,8 @@ PROBED = "probed.json"
 class Setting:
     """Everything that the duration of an epoch depends on.
 
-    device: its name in the manifest, "GPU" for any number of GPUs. per_device: trials that share one device.
+    method: its name; for a row of peft, this and the type, as in "peft LOHA". device: its name in the manifest, "GPU" for any
+    number of GPUs. per_device: trials that share one device.
     """
 
     model: str
@@ -45,7 +47,7 @@ class Setting:
 
         Methods that train a copy of the backbone of their own are kept apart from those that share it.
         """
-        shared = method_type(self.method).shares_backbone
+        shared = method_type(self.method.partition(" ")[0]).shares_backbone
         return self.model, shared, self.precision, self.max_length, self.device, self.per_device
 
 
@@ -68,6 +70,11 @@ class Probed:
 
     seconds: dict[Setting, float] = field(default_factory=dict)
     tokens: dict[tuple[str, str, int, int], TokenCount] = field(default_factory=dict)
+
+
+def timed_method(name: str, settings: Mapping[str, object]) -> str:
+    """Return the `Setting.method` of a row: types of peft differ in speed as methods do."""
+    return f"{name} {settings.get(TYPE, '')}".rstrip() if name == PEFT else name
 
 
 def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
@@ -120,7 +127,9 @@ def write_probed(out: Path, probed: Probed) -> None:
 def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
     for epoch in history.timed_epochs:
         trial = epoch.trial
-        setting = setting_of(trial.cell, trial.method, trial.recipe, epoch.device, epoch.per_device)
+        setting = setting_of(
+            trial.cell, timed_method(trial.method, trial.settings), trial.recipe, epoch.device, epoch.per_device
+        )
         known = found.setdefault(setting, Throughput())
         known.epochs, known.seconds = known.epochs + 1, known.seconds + epoch.seconds
 

@@ -111,7 +111,7 @@ def _lead(sweep: AnalyzedSweep, column: _Column) -> str:
         )
     if found.outcome == "one method":
         return f"{best} is the only method with a result: {score}{above}."
-    costs = f"{_of_encoder(sweep, column, found.best)}"
+    costs = f"{_trained_share(sweep, column, found.best)}"
     if found.outcome == "not judged":
         why = "with a single final seed" if sweep.manifest.budget.final_seeds == 1 else "with the finals so far"
         return f"{why} no difference can be judged. The highest mean is that of {best}: {score}{above}{costs}."
@@ -150,13 +150,13 @@ def _share(ratio: float) -> str:
     return f"{100 * ratio:.0f} % of" if ratio >= 0.1 else f"{percent(ratio, 1)} of"
 
 
-def _of_encoder(sweep: AnalyzedSweep, column: _Column, label: str) -> str:
-    """The method's trained parameters as a share of the encoder's, and its share of the column's training hours."""
+def _trained_share(sweep: AnalyzedSweep, column: _Column, label: str) -> str:
+    """The method's trained parameters as a share of the model's, and its share of the column's training hours."""
     (cell, *_), total = column.cells[label], sum(column.hours.values())
     told = []
     if label in column.trained:
         told.append(
-            f"{percent(column.trained[label], sweep.manifest.models[cell.model].total)} of the encoder's parameters"
+            f"{percent(column.trained[label], sweep.manifest.models[cell.model].total)} of the model's parameters"
         )
     if total:
         told.append(f"{100 * column.hours.get(label, 0) / total:.0f} % of the training hours")
@@ -355,7 +355,7 @@ def _scope(sweep: AnalyzedSweep) -> str:
 def _what(manifest: Manifest) -> str:
     return (
         f"{plural(len(manifest.methods), 'method')} on {plural(len(manifest.tasks), 'task')} and "
-        f"{plural(len(manifest.models), 'pretrained encoder')}: {plural(len(manifest.cells), 'cell')}. Space "
+        f"{plural(len(manifest.models), 'pretrained model')}: {plural(len(manifest.cells), 'cell')}. Space "
         f"{escape(manifest.space)}, sweep {escape(manifest.sweep)}, seed {manifest.seed}."
     )
 

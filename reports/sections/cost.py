@@ -31,7 +31,7 @@ def text(sweep: AnalyzedSweep) -> str:
         tables(sweep)["cost"].markdown(("Model", "Task")),
         "*Hours*: training time of all trials of the cell, stopped, failed and re-used ones included; trials that share a device "
         "wait for each other, so that times compare only within one sweep. *Point*: gained above a constant prediction, on the "
-        f"test split. {_parameters(sweep)}*Peak memory*: of the process or device, the encoder and other trials included. "
+        f"test split. {_parameters(sweep)}*Peak memory*: of the process or device, the model and other trials included. "
         "*Epoch*: mean over the finals, evaluation included.",
         _unrecorded(sweep),
     )
@@ -42,8 +42,8 @@ def _parameters(sweep: AnalyzedSweep) -> str:
     if "active" not in _shown(rows(sweep)):
         return ""
     return (
-        "*Active*: values of the finished model that are not those of the pretrained encoder, without pruned weights and what "
-        "only training needs. *Stored*: what has to be kept beside the encoder to use the result, with positions or mask bits "
+        "*Active*: values of the finished model that are not those of the pretrained model, without pruned weights and what "
+        "only training needs. *Stored*: what has to be kept beside that model to use the result, with positions or mask bits "
         "where needed (the checkpoint is dense: tables/cost.csv). "
     )
 

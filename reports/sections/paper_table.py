@@ -175,7 +175,7 @@ def _caption(sweep: AnalyzedSweep, options: LatexOptions, lines: Sequence[Sequen
     )
     text = [f"{escape(sweep.manifest.title)}: {options.metric or 'score'} in percent points, {spread}"]
     if PARAMETERS in options.shown(sweep.manifest):
-        text.append(f"Trained: parameters that the optimiser moves, of the encoder's ({totals})")
+        text.append(f"Trained: parameters that the optimiser moves, of the model's ({totals})")
     entries = " ".join(str(entry) for row in lines for entry in row[1:])
     text += [one[0].upper() + one[1:] for one in marks(sweep, lines)]
     text += [f"{sign}: {NOTES[name]}" for name, sign in MARKS.items() if sign in entries]

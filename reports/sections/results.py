@@ -89,7 +89,7 @@ def _legend(sweep: AnalyzedSweep, model: str) -> str:
     """What the numbers of the table are."""
     budget, total = sweep.manifest.budget, sweep.manifest.models[model].total
     n = budget.final_seeds
-    trained = f"*Trained*: share of the encoder's {count(total)} parameters."
+    trained = f"*Trained*: share of the pretrained model's {count(total)} parameters."
     average = " *Average*: unweighted mean over tasks." if len(sweep.manifest.tasks) > 1 else ""
     seen = (
         " *Smallest visible difference* to the best that these seeds and test examples could have shown."

@@ -29,7 +29,7 @@ def text(sweep: AnalyzedSweep) -> str:
         "This report, from the tracking store alone:",
         fence(shlex.join(rebuild)),
         "One cell: its finals are trained once more, each score beside the one on record; or its whole search with the same "
-        "code, data and encoder (trials that are in the folder `--out` are found by their ids and not trained again); or its "
+        "code, data and model (trials that are in the folder `--out` are found by their ids and not trained again); or its "
         "best final on the validation split is written as a model that other programs load:",
         fence(
             "\n".join(

@@ -45,7 +45,7 @@ def test_a_method_is_recommended_with_setting_score_interval_cost_ties_and_power
         f"- **MRPC**: use Fine-tuning (lr 0.0001, batch_size 8): accuracy 90.40 \\[{low:.2f}, {high:.2f}\\], constant "
         in text
     )
-    assert "constant prediction 68.38; trains 96.9 % of the encoder's parameters in 33 % of the training hours." in text
+    assert "constant prediction 68.38; trains 96.9 % of the model's parameters in 33 % of the training hours." in text
     assert (
         "Tied with it: Adapter 90.30, at 1.00 % of its trained parameters and 100 % of its training hours. Worse: "
         in text

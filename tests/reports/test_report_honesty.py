@@ -367,7 +367,7 @@ def test_scores_on_other_data_are_not_compared(sweep, tmp_path):
     other["tasks"]["mrpc"]["split"] = "beef"
     write_bulk(uri, other, *honest_trials())
     table = compare.rows(sweep, analyze(read(uri, "sweep-2"))).set_index("task")
-    assert set(table.loc["mrpc", "verdict"]) == {"other data, metric or encoder"}
+    assert set(table.loc["mrpc", "verdict"]) == {"other data, metric or model"}
 
 
 def test_an_unknown_sweep_to_compare_is_bad_input(uri, capsys):

@@ -107,14 +107,17 @@ def attend(
     if extra is not None:
         k, v = (torch.cat([x, _heads(more, H)], 1) for x, more in ((k, extra.keys), (v, extra.values)))
         there = torch.cat([there, extra.keys_there[:, None, None].expand(-1, -1, there.shape[2], -1)], -1)
-    hide = None
-    explicit = explicit or soft_cap is not None
-    if explicit or added is not None:
+
+    def hiding() -> Tensor:
+        """What is added to the scores [B H, n, L + l]: -inf for keys that are not attended to, else the bias or 0."""
         hide = rows.hide if there is rows.keys and rows.moves_heads else _hide(there, H)
-    if added is not None:
+        if added is None:
+            return hide
         more = 0 if extra is None else extra.keys.shape[1]
-        hide = hide + F.pad(added, (0, more)).expand(B, -1, -1, -1).flatten(0, 1)
-    if explicit:
+        return hide + F.pad(added, (0, more)).expand(B, -1, -1, -1).flatten(0, 1)
+
+    if explicit or soft_cap is not None:
+        hide = hiding()
         factor = width**-0.5 if scale is None else scale
         with products():
             if soft_cap is None:
@@ -129,7 +132,7 @@ def attend(
     else:
         q, k, v = (x.view(B, H, -1, width) for x in (q, k, v))
         with products():
-            mask = there if hide is None else hide.view(B, H, q.shape[2], -1).to(q.dtype)
+            mask = there if added is None else hiding().view(B, H, q.shape[2], -1).to(q.dtype)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     out = out.to(q.dtype)
     out = collect(out) if every else _chosen(out.reshape(B, D), rows.examples_at)

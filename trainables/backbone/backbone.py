@@ -338,9 +338,10 @@ class Backbone:
     def _quantize(self, how: Nf4, device: torch.device) -> None:
         """Replace the linear maps, whose weights are on the CPU, by quantised ones, and move the model to the device."""
         for layer, maps in enumerate(self._maps):
-            quantized = {
-                site: QuantizedLinear(linear.weight, linear.bias, how, device) for site, linear in maps.items()
-            }
+            quantized: dict[Site, QuantizedLinear] = {}
+            for site, linear in maps.items():
+                assert not isinstance(linear, QuantizedLinear)
+                quantized[site] = QuantizedLinear(linear.weight, linear.bias, how, device)
             for site in maps:
                 path = self.family.map_path(layer, site)
                 same = [each for other, each in quantized.items() if self.family.map_path(layer, other) == path]

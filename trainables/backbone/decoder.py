@@ -68,9 +68,7 @@ class Decoder(Backbone):
         value = self._map(run, layer, "attention.value", x, everything, narrow)
         read = tokens.select(x)
         query = self._map(run, layer, "attention.query", read, tokens, narrow if read is x else self._narrow(read))
-        query, key = (
-            self._normalized(layer, site, x) for site, x in (("attention.query", query), ("attention.key", key))
-        )
+        query, key = self._normalized(layer, "attention.query", query), self._normalized(layer, "attention.key", key)
         if self._rotates(layer):
             rotation = self._rotation(layer, run.rows.positions)
             query, key = self._rotated(query, tuple(map(tokens.select, rotation))), self._rotated(key, rotation)

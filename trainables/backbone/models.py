@@ -103,7 +103,7 @@ class Model:
     def shape(self) -> Shape:
         """The backbone's shape. Raises NoFamily if the model's type has no family here."""
         if self.known_shape is None:
-            raise NoFamily(_no_family(self.family))
+            raise NoFamily(no_family(self.family))
         return self.known_shape
 
 
@@ -121,11 +121,11 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """Returns the backbone's shape from the content of its config.json. Raises ValueError if no family supports it."""
     family = config.get("model_type")
     if family not in FAMILIES:
-        raise NoFamily(_no_family(family))
+        raise NoFamily(no_family(family))
     return FAMILIES[family].shape(config)
 
 
-def _no_family(family: object) -> str:
+def no_family(family: object) -> str:
     return (
         f"model family {family!r} is not supported; supported: {', '.join(FAMILIES)}. A row "
         'peft_row({"peft_type": "LORA", ...}) trains any classifier of transformers with peft, each trial alone'

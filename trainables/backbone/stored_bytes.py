@@ -14,11 +14,11 @@ TABLE, SCALES_TABLE = 4 * 16, 4 * 256
 
 
 def stored_bytes(shape: Shape, nf4: Nf4 | None) -> int:
-    """Returns the bytes of the parameters of a pretrained model: in fp32, or with linear maps quantised as `nf4` says."""
+    """Returns the bytes of the parameters that the engine loads: in fp32, or with linear maps quantised as `nf4` says."""
     sizes = [math.prod(shape.ends(site)) for site in shape.maps] * shape.layers
     if nf4 is None:
-        return 4 * shape.total
-    return 4 * (shape.total - sum(sizes)) + sum(_quantized_bytes(size, nf4) for size in sizes)
+        return 4 * shape.encoder
+    return 4 * (shape.encoder - sum(sizes)) + sum(_quantized_bytes(size, nf4) for size in sizes)
 
 
 def _quantized_bytes(weights: int, nf4: Nf4) -> int:

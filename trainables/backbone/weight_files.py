@@ -86,7 +86,7 @@ def read(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Return those of the tensors with these names that the files have."""
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in (path for path in weight_paths(folder) if path.name != INDEX):
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 - no mapping

@@ -3,10 +3,6 @@
 Methods of other packages are added to them (`search_spaces/plugins.py`). Rows of the library peft are not among them.
 """
 
-from collections.abc import Mapping
-
-from search_spaces.language import Scalar
-from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import with_plugins
 from trainables.methods.adalora import AdaLoRA
 from trainables.methods.adapter import Adapter
@@ -38,7 +34,6 @@ from trainables.methods.mam import MAM
 from trainables.methods.miss import MiSS
 from trainables.methods.oft import OFT
 from trainables.methods.parallel import Parallel
-from trainables.methods.peft_row import PeftRow
 from trainables.methods.pfeiffer import Pfeiffer
 from trainables.methods.pissa import PiSSA
 from trainables.methods.prefix import Prefix, PrefixMLP, PTuningV2
@@ -107,13 +102,3 @@ METHODS: dict[str, type[Method]] = with_plugins(
     },
     method_class,
 )
-
-
-def method_type(name: str) -> type[Method]:
-    """Return the class of the method that a row names: one of `METHODS`, or that of all rows of peft."""
-    return PeftRow if name == PEFT else METHODS[name]
-
-
-def make_method(name: str, settings: Mapping[str, Scalar]) -> Method:
-    """Return the method that a row names with these settings. Raises TypeError for a setting that it does not have."""
-    return PeftRow(config=settings) if name == PEFT else METHODS[name](**settings)

@@ -1,7 +1,7 @@
 """The method of rows that the library peft trains (`search_spaces/peft_rows.py`), as far as it is known without peft.
 
-It has no formula and no declared parameters: `trainables/peft_rows` builds peft's own modules and trains each trial alone. This
-module imports neither torch nor peft.
+It has no formula and no declared parameters: `trainables/peft_training` builds peft's own modules and trains each trial alone.
+This module imports neither torch nor peft.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar
 
-from search_spaces.language import Scalar
+from search_spaces.language import Recipe, Scalar
 from search_spaces.peft_rows import PEFT, TYPE, field_value
 from trainables.methods.base import Method
-from trainables.methods.spec import MethodFamily
+from trainables.methods.spec import MethodFamily, Shape
 
 
 def installed_peft() -> str | None:
@@ -38,6 +38,12 @@ class PeftRow(Method):
 
     def settings(self) -> dict[str, Any]:
         return dict(self.config)
+
+    def check_recipe(self, recipe: Recipe, shape: Shape | None) -> None:
+        """Raise ValueError if the training recipe does not fit the row: its copy of the model is not stored in 4 bits."""
+        if recipe.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision = {recipe.precision!r}: rows of peft are trained in 'fp32' or 'bf16'")
+        super().check_recipe(recipe, shape)
 
     @property
     def fields(self) -> dict[str, Any]:

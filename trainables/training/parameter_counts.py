@@ -8,8 +8,8 @@ from search_spaces.language import Scalar
 from search_spaces.loading import nearest
 from search_spaces.peft_rows import PEFT
 from search_spaces.records import Counts
-from trainables.methods import make_method, method_type
 from trainables.methods.base import Method
+from trainables.methods.lookup import make_method, method_type
 from trainables.methods.spec import Shape
 
 

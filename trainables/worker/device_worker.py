@@ -28,7 +28,7 @@ from search_spaces.quantization import Nf4
 from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import Model, resolve
-from trainables.methods import method_type
+from trainables.methods.lookup import method_type
 from trainables.methods.peft_row import installed_peft
 from trainables.tasks.task_data import TaskData
 from trainables.tasks.tokens import read
@@ -230,7 +230,7 @@ class DeviceWorker:
         recipe = job.trial.recipe
         if job.trial.method == PEFT:
             # Imported here, because peft is not installed everywhere and takes seconds to load.
-            from trainables.peft_rows.peft_engine import PeftEngine
+            from trainables.peft_training.peft_engine import PeftEngine
 
             return PeftEngine(model, self._device)
         if not method_type(job.trial.method).shares_backbone:

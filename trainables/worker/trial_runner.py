@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.records import Ablation, Counts, Outcome, Progress, TestResult, Trial
-from trainables.methods import make_method
+from trainables.methods.lookup import make_method
 from trainables.tasks.task_data import TaskData
 from trainables.training.trial_state import TrialState
 from trainables.worker import checkpoint

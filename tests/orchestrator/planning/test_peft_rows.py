@@ -1,6 +1,7 @@
 """Rows of peft in a space and in a plan: how they are written, what is refused and why, what they train."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -18,11 +19,11 @@ from search_spaces.language import Budget, Recipe, Space, choice, method
 from search_spaces.peft_rows import field_value, peft_row
 from tests.fixtures.encoders import write_tiny
 from tests.fixtures.trials import make_data
-from tests.trainables.peft_rows.test_peft_engine import peft_trial, write_other
+from tests.trainables.peft_training.test_peft_engine import peft_trial, write_other
 from trainables.backbone.models import resolve
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows import measure
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training import measure
+from trainables.peft_training.peft_engine import PeftEngine
 
 HEADS = [(2, False)]
 
@@ -148,7 +149,7 @@ def test_on_a_model_without_a_family_only_rows_of_peft_are_planned(in_process, t
     model = write_other(tmp_path / "opt", "opt")
     row = peft_row({"peft_type": "LORA", "r": 2})
     with pytest.raises(
-        ValueError, match=r"'opt' is not supported.*peft_row\(.*methods lora, full on this model.*rows of peft alone"
+        ValueError, match=r"'opt' is not supported.*peft_row\(.*methods lora, full on .*opt cannot.*rows of peft alone"
     ):
         make_plan(space_of(model, method("lora"), row, method("full")), RunOptions())
     assert make_plan(space_of(model, row), RunOptions()).peft[str(model), "peft_lora"].least > 0
@@ -191,3 +192,9 @@ def test_the_check_runs_in_a_process_of_its_own(bert):
     assert make_plan(space_of(bert, *rows), RunOptions()).peft[str(bert), "peft_loha"].least > 66
     with pytest.raises(ValueError, match="no field of peft's LOHA"):
         make_plan(space_of(bert, peft_row({"peft_type": "LOHA", "rank": 4})), RunOptions())
+
+
+def test_a_row_of_peft_is_not_trained_in_4_bits(bert):
+    space = replace(space_of(bert, peft_row({"peft_type": "LORA"})), recipe=Recipe(precision="nf4", max_length=64))
+    with pytest.raises(ValueError, match="rows of peft are trained in 'fp32' or 'bf16'"):
+        make_plan(space, RunOptions())

@@ -11,8 +11,8 @@ from tests.fixtures.encoders import write_tiny
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import resolve
-from trainables.peft_rows.networks import values_of
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training.networks import values_of
+from trainables.peft_training.peft_engine import PeftEngine
 from trainables.training.engine import Engine
 
 CPU = torch.device("cpu")
@@ -53,16 +53,16 @@ def row_of(name, layout, family, fields):
     return peft_row({k: v for k, v in written.items() if k not in ours} | fields).settings
 
 
-def both(model, name, outputs=2, lr=1e-2):
+def both(model, name, outputs=2, lr=1e-2, recipe=RECIPE):
     """(our engine, peft's engine, their trials), with equal initial values."""
     own, fields = SAME[name]
     data, backbone = make_data(outputs), Backbone.load(model, CPU)
-    ours, trial = Engine(backbone), make_trial(name, recipe=RECIPE, batch_size=24, lr=lr, **own)
+    ours, trial = Engine(backbone), make_trial(name, recipe=recipe, batch_size=24, lr=lr, **own)
     ours.add_trial(trial, data)
     stack, index = ours.find(trial.id)
     layout = stack.parameters.layout
     row = row_of(name, layout, backbone.family, fields)
-    theirs, other = PeftEngine(model, CPU), make_trial("peft", recipe=RECIPE, batch_size=24, lr=lr, **row)
+    theirs, other = PeftEngine(model, CPU), make_trial("peft", recipe=recipe, batch_size=24, lr=lr, **row)
     theirs.add_trial(other, data)
     entries = {e.name: stack.parameters.values[index, e.start : e.stop].view(e.shape) for e in layout.entries}
     if name == "pissa":  # its export has twice the rank; both engines compute the same start from the weights

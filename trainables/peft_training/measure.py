@@ -1,8 +1,9 @@
-"""Checks rows of peft and counts what they train, for a plan: `python -m trainables.peft_rows.measure` in a process of its own.
+"""Checks rows of peft and counts what they train for a plan: `python -m trainables.peft_training.measure`.
 
-So the process that plans loads neither torch nor peft. Standard input is a JSON list of {"settings": of a row, "model": folder or
-null, "outputs": [[number of outputs, whether it is a regression], ...]}. One JSON line per element goes to standard output:
-{"error": what peft refuses}, or {"trained": [numbers of trained parameters]}, empty where they are not known.
+In this process of its own, so that the process that plans loads neither torch nor peft. Standard input is a JSON list of
+{"settings": of a row, "model": folder or null, "outputs": [[number of outputs, whether it is a regression], ...]}. One JSON line
+per element goes to standard output: {"error": what peft refuses}, or {"trained": [numbers of trained parameters]}, empty where
+they are not known.
 
 Networks are built on torch's device "meta", which holds shapes without values, so that the size of a model does not matter.
 """
@@ -20,8 +21,8 @@ import transformers
 
 from search_spaces.redaction import clean_line
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows.configuration import make_configuration
-from trainables.peft_rows.networks import FULL_SCHEDULE, attach, classifier_config, trained_parameters
+from trainables.peft_training.configuration import make_configuration
+from trainables.peft_training.networks import FULL_SCHEDULE, attach, classifier_config, trained_parameters
 
 # Modules that cannot be built without values are built with random ones if the model is at most this large.
 MOST_VALUES = 250_000_000

@@ -20,11 +20,11 @@ from torch import Tensor
 from search_spaces.records import Ablation, Counts, Progress, TestResult, Trial
 from trainables.backbone.models import Model
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows import adalora_state
-from trainables.peft_rows.batches import padding_for
-from trainables.peft_rows.counts import count_trained
-from trainables.peft_rows.evaluation import autocast, head_outputs
-from trainables.peft_rows.networks import build_network, is_head, seeded, set_values, trained_parameters, values_of
+from trainables.peft_training import adalora_state
+from trainables.peft_training.batches import padding_for
+from trainables.peft_training.counts import count_trained
+from trainables.peft_training.network_outputs import autocast, head_outputs
+from trainables.peft_training.networks import build_network, is_head, seeded, set_values, trained_parameters, values_of
 from trainables.tasks.metrics import Scores, compute_metrics
 from trainables.tasks.task_data import Split, TaskData
 from trainables.training.peak_memory import peak_memory_mib

@@ -13,7 +13,7 @@ from search_spaces.peft_rows import peft_row
 from tests.fixtures.encoders import SIZES, VOCABULARY, write_tiny
 from tests.fixtures.trials import make_data, make_trial
 from trainables.backbone.models import NoFamily, resolve
-from trainables.peft_rows.peft_engine import PeftEngine
+from trainables.peft_training.peft_engine import PeftEngine
 from trainables.training.engine import Engine
 from trainables.worker import device_worker
 from trainables.worker.checkpoint import read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from search_spaces.records import Counts
-from trainables.peft_rows.networks import is_head, trained_parameters
+from trainables.peft_training.networks import is_head, trained_parameters
 
 
 def count_trained(network: Any, total: int) -> Counts:

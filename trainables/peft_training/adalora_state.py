@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.peft_rows.networks import trained_parameters
+from trainables.peft_training.networks import trained_parameters
 
 # Rows of the tensor: smoothed sensitivity, smoothed uncertainty, and whether an entry's rank was kept by the last allocation.
 ROWS = 3

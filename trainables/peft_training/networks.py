@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from search_spaces.records import Trial
 from trainables.backbone.models import Model
 from trainables.methods.peft_row import PeftRow
-from trainables.peft_rows.configuration import make_configuration
+from trainables.peft_training.configuration import make_configuration
 from trainables.seeds import derive
 from trainables.tasks.forms.regression import Regression
 from trainables.tasks.task_data import Task
@@ -110,7 +110,8 @@ def attach(base: nn.Module, row: PeftRow, total_steps: int, new: Sequence[str] =
         raise
     except (ValueError, TypeError, AttributeError, KeyError, ImportError, AssertionError) as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"peft cannot put this {row.peft_type} on the model: {reason[:400]}") from None
+        targets = f"target_modules = {row.fields['target_modules']!r}: " if "target_modules" in row.fields else ""
+        raise ValueError(f"{targets}peft cannot put this {row.peft_type} on the model: {reason[:400]}") from None
     trained = [name for name, _ in trained_parameters(network)]
     frozen = [part for part in heads if not any(f".{part}." in name for name in trained)]
     if frozen:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from search_spaces.language import Precision
-from trainables.peft_rows.batches import Padding, by_length
+from trainables.peft_training.batches import Padding, by_length
 from trainables.tasks.task_data import Split
 
 # Examples that are evaluated at a time.
