@@ -11,10 +11,12 @@ import pytest
 
 from orchestrator.__main__ import make_parsers
 from orchestrator.run import parser as run_parser
+from search_spaces.language import choice
 from tests.fixtures.cli_process import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-SPACES = re.findall(r"```python\n(.+?)```", TEXT, re.S)
+BLOCKS = re.findall(r"```python\n(.+?)```", TEXT, re.S)
+SPACES = [block for block in BLOCKS if "Space(" in block]
 PROSE = re.sub(r"```.+?```", "", TEXT, flags=re.S)
 COMMANDS = [line.strip().partition("  #")[0].strip() for line in re.findall(r"^    (?=\S)(.+)$", PROSE, re.M)]
 # What needs the network, or runs until it is ended; tests of their own start MLflow's server.
@@ -44,6 +46,14 @@ def test_the_readme_has_the_commands_that_are_tested_here():
     known = ("python -m orchestrator.run", "peft-sweep", *NOT_RUN)
     assert [command for command in COMMANDS if not command.startswith(known)] == []
     assert len(SPACES) == 1
+
+
+def test_the_rows_of_peft_are_rows_of_a_space():
+    (block,) = (block for block in BLOCKS if block not in SPACES)
+    names = {}
+    exec(block, names)  # our own README
+    assert [entry.label for entry in names["methods"]] == ["lora", "peft_loha"]
+    assert names["methods"][1].settings["r"] == choice(4, 8)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(NOT_RUN)])
