@@ -303,7 +303,7 @@ def test_glue_files_that_are_missing_or_not_the_official_ones_are_named(run, tmp
         ({}, ("has no config.json", "folder of a saved model")),
         ({"config.json": "{"}, ("config.json: Expecting",)),
         ({"config.json": "[1]"}, ("config.json: it holds no JSON object",)),
-        ({"config.json": {**CONFIG, "model_type": "gpt2"}}, ("family 'gpt2' is not supported", "bert, roberta")),
+        ({"config.json": {**CONFIG, "model_type": "t5"}}, ("family 't5' is not supported", "bert, roberta")),
         ({"config.json": {**CONFIG, "hidden_size": None}}, ("config.json: hidden_size = None: must be",)),
         ({"config.json": {**CONFIG, "num_attention_heads": 5}}, ("hidden_size = 32 is no multiple of",)),
         ({"config.json": {**CONFIG, "is_decoder": True}}, ("only encoders",)),

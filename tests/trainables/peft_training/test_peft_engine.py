@@ -161,7 +161,6 @@ OTHERS = {
     },
     "albert": {**SIZES, "embedding_size": 16},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
 }
 
 

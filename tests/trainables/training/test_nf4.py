@@ -83,7 +83,9 @@ def logits(backbone, trial):
 def test_outputs_are_those_of_the_dequantised_weights(family, compute, tiny_model):
     how, trial = Nf4(compute=compute), make_trial("lora", r=4, targets="all")
     found, wanted = (logits(make(tiny_model(family), how), trial) for make in (quantized, dequantized))
-    assert np.array_equal(found, wanted)
+    # GPT-2's weights are stored transposed, for which other kernels add up products of bf16 in another order.
+    off = {"fp32": 1e-6, "bf16": 1e-2}[compute] * np.abs(wanted).max()
+    assert np.abs(found - wanted).max() <= off
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
