@@ -9,7 +9,6 @@ curves (`benchmarks/fake_worker.py`). Arms run one after the other in each round
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import statistics
@@ -31,6 +30,8 @@ from search_spaces.events import EpochReported, LedgerRecord, SweepOpened, Trial
 Marks = list[tuple[float, dict[str, float]]]
 # First and last trial of each window whose cost is compared.
 WINDOWS = {"10": (10, 40), "100": (100, 200), "1000": (900, 1000)}
+# The call for orders of the only worker where there is no mailbox.
+CALL = {"worker": "w", "process": "p", "node": "n", "device": "a core"}
 EPOCH_SECONDS = 0.02  # of all trials of a worker
 # Ray's workers are nicer than other processes by default: on a busy machine they would be starved, and that measured.
 NICE = {"RAY_worker_niceness": "0"}
@@ -49,10 +50,8 @@ class EndTimes:
 class NoMailbox:
     """Stands for the mailbox where reports are handed to the controller directly."""
 
-    def exchange(self, jobs: object, verdicts: object) -> tuple[list[str], list[dict[str, Any]]]:
+    def exchange(self, orders: object, verdicts: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return [], []
-
-    def release(self, trial_id: str) -> None: ...
 
 
 def cpu_of_threads() -> dict[str, float]:
@@ -71,7 +70,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
     with cluster(0, 1, None) as (_, temporary):
         # Not before: Ray reads its token when it is imported.
         from benchmarks.fake_sweep import make_space, make_sweep
-        from benchmarks.fake_worker import registry
+        from benchmarks.fake_worker import trainable
         from orchestrator.execution import tune_runner
         from orchestrator.execution.progress import ProgressDisplay
         from orchestrator.execution.trial_paths import TrialPaths
@@ -81,8 +80,8 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         tracker: list[Any] = []
         sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
         tracker.append(_tracker(root, sweep))
-        tune_runner.open_registry = functools.partial(tune_runner.open_registry, kind=registry(seconds))
-        share = Share(slots=slots, cpu=2 / slots, gpu=0, per_device=slots // 2)
+        tune_runner.DeviceTrainable = trainable(seconds)
+        share = Share(devices=2, cpu=1, gpu=0, per_device=slots // 2)
         runner = tune_runner.TuneRunner(
             sweep=sweep,
             paths=TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root),
@@ -130,6 +129,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
     from orchestrator.execution.trial_paths import TrialPaths
+    from orchestrator.execution.worker_pool import WorkerPool
     from search_spaces.records import Trial
 
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
@@ -138,9 +138,10 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
     tracker.append(_tracker(root, sweep))
     paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
-    controller = Controller(sweep, NoMailbox(), paths, EndTimes([], lambda: (0.0, {})))
-    jobs, _ = controller.serve([f"p{i}" for i in range(trials)], [])
-    residents = [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
+    pool = WorkerPool(1, trials)
+    controller = Controller(sweep, NoMailbox(), paths, EndTimes([], lambda: (0.0, {})), pool)
+    orders, _ = controller.serve([CALL], [])
+    residents = [FakeResident(Trial.from_json(job["trial"])) for job in orders["w"]["jobs"]]
     epochs_of = [[_epoch(resident) for resident in residents] for _ in range(epochs)]
     messages = [each[i : i + batch] for each in epochs_of for i in range(0, trials, batch)]
     wall, cpu, number = time.perf_counter(), time.thread_time(), trials * epochs
@@ -158,6 +159,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
     from orchestrator.execution.trial_paths import TrialPaths
+    from orchestrator.execution.worker_pool import WorkerPool
     from orchestrator.search.sampler import Study
     from search_spaces.records import Trial
 
@@ -177,23 +179,24 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     sweep = make_sweep(space, root / "sweep")
     marks: Marks = []
     paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
-    controller = Controller(sweep, NoMailbox(), paths, EndTimes(marks, lambda: (0.0, dict(spent))))
+    controller = Controller(
+        sweep, NoMailbox(), paths, EndTimes(marks, lambda: (0.0, dict(spent))), WorkerPool(1, slots)
+    )
     live: list[Any] = []
     while not sweep.finished:
         messages = [_epoch(resident) for resident in live]
-        asked = [f"p{len(marks)}-{i}" for i in range(slots - len(live))]
         began = time.thread_time()
-        jobs, verdicts = controller.serve(asked, messages)
+        orders, verdicts = controller.serve([CALL], messages)
         spent["all"] += time.thread_time() - began
-        live = [r for r in live if verdicts[r.trial.id]]
-        live += [FakeResident(Trial.from_json(job["trial"])) for job in jobs.values() if job]
+        live = [r for r in live if verdicts[CALL["process"], r.trial.id]]
+        live += [FakeResident(Trial.from_json(job["trial"])) for job in orders.get("w", {"jobs": []})["jobs"]]
     return {name: _window(marks, *window) for name, window in WINDOWS.items() if window[1] <= len(marks)}
 
 
 def _epoch(resident: Any) -> dict[str, Any]:
     resident.num_requested += 1
     resident.train()
-    return {"id": resident.trial.id, **resident.next_report().to_json()}
+    return {**CALL, "id": resident.trial.id, **resident.next_report().to_json()}
 
 
 def _tracker(root: Path, sweep: Any) -> Any:

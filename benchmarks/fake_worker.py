@@ -11,7 +11,8 @@ from typing import Any
 
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 from trainables.seeds import derive
-from trainables.worker.ray_actors import DeviceWorkerActor, WorkerRegistry
+from trainables.worker.session import EPOCHS_AHEAD
+from trainables.worker.tune_trainable import DeviceTrainable
 
 
 class FakeResident:
@@ -52,7 +53,7 @@ class FakeResident:
         )
 
     def next_report(self) -> Any:
-        from trainables.worker.trial_runner import Report  # brings torch, which the registry's process does not need
+        from trainables.worker.trial_runner import Report  # brings torch, which the driver's process does not need
 
         self._num_reported += 1
         point = self._points[self._num_reported - 1]
@@ -80,6 +81,7 @@ class FakeDeviceWorker:
 
     def remove_trial(self, trial_id: str) -> None:
         self.residents.pop(trial_id, None)
+        self.failures.pop(trial_id, None)
 
     def request_epoch(self, trial_id: str) -> None:
         self.residents[trial_id].num_requested += 1
@@ -96,15 +98,14 @@ class FakeDeviceWorker:
             time.sleep(self._seconds)
 
 
-class FakeActor(DeviceWorkerActor):
+class FakeTrainable(DeviceTrainable):
     seconds = 0.0
 
     @classmethod
-    def open_worker(cls, gpu: bool, epochs_ahead: int) -> Any:
-        return FakeDeviceWorker(epochs_ahead, cls.seconds)
+    def open_worker(cls, gpus: list[str]) -> Any:
+        return FakeDeviceWorker(EPOCHS_AHEAD, cls.seconds)
 
 
-def registry(epoch_seconds: float) -> type[WorkerRegistry]:
-    """A registry whose workers are fakes."""
-    actor_class = type("Actor", (FakeActor,), {"seconds": epoch_seconds})
-    return type("FakeRegistry", (WorkerRegistry,), {"actor_class": actor_class})
+def trainable(epoch_seconds: float) -> type[DeviceTrainable]:
+    """A trainable whose device workers are fakes."""
+    return type("Trainable", (FakeTrainable,), {"seconds": epoch_seconds})

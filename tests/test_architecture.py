@@ -26,7 +26,6 @@ OWNERS = {
         "orchestrator/execution/cluster.py",
         "orchestrator/execution/tune_runner.py",
         "orchestrator/machine_checks.py",
-        "trainables/worker/ray_actors.py",
         "trainables/worker/tune_trainable.py",
     },
     "mlflow": {

@@ -92,9 +92,9 @@ def test_a_run_of_tunes_leaves_nothing(tune_runner, unchanged, monkeypatch, tmp_
     found = []
     tuner = SimpleNamespace(fit=lambda: found.append(os.environ["TUNE_MAX_PENDING_TRIALS_PG"]))
     monkeypatch.setattr(tune_runner.tune, "Tuner", lambda *_, **__: tuner)
-    searcher = tune_runner.WorkerSlotSearcher(None, 3, {})
-    share = cluster.Share(slots=3, cpu=1, gpu=0, per_device=1)
-    tune_runner._run_tune(searcher, share, tmp_path, "run0", tune_runner.LoopCallback(None, None, None))
+    searcher, scheduler = tune_runner.WorkerSearcher(None, 3, {}), tune_runner.WorkerScheduler(None)
+    share = cluster.Share(devices=3, cpu=1, gpu=0, per_device=1)
+    tune_runner._run_tune(searcher, scheduler, share, tmp_path, "run0", tune_runner.LoopCallback(None, None, None))
     assert found == ["3"]
 
 

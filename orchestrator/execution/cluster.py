@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +43,22 @@ SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESU
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The shares `cpu` and `gpu` of a core and a GPU that one trial gets from Ray, and the number of trials at once, `slots`.
+    """The devices of a sweep, GPUs or CPU cores: how many, with how many cores each, and the trials that share one at once."""
 
-    `per_device` is the number of trials that share a GPU, or a core if there are no GPUs.
-    """
-
-    slots: int
+    devices: int
     cpu: float
-    gpu: float
+    gpu: int
     per_device: int
+
+    @property
+    def slots(self) -> int:
+        """The number of trials that can be trained at once."""
+        return self.devices * self.per_device
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray reserves for a device worker."""
+        return {name: amount for name, amount in (("CPU", self.cpu), ("GPU", self.gpu)) if amount}
 
 
 def count_cores() -> int:
@@ -70,14 +77,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def share(gpus: int, per_device: int, cpus: float) -> Share:
-    """Compute the share of one trial. `cpus` is the number of cores in the cluster."""
+def share(gpus: int, per_device: int, nodes: Iterable[Mapping[str, float]]) -> Share:
+    """Return the devices of a sweep. `nodes`: the resources "CPU" and "GPU" of each node of the cluster.
+
+    A GPU gets as many cores as there are for each GPU on the node with the fewest, at most one, so that a node without GPUs
+    changes nothing. Without GPUs, each core of the cluster is a device.
+    """
     if not gpus:
-        slots = max(1, math.floor(cpus)) * per_device
-        return Share(slots=slots, cpu=1 / per_device, gpu=0, per_device=per_device)
-    slots = gpus * per_device
-    cpu = max(0.01, min(1.0, math.floor(100 * cpus / slots) / 100))
-    return Share(slots=slots, cpu=cpu, gpu=1 / per_device, per_device=per_device)
+        cores = int(sum(node.get("CPU", 0) for node in nodes))
+        return Share(devices=max(1, cores), cpu=1, gpu=0, per_device=per_device)
+    fewest = min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")), default=0)
+    return Share(devices=gpus, cpu=min(1.0, math.floor(100 * fewest) / 100), gpu=1, per_device=per_device)
 
 
 @contextmanager
@@ -150,10 +160,11 @@ def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Sha
                 raise EnvironmentUnfit(f"Ray on this machine did not start in {ATTEMPTS} attempts: {reason}") from None
             log.warning("Ray did not start (%s); trying once more", reason)
     _clean_logs_of_ray()
-    resources = ray.cluster_resources()
-    if gpus > resources.get("GPU", 0):
-        raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {resources.get('GPU', 0):g}")
-    return share(gpus, per_device, resources.get("CPU", 1))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = sum(node.get("GPU", 0) for node in nodes)
+    if gpus > found:
+        raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {found:g}")
+    return share(gpus, per_device, nodes)
 
 
 def _kill_leftovers(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The controller: the driver's thread that applies the trials' reports and assigns trials to worker slots.
+"""The controller: the driver's thread that applies the trials' reports and assigns trials to device workers.
 
 It takes all messages that have arrived, decides on them, writes the decisions to the ledger at once, and answers. All decisions
 on the sweep are taken in this thread or under its lock. Ray is not used here.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.worker_pool import DEATHS, WorkerPool
 from orchestrator.search.snapshots import CellSnapshot
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
@@ -21,22 +22,22 @@ from search_spaces.records import Outcome, Progress, TestResult, Trial
 
 log = logging.getLogger(__name__)
 
-# Number of times that a trial is given to a machine that cannot train it, before the sweep stops.
+# Number of errors of a machine, or of the machines that had a trial, after which the sweep stops.
 TRIES = 3
-# By worker slot: the message with the trial to train (`TrialPaths.job`); None ends the slot.
-Jobs = dict[str, dict[str, Any] | None]
-# By trial id: whether the trial should go on after its report.
-Verdicts = dict[str, bool]
+# Number of times that a trial that ended with an error is trained again. It continues from its last checkpoint.
+RETRIES = 2
+# By worker: its orders (`trainables/worker/mailbox.py`).
+Orders = dict[str, dict[str, Any]]
+# By (id of the sender's process, trial id): whether the trial should go on after its report.
+Verdicts = dict[tuple[str, str], bool]
+Messages = Sequence[Mapping[str, Any]]
 
 
 class DriverMailbox(Protocol):
     """The driver's end of the mailbox (`trainables/worker/mailbox.py`)."""
 
-    def exchange(self, jobs: Jobs, verdicts: Verdicts) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
-        """Send the answers and wait for messages. Return the ids of worker slots that ask for a trial, and the reports."""
-
-    def release(self, trial_id: str) -> None:
-        """Tell the device worker of an ended trial to free the trial's memory."""
+    def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
+        """Send the answers and wait for news. Return the workers' calls for orders, and their messages."""
 
 
 class EndListener(Protocol):
@@ -45,11 +46,10 @@ class EndListener(Protocol):
 
 
 class Controller:
-    """Applies trial reports to a sweep and assigns its trials to worker slots.
+    """Applies trial reports to a sweep and assigns its trials to the device workers in `pool`.
 
-    A worker slot is a trial in the sense of Ray Tune, in which trials of the sweep are trained one after the other. Its process
-    may die and be replaced. `listener` is told of each ended trial. With a `time_budget`, the searches end early enough to train
-    the finals, `num_slots` at once.
+    `listener` is told of each ended trial. With a `time_budget`, the searches end early enough to train the finals, `num_slots`
+    at once.
     """
 
     def __init__(
@@ -58,87 +58,71 @@ class Controller:
         mailbox: DriverMailbox,
         paths: TrialPaths,
         listener: EndListener,
+        pool: WorkerPool,
         time_budget: TimeBudget | None = None,
         num_slots: int = 1,
     ):
         self._sweep, self._mailbox, self._paths, self._listener = sweep, mailbox, paths, listener
-        self._time_budget, self._num_slots = time_budget, num_slots
+        self._pool, self._time_budget, self._num_slots = pool, time_budget, num_slots
         self._lock = threading.RLock()
-        self._assigned: dict[str, Trial] = {}  # by worker slot
-        self._idle: list[str] = []  # worker slots that wait for a trial
+        self._held: list[Trial] = []  # trials that wait for a device of their own
         self._most_startable = 0
         self._closed = False
-        self._environment_errors: Counter[str] = Counter()  # by trial id
+        self._errors: Counter[str] = Counter()  # of trials, by trial id
+        self._environment_errors: Counter[str] = Counter()  # by trial id, and by node since its last report
+        self._ended: list[str] = []  # ids of trials whose end is not durable yet
         # Why the machines are not fit for the sweep; "" if they are. The sweep is then draining.
         self.environment_error = ""
         self.error: Exception | None = None
 
     def run(self) -> None:
         """Exchange messages until `close` is called. An exception ends the loop and is stored in `error`."""
-        jobs: Jobs = {}
+        orders: Orders = {}
         verdicts: Verdicts = {}
         try:
             while not self._closed:
-                asked, reports = self._mailbox.exchange(jobs, verdicts)
+                calls, messages = self._mailbox.exchange(orders, verdicts)
                 with self._lock:
-                    jobs, verdicts = self.serve(asked, reports)
+                    orders, verdicts = self.serve(calls, messages)
         except Exception as error:  # raised again in the main thread by `TuneRunner`
             self.error = error
 
-    def serve(self, asked: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> tuple[Jobs, Verdicts]:
-        """Apply the reports, assign trials to the slots in `asked`, and return the answers. All is then in the ledger."""
+    def serve(self, calls: Messages, messages: Messages) -> tuple[Orders, Verdicts]:
+        """Apply the messages, assign trials to workers that wait, and return the answers. All is then in the ledger."""
         with self._sweep.transaction():
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
-            verdicts = self._apply(reports)
-            self._idle += [slot for slot in asked if slot not in self._idle]
-            jobs = self._assign()
-        for trial_id in verdicts:
-            if self._sweep.entry(trial_id).outcome:
-                self._tell_ended(trial_id)
-        for report in reports:
-            if "environment_error" in report:
-                self._mailbox.release(report["id"])
-        return jobs, verdicts
+            for call in calls:
+                self._take_back(self._pool.greet(call), "its process died")
+                if call.get("unfit"):
+                    log.error("node %s is set aside: %s", call["node"], call["unfit"])
+            verdicts = {(message["process"], message["id"]): self._apply(message) for message in messages}
+            self._check_machines()
+            orders = self._assign()
+        self._tell_ended()
+        return orders, verdicts
 
-    def grow_slots(self) -> int:
-        """Return the number of worker slots to keep open: the largest number of trials that could run at once so far.
+    def grow_workers(self) -> int:
+        """Return the number of trials that could use a device of their own: the largest number that could run at once so far.
 
-        It does not decrease, since opening a slot takes a second and keeping it costs nothing. It is 0 if no trial will be
+        It does not decrease, since opening a worker takes seconds and keeping it costs little. It is 0 if no trial will be
         started any more.
         """
         with self._lock:
             self._most_startable = 0 if self._sweep.over else max(self._most_startable, self._sweep.startable)
             return self._most_startable
 
-    def close_slot(self, slot: str) -> str:
-        """Forget a worker slot that has ended; return the id of the trial that was assigned to it, "" if there was none."""
-        with self._lock:
-            trial = self._assigned.pop(slot, None)
-            return trial.id if trial else ""
+    def worker_died(self, worker: str, reason: str, node_died: bool) -> bool:
+        """Have the trials of a worker whose process ended trained again. They count a death, unless their node was lost.
 
-    def fail(self, trial_id: str, reason: str) -> None:
-        """End a trial as FAILED, for a `reason` that a retry would not remove."""
-        with self._lock:
-            self._sweep.fail(trial_id, reason)
-            self._tell_ended(trial_id)
-
-    def requeue(self, trial_id: str, reason: str) -> None:
-        """Have a trial trained again that could not be trained, for a `reason` that lies in its machine: it has no result.
-
-        After `TRIES` such errors of one trial the sweep is drained, and `environment_error` is the reason.
+        Returns whether that process had asked for orders, so that it had started.
         """
         with self._lock:
-            if self._sweep.entry(trial_id).outcome:
-                return
-            log.warning("%s will be trained again: %s", self.name_of(trial_id), reason)
-            for slot in [slot for slot, trial in self._assigned.items() if trial.id == trial_id]:
-                del self._assigned[slot]
-            self._sweep.requeue_trial(trial_id)
-            self._environment_errors[trial_id] += 1
-            if self._environment_errors[trial_id] >= TRIES and not self.environment_error:
-                self.environment_error = reason
-                self._sweep.drain("environment")
+            had_started = self._pool.knows(worker)
+            with self._sweep.transaction():
+                self._take_back(self._pool.lose(worker, counted=not node_died), reason)
+            self._tell_ended()
+        return had_started
 
     def drain(self, reason: str) -> None:
         """Start no more trials. Running trials may finish their current epoch."""
@@ -157,38 +141,110 @@ class Controller:
     def close(self) -> None:
         self._closed = True
 
-    def _tell_ended(self, trial_id: str) -> None:
-        self._listener.trial_ended(trial_id)
-        self._mailbox.release(trial_id)
+    def _tell_ended(self) -> None:
+        """Tell of the trials whose ends have just become durable."""
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for trial_id in ended:
+            self._listener.trial_ended(trial_id)
 
-    def _apply(self, reports: Sequence[Mapping[str, Any]]) -> Verdicts:
-        verdicts: Verdicts = {}
-        for report in reports:
-            if "environment_error" in report:
-                self.requeue(report["id"], report["environment_error"])
-                verdicts[report["id"]] = False
+    def _apply(self, message: Mapping[str, Any]) -> bool:
+        """Apply a message and return whether its trial should go on. A worker that has lost the trial to another one may not."""
+        trial_id, process = message["id"], message["process"]
+        if not self._pool.has(trial_id, process):
+            return False
+        if "progress" in message:
+            return self._record(message)
+        node = self._pool.node_of(process)
+        self._pool.release(trial_id, crowded="crowded" in message)
+        if self._sweep.entry(trial_id).outcome:
+            return False
+        if "environment_error" in message:
+            self._unfit(trial_id, node, message["environment_error"])
+        elif "error" in message:
+            self._errors[trial_id] += 1
+            if self._errors[trial_id] > RETRIES:
+                self._fail(trial_id, message["error"])
+                return False
+        self._sweep.requeue_trial(trial_id)
+        return False
+
+    def _record(self, message: Mapping[str, Any]) -> bool:
+        trial_id = message["id"]
+        self._environment_errors.pop(self._pool.node_of(message["process"]), None)
+        outcome = Outcome.from_json(message["outcome"]) if message["outcome"] else None
+        test = TestResult.from_json(message["test"]) if message["test"] else None
+        goes_on = self._sweep.record(trial_id, Progress.from_json(message["progress"]), outcome, test)
+        goes_on = goes_on and not self._sweep.draining
+        if not goes_on:
+            self._pool.release(trial_id)
+        if self._sweep.entry(trial_id).outcome:
+            self._ended.append(trial_id)
+        return goes_on
+
+    def _fail(self, trial_id: str, reason: str) -> None:
+        """End a trial as FAILED, for a `reason` that a retry would not remove."""
+        self._sweep.fail(trial_id, reason)
+        self._ended.append(trial_id)
+
+    def _take_back(self, trials: Iterable[Trial], reason: str) -> None:
+        """Have trials of a process that ended trained again, or fail those that were with too many such processes."""
+        for trial in trials:
+            if self._sweep.entry(trial.id).outcome:
                 continue
-            outcome = Outcome.from_json(report["outcome"]) if report["outcome"] else None
-            test = TestResult.from_json(report["test"]) if report["test"] else None
-            goes_on = self._sweep.record(report["id"], Progress.from_json(report["progress"]), outcome, test)
-            verdicts[report["id"]] = goes_on and not self._sweep.draining
-        return verdicts
+            if self._pool.died_too_often(trial.id):
+                self._fail(
+                    trial.id, f"its worker died {DEATHS} times while training it, the last times with no other trial"
+                )
+            else:
+                log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)
+                self._sweep.requeue_trial(trial.id)
 
-    def _assign(self) -> Jobs:
-        """Return the trials for idle worker slots, and None for slots that are no longer needed. The other slots keep waiting."""
-        jobs: Jobs = {}
-        # A slot that asks again, because its process died, continues its trial and comes first.
-        self._idle.sort(key=lambda slot: slot not in self._assigned)
-        while self._idle:
-            slot = self._idle[0]
-            trial = self._unfinished(self._assigned[slot]) if slot in self._assigned else self._sweep.next_trial()
-            if trial == "wait":
+    def _unfit(self, trial_id: str, node: str, reason: str) -> None:
+        """Note that a machine cannot train a trial, which has no result then. The node is set aside if others are fit.
+
+        After `TRIES` such errors of one trial, or of the only node, the sweep is drained, and `environment_error` is the reason.
+        """
+        log.warning("%s will be trained again: %s", self.name_of(trial_id), reason)
+        self._environment_errors.update((trial_id, node))
+        if self._pool.fit_nodes() - {node}:
+            log.error("node %s is set aside: %s", node, reason)
+            self._pool.set_aside(node, reason)
+        if max(self._environment_errors[trial_id], self._environment_errors[node]) >= TRIES:
+            self._stop_as_unfit(reason)
+
+    def _check_machines(self) -> None:
+        reason = self._pool.why_unfit()
+        if reason:
+            self._stop_as_unfit(reason)
+
+    def _stop_as_unfit(self, reason: str) -> None:
+        if not self.environment_error:
+            self.environment_error = reason
+            self._sweep.drain("environment")
+
+    def _assign(self) -> Orders:
+        """Return the orders of the workers that get trials, or that are no longer needed. The others keep waiting."""
+        jobs: dict[str, list[Trial]] = {}
+        wanted = self._sweep.startable
+        trials, self._held = self._held, []
+        while trials or self._pool.has_room(wanted):
+            trial = trials.pop(0) if trials else self._sweep.next_trial()
+            if not isinstance(trial, Trial):
                 break
-            self._idle.pop(0)
-            if isinstance(trial, Trial):
-                self._assigned[slot] = trial
-            jobs[slot] = self._paths.job(trial) if isinstance(trial, Trial) else None
-        return jobs
-
-    def _unfinished(self, trial: Trial) -> Trial | None:
-        return None if self._sweep.draining or self._sweep.entry(trial.id).outcome else trial
+            if self._sweep.over or self._sweep.entry(trial.id).outcome:
+                continue
+            worker = self._pool.place(trial, wanted)
+            if worker is None:
+                self._held.append(trial)
+            else:
+                jobs.setdefault(worker, []).append(trial)
+        orders: Orders = {
+            worker: {"jobs": [self._paths.job(each) for each in given], "close": False}
+            for worker, given in jobs.items()
+        }
+        if self._sweep.over and not self._held:
+            orders |= {worker: {"jobs": [], "close": True} for worker in self._pool.idle}
+        for worker in orders:
+            self._pool.answered(worker)
+        return orders

@@ -1,7 +1,7 @@
-"""Runs a sweep on Ray Tune, with as many worker slots as the sweep can use.
+"""Runs a sweep on Ray Tune, with one device worker for each device that the sweep can use.
 
-A trial in the sense of Tune is a worker slot here, in which trials of the sweep are trained one after the other. Tune places the
-slots on devices and restarts their processes. Reports of the sweep's trials go through the mailbox to the controller, not through
+A trial in the sense of Tune is a device worker here, which trains trials of the sweep until nothing is left. Tune places the
+workers on devices and restarts their processes. Reports of the trials go through the mailbox to the controller, not through
 Tune. Tune's own snapshots are never read, so the classes of this module are pickled without their state.
 """
 
@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,26 +26,26 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.execution.cluster import Share
-from orchestrator.execution.controller import Controller, EndListener, Jobs, Verdicts
+from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
 from orchestrator.execution.drain import Drain
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.worker_pool import WorkerPool
 from orchestrator.exit_codes import ClusterLost, EnvironmentUnfit
 from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
 from search_spaces.redaction import clean
-from trainables.worker.ray_actors import open_registry
-from trainables.worker.tune_trainable import TrialTrainable
+from trainables.worker.tune_trainable import DeviceTrainable, open_mailbox
 
 log = logging.getLogger(__name__)
 
-# Number of restarts of a trial after its worker died. It continues from its last checkpoint.
-RETRIES = 2
+# Number of restarts of a worker's process. Trials that end their processes fail long before (`worker_pool.DEATHS`).
+RESTARTS = 20
 # Number of Tune runs before the sweep is given up. In the pinned version, a worker killed for lack of memory ends a whole run.
 RUNS = 5
-# Number of worker slots that fail to open before a Tune run is ended.
-LOST_SLOTS = 3
+# Number of failures in a row, in which no worker starts, before a Tune run is ended.
+FAILED_STARTS = 3
 # In Ray's message about an actor whose node was lost.
 NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
@@ -64,37 +64,30 @@ class NotPickled:
         return {}
 
 
-class WorkerSlotSearcher(NotPickled, Searcher):
-    """Opens worker slots, at most `slots`. Tune calls `suggest` whenever it could start one more of its trials.
+class WorkerSearcher(NotPickled, Searcher):
+    """Opens device workers, at most `devices`. Tune calls `suggest` whenever it could start one more of its trials.
 
-    Each slot gets `config` and its own id. `reasons` has the last error of each slot, `lost_nodes` the slots whose node died.
+    Each worker gets `config` and its own name.
     """
 
-    def __init__(self, controller: Controller, slots: int, config: dict[str, Any]):
+    def __init__(self, controller: Controller, devices: int, config: dict[str, Any]):
         super().__init__()
-        self._controller, self._slots, self._config = controller, slots, config
+        self._controller, self._devices, self._config = controller, devices, config
         self._open: set[str] = set()
-        self._lost = 0
-        self.reasons: dict[str, str] = {}
-        self.lost_nodes: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._open) >= self._slots:
+        if len(self._open) >= self._devices:
             return None
-        num_slots = self._controller.grow_slots()
-        if not num_slots and not self._open:
+        num_workers = self._controller.grow_workers()
+        if not num_workers and not self._open:
             return Searcher.FINISHED
-        if len(self._open) >= num_slots:
+        if len(self._open) >= num_workers:
             return None
         self._open.add(trial_id)
-        return {**self._config, "slot": trial_id}
+        return {**self._config, "worker": trial_id}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._open.discard(trial_id)
-        assigned = self._controller.close_slot(trial_id)
-        if error:
-            self._failed(assigned, self.reasons.pop(trial_id, "unknown"), trial_id in self.lost_nodes)
-        self.lost_nodes.discard(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -102,44 +95,35 @@ class WorkerSlotSearcher(NotPickled, Searcher):
 
     def restore(self, checkpoint_path: str) -> None: ...
 
-    def _failed(self, assigned: str, reason: str, node_died: bool) -> None:
-        if assigned and node_died:
-            self._controller.requeue(assigned, reason)
-            return
-        if assigned:
-            self._controller.fail(assigned, reason)
-            return
-        log.error("a worker slot could not be opened: %s", reason)
-        self._lost += 1
-        if self._lost >= LOST_SLOTS:
-            end_tune_run()
 
+class WorkerScheduler(NotPickled, FIFOScheduler):
+    """Lets every worker run to its end, and tells the controller when a process ended before that."""
 
-class WorkerSlotScheduler(NotPickled, FIFOScheduler):
-    """Lets every worker slot run to its end."""
-
-    def __init__(self, searcher: WorkerSlotSearcher):
+    def __init__(self, controller: Controller):
         super().__init__()
-        self._searcher = searcher
+        self._controller = controller
+        self._failed_starts = 0
 
     def set_search_properties(self, metric: Any, mode: Any, **spec: Any) -> bool:
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose no slot, because the default wastes processes.
+        """Choose no worker, because the default wastes processes.
 
-        It gives a process that has just become free to the oldest slot whose own process is still starting, kills the latter, and
-        starts another process for the newest slot.
+        It gives a process that has just become free to the oldest worker whose own process is still starting, kills the latter,
+        and starts another process for the newest one.
         """
         return
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Also called before a retry; only the searcher is told when a trial has failed for good.
-        self._searcher.reasons[trial.trial_id] = reason_of(trial)
-        if NODE_DIED in _error_text(trial).rpartition("Failure #")[2]:
-            self._searcher.lost_nodes.add(trial.trial_id)
-        else:
-            self._searcher.lost_nodes.discard(trial.trial_id)
+        """Called after each failure of a worker, before its restart."""
+        reason = reason_of(trial)
+        had_started = self._controller.worker_died(trial.trial_id, reason, NODE_DIED in reason)
+        self._failed_starts = 0 if had_started else self._failed_starts + 1
+        if not had_started:
+            log.error("a worker could not be started: %s", reason)
+        if self._failed_starts >= FAILED_STARTS:
+            end_tune_run()
 
 
 class LoopCallback(NotPickled, tune.Callback):
@@ -160,18 +144,14 @@ class LoopCallback(NotPickled, tune.Callback):
 
 
 class RayMailbox:
-    """The driver's end of the mailbox, which is a Ray actor (`registry`)."""
+    """The driver's end of the mailbox, which is a Ray actor."""
 
-    def __init__(self, registry: Any):
-        self._registry = registry
+    def __init__(self, actor: Any):
+        self._actor = actor
 
-    def exchange(self, jobs: Jobs, verdicts: Verdicts) -> tuple[Sequence[str], Sequence[Mapping[str, Any]]]:
-        news: tuple[Sequence[str], Sequence[Mapping[str, Any]]]
-        news = ray.get(self._registry.take.remote(jobs, verdicts, NEWS_SECONDS))
+    def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
+        news: tuple[Messages, Messages] = ray.get(self._actor.take.remote(orders, verdicts, NEWS_SECONDS))
         return news
-
-    def release(self, trial_id: str) -> None:
-        self._registry.left.remote(trial_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +173,11 @@ class TuneRunner:
         """
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"
-            with self._controller(name, share.slots) as controller:
-                searcher = WorkerSlotSearcher(
-                    controller, share.slots, {"registry": name, "shared": share.per_device > 1}
-                )
+            with self._controller(name, share) as controller:
+                config = {"mailbox": name, "environment": dict(self.paths.environment)}
+                searcher = WorkerSearcher(controller, share.devices, config)
                 callback = LoopCallback(controller, self.display, self.drain)
-                _run_tune(searcher, share, folder / "tune", f"run{attempt}", callback)
+                _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
                 raise EnvironmentUnfit(controller.environment_error)
             if self.sweep.finished or self.sweep.draining or self.sweep.broken:
@@ -206,14 +185,17 @@ class TuneRunner:
             self.sweep.requeue()
         raise ClusterLost(f"Ray Tune gave up {RUNS} times")
 
+    def _open_mailbox(self, name: str) -> Any:
+        return open_mailbox(name, self.paths.checkpoints, self.paths.data.values())
+
     @contextmanager
-    def _controller(self, name: str, num_slots: int) -> Iterator[Controller]:
+    def _controller(self, name: str, share: Share) -> Iterator[Controller]:
         """Run a controller in a thread, with a mailbox of this name.
 
         An exception of the controller is raised at the end. If Ray lost the mailbox, it is only logged.
         """
-        mailbox = RayMailbox(open_registry(name))
-        controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, self.time_budget, num_slots)
+        mailbox, pool = RayMailbox(self._open_mailbox(name)), WorkerPool(share.devices, share.per_device)
+        controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, pool, self.time_budget, share.slots)
         thread = threading.Thread(target=controller.run, name="controller", daemon=True)
         thread.start()
         try:
@@ -227,12 +209,14 @@ class TuneRunner:
             raise controller.error
 
 
-def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: str, callback: LoopCallback) -> None:
+def _run_tune(
+    searcher: WorkerSearcher, scheduler: WorkerScheduler, share: Share, storage: Path, name: str, callback: LoopCallback
+) -> None:
     tuner = tune.Tuner(
-        tune.with_resources(TrialTrainable, tune.PlacementGroupFactory([{"CPU": share.cpu, "GPU": share.gpu}])),
+        tune.with_resources(DeviceTrainable, tune.PlacementGroupFactory([share.resources])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=WorkerSlotScheduler(searcher),
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
         ),
@@ -241,12 +225,12 @@ def _run_tune(searcher: WorkerSlotSearcher, share: Share, storage: Path, name: s
             storage_path=str(storage),
             verbose=0,
             callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
     try:
-        with changed({"TUNE_MAX_PENDING_TRIALS_PG": str(share.slots)}):
+        with changed({"TUNE_MAX_PENDING_TRIALS_PG": str(share.devices)}):
             tuner.fit()
     except (RayError, TuneError, RuntimeError) as error:
         log.error("Ray Tune gave up (%s); starting it again for what is left", _first_line(error))

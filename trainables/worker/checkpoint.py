@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from search_spaces.records import Ablation, Progress, TestResult, Trial
+from trainables.worker.checkpoint_store import replace_folder
 from trainables.worker.worker_environment import WorkerEnvironmentError
 
 log = logging.getLogger(__name__)
@@ -50,15 +49,12 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
     Raises WorkerEnvironmentError if it cannot be written.
     """
     try:
-        _write(folder, trial, checkpoint)
+        replace_folder(folder, lambda fresh: _fill(fresh, trial, checkpoint))
     except (OSError, SafetensorError) as error:
         raise WorkerEnvironmentError(f"checkpoint {folder} cannot be written ({error})") from None
 
 
-def _write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    _remove(fresh)
-    fresh.mkdir(parents=True)
+def _fill(fresh: Path, trial: Trial, checkpoint: Checkpoint) -> None:
     save_file(checkpoint.tensors, fresh / "state.safetensors")
     record = {
         "trial": trial.id,
@@ -70,16 +66,11 @@ def _write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
         "checksum": _checksum(fresh / "state.safetensors"),
     }
     (fresh / "state.json").write_text(json.dumps({**record, "record_checksum": _record_checksum(record)}), "utf-8")
-    _remove(old)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(fresh, folder)
-    _remove(old)
 
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
     """Return the trial's last checkpoint, or None if there is none or, with a warning, if it is damaged or another trial's."""
-    # If the process was killed between the two renames in `write`, only the folder ".old" exists, and it is complete.
+    # If the process was killed between the two renames in `replace_folder`, only the folder ".old" exists, and it is complete.
     for candidate in (folder, folder.with_name(folder.name + ".old")):
         if not candidate.exists():
             continue
@@ -116,14 +107,6 @@ def _read(folder: Path, trial: Trial) -> Checkpoint:
 
 def _record_checksum(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint's folder, or a file in its place."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _checksum(path: Path) -> int:

@@ -7,7 +7,7 @@ Trials of the library peft have an engine of their own kind, each with a copy of
     worker.request_epoch(trial_id)
     while not worker.residents[trial_id].has_report: worker.step()
 
-It uses neither Ray nor threads; `trainables/worker/ray_actors.py` adds both. A resident is a trial that is on the device now.
+It uses neither Ray nor threads; `session.py` and `tune_trainable.py` add them. A resident is a trial that is on the device now.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from trainables.tasks.task_data import TaskData
 from trainables.tasks.tokens import read
 from trainables.training.captured_steps import CapturedSteps, captured_on
 from trainables.training.engine import Engine
+from trainables.worker.checkpoint_store import CheckpointStore
 from trainables.worker.memory import CudaMemory, MemoryEstimator, ran_out_of_memory
 from trainables.worker.trial_runner import TrialEngine, TrialRunner, mean_tokens
-from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, check_folder
+from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,10 +56,10 @@ class Job:
     data: Path
     # The trial's checkpoint folder.
     folder: Path
-    # The driver's code and package versions, and the id of the sweep whose folder holds the checkpoints. Empty if the trial
-    # trains in the process that made the job.
+    # The driver's code and package versions. Empty if the trial trains in the process that made the job.
     environment: Mapping[str, str] = field(default_factory=dict)
-    sweep: str = ""
+    # Where checkpoints are kept, if other nodes do not see the folder.
+    store: CheckpointStore | None = None
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Job:
@@ -69,21 +70,18 @@ class Job:
             data=Path(record["data"]),
             folder=Path(record["checkpoints"]) / trial.id,
             environment=record.get("environment", {}),
-            sweep=record.get("sweep", ""),
         )
 
     def check(self) -> Model:
         """Return the trial's model on this machine.
 
-        Raises WorkerEnvironmentError if code, packages, the sweep's folder or the model's files are not the driver's.
+        Raises WorkerEnvironmentError if code, packages or the model's files are not the driver's.
         """
         check_environment(self.environment)
         if self.trial.method == PEFT and f"{PEFT} {installed_peft()}" not in self.trial.plugin.split(", "):
             raise WorkerEnvironmentError(
                 f"this machine has peft {installed_peft() or 'not installed'}, and the trial needs {self.trial.plugin}"
             )
-        if self.sweep:
-            check_folder(self.folder.parent.parent, self.sweep)
         try:
             model = _model(self.source)
         except ValueError as error:
@@ -93,6 +91,13 @@ class Job:
                 f"model {self.source!r} has other files here ({model.fingerprint}) than the sweep's ({self.trial.weights})"
             )
         return model
+
+
+class DeviceLost(BaseException):
+    """Raised after an error of the device that leaves this process unable to use it. Another process has to go on.
+
+    It is no Exception, so that it is taken for no error of a trial.
+    """
 
 
 class OutOfDeviceMemory(Exception):
@@ -141,7 +146,7 @@ class DeviceWorker:
 
         def add() -> None:
             engine = self._engine(job, model)
-            self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens)
+            self.residents[job.trial.id] = TrialRunner(job.trial, engine, data, job.folder, num_tokens, job.store)
 
         self._with_memory_of_graphs(add)
 
@@ -164,7 +169,8 @@ class DeviceWorker:
     def step(self) -> None:
         """Do one training step of the next engine, in turn, that has trials to train.
 
-        An error ends only the trial that caused it, which is removed; the exception is then in `failures`.
+        An error ends only the trial that caused it, which is removed; the exception is then in `failures`. Raises DeviceLost
+        after an error of CUDA other than a lack of memory: all later calls would fail, and with them every resident.
         """
         waiting: dict[TrialEngine, list[TrialRunner]] = {}
         for resident in self.residents.values():
@@ -192,10 +198,15 @@ class DeviceWorker:
                 self._evict(resident, error)
 
     def _with_memory_of_graphs(self, call: Callable[[], T]) -> T:
-        """Return `call()`. If memory runs out while CUDA graphs of any engine hold some, drop them and call once more."""
+        """Return `call()`. If memory runs out while CUDA graphs of any engine hold some, drop them and call once more.
+
+        Raises DeviceLost after an error of the device that is no lack of memory.
+        """
         try:
             return call()
         except Exception as error:
+            if isinstance(error, torch.AcceleratorError) and not ran_out_of_memory(error):
+                raise DeviceLost(f"the device failed: {error}") from error
             engines = self._engines()
             if not ran_out_of_memory(error) or not any(engine.graph_bytes for engine in engines):
                 raise

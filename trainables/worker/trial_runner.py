@@ -19,6 +19,7 @@ from trainables.methods.lookup import make_method
 from trainables.tasks.task_data import TaskData
 from trainables.training.trial_state import TrialState
 from trainables.worker import checkpoint
+from trainables.worker.checkpoint_store import CheckpointStore
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,20 @@ class Report:
 class TrialRunner:
     """One resident trial. Its epochs are reported one by one; `num_requested` is the number of epochs requested so far."""
 
-    def __init__(self, trial: Trial, engine: TrialEngine, data: TaskData, folder: Path, num_tokens: float):
-        """`folder`: the trial's checkpoint folder. `num_tokens`: mean number of tokens of its mini-batches."""
-        self.trial, self.engine, self._folder = trial, engine, folder
+    def __init__(
+        self,
+        trial: Trial,
+        engine: TrialEngine,
+        data: TaskData,
+        folder: Path,
+        num_tokens: float,
+        store: CheckpointStore | None = None,
+    ):
+        """`folder`: the trial's checkpoint folder. `num_tokens`: mean number of tokens of its mini-batches.
+
+        `store`: where its checkpoints are kept, if no other node sees the folder.
+        """
+        self.trial, self.engine, self._folder, self._store = trial, engine, folder, store
         self.num_requested = self._num_reported = 0
         self._test: TestResult | None = None
         self._ablation: Ablation | None = None
@@ -108,6 +120,8 @@ class TrialRunner:
 
     def _add_to_engine(self, data: TaskData) -> TrialState:
         """Add the trial to the engine, from its checkpoint if there is a good one, and return its state."""
+        if self._store:
+            self._store.fetch(self.trial.id, self._folder)
         saved = checkpoint.read(self._folder, self.trial)
         if saved is not None:
             try:
@@ -142,6 +156,8 @@ class TrialRunner:
             ablation=self._ablation,
         )
         checkpoint.write(self._folder, self.trial, saved)
+        if self._store:
+            self._store.store(self.trial.id, self._folder)
 
     def _outcome(self) -> Outcome:
         """Return the outcome of a trial whose training has ended."""

@@ -1,52 +1,76 @@
-"""The Ray Tune trainable: a worker slot, of which each call of `step()` trains one trial of the sweep from start to end.
+"""The Ray Tune trainable: the device worker of one GPU, or of one CPU core, which stays as long as the sweep.
 
-If trials share a device, this process only waits: the trial trains in a device worker that is an actor of its own
-(`trainables/worker/ray_actors.py`), which the registry finds, and replaces if it dies. A trial that does not share its device
-trains in this process, which only then loads torch. Epochs are reported to the mailbox and not to Tune, which processes one
-result at a time. An error of the machine is reported to the mailbox, too: the trial has no result then. Tune reuses the process
-for later trials, so all expensive work is in `step` and not in `setup`. Tune's own checkpoints are empty: the device worker
-writes a checkpoint after every epoch, in a folder named by the trial's id, where a resumed sweep finds it.
+Tune places it, pins it to its device and restarts its process if it dies. Which trials of the sweep it trains, the driver says
+through the mailbox (`trainables/worker/mailbox.py`), an actor on the driver's node. Tune's own checkpoints are empty: the device
+worker writes one for each trial after every epoch, in a folder named by the trial's id, where any worker finds it.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+import atexit
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search_spaces.redaction import clean_line, without_secrets
-from trainables.worker.ray_actors import RemoteTrial, find_registry
-from trainables.worker.worker_environment import as_environment_error
+from search_spaces.redaction import clean_line
+from trainables.worker.checkpoint_store import read_files, write_files
+from trainables.worker.mailbox import Mailbox
+from trainables.worker.session import EPOCHS_AHEAD, WorkerSession
+from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, is_folder_of
 
-if TYPE_CHECKING:
-    from trainables.worker.device_worker import DeviceWorker
+NAMESPACE = "peft_sweep"
 
 
-class TrialTrainable(tune.Trainable):
-    """A worker slot. `config`: "slot": its name; "registry": name of the registry's actor; "shared": do trials share devices?"""
-
-    _worker: DeviceWorker | None = None
+class DeviceTrainable(tune.Trainable):
+    """A device worker. `config`: "worker": its name; "mailbox": name of the mailbox; "environment": see `check_environment`."""
 
     def setup(self, config: dict[str, Any]) -> None:
         return None
 
     def step(self) -> dict[str, Any]:
-        registry = find_registry(self.config["registry"])
-        job = ray.get(registry.job.remote(self.config["slot"]))
-        if job is not None:
-            try:
-                RemoteTrial(job, registry).train() if self.config["shared"] else self._train(job, registry)
-            except Exception as error:
-                # Ray wraps an error of another process, whose own error is its `cause`.
-                fault = as_environment_error(getattr(error, "cause", None) or error)
-                if fault is None:
-                    with without_secrets():
-                        raise
-                where = clean_line(f"node {ray.util.get_node_ip_address()}: {fault}")
-                ray.get(registry.report.remote([{"id": job["id"], "environment_error": where}]))
-        return {"trial": job and job["id"], "done": True}
+        """Train until the driver says that nothing is left."""
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU") or []
+        node = ray.util.get_node_ip_address()
+        link = MailboxLink(self.config, node, gpus)
+        try:
+            check_environment(self.config.get("environment", {}))
+            worker = self.open_worker(gpus)
+        except WorkerEnvironmentError as error:
+            link.wait_unfit(clean_line(error))
+        else:
+            self._train(WorkerSession(link, worker, f"node {node}"))
+        return {"done": True}
+
+    @staticmethod
+    def _train(session: WorkerSession) -> None:
+        from trainables.worker.device_worker import DeviceLost
+
+        try:
+            session.run()
+        except DeviceLost as error:  # Ray expects an Exception
+            raise RuntimeError(str(error)) from error
+
+    @staticmethod
+    def open_worker(gpus: list[str]) -> Any:
+        """Return the device worker of this process, on the GPU that Ray gave it or on a core. Loads torch.
+
+        Raises WorkerEnvironmentError if torch does not see that GPU.
+        """
+        import torch
+
+        from trainables.worker.device_worker import open_device_worker
+
+        if gpus and not torch.cuda.is_available():
+            raise WorkerEnvironmentError(f"Ray gave this worker GPU {gpus[0]}, and torch finds no GPU that it can use")
+        return open_device_worker(bool(gpus), EPOCHS_AHEAD)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         return True
@@ -57,15 +81,63 @@ class TrialTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         return None
 
-    def _train(self, job: dict[str, Any], registry: Any) -> None:
-        """Train the trial in this process, epoch by epoch, until the driver's answer to a report ends it."""
-        from trainables.worker.device_worker import InProcessTrial, open_device_worker
 
-        if self._worker is None:
-            self._worker = open_device_worker(bool(os.environ.get("CUDA_VISIBLE_DEVICES", "0")))
-        trial = InProcessTrial(self._worker, job)
-        try:
-            while ray.get(registry.report.remote([trial.next_report()]))[job["id"]]:
-                pass
-        finally:
-            trial.remove()
+class MailboxLink:
+    """The worker's way to the driver, through the mailbox's actor.
+
+    On a node that does not see the sweep's folder, tokens and checkpoints are in a temporary folder, and come and go through the
+    mailbox.
+    """
+
+    def __init__(self, config: Mapping[str, Any], node: str, gpus: list[str]):
+        self._mailbox = ray.get_actor(config["mailbox"], namespace=NAMESPACE)
+        self._sender = {"worker": config["worker"], "process": uuid.uuid4().hex}
+        self._about = {"node": node, "device": f"GPU {gpus[0]}" if gpus else "a core"}
+        self._own: Path | None = None
+
+    def orders(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = ray.get(self._mailbox.orders.remote({**self._sender, **self._about}))
+        return found
+
+    def report(self, messages: list[dict[str, Any]]) -> Mapping[str, bool]:
+        verdicts = ray.get(self._mailbox.report.remote([{**message, **self._sender} for message in messages]))
+        return {trial_id: goes_on for (_, trial_id), goes_on in verdicts.items()}
+
+    def prepare(self, record: Mapping[str, Any]) -> Any:
+        from trainables.worker.device_worker import Job
+
+        job, sweep = Job.from_json(dict(record)), record.get("sweep", "")
+        if not sweep or is_folder_of(job.folder.parent.parent, sweep):
+            return job
+        if self._own is None:
+            self._own = Path(tempfile.mkdtemp(prefix="peft-sweep-"))
+            atexit.register(shutil.rmtree, self._own, ignore_errors=True)
+        tokens = self._own / job.data.name
+        if not tokens.is_file():
+            tokens.write_bytes(ray.get(self._mailbox.content.remote(job.data)))
+        return replace(job, data=tokens, folder=self._own / "checkpoints" / job.trial.id, store=self)
+
+    def fetch(self, trial_id: str, folder: Path) -> None:
+        files = ray.get(self._mailbox.fetch.remote(trial_id))
+        if files:  # newer than what is here, if another node has trained the trial meanwhile
+            write_files(folder, files)
+
+    def store(self, trial_id: str, folder: Path) -> None:
+        ray.get(self._mailbox.store.remote(trial_id, read_files(folder)))
+
+    def wait_unfit(self, reason: str) -> None:
+        """Tell the driver why this machine cannot train, and wait until it says that nothing is left."""
+        self._about["unfit"] = reason
+        while not self.orders()["close"]:
+            pass
+
+
+def open_mailbox(name: str, checkpoints: Path, tokens: Iterable[Path]) -> Any:
+    """Start the mailbox of a sweep under this name and return its handle. It ends when the handle is deleted.
+
+    `checkpoints`, `tokens`: see `Mailbox`. It runs on the driver's node, so that no other node takes it along when it is lost.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Large, because each worker may have two calls that wait for an answer.
+    options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
+    return ray.remote(Mailbox).options(**options, scheduling_strategy=here).remote(checkpoints, [*tokens])

@@ -73,18 +73,13 @@ def check_environment(expected: Mapping[str, str]) -> None:
         )
 
 
-@lru_cache(maxsize=8)
-def check_folder(folder: Path, sweep: str) -> None:
-    """Raise WorkerEnvironmentError unless `folder` is the folder of this sweep, as the driver sees it."""
-    path = folder / MANIFEST
+def is_folder_of(folder: Path, sweep: str) -> bool:
+    """Return whether `folder` is here the folder of this sweep, as it is for the driver."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["sweep"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    if found != sweep:
-        raise WorkerEnvironmentError(
-            f"{path} does not name the sweep {sweep} ({found}): --out must be a folder that all nodes share"
-        )
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return isinstance(found, dict) and found.get("sweep") == sweep
+    except (OSError, ValueError):
+        return False
 
 
 def as_environment_error(error: BaseException) -> WorkerEnvironmentError | None:

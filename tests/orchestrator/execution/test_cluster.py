@@ -21,7 +21,7 @@ def ray(monkeypatch):
     module = ModuleType("ray")
     module.calls = []
     module.shutdown = lambda: module.calls.append("shutdown")
-    module.cluster_resources = lambda: {"CPU": 2.0}
+    module.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}]
     monkeypatch.setitem(sys.modules, "ray", module)
     return module
 
@@ -100,3 +100,20 @@ def lost():
 )
 def test_a_cluster_that_does_not_answer_ends_the_process_with_the_given_code(ray, monkeypatch, nodes, code):
     assert watch(monkeypatch, nodes) == code
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "expected"),
+    [
+        (4, [{"CPU": 32, "GPU": 4}], (4, 1.0, 1)),
+        (5, [{"CPU": 1, "GPU": 1}, {"CPU": 2, "GPU": 4}], (5, 0.5, 1)),
+        (5, [{"CPU": 1, "GPU": 1}, {"CPU": 2, "GPU": 4}, {"CPU": 64}], (5, 0.5, 1)),
+        (2, [{"GPU": 2}], (2, 0.0, 1)),
+        (0, [{"CPU": 2}, {"CPU": 3}], (5, 1, 0)),
+    ],
+)
+def test_a_worker_gets_the_cores_that_every_node_with_gpus_has_for_each(gpus, nodes, expected):
+    found = cluster.share(gpus, 3, nodes)
+    assert (found.devices, found.cpu, found.gpu) == expected
+    assert found.slots == 3 * found.devices
+    assert 0 not in found.resources.values()

@@ -6,10 +6,11 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.execution.controller import Controller
+from orchestrator.execution.controller import RETRIES, TRIES, Controller
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.worker_pool import DEATHS, WorkerPool
 from orchestrator.ledger import Ledger
-from search_spaces.language import Budget, method
+from search_spaces.language import Budget
 from search_spaces.records import Trial
 from tests.fixtures.fakes import curve, drive, make_space, open_sweep, report, result
 from tests.fixtures.ledger_lines import read
@@ -20,10 +21,7 @@ class DirectMailbox:
     """The driver's end of a mailbox that takes news from a function."""
 
     def __init__(self, exchange=None):
-        self.exchange, self.released = exchange, []
-
-    def release(self, trial_id):
-        self.released.append(trial_id)
+        self.exchange = exchange
 
 
 class EndedTrials:
@@ -36,89 +34,111 @@ class EndedTrials:
         self.ended.append((trial_id, read(self.folder)[-1]["event"]))
 
 
-def controller_of(sweep, root, exchange=None):
+def controller_of(sweep, root, exchange=None, devices=1, per_device=6):
     paths = TrialPaths(sources={"m": "m"}, data={("m", task, 0): root for task in ("t", "u")}, checkpoints=root)
-    return Controller(sweep, DirectMailbox(exchange), paths, EndedTrials(root / "sweep"))
+    pool = WorkerPool(devices, per_device)
+    return Controller(sweep, DirectMailbox(exchange), paths, EndedTrials(root / "sweep"), pool)
 
 
-async def worker_slot(mailbox, name, trained, die_after=None):
-    """Trains what the mailbox gives it, one trial after the other; after some epochs its process dies."""
-    while (job := await mailbox.job(name)) is not None:
-        trial = Trial.from_json(job["trial"])
-        for progress in curve(trial):
+def call(name, process="p", node="n", **more):
+    return {"worker": name, "process": f"{name}-{process}", "node": node, "device": "GPU 0", **more}
+
+
+def told(sender, trial_id, **message):
+    return {"worker": sender["worker"], "process": sender["process"], "id": trial_id, **message}
+
+
+def epoch(sender, trial, progress):
+    return told(sender, **{"trial_id": trial.id, **{k: v for k, v in report(trial, progress).items() if k != "id"}})
+
+
+def trials_of(orders, name):
+    return [Trial.from_json(job["trial"]) for job in orders.get(name, {"jobs": []})["jobs"]]
+
+
+async def device(mailbox, name, process, trained, die_after=None):
+    """Trains what the mailbox gives it, an epoch of each trial in turn; after some epochs its process dies."""
+    sender, residents, closed = call(name, process), {}, False
+    waiting = asyncio.ensure_future(mailbox.orders(sender))
+    while not closed:
+        if not residents or waiting.done():
+            orders = await waiting
+            closed = orders["close"]
+            for job in orders["jobs"]:
+                trial = Trial.from_json(job["trial"])
+                residents[trial.id] = (trial, iter(curve(trial)))
+            if not closed:
+                waiting = asyncio.ensure_future(mailbox.orders(sender))
+        messages = []
+        for trial, points in residents.values():
             await asyncio.sleep(0)
+            progress = next(points)
             trained.append((trial.id, progress.epoch))
             if len(trained) == die_after:
+                waiting.cancel()
                 return
-            if not (await mailbox.report([report(trial, progress)]))[trial.id]:
-                break
-        name += "'"
+            messages.append(epoch(sender, trial, progress))
+        if messages:
+            for (_, trial_id), goes_on in (await mailbox.report(messages)).items():
+                if not goes_on:
+                    del residents[trial_id]
 
 
-def run(space, root, num_slots=4, notify=lambda records: None, deaths=()):
-    """A whole sweep over a mailbox: worker slots in an event loop, the controller in its own thread as in the driver."""
+def run(space, root, devices=2, per_device=2, notify=lambda records: None, deaths=()):
+    """A whole sweep over a mailbox: workers in an event loop, the controller in its own thread as in the driver."""
     sweep, trained = open_sweep(space, root, notify=notify), []
 
     async def scene():
         mailbox, loop = Mailbox(), asyncio.get_running_loop()
 
-        def exchange(jobs, verdicts):
-            return asyncio.run_coroutine_threadsafe(mailbox.take(jobs, verdicts, 0.05), loop).result()
+        def exchange(orders, verdicts):
+            return asyncio.run_coroutine_threadsafe(mailbox.take(orders, verdicts, 0.05), loop).result()
 
-        controller = controller_of(sweep, root, exchange)
+        controller = controller_of(sweep, root, exchange, devices, per_device)
         thread = threading.Thread(target=controller.run)
         thread.start()
-        for death in deaths:
-            await worker_slot(mailbox, "mortal", trained, die_after=death)
-        slots = [worker_slot(mailbox, f"p{i}", trained) for i in range(num_slots)]
-        await asyncio.gather(*slots, worker_slot(mailbox, "mortal", trained))
+        for number, death in enumerate(deaths):
+            await device(mailbox, "mortal", str(number), trained, die_after=death)
+        names = [f"w{i}" for i in range(devices - 1)] + ["mortal"]
+        await asyncio.gather(*(device(mailbox, name, "last", trained) for name in names))
         controller.close()
         await asyncio.to_thread(thread.join)
-        assert controller.error is None
+        if controller.error:
+            raise controller.error
 
     with closing(sweep._ledger):
         asyncio.run(scene())
     return sweep, trained
 
 
-@pytest.mark.parametrize("num_slots", [1, 3, 16])
-def test_a_sweep_over_the_mailbox_ends_as_one_that_is_driven_by_hand(num_slots, tmp_path):
+@pytest.mark.parametrize(("devices", "per_device"), [(1, 1), (1, 3), (3, 1), (4, 4)])
+def test_a_sweep_over_the_mailbox_ends_as_one_that_is_driven_by_hand(devices, per_device, tmp_path):
     space = make_space()
-    sweep, trained = run(space, tmp_path / "mailbox", num_slots)
+    sweep, trained = run(space, tmp_path / "mailbox", devices, per_device)
     assert result(sweep) == result(drive(space, tmp_path / "hand"))
-    assert len(trained) == len(set(trained))
+    assert len(trained) == len(set(trained)), "an epoch was trained twice"
 
 
-def test_a_worker_slot_that_asks_again_after_its_process_died_goes_on_with_its_trial(tmp_path):
-    space = make_space(tasks=("t",), budget=Budget(trials=4, final_seeds=1))
+def test_workers_whose_processes_die_cost_no_trial(tmp_path):
+    space = make_space()
     sweep, _ = run(space, tmp_path / "mailbox", deaths=(2, 5))
     assert result(sweep) == result(drive(space, tmp_path / "hand"))
     records = read(tmp_path / "mailbox" / "sweep")
-    started = [r["id"] for r in records if r["event"] == "started"]
-    assert len(started) == len(set(started))
-
-
-def test_a_worker_slot_that_comes_back_for_its_trial_does_not_queue_behind_those_that_wait(tmp_path):
-    sweep = open_sweep(
-        make_space(tasks=("t",), methods=(method("full"),), budget=Budget(trials=6, in_flight=1)), tmp_path
-    )
-    controller = controller_of(sweep, tmp_path)
-    first, _ = controller.serve(["a", "b", "c"], [])
-    assert list(first) == ["a"]
-    again, _ = controller.serve(["a"], [])
-    assert again == first
+    ended = [r["id"] for r in records if r["event"] == "ended"]
+    assert len(ended) == len(set(ended))
 
 
 def test_what_came_in_together_is_written_at_once_and_before_it_is_answered(tmp_path, monkeypatch):
     sweep = open_sweep(make_space(), tmp_path)
     controller = controller_of(sweep, tmp_path)
-    jobs, _ = controller.serve([f"p{i}" for i in range(6)], [])
-    trials = [Trial.from_json(job["trial"]) for job in jobs.values()]
+    orders, _ = controller.serve([call("w")], [])
+    trials = trials_of(orders, "w")
+    assert len(trials) == 6
     writes = []
     real = Ledger._write
     monkeypatch.setattr(Ledger, "_write", lambda self, data: (writes.append(data), real(self, data)))
-    _, verdicts = controller.serve([], [report(trial, curve(trial)[0]) for trial in trials])
-    assert verdicts == dict.fromkeys((t.id for t in trials), True)
+    _, verdicts = controller.serve([], [epoch(call("w"), trial, curve(trial)[0]) for trial in trials])
+    assert verdicts == {("w-p", trial.id): True for trial in trials}
     assert len(writes) == 1
     on_record = [r["id"] for r in read(tmp_path / "sweep") if r["event"] == "progress"]
     assert on_record == [t.id for t in trials]
@@ -126,57 +146,73 @@ def test_what_came_in_together_is_written_at_once_and_before_it_is_answered(tmp_
 
 def test_a_ledger_that_cannot_be_written_stops_the_controller_before_it_answers(tmp_path, monkeypatch):
     sweep = open_sweep(make_space(), tmp_path)
-    told = []
+    answers = []
 
-    def exchange(jobs, verdicts):
-        told.append((jobs, verdicts))
-        return ["p"], []
+    def exchange(orders, verdicts):
+        answers.append((orders, verdicts))
+        return [call("w")], []
 
     controller = controller_of(sweep, tmp_path, exchange)
     monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError("no space left")))
     controller.run()
     assert isinstance(controller.error, OSError)
-    assert told == [({}, {})]
+    assert answers == [({}, {})]
 
 
-def test_a_drain_ends_what_reports_and_every_worker_slot(tmp_path):
+def test_a_drain_ends_what_reports_and_every_worker_without_a_trial(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    controller = controller_of(sweep, tmp_path)
-    jobs, _ = controller.serve(["a", "b"], [])
-    trial = Trial.from_json(jobs["a"]["trial"])
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1)
+    orders, _ = controller.serve([call("a"), call("b")], [])
+    (trial,) = trials_of(orders, "a")
     controller.drain("SIGTERM")
-    jobs, verdicts = controller.serve(["c"], [report(trial, curve(trial)[0])])
-    assert (jobs, verdicts) == ({"c": None}, {trial.id: False})
+    orders, verdicts = controller.serve([call("a"), call("c")], [])
+    assert orders == {"c": {"jobs": [], "close": True}}
+    orders, verdicts = controller.serve([], [epoch(call("a"), trial, curve(trial)[0])])
+    assert verdicts == {("a-p", trial.id): False}
+    assert orders == {"a": {"jobs": [], "close": True}}
     assert sweep.entry(trial.id).outcome is None, "a drained trial is continued later"
-    assert controller.grow_slots() == 0
+    assert controller.grow_workers() == 0
 
 
-def test_there_are_as_many_worker_slots_as_trials_that_can_run_and_never_fewer_later(tmp_path):
+def test_as_many_devices_are_wanted_as_trials_can_run_and_never_fewer_later(tmp_path):
     space = make_space(tasks=("t",), budget=Budget(trials=6, final_seeds=1, in_flight=3))
     sweep = open_sweep(space, tmp_path)
-    controller = controller_of(sweep, tmp_path)
-    assert controller.grow_slots() == 6
-    jobs, _ = controller.serve([f"p{i}" for i in range(8)], [])
-    assert len(jobs) == 6
-    last = Trial.from_json(jobs["p2"]["trial"])
-    controller.fail(last.id, "boom")
-    assert controller.grow_slots() == 6, "its cell waits for an earlier trial, but the worker slot is kept"
+    controller = controller_of(sweep, tmp_path, devices=8, per_device=1)
+    assert controller.grow_workers() == 6
+    orders, _ = controller.serve([call(f"w{i}") for i in range(8)], [])
+    assert [len(each["jobs"]) for each in orders.values()] == [1] * 6
+    for _ in range(RETRIES + 1):
+        worker, trial = next((name, trials_of(orders, name)[0]) for name in orders if trials_of(orders, name))
+        orders, _ = controller.serve([call(worker)], [told(call(worker), trial.id, error="RuntimeError: boom")])
+    assert controller.grow_workers() == 6, "its cell waits for an earlier trial, but the worker is kept"
 
 
-def unfit(trial_id):
-    return {"id": trial_id, "environment_error": "node 10.0.0.3: No space left on device"}
+def test_the_first_device_leaves_the_others_their_part(tmp_path):
+    sweep = open_sweep(make_space(budget=Budget(trials=8, final_seeds=2, in_flight=2)), tmp_path)
+    controller = controller_of(sweep, tmp_path, devices=4, per_device=16)
+    assert sweep.startable == 8
+    first, _ = controller.serve([call("w0")], [])
+    rest, _ = controller.serve([call("w1"), call("w2"), call("w3")], [])
+    assert [len(each["jobs"]) for each in (first | rest).values()] == [2, 2, 2, 2]
+    assert {trial.cell for name in first | rest for trial in trials_of(first | rest, name)} == set(sweep.space.cells)
+
+
+def unfit(sender, trial_id):
+    return told(sender, trial_id, environment_error="node n: No space left on device")
 
 
 def test_a_trial_that_its_machine_cannot_train_is_given_out_again_and_is_no_failure(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    controller = controller_of(sweep, tmp_path)
-    jobs, _ = controller.serve(["a"], [])
-    trial_id = jobs["a"]["id"]
-    again, verdicts = controller.serve(["b"], [unfit(trial_id)])
-    assert verdicts == {trial_id: False}
-    assert again["b"]["id"] == trial_id
-    assert controller._mailbox.released == [trial_id]
-    assert controller.close_slot("a") == "", "another slot has the trial now"
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1)
+    orders, _ = controller.serve([call("a"), call("b", node="other")], [])
+    (trial,) = trials_of(orders, "a")
+    (second,) = trials_of(orders, "b")
+    ended = epoch(call("b"), second, curve(second)[0])
+    orders, verdicts = controller.serve([call("a"), call("b", node="other")], [unfit(call("a"), trial.id), ended])
+    assert verdicts == {("a-p", trial.id): False, ("b-p", second.id): True}
+    assert orders == {}, "its node is set aside, and the other one is full"
+    orders, _ = controller.serve([], [told(call("b"), second.id, crowded=True)])
+    assert trials_of(orders, "b")[0].id in (trial.id, second.id)
     assert not sweep.failures
     assert not controller.environment_error
     assert not [r for r in read(tmp_path / "sweep") if r["event"] == "ended"]
@@ -184,27 +220,69 @@ def test_a_trial_that_its_machine_cannot_train_is_given_out_again_and_is_no_fail
 
 def test_machines_that_cannot_train_stop_the_sweep_and_its_trials_run_at_the_next_start(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
-    controller = controller_of(sweep, tmp_path)
-    jobs, _ = controller.serve(["a", "b"], [])
-    first, other = jobs["a"]["id"], Trial.from_json(jobs["b"]["trial"])
-    for slot in ("c", "d"):
-        again, _ = controller.serve([slot], [unfit(first)])
-        assert again[slot]["id"] == first
-    last, verdicts = controller.serve(["e"], [unfit(first), report(other, curve(other)[0])])
-    assert last == {"e": None}
-    assert verdicts == {first: False, other.id: False}
-    assert controller.environment_error == "node 10.0.0.3: No space left on device"
-    assert controller.grow_slots() == 0
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    for _ in range(TRIES):
+        orders, _ = controller.serve([call("a")], [])
+        (trial,) = trials_of(orders, "a")
+        orders, verdicts = controller.serve([], [unfit(call("a"), trial.id)])
+        assert verdicts == {("a-p", trial.id): False}
+    assert controller.environment_error == "node n: No space left on device"
+    assert controller.serve([call("a")], [])[0] == {"a": {"jobs": [], "close": True}}
+    assert controller.grow_workers() == 0
     sweep._ledger.close()
     assert result(drive(make_space(), tmp_path)) == result(drive(make_space(), tmp_path / "calm"))
 
 
-def test_a_failed_trial_is_told_once_it_is_durable(tmp_path):
+def test_a_machine_that_is_unfit_from_the_start_gets_nothing_and_alone_it_stops_the_sweep(tmp_path, caplog):
     sweep = open_sweep(make_space(), tmp_path)
-    controller = controller_of(sweep, tmp_path)
-    jobs, _ = controller.serve(["a"], [])
-    assert controller.close_slot("a") == jobs["a"]["id"]
-    assert controller.close_slot("a") == ""
-    controller.fail(jobs["a"]["id"], "boom")
-    assert controller._listener.ended == [(jobs["a"]["id"], "ended")]
-    assert controller._mailbox.released == [jobs["a"]["id"]]
+    controller = controller_of(sweep, tmp_path, devices=2)
+    assert controller.serve([call("a", node="10.0.0.4", unfit="other code")], [])[0] == {}
+    assert "node 10.0.0.4 is set aside: other code" in caplog.text
+    orders, _ = controller.serve([call("b")], [])
+    assert trials_of(orders, "b")
+    alone = open_sweep(make_space(), tmp_path, "alone")
+    controller = controller_of(alone, tmp_path)
+    orders, _ = controller.serve([call("a", unfit="other code")], [])
+    assert orders == {"a": {"jobs": [], "close": True}}
+    assert controller.environment_error == "other code"
+
+
+def test_a_trial_that_raises_is_trained_again_and_then_fails_and_this_is_told_once_it_is_durable(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    orders, _ = controller.serve([call("a")], [])
+    (trial,) = trials_of(orders, "a")
+    for _ in range(RETRIES):
+        orders, _ = controller.serve([call("a")], [told(call("a"), trial.id, error="RuntimeError: boom")])
+        assert trials_of(orders, "a") == [trial]
+    controller.serve([call("a")], [told(call("a"), trial.id, error="RuntimeError: boom")])
+    assert [(e.trial.id, e.outcome.reason) for e in sweep.failures] == [(trial.id, "RuntimeError: boom")]
+    assert controller._listener.ended == [(trial.id, "started")], "written with the start of the next trial"
+
+
+def test_a_trial_whose_workers_die_fails_at_last_and_one_of_a_lost_node_does_not(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    lost = [True] * (DEATHS + 1) + [False] * DEATHS
+    for number, node_died in enumerate(lost):
+        orders, _ = controller.serve([call("a", str(number))], [])
+        (trial,) = trials_of(orders, "a")
+        assert not sweep.failures
+        assert controller.worker_died("a", "the process ended", node_died)
+    assert [e.trial.id for e in sweep.failures] == [trial.id]
+    assert f"its worker died {DEATHS} times" in sweep.failures[0].outcome.reason
+    assert not controller.worker_died("a", "could not be started", False)
+
+
+def test_a_process_that_was_replaced_has_no_say(tmp_path):
+    """A node that was cut off and comes back: its trial is with another process now."""
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    orders, _ = controller.serve([call("a", "old")], [])
+    (trial,) = trials_of(orders, "a")
+    orders, _ = controller.serve([call("a", "new")], [])
+    assert trials_of(orders, "a") == [trial]
+    late, own = (epoch(call("a", process), trial, curve(trial)[0]) for process in ("old", "new"))
+    _, verdicts = controller.serve([], [late, own])
+    assert verdicts == {("a-old", trial.id): False, ("a-new", trial.id): True}
+    assert [r["id"] for r in read(tmp_path / "sweep") if r["event"] == "progress"] == [trial.id]

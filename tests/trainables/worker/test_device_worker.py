@@ -1,6 +1,5 @@
 """Trials of a device worker have the results that they have alone, and an error ends only the trial that caused it."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,8 @@ from tests.fixtures.trials import make_data, make_trial
 from trainables.training import training_step
 from trainables.training.engine import Engine
 from trainables.worker import checkpoint, device_worker, worker_environment
-from trainables.worker.device_worker import DeviceWorker, InProcessTrial, Job
+from trainables.worker.checkpoint_store import read_files, write_files
+from trainables.worker.device_worker import DeviceLost, DeviceWorker, InProcessTrial, Job
 from trainables.worker.worker_environment import WorkerEnvironmentError, environment
 
 RECIPE = Recipe(epochs=3, patience=9)
@@ -235,13 +235,43 @@ def test_backbones_of_other_precisions_and_block_sizes_are_engines_of_their_own(
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-def test_a_worker_that_sees_another_folder_than_the_driver_is_refused(job, tmp_path):
-    worker, each = DeviceWorker(torch.device("cpu")), job(1)
-    with pytest.raises(WorkerEnvironmentError, match="--out must be a folder that all nodes share"):
-        worker.add_trial(replace(each, sweep="markers-1"))
-    (tmp_path / "sweep.json").write_text(json.dumps({"sweep": "markers-1"}))
-    worker.add_trial(replace(each, sweep="markers-1"))
-    assert list(worker.residents) == [each.trial.id]
+class Elsewhere:
+    """Keeps checkpoints as files in memory, as the driver's node does for others."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def fetch(self, trial_id, folder):
+        if trial_id in self.kept:
+            write_files(folder, self.kept[trial_id])
+
+    def store(self, trial_id, folder):
+        self.kept[trial_id] = read_files(folder)
+
+
+def test_a_trial_goes_on_from_the_checkpoint_of_another_node_that_shares_no_folder(job):
+    store = Elsewhere()
+    (alone,) = finish(entered(job(1, where="alone"))).values()
+    first = entered(replace(job(1, where="one"), store=store))
+    first.request_epoch(job(1).trial.id)
+    while not first.residents[job(1).trial.id].has_report:
+        first.step()
+    assert set(store.kept[job(1).trial.id]) == {"state.json", "state.safetensors"}
+    steps = []
+    second = entered(replace(job(1, where="two"), store=store))
+    real = second.step
+    second.step = lambda: (steps.append(1), real())
+    (rest,) = finish(second).values()
+    assert curve(rest) == curve(alone)
+    per_epoch = len(steps) / 2
+    assert per_epoch == int(per_epoch), "two epochs of three were left"
+
+
+@pytest.mark.parametrize("name", ["../state.json", "/tmp/x", "..", ""])
+def test_files_of_a_checkpoint_stay_in_its_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="is no name of a file"):
+        write_files(tmp_path / "trial", {name: b"x"})
+    assert not (tmp_path / "trial").exists()
 
 
 def test_a_trial_alone_in_its_process_reports_one_epoch_at_a_time(job, tmp_path):
@@ -253,3 +283,18 @@ def test_a_trial_alone_in_its_process_reports_one_epoch_at_a_time(job, tmp_path)
     assert [r["progress"]["epoch"] for r in reports] == [1, 2, 3]
     assert [bool(r["outcome"]) for r in reports] == [False, False, True]
     own.remove()
+
+
+@pytest.mark.parametrize("where", ["step", "add_trial"])
+def test_an_error_of_the_device_ends_the_worker_and_not_its_residents_one_by_one(job, monkeypatch, where):
+    worker = entered(job(1), job(2))
+    for each in worker.residents:
+        worker.request_epoch(each)
+
+    def fail(self, *arguments):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Engine, where, fail)
+    with pytest.raises(DeviceLost, match="the device failed: CUDA error: an illegal memory access"):
+        worker.step() if where == "step" else worker.add_trial(job(3))
+    assert not worker.failures

@@ -1,69 +1,57 @@
-"""A worker slot reports an error of its machine to the mailbox, and raises an error of its trial."""
+"""A worker of a machine that cannot train says so and waits; the hash of the code tells whether a machine has the driver's."""
 
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from trainables.backbone.hub import MissingModel
-from trainables.tasks.tokens import DamagedTokens
 from trainables.worker import tune_trainable
-from trainables.worker.tune_trainable import TrialTrainable
-from trainables.worker.worker_environment import WorkerEnvironmentError, code_hash
+from trainables.worker.tune_trainable import DeviceTrainable
+from trainables.worker.worker_environment import code_hash, environment
 
 
 @pytest.fixture
-def slot(monkeypatch):
-    """A function that runs a slot whose trial ends with an error, and the reports that the mailbox got."""
-    reports = []
-    registry = SimpleNamespace(
-        job=SimpleNamespace(remote=lambda slot: {"id": "t1"}), report=SimpleNamespace(remote=reports.extend)
+def step(monkeypatch):
+    """A function that runs a worker with these GPUs and this expected environment, and returns its calls for orders."""
+
+    def run(gpus, expected):
+        calls = []
+
+        def orders(call):
+            calls.append(call)
+            return {"jobs": [], "close": len(calls) == 2}
+
+        mailbox = SimpleNamespace(orders=SimpleNamespace(remote=orders))
+        context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": gpus})
+        here = SimpleNamespace(
+            get=lambda value: value,
+            get_actor=lambda name, namespace: mailbox,
+            get_runtime_context=lambda: context,
+            util=SimpleNamespace(get_node_ip_address=lambda: "10.0.0.3"),
+        )
+        monkeypatch.setattr(tune_trainable, "ray", here)
+        worker = DeviceTrainable.__new__(DeviceTrainable)
+        worker.config = {"worker": "w", "mailbox": "m", "environment": expected}
+        assert worker.step() == {"done": True}
+        return calls
+
+    return run
+
+
+def test_other_code_is_told_instead_of_trained_with(step):
+    first, second = step([], {"code": "0" * 16, "torch": environment()["torch"]})
+    assert first == second
+    assert (first["worker"], first["node"], first["device"]) == ("w", "10.0.0.3", "a core")
+    assert first["unfit"].startswith(
+        f"this worker differs from the driver: code {environment()['code']} instead of 000"
     )
-    monkeypatch.setattr(tune_trainable, "find_registry", lambda name: registry)
-    here = SimpleNamespace(get_node_ip_address=lambda: "10.0.0.3")
-    monkeypatch.setattr(tune_trainable, "ray", SimpleNamespace(get=lambda value: value, util=here))
-
-    def run(error):
-        class Failing(TrialTrainable):
-            config, _train = {"registry": "r", "slot": "s", "shared": False}, lambda self, job, registry: _raise(error)
-
-        return Failing.step(Failing.__new__(Failing))
-
-    return run, reports
 
 
-def _raise(error):
-    raise error
-
-
-class RemoteError(Exception):
-    """As Ray's: an error of another process is the `cause` of the one that is raised."""
-
-    cause = WorkerEnvironmentError("this worker differs from the driver: torch 1.0 instead of 2.9")
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (OSError(28, "No space left on device", "/out/x"), "OSError: [Errno 28] No space left on device: '/out/x'"),
-        (FileNotFoundError(2, "No such file", "/out/y"), "FileNotFoundError: [Errno 2] No such file: '/out/y'"),
-        (ModuleNotFoundError("No module named 'torch'"), "ModuleNotFoundError: No module named 'torch'"),
-        (DamagedTokens("/out/tokens/z: cannot be read"), "DamagedTokens: /out/tokens/z: cannot be read"),
-        (MissingModel("model 'm' is neither"), "MissingModel: model 'm' is neither"),
-        (RemoteError(), str(RemoteError.cause)),
-    ],
-)
-def test_an_error_of_the_machine_is_reported_with_its_node_and_the_trial_has_no_result(slot, error, text):
-    run, reports = slot
-    assert run(error) == {"trial": "t1", "done": True}
-    assert reports == [{"id": "t1", "environment_error": f"node 10.0.0.3: {text}"}]
-
-
-@pytest.mark.parametrize("error", [ValueError("lr is odd"), RuntimeError("boom"), MemoryError()])
-def test_an_error_of_the_trial_is_raised(slot, error):
-    run, reports = slot
-    with pytest.raises(type(error)):
-        run(error)
-    assert reports == []
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_torch_does_not_see_is_an_error_and_never_a_silent_core(step):
+    first, _ = step(["3"], environment())
+    assert first["unfit"] == "Ray gave this worker GPU 3, and torch finds no GPU that it can use"
+    assert first["device"] == "GPU 3"
 
 
 def test_the_hash_of_the_code_changes_with_every_file_but_those_of_spaces(tmp_path):
