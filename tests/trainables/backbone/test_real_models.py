@@ -6,7 +6,7 @@ import pytest
 
 from search_spaces.language import Recipe
 from tests.trainables.backbone import test_decoder_equality, test_newer_encoders
-from tests.trainables.peft_rows.test_same_method import both, train
+from tests.trainables.peft_training.test_same_method import both, train
 from trainables.backbone import packaged_models
 from trainables.backbone.models import resolve
 
