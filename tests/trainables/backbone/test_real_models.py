@@ -30,7 +30,7 @@ def real():
 
 def test_three_methods_on_mpnet_together_equal_transformers(real):
     logits, gradients = test_newer_encoders.furthest(real("mpnet-base"), explicit=False, high=24)
-    assert logits < 1e-5
+    assert logits < 1e-4
     assert gradients < 1e-4
 
 
