@@ -6,6 +6,7 @@ Encoders have random weights and sequences random tokens: neither changes the ti
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, shape_of
+from trainables.methods import METHODS
 from trainables.seeds import permutation
 from trainables.tasks.task_data import Split, Task, TaskData
 from trainables.training.engine import Engine
@@ -123,6 +125,19 @@ def make_trials(
         )
         for i in range(number)
     ]
+
+
+def small_settings(method: str) -> dict[str, Any]:
+    """Settings of a method that fit encoders of few layers and of any width that 8 divides."""
+    takes_width = "r" in {f.name for f in dataclasses.fields(METHODS[method])} and method != "full"
+    sizes = {
+        "adapter_drop": {"dropped": 1},
+        "c3a": {"block_size": 8},
+        "oft": {"block_size": 8},
+        "road": {"group_size": 8},
+        "vb_lora": {"length": 8},
+    }
+    return {**({"r": 8} if takes_width else {}), **sizes.get(method, {})}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
