@@ -56,21 +56,36 @@ class Encoder:
 
     def save(self, folder: Path) -> Model:
         """Write one with random weights; `Backbone.load` and `plain_model` read it as any other model."""
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        torch.manual_seed(0)
-        transformers.BertModel(self.config).save_pretrained(folder)
-        return self.at(folder)
+        return save_random(self.config, folder, str(self))
 
     def at(self, folder: Path) -> Model:
         """The one that was saved there."""
-        shape = shape_of(self.config.to_dict())
-        return Model(
-            name=str(self), path=folder, known_shape=shape, total=shape.total, family="bert", fingerprint="random"
-        )
+        return random_model(self.config, folder, str(self))
 
     def __str__(self) -> str:
         return f"d{self.width} L{self.layers} H{self.heads}"
+
+
+def save_random(config: Any, folder: Path, name: str) -> Model:
+    """Write a pretrained model of any family with random weights. config: of transformers."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    getattr(transformers, FAMILIES[config.model_type].model)(config).save_pretrained(folder)
+    return random_model(config, folder, name)
+
+
+def random_model(config: Any, folder: Path, name: str) -> Model:
+    """The model of random weights in this folder."""
+    shape = shape_of(config.to_dict())
+    return Model(
+        name=name,
+        path=folder,
+        known_shape=shape,
+        total=shape.total,
+        family=config.model_type,
+        fingerprint="random",
+    )
 
 
 BERT_BASE = Encoder(layers=12, width=768, heads=12, vocabulary=30522)
