@@ -6,6 +6,7 @@ Encoders have random weights and sequences random tokens: neither changes the ti
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from search_spaces.records import Trial
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.models import Model, shape_of
+from trainables.methods import METHODS
 from trainables.seeds import permutation
 from trainables.tasks.task_data import Split, Task, TaskData
 from trainables.training.engine import Engine
@@ -54,21 +56,36 @@ class Encoder:
 
     def save(self, folder: Path) -> Model:
         """Write one with random weights; `Backbone.load` and `plain_model` read it as any other model."""
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        torch.manual_seed(0)
-        transformers.BertModel(self.config).save_pretrained(folder)
-        return self.at(folder)
+        return save_random(self.config, folder, str(self))
 
     def at(self, folder: Path) -> Model:
         """The one that was saved there."""
-        shape = shape_of(self.config.to_dict())
-        return Model(
-            name=str(self), path=folder, known_shape=shape, total=shape.total, family="bert", fingerprint="random"
-        )
+        return random_model(self.config, folder, str(self))
 
     def __str__(self) -> str:
         return f"d{self.width} L{self.layers} H{self.heads}"
+
+
+def save_random(config: Any, folder: Path, name: str) -> Model:
+    """Write a pretrained model of any family with random weights. config: of transformers."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    getattr(transformers, FAMILIES[config.model_type].model)(config).save_pretrained(folder)
+    return random_model(config, folder, name)
+
+
+def random_model(config: Any, folder: Path, name: str) -> Model:
+    """The model of random weights in this folder."""
+    shape = shape_of(config.to_dict())
+    return Model(
+        name=name,
+        path=folder,
+        known_shape=shape,
+        total=shape.total,
+        family=config.model_type,
+        fingerprint="random",
+    )
 
 
 BERT_BASE = Encoder(layers=12, width=768, heads=12, vocabulary=30522)
@@ -123,6 +140,19 @@ def make_trials(
         )
         for i in range(number)
     ]
+
+
+def small_settings(method: str) -> dict[str, Any]:
+    """Settings of a method that fit encoders of few layers and of any width that 8 divides."""
+    takes_width = "r" in {f.name for f in dataclasses.fields(METHODS[method])} and method != "full"
+    sizes = {
+        "adapter_drop": {"dropped": 1},
+        "c3a": {"block_size": 8},
+        "oft": {"block_size": 8},
+        "road": {"group_size": 8},
+        "vb_lora": {"length": 8},
+    }
+    return {**({"r": 8} if takes_width else {}), **sizes.get(method, {})}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks import gpu_learning, measure
-from benchmarks.arms import Encoder, make_data, make_trials
+from benchmarks.arms import Encoder, make_data, make_trials, small_settings
 from benchmarks.gpu_sections import GIB, label, milliseconds
 from benchmarks.gpu_setting import Bench, Shape, release, set_precision
 from search_spaces.records import Trial
@@ -239,11 +238,8 @@ def a6_methods(bench: Bench) -> Rows:
 
 def one_method(bench: Bench, name: str, load: Any, data: TaskData) -> dict[str, Any]:
     kind, epochs = METHODS[name], 2
-    takes_width = "r" in {f.name for f in dataclasses.fields(kind)} and name != "full"
-    settings: dict[str, Any] = {"r": 8} if takes_width else {}
-    settings |= {"dropped": 1} if name == "adapter_drop" else {}
     trials = [
-        replace(trial, settings=settings)
+        replace(trial, settings=small_settings(name))
         for trial in make_trials(2 if kind.shares_backbone else 1, r=8, batch_size=4, method=name, epochs=epochs)
     ]
     found, captured = [], captured_steps(bench)

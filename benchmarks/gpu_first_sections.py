@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.arms import Encoder, make_data, make_trials
+from benchmarks.arms import Encoder, make_data, make_trials, small_settings
 from benchmarks.gpu_sections import label, memory_per_trial, out_of_memory, processes
 from benchmarks.gpu_setting import Bench, release, set_precision
 from trainables.backbone.backbone import Backbone
@@ -105,12 +104,9 @@ def train_each(load: Callable[[], Backbone], data: TaskData) -> tuple[dict[str, 
     engines, states, failed = [shared], {}, {}
     for seed, (name, kind) in enumerate(METHODS.items()):
         trial = make_trials(1, r=8, batch_size=4, method=name, first_seed=seed, epochs=2)[0]
-        takes_width = "r" in {f.name for f in dataclasses.fields(kind)}
-        settings = {"r": 8} if takes_width and name != "full" else {}
-        settings |= {"dropped": 1} if name == "adapter_drop" else {}
         try:
             engine = shared if kind.shares_backbone else Engine(load())
-            states[name] = engine.add_trial(replace(trial, settings=settings), data)
+            states[name] = engine.add_trial(replace(trial, settings=small_settings(name)), data)
             engines += [] if engine is shared else [engine]
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error)[:80]}"

@@ -28,6 +28,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
 from trainables.backbone.families.family import SUBLAYERS
 from trainables.backbone.models import Model, resolve
+from trainables.peft_training.batches import Padding
 from trainables.seeds import permutation
 from trainables.tasks.forms.form import Form
 from trainables.tasks.forms.regression import Regression
@@ -133,17 +134,8 @@ def train_ours(model: Model, trial: Trial, data: TaskData) -> tuple[float, list[
 
 def padded(split: Split, chosen: np.ndarray, offset: int, form: Form) -> dict[str, Tensor]:
     """The batch as it is usually fed: [B, longest] with an attention mask."""
-    lengths = split.offsets[chosen + 1] - split.offsets[chosen]
-    shape = (len(chosen), int(lengths.max()))
-    batch = {n: torch.zeros(shape, dtype=torch.long) for n in ("input_ids", "token_type_ids", "attention_mask")}
-    for row, (i, n) in enumerate(zip(chosen, lengths, strict=True)):
-        place = slice(split.offsets[i], split.offsets[i] + n)
-        batch["input_ids"][row, :n] = torch.from_numpy(split.ids[place].astype(np.int64))
-        batch["token_type_ids"][row, :n] = torch.from_numpy(split.token_types[place].astype(np.int64))
-        batch["attention_mask"][row, :n] = 1
     labels = torch.from_numpy(split.labels[chosen])
-    # Explicit, because RoBERTa would count only tokens that differ from its padding token.
-    batch["position_ids"] = (torch.arange(shape[1]) + offset).expand(shape)
+    batch = Padding(pad=0, token_types=True, first_position=offset).inputs(split, chosen)
     return {**batch, "labels": labels if isinstance(form, Regression) else labels.long()}
 
 

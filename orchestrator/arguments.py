@@ -249,4 +249,4 @@ def given(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
-    return Path(given(text)).expanduser()
+    return Path(os.path.expanduser(given(text)))  # unlike Path's, it leaves ~name of an unknown user as it is

@@ -38,7 +38,8 @@ def joined(maps: Mapping[Site, MapTensors], layer: int, backbone: Backbone) -> d
             found[name] = _diagonal(values, backbone.family, backbone.shape)
         else:
             every = backbone.family.sites_in_module(next(iter(values)))
-            found[name] = torch.cat([values.get(site, _neutral(name, layer, site, backbone)) for site in every])
+            parts = (values[site] if site in values else _neutral(name, layer, site, backbone) for site in every)
+            found[name] = torch.cat([*parts])
     return found
 
 

@@ -6,6 +6,7 @@ sweep in the same output folder has its checkpoint there.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +44,7 @@ class KeptFinal:
 
 def find_sweep(name: str) -> Path:
     """Return the folder of a sweep, given by its path or by its name in the folder `runs`. Raises ValueError if there is none."""
-    for folder in (Path(name).expanduser(), OUT / name):
+    for folder in (Path(os.path.expanduser(name)), OUT / name):
         if (folder / LEDGER).is_file():
             return folder
     near = {path.parent.name for place in (Path(name).parent, OUT) for path in place.glob(f"*/{LEDGER}")}

@@ -86,7 +86,7 @@ def _kronecker(method: Any) -> dict[str, Any]:
 
 
 def _rank_and_alpha(method: Any) -> dict[str, Any]:
-    return {"r": method.r, "alpha": method.r if method.alpha is None else method.alpha}
+    return {"r": method.r, "alpha": method.strength}
 
 
 def _bank(method: Any) -> dict[str, Any]:

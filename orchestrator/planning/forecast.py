@@ -16,7 +16,7 @@ from orchestrator.ledger import read, read_history
 from orchestrator.planning.disk_usage import DiskUsage, checkpoint_sizes, peft_checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
-from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of, timed_method
+from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
 from orchestrator.run_options import Keep, RunOptions
 from orchestrator.search.durations import seconds
@@ -299,9 +299,8 @@ def _machine(plan: Plan, options: RunOptions, lengths: Iterable[TokenCount | Non
 
 def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> Setting:
     entry = plan.space.entry(cell.method)
-    return setting_of(
-        cell, timed_method(entry.name, entry.settings), plan.space.recipe, device_name(options.gpus), machine.per_device
-    )
+    device = device_name(options.gpus)
+    return setting_of(cell, entry.name, entry.settings, plan.space.recipe, device, machine.per_device)
 
 
 def _time_budget(ended_early: SearchesEndedEarly | None, given: str | None) -> tuple[str, bool]:

@@ -24,7 +24,7 @@ from orchestrator.execution.cluster import WORKER_VARIABLES, count_cores, device
 from orchestrator.execution.concurrency import most_trials, trials_per_device
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks
-from orchestrator.planning.throughput import Probed, Setting, measured, setting_of, timed_method, write_probed
+from orchestrator.planning.throughput import Probed, Setting, measured, setting_of, write_probed
 from orchestrator.planning.token_counts import TokenCount, count_texts
 from orchestrator.run_options import RunOptions
 from search_spaces.environment import unless_set
@@ -131,12 +131,8 @@ def _small(loaded: Loaded, train: int, validation: int) -> Loaded:
 def _settings(plan: Plan, options: RunOptions, per_device: int) -> Iterable[tuple[Setting, Cell]]:
     for cell in plan.space.cells:
         entry = plan.space.entry(cell.method)
-        yield (
-            setting_of(
-                cell, timed_method(entry.name, entry.settings), plan.space.recipe, device_name(options.gpus), per_device
-            ),
-            cell,
-        )
+        device = device_name(options.gpus)
+        yield setting_of(cell, entry.name, entry.settings, plan.space.recipe, device, per_device), cell
 
 
 def _chosen(settings: Iterable[Setting], samples: Mapping[tuple[str, str], Sample]) -> dict[Setting, bool]:

@@ -72,13 +72,15 @@ class Probed:
     tokens: dict[tuple[str, str, int, int], TokenCount] = field(default_factory=dict)
 
 
-def timed_method(name: str, settings: Mapping[str, object]) -> str:
-    """Return the `Setting.method` of a row: types of peft differ in speed as methods do."""
-    return f"{name} {settings.get(TYPE, '')}".rstrip() if name == PEFT else name
+def setting_of(
+    cell: Cell, method: str, settings: Mapping[str, object], recipe: Recipe, device: str, per_device: int
+) -> Setting:
+    """Return the setting of a cell, whose row has this method and these settings.
 
-
-def setting_of(cell: Cell, method: str, recipe: Recipe, device: str, per_device: int) -> Setting:
-    """Return the setting of a cell. `device` is that of the manifest; the number of GPUs is dropped, since a trial uses one."""
+    `device` is that of the manifest; the number of GPUs is dropped, since a trial uses one.
+    """
+    if method == PEFT:  # whose types differ in speed as methods do
+        method = f"{method} {settings[TYPE]}"
     return Setting(
         model=cell.model,
         task=cell.task,
@@ -127,9 +129,7 @@ def write_probed(out: Path, probed: Probed) -> None:
 def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
     for epoch in history.timed_epochs:
         trial = epoch.trial
-        setting = setting_of(
-            trial.cell, timed_method(trial.method, trial.settings), trial.recipe, epoch.device, epoch.per_device
-        )
+        setting = setting_of(trial.cell, trial.method, trial.settings, trial.recipe, epoch.device, epoch.per_device)
         known = found.setdefault(setting, Throughput())
         known.epochs, known.seconds = known.epochs + 1, known.seconds + epoch.seconds
 

@@ -32,6 +32,7 @@ from orchestrator.run import command_of, options_of, parser
             "--address",
             "h:1",
         ],
+        ["--space", "quickstart", "--out=~unknown-user/x"],
     ],
 )
 def test_the_command_of_a_sweep_repeats_it(words):

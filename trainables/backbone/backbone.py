@@ -329,11 +329,9 @@ class Backbone:
         transposed = isinstance(module, Conv1D)
         if site not in self.family.fused and not transposed:
             return module
-        start, width = 0, self.shape.ends(site)[1]
-        for other in self.family.sites_in_module(site):
-            if self.family.fused[other] < self.family.fused[site]:
-                start += self.shape.ends(other)[1]
-        return PartOfLinear(module, slice(start, start + width), transposed)
+        parts = self.family.sites_in_module(site)
+        start = sum(self.shape.ends(other)[1] for other in parts[: parts.index(site)])
+        return PartOfLinear(module, slice(start, start + self.shape.ends(site)[1]), transposed)
 
     def _quantize(self, how: Nf4, device: torch.device) -> None:
         """Replace the linear maps, whose weights are on the CPU, by quantised ones, and move the model to the device."""

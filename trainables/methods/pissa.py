@@ -33,10 +33,7 @@ class PiSSA(LoRA):
     paper: ClassVar[str] = "Meng et al. 2024"
     search: ClassVar[Mapping[str, Dimension]] = {"lr": choice(1e-4, 3e-4, 1e-3, 3e-3), "r": choice(4, 8, 16)}
     removed_at_zero: ClassVar[tuple[str, ...]] = ()  # zeros would also remove the largest singular values of the weight
-
-    @property
-    def strength(self) -> float:
-        return self.r if self.alpha is None else self.alpha
+    alpha_per_rank: ClassVar[int] = 1
 
     def map_parameters(self, inputs: int, outputs: int) -> dict[str, Parameter]:
         return {

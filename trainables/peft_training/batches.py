@@ -41,9 +41,10 @@ class Padding:
         lengths = split.offsets[chosen + 1] - split.offsets[chosen]
         parts = [chosen[lengths == each] for each in np.unique(lengths)] if self.equal_lengths else [chosen]
         for part in parts:
-            yield part, {name: tensor.to(device) for name, tensor in self._inputs(split, part).items()}
+            yield part, {name: tensor.to(device) for name, tensor in self.inputs(split, part).items()}
 
-    def _inputs(self, split: Split, chosen: np.ndarray) -> dict[str, Tensor]:
+    def inputs(self, split: Split, chosen: np.ndarray) -> dict[str, Tensor]:
+        """Return the arguments [B, L] by name of a batch of these examples."""
         lengths = split.offsets[chosen + 1] - split.offsets[chosen]
         shape = len(chosen), int(lengths.max())
         inputs = {

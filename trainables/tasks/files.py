@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -87,7 +88,7 @@ def _columns(task: FileTask) -> tuple[str, ...]:
 def _paths(task: FileTask, folder: Path) -> dict[str, Path]:
     """Return the paths of the train, validation and test files, without those that the task does not have."""
     names = {"train": task.train, "validation": task.validation, "test": task.test}
-    paths = {part: folder / Path(name).expanduser() for part, name in names.items() if name}
+    paths = {part: folder / os.path.expanduser(name) for part, name in names.items() if name}
     for path in paths.values():
         _check_path(path, "; relative paths start at the space's folder")
     for (part, path), (other, same) in combinations(paths.items(), 2):

@@ -69,6 +69,9 @@ class Captured:
 class CapturedSteps:
     """The graphs of one engine, for the trials that took part in its last step."""
 
+    # Whether steps on a quantised backbone are captured as well.
+    quantized = False
+
     def __init__(self, make_capture: Callable[[], Capture] | None = None):
         """`make_capture`: makes what captures the steps of the same trials; by default `CudaGraphs`."""
         self._make_capture = make_capture or CudaGraphs
@@ -94,7 +97,7 @@ class CapturedSteps:
         """
         if len(stacks) != len(self._stacks) or any(a is not b for a, b in zip(stacks, self._stacks, strict=True)):
             self._start(stacks)
-            if backbone.quantized:  # bitsandbytes' kernels have not been tried inside a graph
+            if backbone.quantized and not self.quantized:  # bitsandbytes' kernels have not been tried inside a graph
                 self.refused = "the backbone is quantised"
         if self.refused:
             return False

@@ -141,6 +141,8 @@ def theirs(model):
     reference = AutoModelForSequenceClassification.from_pretrained(
         model.path, num_labels=2, attn_implementation="eager"
     )
+    # `padded` fills up with it, and it tells transformers where an example ends.
+    reference.config.pad_token_id = 0
     paths = family.norm_paths(model.shape.layers)
     for parameters, chosen in zip(prepared(backbone), CHOSEN, strict=True):
         leaf, layout = parameters.values[0].clone().requires_grad_(), parameters.layout

@@ -16,6 +16,7 @@ from tests.fixtures.captured import fake_steps
 from tests.fixtures.method_settings import SMALL
 from tests.fixtures.transformers_reference import Reference
 from tests.fixtures.trials import make_data, make_trial
+from tests.trainables.backbone.test_packing import padded, positions
 from tests.trainables.training.test_captured_steps import losses, train
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.families import FAMILIES
@@ -88,14 +89,9 @@ def distance(ours, theirs):
 
 def inputs_of(model, split, chosen):
     """The arguments of transformers' forward function: padded ids, a mask, and positions where these are counted from 2."""
-    lengths = split.offsets[chosen + 1] - split.offsets[chosen]
-    ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
-    for row, (i, n) in enumerate(zip(chosen, lengths, strict=True)):
-        ids[row, :n] = torch.from_numpy(split.ids[split.offsets[i] :][:n].astype(np.int64))
-    places = torch.arange(ids.shape[1])
-    first = FAMILIES[model.family].first_position
-    more = {"position_ids": first + places[None]} if first else {}
-    return {"input_ids": ids, "attention_mask": (places < torch.from_numpy(lengths)[:, None]).long(), **more}
+    ids, mask = padded(split, chosen)
+    more = {"position_ids": positions(model, mask)} if FAMILIES[model.family].first_position else {}
+    return {"input_ids": ids, "attention_mask": mask, **more}
 
 
 @pytest.mark.parametrize("explicit", [False, True], ids=["fused", "explicit"])

@@ -6,7 +6,7 @@ import pytest
 
 from search_spaces.language import Recipe
 from tests.trainables.backbone import test_decoder_equality, test_newer_encoders
-from tests.trainables.peft_rows.test_same_method import both, train
+from tests.trainables.peft_training.test_same_method import both, train
 from trainables.backbone import packaged_models
 from trainables.backbone.models import resolve
 
@@ -30,7 +30,7 @@ def real():
 
 def test_three_methods_on_mpnet_together_equal_transformers(real):
     logits, gradients = test_newer_encoders.furthest(real("mpnet-base"), explicit=False, high=24)
-    assert logits < 1e-5
+    assert logits < 1e-4
     assert gradients < 1e-4
 
 

@@ -98,8 +98,6 @@ class ModelFamily:
     layer: str
     maps: Mapping[Site, str]
     norms: Mapping[Site, str]
-    # Of maps that are parts of a module: which one (from 0) of how many parts of its outputs.
-    fused: Mapping[Site, tuple[int, int]] = field(default_factory=dict)
     # The class of the forward pass, by its name, because a plan must not import torch.
     forward_pass: str = "trainables.backbone.backbone:Backbone"
     # Sub-layers whose output is dropped out before the residual is added.
@@ -155,9 +153,13 @@ class ModelFamily:
         return self.layer.format(layer) + self.maps[site]
 
     def sites_in_module(self, site: Site) -> list[Site]:
-        """Returns the sites whose maps are parts of the same module as that at `site`, in the order of its outputs."""
-        same = [other for other in self.fused if self.maps[other] == self.maps[site]]
-        return sorted(same, key=lambda other: self.fused[other])
+        """Returns the sites whose maps are in the same module as that at `site`, in the order of its outputs (and of `maps`)."""
+        return [other for other, path in self.maps.items() if path == self.maps[site]]
+
+    @property
+    def fused(self) -> set[Site]:
+        """The sites whose maps are parts of a module, which several maps have in common."""
+        return {site for site in self.maps if len(self.sites_in_module(site)) > 1}
 
     def norm_paths(self, layers: int) -> list[str]:
         """Returns the module paths of all LayerNorms: first that of the embeddings, then two per layer."""

@@ -92,6 +92,5 @@ GPT2 = Gpt2Family(
         "ffn.intermediate": "mlp.c_fc",
         "ffn.dense": "mlp.c_proj",
     },
-    fused={"attention.query": (0, 3), "attention.key": (1, 3), "attention.value": (2, 3)},
     norms={"attention.output": "ln_1", "ffn.output": "ln_2"},
 )

@@ -88,8 +88,7 @@ class ModernBertFamily(BranchNormFamily):
                     shapes[self.norms[sublayer]] = (width,)
                 for site in maps:
                     out, into = ends.get(site, (width, width))
-                    _, parts = self.fused.get(site, (0, 1))
-                    shapes[self.maps[site]] = (parts * out, into)
+                    shapes[self.maps[site]] = (len(self.sites_in_module(site)) * out, into)
                 found += [
                     BackboneTensor(name=f"{start}{path}.weight", shape=shape, part="layer", layer=layer)
                     for path, shape in shapes.items()
@@ -130,13 +129,6 @@ MODERNBERT = ModernBertFamily(
         "ffn.gate": "mlp.Wi",
         "ffn.intermediate": "mlp.Wi",
         "ffn.dense": "mlp.Wo",
-    },
-    fused={
-        "attention.query": (0, 3),
-        "attention.key": (1, 3),
-        "attention.value": (2, 3),
-        "ffn.gate": (0, 2),
-        "ffn.intermediate": (1, 2),
     },
     rotates_by_kind=True,
     norms={"attention.output": "attn_norm", "ffn.output": "mlp_norm"},

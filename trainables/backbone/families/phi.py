@@ -16,13 +16,6 @@ PHI3 = DecoderFamily(
         "ffn.intermediate": "mlp.gate_up_proj",
         "ffn.dense": "mlp.down_proj",
     },
-    fused={
-        "attention.query": (0, 3),
-        "attention.key": (1, 3),
-        "attention.value": (2, 3),
-        "ffn.gate": (0, 2),
-        "ffn.intermediate": (1, 2),
-    },
     bias_key="",
     rotations=("default",),
     no_dropout=("resid_pdrop",),
