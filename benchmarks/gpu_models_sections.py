@@ -144,9 +144,8 @@ def m2_quantized(bench: Bench) -> Rows:
             model = save_random(config, Path(folder), family)
 
             def load(device: torch.device, precision: Precision = "nf4", model: Model = model) -> Backbone:
-                return Backbone.load(model, device, precision, recipe.nf4 if precision == "nf4" else None)
+                return Backbone.load(model, device, precision)
 
-            recipe = replace(trials[0].recipe, precision="nf4")
             here, there = load(CPU), load(bench.device)
             weights = zip(_stored(here), _stored(there), strict=True)
             exact = losses(load(bench.device, "fp32"), trials, data, None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu, gpu_ab, gpu_first, gpu_worker, measure, padding, sweep_split
+from benchmarks import control_plane, gpu, gpu_ab, gpu_first, gpu_models, gpu_worker, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
@@ -164,7 +164,7 @@ def test_the_engine_needs_no_ray_optuna_or_mlflow():
     assert needed.isdisjoint(NOT_NEEDED)
 
 
-@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab, gpu_worker])
+@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab, gpu_models, gpu_worker])
 def test_without_a_device_nothing_is_measured(monkeypatch, capsys, script):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script.main([]) == 4
@@ -216,6 +216,17 @@ def test_whole_trials_run_on_the_device_worker_with_and_without_captured_steps(t
     assert (row["K"], row["epochs"]) == (2, 4)
     assert row["replayed"] == "2 steps, 1 graphs"
     assert float(row["max |d loss|"]) < 1e-5
+
+
+def test_families_and_a_decoder_are_compared_with_replayed_steps_and_a_row_of_peft(tmp_path):
+    found = smoke("gpu_models", tmp_path, "--only", "M1,M3")
+    assert [row["family"] for row in found["M1"]] == ["bert", "llama"]
+    for row in found["M1"]:
+        assert row["replayed"] == 4
+        assert float(row["eager and captured, max |d loss|"]) < 1e-5
+    (row,) = found["M3"]
+    assert row["K"] == 2
+    assert row["bf16 captured: refused"] == "no"
 
 
 def test_the_first_minutes_take_only_sections_that_exist_and_start_none_too_late(tmp_path, capsys):
