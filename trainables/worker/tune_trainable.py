@@ -90,7 +90,7 @@ class MailboxLink:
     """
 
     def __init__(self, config: Mapping[str, Any], node: str, gpus: list[str]):
-        self._mailbox = ray.get_actor(config["mailbox"], namespace=NAMESPACE)
+        self._mailbox: Any = ray.get_actor(config["mailbox"], namespace=NAMESPACE)
         self._sender = {"worker": config["worker"], "process": uuid.uuid4().hex}
         self._about = {"node": node, "device": f"GPU {gpus[0]}" if gpus else "a core"}
         self._own: Path | None = None

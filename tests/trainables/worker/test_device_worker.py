@@ -250,21 +250,23 @@ class Elsewhere:
 
 
 def test_a_trial_goes_on_from_the_checkpoint_of_another_node_that_shares_no_folder(job):
+    def counted(worker):
+        """Finish the worker's trial. Return its reports and the number of steps that were asked for."""
+        steps, real = [], worker.step
+        worker.step = lambda: (steps.append(1), real())
+        (reports,) = finish(worker).values()
+        return reports, len(steps)
+
     store = Elsewhere()
-    (alone,) = finish(entered(job(1, where="alone"))).values()
+    alone, whole = counted(entered(job(1, where="alone")))
     first = entered(replace(job(1, where="one"), store=store))
     first.request_epoch(job(1).trial.id)
     while not first.residents[job(1).trial.id].has_report:
         first.step()
     assert set(store.kept[job(1).trial.id]) == {"state.json", "state.safetensors"}
-    steps = []
-    second = entered(replace(job(1, where="two"), store=store))
-    real = second.step
-    second.step = lambda: (steps.append(1), real())
-    (rest,) = finish(second).values()
+    rest, steps = counted(entered(replace(job(1, where="two"), store=store)))
     assert curve(rest) == curve(alone)
-    per_epoch = len(steps) / 2
-    assert per_epoch == int(per_epoch), "two epochs of three were left"
+    assert steps < 0.75 * whole, "the first of three epochs was not trained again"
 
 
 @pytest.mark.parametrize("name", ["../state.json", "/tmp/x", "..", ""])
