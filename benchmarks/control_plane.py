@@ -160,20 +160,20 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     from orchestrator.execution.controller import Controller
     from orchestrator.execution.trial_paths import TrialPaths
     from orchestrator.execution.worker_pool import WorkerPool
-    from orchestrator.search.sampler import Study
+    from orchestrator.search.sampler import TpeStudy
     from search_spaces.records import Trial
 
     spent = {"all": 0.0, "optuna": 0.0}
-    real = Study.ask
+    real = TpeStudy.ask
 
-    def ask(self: Study) -> Any:
+    def ask(self: TpeStudy) -> Any:
         began = time.thread_time()
         try:
             return real(self)
         finally:
             spent["optuna"] += time.thread_time() - began
 
-    Study.ask = ask  # type: ignore[method-assign]
+    TpeStudy.ask = ask  # type: ignore[method-assign]
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     space = make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4)
     sweep = make_sweep(space, root / "sweep")

@@ -72,11 +72,11 @@ class Setting:
 
     def trials(self) -> list[dict[str, Scalar]]:
         """Every search trial (lr, batch_size, seed), in the order in which our side asks for them."""
-        from orchestrator.search.sampler import Study
+        from orchestrator.search.sampler import open_study
 
         space = self.space()
         dimensions = space.dimensions_of(space.methods[0])
-        study = Study(dimensions, space.budget.trials, space.seed, space.cells[0])
+        study = open_study(dimensions, space.budget, space.seed, space.cells[0])
         return [{**study.ask(), "seed": self.seed} for _ in range(study.limit)]
 
     def write_space(self, folder: Path) -> Path:

@@ -11,70 +11,28 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from search_spaces.checks import check_name, check_rules, check_types, checked_limit, is_number, is_text, is_whole
+from search_spaces.dimensions import (
+    Choice,
+    Dimension,
+    Range,
+    Scalar,
+    check_grid,
+)
+from search_spaces.dimensions import choice as choice
+from search_spaces.dimensions import log_uniform as log_uniform
+from search_spaces.dimensions import uniform as uniform
 from search_spaces.file_task import FileTask
 from search_spaces.quantization import BLOCK_SIZES, Compute, Nf4
 
 Precision = Literal["fp32", "bf16", "nf4"]
-Scalar = str | int | float | bool
-
+Search = Literal["tpe", "random", "grid"]
 # Hyperparameters of every trial; all others are settings of its method.
 TRAINING = ("lr", "batch_size", "epochs")
 # Fields of a recipe that limit the number of examples of each task.
 LIMITS = ("train_examples", "test_examples")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A searched hyperparameter that takes one of the listed values."""
-
-    values: tuple[Scalar, ...]
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError("choice() needs at least one value")
-        for value in self.values:
-            if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
-                raise ValueError(
-                    f"choice() takes texts, finite numbers, True or False, one by one as in choice(8, 16); not {value!r}"
-                )
-        if len(set(self.values)) != len(self.values):
-            raise ValueError(f"choice{self.values} names a value twice")
-
-
-@dataclass(frozen=True)
-class Range:
-    """A searched real number in [low, high], drawn uniformly or, if `log` is true, uniformly in its logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        if not (is_number(self.low) and is_number(self.high) and self.low < self.high):
-            raise ValueError(f"a range needs finite numbers low < high, not {self.low!r} and {self.high!r}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log_uniform needs low > 0, not {self.low}")
-
-
-Dimension = Choice | Range
-
-
-def choice(*values: Scalar) -> Choice:
-    """Return a dimension that searches these values."""
-    return Choice(values)
-
-
-def uniform(low: float, high: float) -> Range:
-    """Return a dimension that searches a real number in [low, high]."""
-    return Range(low, high)
-
-
-def log_uniform(low: float, high: float) -> Range:
-    """Return a dimension that searches a real number in [low, high], uniformly in its logarithm."""
-    return Range(low, high, log=True)
 
 
 @dataclass(frozen=True)
@@ -209,7 +167,9 @@ class Budget:
     the mean score. `final_seeds`: number of finals. `searches`: how often all of this is repeated, each time on another
     validation split of the training data and with other seeds; every search has its own `trials`, winner and `final_seeds`
     finals. `in_flight`: number of trials of a search that run at once; trial i is proposed, and stopped or not, from the results
-    of trials 0..i-in_flight alone. So the result of a sweep depends neither on timing nor on the number of GPUs. ASHA's rungs are
+    of trials 0..i-in_flight alone. So the result of a sweep depends neither on timing nor on the number of GPUs. `search`: how
+    configurations are proposed. "tpe": an evenly spread start, then Optuna's TPE, or the rest of a grid that `trials` covers.
+    "random": independent uniform draws. "grid": all configurations; `trials` must be at least as many. ASHA's rungs are
     at `grace`, `grace` * `reduction`, ... epochs, below a trial's number of epochs; no trial is stopped at a rung that has fewer
     than `min_values` scores.
     """
@@ -218,6 +178,7 @@ class Budget:
     search_seeds: int = 1
     final_seeds: int = 3
     searches: int = 1
+    search: Search = "tpe"
     in_flight: int = 2
     grace: int = 2
     reduction: int = 2
@@ -230,12 +191,18 @@ class Budget:
             ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
             ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
             ("searches", 1 <= self.searches <= 100, "between 1 and 100"),
+            ("search", self.search in get_args(Search), "'tpe', 'random' or 'grid'"),
             ("in_flight", self.in_flight >= 1, "at least 1"),
             ("grace", self.grace >= 1, "at least 1 epoch"),
             ("reduction", self.reduction >= 2, "at least 2"),
             ("min_values", self.min_values >= 1, "at least 1"),
         )
         check_rules("budget", self, rules)
+
+    @property
+    def proposed(self) -> str:
+        """How configurations are proposed, as a part of a sentence; nothing for what is usual."""
+        return {"tpe": "", "random": ", drawn at random", "grid": ", the whole grid"}[self.search]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -297,6 +264,8 @@ class Space:
             for name in ("batch_size",) if entry.own_search else ("lr", "batch_size"):
                 if name not in self.values_of(entry):
                     raise ValueError(f"method {entry.label!r}: {name} is neither in `search` nor among its settings")
+            if self.budget.search == "grid" and not entry.own_search:
+                check_grid(f"method {entry.label!r}", self.dimensions_of(entry), self.budget.trials)
             for key, value in self.values_of(entry).items():
                 _check_hyperparameter(f"method {entry.label!r}: {key}", key, value, self.recipe.epochs)
 
@@ -307,6 +276,14 @@ class Space:
             Cell(model=model, task=task_name(task), method=entry.label)
             for model, task, entry in product(self.models, self.tasks, self.methods)
         ]
+
+    @property
+    def in_flight(self) -> int:
+        """Number of trials of a search that run at once. All can, if neither proposals nor ASHA depend on other trials."""
+        budget = self.budget
+        if budget.search != "tpe" and budget.grace >= self.recipe.epochs:
+            return budget.trials * budget.search_seeds
+        return budget.in_flight
 
     def values_of(self, entry: MethodEntry) -> dict[str, Scalar | Dimension]:
         """All hyperparameters of a row, fixed or searched: those in `search`, overridden and completed by the row's settings."""
@@ -322,19 +299,6 @@ class Space:
 
 def task_name(task: str | FileTask) -> str:
     return task if isinstance(task, str) else task.name
-
-
-def grid_size(dimensions: Mapping[str, Dimension]) -> float:
-    """Number of different configurations of these dimensions; infinite if one of them is a range."""
-    return math.prod(len(d.values) if isinstance(d, Choice) else math.inf for d in dimensions.values())
-
-
-def grid(dimensions: Mapping[str, Dimension]) -> list[dict[str, Scalar]]:
-    """All configurations of these dimensions, which must be choices; the last dimension varies fastest."""
-    names = list(dimensions)
-    values = [d.values for d in dimensions.values() if isinstance(d, Choice)]
-    assert len(values) == len(names), "a range has no grid"
-    return [dict(zip(names, point, strict=True)) for point in product(*values)]
 
 
 def _listed(part: str, value: object) -> tuple[Any, ...]:

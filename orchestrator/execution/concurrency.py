@@ -31,9 +31,9 @@ def trials_per_device(space: Space, lengths: Iterable[float], gpus: int) -> int:
 
 
 def most_search_trials(space: Space) -> int:
-    """Return how many trials of the searches can run at once: `Budget.in_flight` of each, if it has so many."""
+    """Return how many trials of the searches can run at once: `Space.in_flight` of each, if it has so many."""
     budget = space.budget
-    return len(space.cells) * budget.searches * min(budget.in_flight, budget.trials * budget.search_seeds)
+    return len(space.cells) * budget.searches * min(space.in_flight, budget.trials * budget.search_seeds)
 
 
 def most_trials(space: Space) -> int:

@@ -210,14 +210,14 @@ def remaining_epochs(plan: Plan, cell: Cell, known: SearchProgress, searching: b
     every trial that it may stop, and early stopping ends the others as soon as possible. Trials that diverge or fail may end
     even sooner.
     """
-    budget, entry = plan.space.budget, plan.space.entry(cell.method)
+    budget, entry, in_flight = plan.space.budget, plan.space.entry(cell.method), plan.space.in_flight
     fewest, epochs = plan.epochs(entry)
     tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.num_searched) if searching else 0
     finals = max(0, budget.final_seeds - known.num_finals)
     shortest = min(fewest, plan.space.recipe.patience + 1)
     # ASHA compares trial n with trials 0 to n - in_flight, and only if these are at least `min_values`.
-    unjudged = min(tries, max(0, budget.min_values + budget.in_flight - 1 - known.num_searched))
-    stopped, rounds = min(budget.grace, shortest), -(-tries // budget.in_flight)
+    unjudged = min(tries, max(0, budget.min_values + in_flight - 1 - known.num_searched))
+    stopped, rounds = min(budget.grace, shortest), -(-tries // in_flight)
     return RemainingEpochs(
         min_total=max(0, (unjudged + finals) * shortest + (tries - unjudged) * stopped - known.begun_epochs),
         max_total=max(0, (tries + finals) * epochs - known.begun_epochs),

@@ -9,6 +9,7 @@ from orchestrator.planning.fit_to_models import fit
 from orchestrator.planning.peft_check import TrainedRange, check_installed, check_peft_rows
 from orchestrator.planning.space_options import apply
 from orchestrator.run_options import RunOptions
+from search_spaces.dimensions import grid_size
 from search_spaces.language import (
     TRAINING,
     Choice,
@@ -17,7 +18,6 @@ from search_spaces.language import (
     Range,
     Scalar,
     Space,
-    grid_size,
     task_name,
 )
 from search_spaces.loading import nearest

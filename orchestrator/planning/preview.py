@@ -10,7 +10,8 @@ from orchestrator.planning.forecast import Forecast, disk, make_forecast
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
-from search_spaces.language import Budget, Choice, Dimension, MethodEntry, grid_size
+from search_spaces.dimensions import grid_size
+from search_spaces.language import Budget, Choice, Dimension, MethodEntry
 from search_spaces.loading import docstring, names
 from search_spaces.peft_rows import PEFT
 from search_spaces.plugins import check_plugins
@@ -40,10 +41,10 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
         f"{space.name}: {space.title or 'untitled'}",
         f"  {_number(len(space.models), 'model')} x {_number(len(space.tasks), 'task')} x "
         f"{_number(len(space.methods), 'method')} = {_number(len(space.cells), 'cell')}",
-        f"  {plan.trials} trials: at most {budget.trials} tried per cell{seeds}, its winner re-trained on "
+        f"  {plan.trials} trials: at most {budget.trials} tried per cell{budget.proposed}{seeds}, its winner re-trained on "
         f"{_number(budget.final_seeds, 'fresh seed')}{_searches(budget)}",
         f"  at most {_number(space.recipe.epochs, 'epoch')} each, patience {space.recipe.patience}; at most "
-        f"{_number(budget.in_flight, 'trial')} of a cell at once; {asha}",
+        f"{_number(space.in_flight, 'trial')} of a cell at once; {asha}",
         "",
         f"  models   {', '.join(f'{models.title(m)} ({m})' for m in space.models)}",
         *(f"  backbone {text}" for text in _precision(plan)),

@@ -1,6 +1,6 @@
 """The state of one search of a cell: its trials, its winner and its finals. It depends on nothing but the trials' reports.
 
-The proposal of trial i, and ASHA's decisions on it, use only trials 0 to i - `Budget.in_flight`. All of these have ended before
+The proposal of trial i, and ASHA's decisions on it, use only trials 0 to i - `Space.in_flight`. All of these have ended before
 trial i is started, so the result depends neither on time nor on the number of workers, and replaying the ledger reproduces it.
 
 A configuration is trained on `search_seeds` seeds, in consecutive trials: trial i trains configuration i // search_seeds on its
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from orchestrator.search.asha import Bracket
-from orchestrator.search.sampler import Study
+from orchestrator.search.sampler import open_study
 from search_spaces.language import Budget, Cell, Scalar, Space
 from search_spaces.records import BUDGET, SEEDS_PER_SEARCH, Outcome, Progress, SearchKey, State, Trial
 
@@ -73,8 +73,9 @@ class CellSearch:
         self.cell, self.number, self.make = cell, number, make
         self.seed = space.seed + SEEDS_PER_SEARCH * number
         self.budget: Budget = space.budget
+        self.in_flight = space.in_flight
         dimensions = space.dimensions_of(space.entry(cell.method))
-        self.study = Study(dimensions, self.budget.trials, self.seed, cell)
+        self.study = open_study(dimensions, self.budget, self.seed, cell)
         self.bracket = Bracket(
             grace=self.budget.grace,
             reduction=self.budget.reduction,
@@ -124,7 +125,7 @@ class CellSearch:
     def num_startable(self) -> int:
         """How many further trials may be started now.
 
-        Search trial i has to wait until trials 0 to i - `Budget.in_flight` have ended, so the number can be negative after an
+        Search trial i has to wait until trials 0 to i - `Space.in_flight` have ended, so the number can be negative after an
         earlier trial was opened again.
         """
         if self.winner is not None:
@@ -132,7 +133,7 @@ class CellSearch:
         if self.ended_early:
             # After an early end, a cell without any trial that can win still gets one more.
             return int(not self.num_running and not self._candidates and len(self.search) < self.planned)
-        return min(self.planned, self.num_ended + self.budget.in_flight) - len(self.search)
+        return min(self.planned, self.num_ended + self.in_flight) - len(self.search)
 
     @property
     def searched(self) -> bool:
@@ -258,7 +259,7 @@ class CellSearch:
             or not (progress.has_best or progress.diverged)
         ):
             return False
-        judges = max(0, entry.number - self.budget.in_flight + 1)
+        judges = max(0, entry.number - self.in_flight + 1)
         return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))
 
     def _scores(self, epoch: int, judges: int) -> list[float]:
@@ -269,7 +270,7 @@ class CellSearch:
 
     def _tell(self, number: int) -> None:
         """Tell the study the results, in order, of all configurations that the proposal of trial `number` may depend on."""
-        known = max(0, number - self.budget.in_flight + 1) // self.budget.search_seeds
+        known = max(0, number - self.in_flight + 1) // self.budget.search_seeds
         for configuration in range(self._told, known):
             self.study.tell(configuration, *aggregate_seeds(self._seeds(configuration)))
             self._told += 1

@@ -1,10 +1,8 @@
-"""The search of one cell: an Optuna study driven by ask and tell. Only this file and
-`study_storage` import optuna.
+"""The search of a cell by Optuna's TPE, driven by ask and tell. Only this file and `study_storage` import optuna.
 
-The first configurations cover every dimension evenly (four configurations contain each of four learning rates once). Their seed
-is shared by all methods on one model and task, so that all of these start with the same learning rates and none has an advantage
-by chance. After them, if the grid has no more configurations than the budget allows, the rest of it is tried in random order;
-otherwise Optuna's TPE proposes (multivariate, constant liar). Proposals depend only on the seeds and on the results told before.
+The first configurations cover every dimension evenly (four configurations contain each of four learning rates once). After them,
+if the grid has no more configurations than the budget allows, the rest of it is tried in random order; otherwise Optuna's TPE
+proposes (multivariate, constant liar).
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from search_spaces.language import Cell, Dimension, Range, Scalar, grid, grid_size
+from orchestrator.search.study import GridStudy, RandomStudy, Study, even_points, shuffled_grid
+from search_spaces.language import Budget, Cell, Dimension, Range, Scalar
 from search_spaces.records import Outcome, Progress
 from trainables.seeds import derive
 
@@ -36,67 +34,47 @@ STATES = {
 }
 
 
-class Study:
-    """Proposes the configurations of one cell. `ask` and `tell` must be called in the order of the configurations' numbers.
+def open_study(dimensions: Mapping[str, Dimension], budget: Budget, seed: int, cell: Cell) -> Study:
+    """Return the search of a cell that the budget names. `seed`: see `Study`."""
+    kinds: dict[str, type[Study]] = {"tpe": TpeStudy, "random": RandomStudy, "grid": GridStudy}
+    return kinds[budget.search](dimensions, budget.trials, seed, cell)
 
-    `seed` is the seed of the space. The study derives its own from it: one per cell, and for the first configurations and the
-    order of the grid one per model and task. `limit` is the number of configurations that can be asked for.
-    """
+
+class TpeStudy(Study):
+    """Optuna's TPE after an evenly spread start. It is told the results."""
+
+    learns = True
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
-        shared = derive(seed, "search", cell.model, cell.task)
-        seed = derive(seed, str(cell))
-        self._seed, self._startup = seed, min(STARTUP[1], max(STARTUP[0], num_configurations // 2))
-        self._start = even_points(dimensions, self._startup, derive(shared, "start"))
-        # Optuna's distributions of the searched hyperparameters, by name.
-        self.distributions: dict[str, BaseDistribution] = {name: _distribution(d) for name, d in dimensions.items()}
+        super().__init__(dimensions, num_configurations, seed, cell)
+        self._seed, self._startup = derive(seed, str(cell)), min(STARTUP[1], max(STARTUP[0], num_configurations // 2))
+        self._start = even_points(dimensions, self._startup, derive(self._shared_seed, "start"))
+        self._distributions = distributions(dimensions)
         self._study = optuna.create_study(direction="maximize")
         self._trials: list[optuna.trial.Trial] = []
-        self._seen: set[tuple[Scalar, ...]] = set()
-        self._points: list[dict[str, Scalar]] = []
-        if grid_size(dimensions) < np.inf:
-            points = grid(dimensions)
-            order = np.random.default_rng(derive(shared, "grid")).permutation(len(points))
-            self._points = [points[i] for i in order]
+        self._points = shuffled_grid(dimensions, self._shared_seed)
         self._enumerate = bool(self._points) and len(self._points) <= num_configurations
-        self.limit = min(num_configurations, len(self._points)) if self._points else num_configurations
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the searched hyperparameters."""
-        return list(self.distributions)
-
-    @property
-    def num_asked(self) -> int:
-        return len(self._trials)
-
-    def parameters_of(self, number: int) -> dict[str, Scalar]:
-        """Return the searched hyperparameters of configuration `number`, by name."""
-        return dict(self._trials[number].params)
 
     def ask(self) -> dict[str, Scalar]:
-        """Return the next configuration, by hyperparameter name. It was never returned before."""
         assert self.num_asked < self.limit
-        if self.num_asked < self._startup and self._key(self._start[self.num_asked]) not in self._seen:
-            return self.replay(self._start[self.num_asked])
-        if self._enumerate:
-            return self.replay(self._untried())
-        for draw in range(REDRAWS):
+        for draw in range(0 if self._is_known else REDRAWS):
             self._study.sampler = self._sampler(draw)
-            trial = self._study.ask(self.distributions)
-            if self._key(trial.params) not in self._seen:
+            trial = self._study.ask(self._distributions)
+            if self.is_new(trial.params):
                 return self._take(trial)
             # TPE ignores failed trials, so a repeat leaves no trace in the model.
             self._study.tell(trial, state=TrialState.FAIL)
-        return self.replay(self._untried())
+        return self.replay(self.propose())
+
+    def propose(self) -> Mapping[str, Scalar]:
+        """Return the next configuration of the start, then the next of the grid."""
+        if self._is_at_start:
+            return self._start[self.num_asked]
+        return next(point for point in self._points if self.is_new(point))
 
     def replay(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Add a given configuration to Optuna's study instead of a proposal, and return it.
-
-        It is one of the evenly spread first ones, the next of the grid, or one from the ledger when a sweep is continued.
-        """
         self._study.enqueue_trial(dict(parameters))
-        return self._take(self._study.ask(self.distributions))
+        return self._take(self._study.ask(self._distributions))
 
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
@@ -110,22 +88,24 @@ class Study:
                     trial.report(point.best_score, point.epoch)
         self._study.tell(trial, outcome.best_score if state is TrialState.COMPLETE else None, state=state)
 
+    @property
+    def _is_at_start(self) -> bool:
+        return self.num_asked < self._startup and self.is_new(self._start[self.num_asked])
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether TPE is not needed for the next configuration."""
+        return self._is_at_start or self._enumerate
+
     def _take(self, trial: optuna.trial.Trial) -> dict[str, Scalar]:
         self._trials.append(trial)
-        self._seen.add(self._key(trial.params))
-        return dict(trial.params)
-
-    def _key(self, parameters: Mapping[str, Scalar]) -> tuple[Scalar, ...]:
-        return tuple(parameters[name] for name in self.distributions)
-
-    def _untried(self) -> dict[str, Scalar]:
-        return next(point for point in self._points if self._key(point) not in self._seen)
+        return super().replay(trial.params)
 
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return Sampler(
-                self.distributions,
+                self._distributions,
                 seed=derive(self._seed, "tpe", self.num_asked, draw) % 2**32,
                 multivariate=True,
                 constant_liar=True,
@@ -146,29 +126,9 @@ class Sampler(optuna.samplers.TPESampler):
         return dict(self._space)
 
 
-def even_points(dimensions: Mapping[str, Dimension], number: int, seed: int) -> list[dict[str, Scalar]]:
-    """Return `number` configurations that cover each dimension evenly, as a Latin hypercube.
-
-    A range is divided into `number` parts of equal width (on its log scale, if it has one) with one random value in each; listed
-    values are each used equally often, up to one. The values drawn for a dimension do not depend on the other dimensions.
-    """
-    columns: dict[str, list[Scalar]] = {}
-    for name, dimension in dimensions.items():
-        draw = np.random.default_rng(derive(seed, name))
-        if isinstance(dimension, Range):
-            shares = (draw.permutation(number) + draw.random(number)) / number
-            columns[name] = [_quantile(dimension, share) for share in shares]
-        else:
-            rounds = -(-number // len(dimension.values))
-            order = np.concatenate([draw.permutation(len(dimension.values)) for _ in range(rounds)])
-            columns[name] = [dimension.values[i] for i in order[:number]]
-    return [{name: column[i] for name, column in columns.items()} for i in range(number)]
-
-
-def _quantile(dimension: Range, share: float) -> float:
-    if dimension.log:
-        return float(dimension.low * (dimension.high / dimension.low) ** share)
-    return float(dimension.low + (dimension.high - dimension.low) * share)
+def distributions(dimensions: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
+    """Return Optuna's distributions of these hyperparameters, by name."""
+    return {name: _distribution(dimension) for name, dimension in dimensions.items()}
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

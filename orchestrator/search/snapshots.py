@@ -78,7 +78,7 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
         best=max(done, default=None),
         search_left=planned - sum(entry.outcome is not None for entry in search.search),
         finals_left=finals - sum(entry.outcome is not None for entry in search.finals),
-        in_flight=search.budget.in_flight,
+        in_flight=search.in_flight,
         most_epochs=search.bracket.epochs,
         asha_epochs=search.bracket.mean_epochs if _may_stop(search) else search.bracket.epochs,
         search_seconds=_durations([e for e in search.search if not e.cached and e.outcome]),
@@ -93,7 +93,7 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
 
 def _may_stop(search: CellSearch) -> bool:
     """Return whether so many trials are planned that ASHA can stop the last one."""
-    return search.planned - search.budget.in_flight >= search.bracket.min_values
+    return search.planned - search.in_flight >= search.bracket.min_values
 
 
 def _running(entry: TrialEntry) -> RunningTrial:

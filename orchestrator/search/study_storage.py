@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.search.cell import CellSearch, TrialEntry, aggregate_seeds
-from orchestrator.search.sampler import STATES
+from orchestrator.search.sampler import STATES, distributions
 from search_spaces.events import LedgerRecord, TrialAsked, TrialEnded
 
 # Optuna's journal format: one JSON object a line.
@@ -65,7 +65,7 @@ def _frozen(
         state=state,
         value=value,
         params=search.study.parameters_of(number),
-        distributions=dict(search.study.distributions),
+        distributions=distributions(search.study.dimensions),
         intermediate_values=points,
         user_attrs={"trials": [entry.trial.id for entry in seeds]},
     )

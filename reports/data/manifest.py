@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from search_spaces.language import Budget, Cell, Choice, Dimension, Range, Recipe, Scalar, grid_size
+from search_spaces.dimensions import grid_size
+from search_spaces.language import Budget, Cell, Choice, Dimension, Range, Recipe, Scalar
 
 Record = TypeVar("Record", Budget, Recipe)
 

@@ -31,7 +31,8 @@ def _selection(manifest: Manifest) -> list[Markup]:
     return [
         Markup(
             f"Search: {most(budget)} per {unit(budget)}, as many for every method, each with "
-            f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}; {_stopping(manifest)}"
+            f"{'one seed' if budget.search_seeds == 1 else f'{budget.search_seeds} seeds'}{budget.proposed}; "
+            f"{_stopping(manifest)}"
             f"{several(budget)}."
         ),
         Markup(

@@ -14,7 +14,8 @@ from reports.render.table import Table
 from reports.sections.section import Section, caption, search_provenance
 from reports.statistics.analysis import AnalyzedSweep
 from reports.statistics.edges import Edge, as_number, edge
-from search_spaces.language import Cell, grid_size
+from search_spaces.dimensions import grid_size
+from search_spaces.language import Cell
 from search_spaces.records import SearchKey
 
 HEADER = ("Model", "Task", "Method", "Searched and chosen", "Validation", "Best epoch", "Tied")

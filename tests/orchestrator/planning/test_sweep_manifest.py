@@ -62,7 +62,11 @@ CHANGES = {
         f"nf4, {name}": {"recipe": Recipe(epochs=8, **{"precision": "nf4", name: value})} for name, value in NF4.items()
     },
     **{
-        f"budget.{field.name}": {"budget": replace(Budget(trials=6, final_seeds=2), **{field.name: 5})}
+        f"budget.{field.name}": {
+            "budget": replace(
+                Budget(trials=6, final_seeds=2), **{field.name: "random" if field.name == "search" else 5}
+            )
+        }
         for field in fields(Budget)
     },
 }

@@ -3,8 +3,9 @@
 import numpy as np
 import optuna
 
-from orchestrator.search.sampler import Study, even_points
-from search_spaces.language import Cell, choice, log_uniform
+from orchestrator.search.sampler import open_study
+from orchestrator.search.study import even_points
+from search_spaces.language import Budget, Cell, choice, log_uniform
 from search_spaces.records import Outcome, Progress
 
 
@@ -17,7 +18,7 @@ def done(score):
 
 
 def study_of(dimensions, trials, seed, method="adapter"):
-    return Study(dimensions, trials, seed, Cell(model="m", task="t", method=method))
+    return open_study(dimensions, Budget(trials=trials), seed, Cell(model="m", task="t", method=method))
 
 
 DIMENSIONS = {"lr": log_uniform(1e-5, 1e-1), "r": choice(8, 16, 32)}

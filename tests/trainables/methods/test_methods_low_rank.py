@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.arms import Fused, make_data, make_trials
 from benchmarks.operators import count
-from search_spaces.language import Choice, grid
+from search_spaces.dimensions import Choice, grid
 from tests.fixtures.low_rank import CPU, FAMILY, ON_MAPS, eval_inputs_of, prepare
 from tests.fixtures.method_settings import SMALL
 from trainables.backbone.backbone import Backbone
