@@ -249,4 +249,9 @@ def given(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r}: must be a folder of this machine, since a ledger is appended to, which object storage cannot do. "
+            "Other nodes need not see it; copy it there after the sweep"
+        )
     return Path(os.path.expanduser(given(text)))  # unlike Path's, it leaves ~name of an unknown user as it is

@@ -22,6 +22,7 @@ from orchestrator.execution.reaper import processes_of
 from orchestrator.exit_codes import EnvironmentUnfit
 from search_spaces.environment import changed
 from search_spaces.redaction import CleanRecords, clean_line, register_secret
+from trainables.worker.worker_environment import code_folders
 
 log = logging.getLogger(__name__)
 
@@ -183,9 +184,11 @@ def _clean_logs_of_ray() -> None:
 def _init(folder: Path, gpus: int, address: str | None, attempt: int) -> None:
     import ray
 
-    env_vars = {"PYTHONPATH": environment()["PYTHONPATH"], **WORKER_VARIABLES}
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": env_vars}}
+    runtime_env: dict[str, Any] = {"env_vars": {"PYTHONPATH": environment()["PYTHONPATH"], **WORKER_VARIABLES}}
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": runtime_env}
     if address:
+        # Nodes need not have this code. Ray puts what it sends before all else that could be imported there.
+        runtime_env["py_modules"] = [str(folder) for folder in code_folders()]
         ray.init(address=address, **common)
         return
     ray.init(

@@ -109,6 +109,8 @@ def write(tmp_path):
         ((*QUICK, "--trial=3"), ("'--trial=3' is no option", "did you mean '--trials'")),
         ((*QUICK, "stray"), ("'stray' is no option",)),
         ((*QUICK, "--out", ""), ("--out", "empty")),
+        ((*QUICK, "--out", "s3://bucket/runs"), ("--out: 's3://bucket/runs'", "must be a folder of this machine")),
+        ((*QUICK, "--report", "gs://bucket/x"), ("--report: 'gs://bucket/x'", "must be a folder of this machine")),
         ((*QUICK, "--out", "x" * 300), ("File name too long",)),
         ((*QUICK, "--tracking-uri", ""), ("--tracking-uri", "empty")),
         ((*QUICK, "--tracking-uri", "./mlruns"), ("--tracking-uri './mlruns'", "sqlite:///FOLDER/mlflow.db")),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from importlib import metadata
+from importlib import metadata, resources
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,16 +41,22 @@ def environment(quantized: bool = False) -> dict[str, str]:
     """
     packages = (*PACKAGES, QUANTIZES) if quantized else PACKAGES
     versions = {name: metadata.version(name).partition("+")[0] for name in packages}
-    return {"code": code_hash(Path(__file__).resolve().parents[2]), **versions, **all_identities()}
+    return {"code": code_hash(code_folders()), **versions, **all_identities()}
 
 
-def code_hash(root: Path) -> str:
-    """Return a hash of the names and contents of this project's Python files below `root`: 16 hexadecimal digits."""
+def code_folders() -> list[Path]:
+    """Return the folders of the packages that a worker runs. On a node of a cluster these may lie in different places."""
+    return [Path(str(resources.files(name))) for name in CODE]
+
+
+def code_hash(folders: Iterable[Path]) -> str:
+    """Return a hash of the names and contents of the Python files of these packages: 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted(path for package in CODE for path in (root / package).rglob("*.py")):
-        name = path.relative_to(root)
-        if name.parts[:2] != LEFT_OUT:
-            digest.update(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder.parent)
+            if name.parts[:2] != LEFT_OUT:
+                digest.update(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -58,11 +58,12 @@ def test_the_hash_of_the_code_changes_with_every_file_but_those_of_spaces(tmp_pa
     for name in ("trainables/a.py", "trainables/methods/b.py", "search_spaces/c.py", "search_spaces/spaces/d.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1")
-    before = code_hash(tmp_path)
+    folders = [tmp_path / "trainables", tmp_path / "search_spaces"]
+    before = code_hash(folders)
     (tmp_path / "search_spaces/spaces/d.py").write_text("x = 2")
     (tmp_path / "trainables/notes.txt").write_text("no code")
-    assert code_hash(tmp_path) == before
+    assert code_hash(folders) == before
     (tmp_path / "trainables/methods/b.py").write_text("x = 2")
-    changed = code_hash(tmp_path)
+    changed = code_hash(folders)
     (tmp_path / "search_spaces/e.py").write_text("")
-    assert len({before, changed, code_hash(tmp_path)}) == 3
+    assert len({before, changed, code_hash(folders)}) == 3
