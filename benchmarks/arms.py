@@ -29,6 +29,7 @@ from trainables.backbone.models import Model, shape_of
 from trainables.methods import METHODS
 from trainables.seeds import permutation
 from trainables.tasks.task_data import Split, Task, TaskData
+from trainables.training.captured_steps import CapturedSteps
 from trainables.training.engine import Engine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -163,8 +164,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 class Fused:
     """An engine and its residents."""
 
-    def __init__(self, backbone: Backbone, trials: Sequence[Trial], data: TaskData):
-        self.engine = Engine(backbone)
+    def __init__(
+        self, backbone: Backbone, trials: Sequence[Trial], data: TaskData, captured: CapturedSteps | None = None
+    ):
+        """`captured`: replays the engine's steps; by default they run operator by operator."""
+        self.engine = Engine(backbone, captured)
         for trial in trials:
             self.engine.add_trial(trial, data)
 

@@ -52,6 +52,19 @@ def engine_of(
     return engine, [engine.add_trial(trial, data) for trial in trials]
 
 
+def losses(backbone: Backbone, trials: list[Trial], data: TaskData, captured: CapturedSteps | None) -> list[float]:
+    """The loss of each epoch of each trial, trained together to their last epochs."""
+    engine = Engine(backbone, captured)
+    states = [engine.add_trial(trial, data) for trial in trials]
+    while not all(state.epoch == state.trial.recipe.epochs for state in states):
+        engine.step()
+    return [p.loss if p.loss is not None else math.nan for state in states for p in state.progress]
+
+
+def largest_gap(one: list[float], two: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, two, strict=True))
+
+
 def reserved(bench: Bench) -> float:
     release()
     return torch.cuda.memory_reserved() / GIB if bench.cuda else 0.0
@@ -174,8 +187,8 @@ def a4_equality(bench: Bench) -> Rows:
             "replayed": captured.replays,
             "graphs": captured.captures,
             "refused": captured.refused or "no",
-            "eager twice, max |d loss|": f"{max(abs(a - b) for a, b in zip(one, two, strict=True)):.1e}",
-            "eager and captured, max |d loss|": f"{max(abs(a - b) for a, b in zip(one, replayed, strict=True)):.1e}",
+            "eager twice, max |d loss|": f"{largest_gap(one, two):.1e}",
+            "eager and captured, max |d loss|": f"{largest_gap(one, replayed):.1e}",
             "eager twice, max |d parameter|": f"{(values - again).abs().max():.1e}",
             "eager and captured, max and mean |d parameter|": f"{gaps.max():.1e}, {gaps.mean():.1e}",
             "mean |parameter|": f"{values.abs().mean():.1e}",
@@ -244,15 +257,12 @@ def one_method(bench: Bench, name: str, load: Any, data: TaskData) -> dict[str, 
     ]
     found, captured = [], captured_steps(bench)
     for steps in (None, captured):
-        engine = Engine(load(), steps)
+        backbone = load()
         try:
-            states = [engine.add_trial(trial, data) for trial in trials]
-            while not all(state.epoch == epochs for state in states):
-                engine.step()
+            found.append(losses(backbone, trials, data, steps))
         except Exception as error:
             return {"method": name, "steps": f"failed: {type(error).__name__}: {str(error)[:200]}"}
-        found.append([p.loss if p.loss is not None else float("nan") for s in states for p in s.progress])
-    gap = max(abs(a - b) for a, b in zip(*found, strict=True))
+    gap = largest_gap(*found)
     how = f"eager: {captured.refused[:160]}" if captured.refused else "captured"
     return {
         "method": name,

@@ -13,19 +13,16 @@ import transformers
 
 from benchmarks import measure
 from benchmarks.arms import CPU, Fused, make_data, make_trials, save_random
-from benchmarks.gpu_ab_sections import captured_steps
+from benchmarks.gpu_ab_sections import captured_steps, largest_gap, losses
 from benchmarks.gpu_sections import GIB, milliseconds
 from benchmarks.gpu_setting import Bench, release, set_precision
+from benchmarks.peft_rows import Alone
 from search_spaces.language import Precision, Recipe
-from search_spaces.peft_rows import PEFT, peft_row
 from search_spaces.records import Trial
 from tests.fixtures.encoders import CONFIGS
 from trainables.backbone.backbone import Backbone
 from trainables.backbone.models import Model
-from trainables.peft_training.peft_engine import PeftEngine
-from trainables.tasks.task_data import TaskData
 from trainables.training.captured_steps import CapturedSteps
-from trainables.training.engine import Engine
 
 Rows = Iterator[dict[str, Any]]
 VOCABULARY = 200
@@ -79,17 +76,12 @@ class QuantizedToo(CapturedSteps):
     quantized = True
 
 
-def losses(backbone: Backbone, trials: list[Trial], data: TaskData, captured: CapturedSteps | None) -> list[float]:
-    """The loss of each epoch of each trial, trained together."""
-    engine = Engine(backbone, captured)
-    states = [engine.add_trial(trial, data) for trial in trials]
-    while not all(state.epoch == state.trial.recipe.epochs for state in states):
-        engine.step()
-    return [p.loss if p.loss is not None else float("nan") for state in states for p in state.progress]
+def all_captured(bench: Bench) -> CapturedSteps:
+    return QuantizedToo() if bench.cuda else captured_steps(bench)
 
 
 def gap(one: list[float], two: list[float]) -> str:
-    return f"{max(abs(a - b) for a, b in zip(one, two, strict=True)):.1e}"
+    return f"{largest_gap(one, two):.1e}"
 
 
 def m1_families(bench: Bench) -> Rows:
@@ -157,7 +149,7 @@ def m2_quantized(bench: Bench) -> Rows:
                 "nf4 and fp32, max |d loss|": gap(exact, device),
             }
             eager = losses(load(bench.device), dropped, data, None)
-            captured = QuantizedToo() if bench.cuda else captured_steps(bench)
+            captured = all_captured(bench)
             replayed = losses(load(bench.device), dropped, data, captured)
             yield {
                 **row,
@@ -173,22 +165,10 @@ def _stored(backbone: Backbone) -> list[torch.Tensor]:
     return [t for t in tensors if t.dtype == torch.uint8]
 
 
-class Alone:
-    """One trial of a row of peft, eager, as its users run it."""
-
-    def __init__(self, model: Model, trial: Trial, data: TaskData, device: torch.device, precision: Precision):
-        row = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": "all-linear"}
-        self.engine = PeftEngine(model, device)
-        recipe = replace(trial.recipe, precision=precision)
-        self.engine.add_trial(replace(trial, method=PEFT, settings=peft_row(row).fixed, recipe=recipe), data)
-
-    def step(self) -> None:
-        assert not self.engine.step(), "the measurement ran into the end of an epoch"
-
-
 def lora_trials(number: int) -> list[Trial]:
+    settings = {"r": RANK, "targets": "all"}
     found = make_trials(number, r=RANK, method="lora")
-    return [replace(trial, settings={"r": RANK, "targets": "all"}) for trial in found]
+    return [replace(trial, settings=settings, recipe=replace(trial.recipe, precision="bf16")) for trial in found]
 
 
 def m3_decoder(bench: Bench) -> Rows:
@@ -206,10 +186,7 @@ def m4_billion(bench: Bench) -> Rows:
     """The shape of Llama 3.2 1B, LoRA on all maps, 8 x 128: bf16 and nf4, eager and captured; memory."""
     config = transformers.LlamaConfig(**(BILLION if bench.cuda else TINY), pad_token_id=0)
     with tempfile.TemporaryDirectory() as folder:
-        if bench.cuda:  # drawn there in seconds instead of minutes
-            with bench.device:
-                model = save_random(config, Path(folder), "llama")
-        else:
+        with bench.device:  # drawn on a GPU in seconds instead of minutes
             model = save_random(config, Path(folder), "llama")
         for K in (1, 4, 16) if bench.cuda else (2,):
             yield compare(bench, model, K, 128 if bench.cuda else 8, ("bf16", "nf4") if bench.cuda else ("bf16",))
@@ -221,19 +198,15 @@ def compare(bench: Bench, model: Model, K: int, tokens: int, precisions: tuple[P
     warm, repeats = (8, 4) if bench.cuda else (2, 1)
     data = make_data([tokens] * 8 * 150, VOCABULARY)
     trials = lora_trials(K)
-    alone = Alone(model, trials[0], data, bench.device, "bf16")
+    alone = Alone(model, trials[:1], data, bench.device, "all-linear")
     arms, row = {"peft": measure.Arm(step=alone.step, repeats=repeats)}, {"tokens": f"8 x {tokens}", "K": K}
     for precision in precisions:
         for name in ("eager", "captured"):
             release()
             before = torch.cuda.memory_allocated() if bench.cuda else 0
             backbone = Backbone.load(model, bench.device, precision)
-            fused = Fused(backbone, [], data)
-            if name == "captured":
-                steps = QuantizedToo() if bench.cuda else captured_steps(bench)
-                fused.engine = Engine(backbone, steps)
-            for trial in trials:
-                fused.engine.add_trial(trial, data)
+            steps = all_captured(bench) if name == "captured" else None
+            fused = Fused(backbone, trials, data, steps)
             if bench.cuda:
                 torch.cuda.reset_peak_memory_stats()
             for _ in range(warm):
@@ -242,7 +215,7 @@ def compare(bench: Bench, model: Model, K: int, tokens: int, precisions: tuple[P
             arms[key] = measure.Arm(step=fused.step, repeats=repeats)
             row[f"{key}: GiB at most"] = (torch.cuda.max_memory_allocated() - before) / GIB if bench.cuda else 0.0
             row[f"{precision}: GiB of the backbone"] = backbone.num_bytes / GIB
-            if name == "captured":
+            if steps:
                 row[f"{key}: refused"] = steps.refused or "no"
     found = bench.timed(**arms)
     row |= {f"{name} ms": milliseconds(seconds) for name, seconds in found.items()}

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks import measure
 from benchmarks.arms import CPU, Encoder, Fused, make_data, make_trials
 from search_spaces.peft_rows import PEFT, peft_row
@@ -34,14 +36,20 @@ ENCODERS = {"MiniLM's shape": Encoder(layers=6, width=384, heads=12), "small": E
 
 
 class Alone:
-    """As many engines as trials, one step of each in turn."""
+    """As many engines as trials, one step of each in turn. The trials become rows of peft with the rank that they have.
 
-    def __init__(self, model: Model, trials: Sequence[Trial], data: TaskData):
+    targets: peft's `target_modules`; by default the query and value maps.
+    """
+
+    def __init__(
+        self, model: Model, trials: Sequence[Trial], data: TaskData, device: torch.device = CPU, targets: str = ""
+    ):
         paths = (FAMILIES[model.family].map_path(0, site) for site in ("attention.query", "attention.value"))
-        names = [path.rpartition(".")[2] for path in paths]
-        config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 2 * RANK, "target_modules": names}
-        self._engines = [PeftEngine(model, CPU) for _ in trials]
+        names = targets or [path.rpartition(".")[2] for path in paths]
+        self._engines = [PeftEngine(model, device) for _ in trials]
         for engine, trial in zip(self._engines, trials, strict=True):
+            r = int(trial.settings["r"])
+            config = {"peft_type": "LORA", "r": r, "lora_alpha": 2 * r, "target_modules": names}
             engine.add_trial(replace(trial, method=PEFT, settings=peft_row(config).fixed), data)
 
     def step(self) -> None:

@@ -1,9 +1,8 @@
 """Chooses the number of trials that share a GPU if the user gives none: enough for an efficient number of tokens per step.
 
 The matrix products of a large GPU reach full speed at 8 to 16 thousand tokens; more trials would only slow each other down. Nor
-do more trials share a GPU than are needed to run all startable trials at once: Ray fills one GPU before it uses the next, so
-that a larger number would leave GPUs idle. The device worker measures memory and refuses trials that do not fit
-(`trainables/worker/memory.py`). On the CPU, one trial of an encoder of usual size uses a core fully.
+do more trials share a GPU than are needed to run all startable trials at once. The device worker measures memory and refuses
+trials that do not fit (`trainables/worker/memory.py`). On the CPU, one trial of an encoder of usual size uses a core fully.
 """
 
 from __future__ import annotations

@@ -185,16 +185,14 @@ class TuneRunner:
             self.sweep.requeue()
         raise ClusterLost(f"Ray Tune gave up {RUNS} times")
 
-    def _open_mailbox(self, name: str) -> Any:
-        return open_mailbox(name, self.paths.checkpoints, self.paths.data.values())
-
     @contextmanager
     def _controller(self, name: str, share: Share) -> Iterator[Controller]:
         """Run a controller in a thread, with a mailbox of this name.
 
         An exception of the controller is raised at the end. If Ray lost the mailbox, it is only logged.
         """
-        mailbox, pool = RayMailbox(self._open_mailbox(name)), WorkerPool(share.devices, share.per_device)
+        mailbox = RayMailbox(open_mailbox(name, self.paths.checkpoints, self.paths.data.values()))
+        pool = WorkerPool(share.devices, share.per_device)
         controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, pool, self.time_budget, share.slots)
         thread = threading.Thread(target=controller.run, name="controller", daemon=True)
         thread.start()

@@ -70,7 +70,7 @@ class TpeStudy(Study):
         """Return the next configuration of the start, then the next of the grid."""
         if self._is_at_start:
             return self._start[self.num_asked]
-        return next(point for point in self._points if self.is_new(point))
+        return self.first_new(self._points)
 
     def replay(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
         self._study.enqueue_trial(dict(parameters))

@@ -7,7 +7,7 @@ start with the same learning rates and none has an advantage by chance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
 import numpy as np
@@ -71,6 +71,10 @@ class Study(ABC):
         """Return whether this configuration was not asked for yet."""
         return self._key(parameters) not in self._seen
 
+    def first_new(self, points: Iterable[Mapping[str, Scalar]]) -> Mapping[str, Scalar]:
+        """Return the first of these configurations that was not asked for yet."""
+        return next(point for point in points if self.is_new(point))
+
     def _key(self, parameters: Mapping[str, Scalar]) -> tuple[Scalar, ...]:
         return tuple(parameters[name] for name in self.dimensions)
 
@@ -83,7 +87,7 @@ class GridStudy(Study):
         self._points = shuffled_grid(dimensions, self._shared_seed)
 
     def propose(self) -> Mapping[str, Scalar]:
-        return next(point for point in self._points if self.is_new(point))
+        return self.first_new(self._points)
 
 
 class RandomStudy(Study):
@@ -91,7 +95,7 @@ class RandomStudy(Study):
 
     def propose(self) -> Mapping[str, Scalar]:
         drawn = ({name: self._draw(name, self.num_asked, attempt) for name in self.dimensions} for attempt in count())
-        return next(point for point in drawn if self.is_new(point))
+        return self.first_new(drawn)
 
     def _draw(self, name: str, number: int, attempt: int) -> Scalar:
         dimension = self.dimensions[name]

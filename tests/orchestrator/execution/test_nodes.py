@@ -1,15 +1,11 @@
 """A cluster of nodes that share neither a folder nor code with the driver: equal results, lost nodes, nodes that join."""
 
-import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from orchestrator import exit_codes
-from tests.fixtures.cli_process import ROOT, arguments, finish, start, table, wait_for, write_project
+from tests.fixtures.cli_process import ROOT, arguments, finish, launch, start, table, wait_for, write_project
 from tests.fixtures.node_namespaces import lacking, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(lacking()), reason=lacking() or "there can be nodes here")]
@@ -28,15 +24,9 @@ def on_one_machine(project, tmp_path_factory):
     return results(out)
 
 
-@contextmanager
-def cluster():
-    with tempfile.TemporaryDirectory(prefix="n", dir="/tmp") as folder, opened(Path(folder)) as nodes:
-        yield nodes
-
-
 @pytest.fixture
 def nodes():
-    with cluster() as nodes:
+    with opened() as nodes:
         yield nodes
 
 
@@ -49,17 +39,8 @@ def other_code(folder):
 
 
 def driver_on(nodes, number, words, cwd):
-    environment = {**nodes.environment, "PYTHONPATH": str(ROOT)}
     command = nodes.command(number, [sys.executable, "-m", "orchestrator.run", *words, "--address", nodes.address])
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return launch(command, cwd, {**nodes.environment, "PYTHONPATH": str(ROOT)})
 
 
 def results(out):
@@ -106,7 +87,7 @@ def test_a_lost_head_ends_the_driver_with_its_code_and_another_cluster_continues
     code, errors = finish(driver)
     assert code == exit_codes.CLUSTER_LOST, errors
     assert "the same command continues this sweep" in errors
-    with cluster() as fresh:
+    with opened() as fresh:
         fresh.start(1, cores=1)
         code, errors = finish(driver_on(fresh, 1, arguments(project, out), tmp_path))
     assert code == 0, errors

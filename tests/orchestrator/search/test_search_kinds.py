@@ -15,7 +15,7 @@ from orchestrator.planning.sweep_manifest import folder_name, space_json
 from orchestrator.run_options import RunOptions
 from orchestrator.search.sampler import open_study
 from search_spaces.language import Budget, Cell, Recipe, Space, choice, log_uniform, method, own_search
-from tests.fixtures.fakes import Died, drive, make_space, open_sweep, result
+from tests.fixtures.fakes import drive, drive_killed, make_space, open_sweep, result
 
 WIDE = {"lr": log_uniform(1e-5, 1e-1), "r": choice(8, 16, 32)}
 GRID = {"lr": choice(1e-5, 1e-4, 1e-3), "r": choice(8, 16)}
@@ -95,12 +95,8 @@ def test_the_result_depends_neither_on_timing_nor_on_kills(kind, grace, workers,
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         reference = drive(space, root / "calm")
-        for i, kill in enumerate(kills):
-            try:
-                drive(space, root / "killed", seed=i, dies_at=kill, workers=workers)
-            except Died:
-                continue
-        assert result(drive(space, root / "killed", seed=99, workers=workers)) == result(reference)
+        killed = drive_killed(space, root / "killed", kills, workers=workers)
+        assert result(killed) == result(reference)
 
 
 def space_of(*rows, **budget):

@@ -14,7 +14,7 @@ from orchestrator.run_options import RunOptions
 from orchestrator.search.cell import TrialEntry, aggregate_seeds
 from search_spaces.language import Budget, choice, log_uniform, method
 from search_spaces.records import Outcome, Progress
-from tests.fixtures.fakes import Died, drive, make_space, open_sweep, result
+from tests.fixtures.fakes import drive, drive_killed, make_space, open_sweep, result
 
 SEEDS = 3
 
@@ -144,12 +144,8 @@ def test_killed_at_any_point_a_sweep_asks_for_the_same_trials(seeds, in_flight, 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         reference = drive(space, root / "calm")
-        for i, kill in enumerate(kills):
-            try:
-                drive(space, root / "killed", seed=i, dies_at=kill)
-            except Died:
-                continue
-        assert result(drive(space, root / "killed", seed=99)) == result(reference)
+        killed = drive_killed(space, root / "killed", kills)
+        assert result(killed) == result(reference)
 
 
 def test_the_same_command_tries_failed_seeds_again(tmp_path):

@@ -19,7 +19,7 @@ from search_spaces import keys
 from search_spaces.events import SweepOpened, TrialAsked, event_from_json, event_to_json
 from search_spaces.language import Budget, Recipe, choice, log_uniform, method
 from search_spaces.records import SEEDS_PER_SEARCH, Trial
-from tests.fixtures.fakes import Died, drive, make_space, open_sweep, result
+from tests.fixtures.fakes import drive, drive_killed, make_space, open_sweep, result
 from tests.orchestrator.search.test_time_budget import Scene
 
 
@@ -89,12 +89,8 @@ def test_killed_at_any_point_a_sweep_has_the_same_searches(searches, in_flight, 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         reference = drive(space, root / "calm")
-        for i, kill in enumerate(kills):
-            try:
-                drive(space, root / "killed", seed=i, dies_at=kill, workers=workers)
-            except Died:
-                continue
-        assert result(drive(space, root / "killed", seed=99)) == result(reference)
+        killed = drive_killed(space, root / "killed", kills, workers=workers)
+        assert result(killed) == result(reference)
 
 
 def test_searches_that_a_time_budget_ended_go_on_one_by_one(tmp_path):
