@@ -55,7 +55,7 @@ def test_rungs_after_the_first_counted_epoch_decide_by_counted_scores_alone(two_
     sweep = drive(space(budget=budget), tmp_path)
     for search in sweep.searches.values():
         known = search._rungs[6]
-        assert all(score is None or score == e.best_at(6) for score, e in zip(known, search.search, strict=True))
+        assert all(score is None or score == e.curve.best_at(6) for score, e in zip(known, search.search, strict=True))
         assert all(score > 0 for score in known if score is not None)
         assert search.winner.outcome.best_epoch >= (FIRST_COUNTED if search.cell.method == "lt_sft" else 1)
 
