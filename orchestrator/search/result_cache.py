@@ -42,16 +42,13 @@ class _Trial:
 
     folder: Path
     starts: array[int] = field(default_factory=lambda: array("Q"))
+    epochs: int = 0
     ended: bool = False
 
     def add(self, start: int, ended: bool) -> None:
         self.starts.append(start)
+        self.epochs += not ended
         self.ended = ended
-
-    @property
-    def rank(self) -> tuple[int, bool]:
-        """How much there is to use."""
-        return len(self.starts) - self.ended, self.ended
 
 
 class ResultCache:
@@ -82,7 +79,7 @@ class ResultCache:
         # If several sweeps have the same trial, the one with most epochs is used.
         for trial_id, new in trials.items():
             old = self._found.get(trial_id)
-            if old is None or new.rank > old.rank:
+            if old is None or (new.epochs, new.ended) > (old.epochs, old.ended):
                 self._found[trial_id] = new
 
 
