@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from orchestrator.planning.forecast import Forecast, disk, make_forecast
+from orchestrator.execution.concurrency import most_search_trials
+from orchestrator.planning.forecast import Forecast, Machine, disk, make_forecast
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
@@ -138,7 +139,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
         ("time", _time(plan, options, forecast)),
         ("besides", _ablations(plan)),
         ("disk", _disk(plan, forecast, options)),
-        ("asks for", _devices(options, forecast)),
+        ("asks for", _devices(plan, options, forecast)),
         ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
         ("done", _done(plan, forecast)),
     ]
@@ -223,7 +224,7 @@ def _mebibytes(size: float) -> str:
     return f"{math.ceil(size / 2**20):,} MiB"
 
 
-def _devices(options: RunOptions, forecast: Forecast) -> str:
+def _devices(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
     """Return the number of GPUs or cores, of trials on each, and of processes apart from the driver's and Ray's own."""
     device, machine = "GPU" if options.gpus else "core", forecast.machine
     if not machine.devices:
@@ -232,13 +233,24 @@ def _devices(options: RunOptions, forecast: Forecast) -> str:
     if not machine.per_device:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
     of_use = math.ceil(machine.most_trials / machine.per_device)
-    useful = f"; more than {of_use} {device}{'' if of_use == 1 else 's'} could not be used"
+    useful = f"; more than {of_use} {device}{'' if of_use == 1 else 's'} could not be used{_wider(plan, machine)}"
     if machine.per_device == 1:
         return f"{devices}, one trial on each, in a process of its own{useful}"
     places = machine.devices * machine.per_device
     most = f"{machine.slots} at once" + (", all that can" if machine.slots < places else "")
-    processes = f"{machine.devices} processes that train, {places} that wait for one trial each"
-    return f"{devices}, {machine.per_device} trials on each ({most}): {processes}{useful}"
+    return f"{devices}, {machine.per_device} trials on each ({most}), in one process each{useful}"
+
+
+def _wider(plan: Plan, machine: Machine) -> str:
+    """Return which `in_flight` gives every device a trial while the searches run, "" if they have enough at once or cannot."""
+    space, busy = plan.space, most_search_trials(plan.space)
+    at_once = min(math.ceil(space.in_flight * machine.devices / busy), space.budget.trials * space.budget.search_seeds)
+    if busy >= machine.devices or at_once <= space.in_flight:
+        return ""
+    return (
+        f"; the searches use {busy} of them at once, --set budget.in_flight={at_once} more, "
+        "each trial then proposed from the results of fewer"
+    )
 
 
 def _device_count(options: RunOptions, forecast: Forecast) -> str:
