@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.watchdog import Watchdog
 from orchestrator.execution.worker_pool import DEATHS, WorkerPool
 from orchestrator.search.snapshots import CellSnapshot
 from orchestrator.search.sweep import Sweep
@@ -37,7 +38,7 @@ class DriverMailbox(Protocol):
     """The driver's end of the mailbox (`trainables/worker/mailbox.py`)."""
 
     def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
-        """Send the answers and wait for news. Return the workers' calls for orders, and their messages."""
+        """Send the answers and wait for news. Return the workers' calls for orders and pings, and their messages."""
 
 
 class EndListener(Protocol):
@@ -61,9 +62,14 @@ class Controller:
         pool: WorkerPool,
         time_budget: TimeBudget | None = None,
         num_slots: int = 1,
+        watchdog: Watchdog | None = None,
     ):
         self._sweep, self._mailbox, self._paths, self._listener = sweep, mailbox, paths, listener
         self._pool, self._time_budget, self._num_slots = pool, time_budget, num_slots
+        self._watchdog = watchdog or Watchdog()
+        # By worker: why its process has to be ended. Those in `_to_end` have not been returned by `take_hanging` yet.
+        self._hanging: dict[str, str] = {}
+        self._to_end: set[str] = set()
         self._lock = threading.RLock()
         self._held: list[Trial] = []  # trials that wait for a device of their own
         self._most_startable = 0
@@ -93,14 +99,24 @@ class Controller:
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
             for call in calls:
+                self._watchdog.note(call)
+                if "activity" in call:  # a ping
+                    continue
                 self._take_back(self._pool.greet(call), "its process died")
                 if call.get("unfit"):
                     log.error("node %s is set aside: %s", call["node"], call["unfit"])
             verdicts = {(message["process"], message["id"]): self._apply(message) for message in messages}
             self._check_machines()
             orders = self._assign()
+            self._look_for_hanging()
         self._tell_ended()
         return orders, verdicts
+
+    def take_hanging(self) -> set[str]:
+        """Return the workers whose processes have to be ended because they hang. Their ends are told by `worker_died`."""
+        with self._lock:
+            to_end, self._to_end = self._to_end, set()
+            return to_end
 
     def grow_workers(self) -> int:
         """Return the number of trials that could use a device of their own: the largest number that could run at once so far.
@@ -119,6 +135,9 @@ class Controller:
         """
         with self._lock:
             had_started = self._pool.knows(worker)
+            self._watchdog.forget(worker)
+            self._to_end.discard(worker)
+            reason = self._hanging.pop(worker, reason)
             with self._sweep.transaction():
                 self._take_back(self._pool.lose(worker, counted=not node_died), reason)
             self._tell_ended()
@@ -140,6 +159,12 @@ class Controller:
 
     def close(self) -> None:
         self._closed = True
+
+    def _look_for_hanging(self) -> None:
+        for worker, reason in self._watchdog.find_hanging(self._pool.idle).items():
+            log.error("%s, and is replaced", reason)
+            self._hanging[worker] = reason
+            self._to_end.add(worker)
 
     def _tell_ended(self) -> None:
         """Tell of the trials whose ends have just become durable."""
@@ -193,9 +218,8 @@ class Controller:
             if self._sweep.entry(trial.id).outcome:
                 continue
             if self._pool.died_too_often(trial.id):
-                self._fail(
-                    trial.id, f"its worker died {DEATHS} times while training it, the last times with no other trial"
-                )
+                text = f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
+                self._fail(trial.id, text)
             else:
                 log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)
                 self._sweep.requeue_trial(trial.id)
@@ -228,6 +252,7 @@ class Controller:
         jobs: dict[str, list[Trial]] = {}
         wanted = self._sweep.startable
         trials, self._held = self._held, []
+        self._pool.clear_reservation()  # the trial that has one may be over, or another device emptier by now
         while trials or self._pool.has_room(wanted):
             trial = trials.pop(0) if trials else self._sweep.next_trial()
             if not isinstance(trial, Trial):
@@ -245,6 +270,8 @@ class Controller:
         }
         if self._sweep.over and not self._held:
             orders |= {worker: {"jobs": [], "close": True} for worker in self._pool.idle}
+            for worker in self._pool.idle:
+                self._watchdog.forget(worker)
         for worker in orders:
             self._pool.answered(worker)
         return orders

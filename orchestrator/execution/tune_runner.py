@@ -12,19 +12,20 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.execution import watchdog
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
 from orchestrator.execution.drain import Drain
@@ -50,6 +51,8 @@ FAILED_STARTS = 3
 NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
+# Seconds after which the mailbox is given up, after two attempts: the first one may end because the driver itself was stopped.
+MAILBOX_SECONDS, MAILBOX_ATTEMPTS = 60.0, 2
 # Variables that Tune copies to its workers by way of their command lines, which every user of the machine can read. These hold
 # credentials for storage in the cloud, which trials do not use.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
@@ -127,8 +130,8 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, and ends the run if a drain is past its deadline or the controller
-    has failed.
+    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and ends the run if a drain
+    is past its deadline or the controller has failed.
     """
 
     def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):
@@ -139,6 +142,11 @@ class LoopCallback(NotPickled, tune.Callback):
             self._controller.drain(self._drain.signal.name)
         if self._display.is_due:
             self._display.draw(self._controller.progress())
+        hanging = self._controller.take_hanging()
+        for trial in trials if hanging else []:
+            if trial.trial_id in hanging and trial.temporary_state.ray_actor:
+                # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
+                ray.kill(trial.temporary_state.ray_actor)
         if self._drain.due or self._controller.error:
             end_tune_run()
 
@@ -150,8 +158,14 @@ class RayMailbox:
         self._actor = actor
 
     def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
-        news: tuple[Messages, Messages] = ray.get(self._actor.take.remote(orders, verdicts, NEWS_SECONDS))
-        return news
+        news: tuple[Messages, Messages]
+        answer = self._actor.take.remote(orders, verdicts, NEWS_SECONDS)
+        for _ in range(MAILBOX_ATTEMPTS):
+            with suppress(GetTimeoutError):
+                news = ray.get(answer, timeout=MAILBOX_SECONDS)
+                return news
+        ray.kill(self._actor)  # workers that wait for its answers then end, too
+        raise GetTimeoutError(f"it did not answer for {MAILBOX_ATTEMPTS * MAILBOX_SECONDS:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +188,8 @@ class TuneRunner:
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"
             with self._controller(name, share) as controller:
-                config = {"mailbox": name, "environment": dict(self.paths.environment)}
+                config: dict[str, Any] = {"mailbox": name, "environment": dict(self.paths.environment)}
+                config["ping_seconds"] = watchdog.PING_SECONDS
                 searcher = WorkerSearcher(controller, share.devices, config)
                 callback = LoopCallback(controller, self.display, self.drain)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)

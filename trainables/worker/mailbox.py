@@ -56,6 +56,11 @@ class Mailbox:
         self._wake()
         return await future
 
+    async def ping(self, call: dict[str, Any]) -> None:
+        """Tell the driver that the sender's process runs. `call`: as of `orders`, and "activity", its steps and batches so far."""
+        self._calls.append(call)
+        self._wake()
+
     async def report(self, messages: Sequence[dict[str, Any]]) -> Verdicts:
         """Send messages. Returns the driver's decisions when all are recorded."""
         self._messages += messages
@@ -86,7 +91,7 @@ class Mailbox:
     async def take(
         self, orders: Mapping[str, Orders], verdicts: Verdicts, seconds: float
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Answer earlier calls, then wait for new ones and return (calls for orders, messages).
+        """Answer earlier calls, then wait for new ones and return (calls for orders and pings, messages).
 
         `orders`: by workers whose call for orders any earlier `take` returned. `verdicts`: the decisions about all messages that
         the last one returned. Both lists are empty if nothing arrives within `seconds`.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.redaction import clean_line
+from trainables.training.activity import activity_count
 from trainables.worker.checkpoint_store import read_files, write_files
 from trainables.worker.mailbox import Mailbox
 from trainables.worker.session import EPOCHS_AHEAD, WorkerSession
@@ -30,7 +33,9 @@ NAMESPACE = "peft_sweep"
 
 
 class DeviceTrainable(tune.Trainable):
-    """A device worker. `config`: "worker": its name; "mailbox": name of the mailbox; "environment": see `check_environment`."""
+    """A device worker. `config`: "worker": its name; "mailbox": name of the mailbox; "environment": see `check_environment`;
+    "ping_seconds": time between two pings.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         return None
@@ -40,13 +45,15 @@ class DeviceTrainable(tune.Trainable):
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU") or []
         node = ray.util.get_node_ip_address()
         link = MailboxLink(self.config, node, gpus)
-        try:
-            check_environment(self.config.get("environment", {}))
-            worker = self.open_worker(gpus)
-        except WorkerEnvironmentError as error:
-            link.wait_unfit(clean_line(error))
-        else:
-            self._train(WorkerSession(link, worker, f"node {node}"))
+        # From here, because what follows may hang, too: it imports torch and opens the device.
+        with link.pinging(self.config["ping_seconds"]):
+            try:
+                check_environment(self.config.get("environment", {}))
+                worker = self.open_worker(gpus)
+            except WorkerEnvironmentError as error:
+                link.wait_unfit(clean_line(error))
+            else:
+                self._train(WorkerSession(link, worker, f"node {node}"))
         return {"done": True}
 
     @staticmethod
@@ -94,6 +101,23 @@ class MailboxLink:
         self._sender = {"worker": config["worker"], "process": uuid.uuid4().hex}
         self._about = {"node": node, "device": f"GPU {gpus[0]}" if gpus else "a core"}
         self._own: Path | None = None
+
+    @contextmanager
+    def pinging(self, seconds: float) -> Iterator[None]:
+        """Within the block, a thread pings the driver every so many seconds. If the driver is lost, other calls raise that."""
+        stop = threading.Event()
+
+        def ping() -> None:
+            while True:
+                self._mailbox.ping.remote({**self._sender, **self._about, "activity": activity_count()})
+                if stop.wait(seconds):
+                    return
+
+        threading.Thread(target=ping, name="ping", daemon=True).start()
+        try:
+            yield
+        finally:
+            stop.set()
 
     def orders(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = ray.get(self._mailbox.orders.remote({**self._sender, **self._about}))

@@ -1,10 +1,12 @@
-"""A worker of a machine that cannot train says so and waits; the hash of the code tells whether a machine has the driver's."""
+"""A worker pings; one of a machine that cannot train says so and waits; the hash of the code tells whether a machine has the driver's."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from trainables.training.activity import record_activity
 from trainables.worker import tune_trainable
 from trainables.worker.tune_trainable import DeviceTrainable
 from trainables.worker.worker_environment import code_hash, environment
@@ -12,16 +14,22 @@ from trainables.worker.worker_environment import code_hash, environment
 
 @pytest.fixture
 def step(monkeypatch):
-    """A function that runs a worker with these GPUs and this expected environment, and returns its calls for orders."""
+    """A function that runs a worker with these GPUs and this expected environment, and returns its calls for orders.
 
-    def run(gpus, expected):
-        calls = []
+    The worker's pings are added to `pings`, and it is told to end after `num_pings` of them.
+    """
+
+    def run(gpus, expected, pings=None, num_pings=0):
+        calls, pings = [], [] if pings is None else pings
 
         def orders(call):
             calls.append(call)
+            while len(pings) < num_pings:
+                record_activity()
+                time.sleep(0.001)
             return {"jobs": [], "close": len(calls) == 2}
 
-        mailbox = SimpleNamespace(orders=SimpleNamespace(remote=orders))
+        mailbox = SimpleNamespace(orders=SimpleNamespace(remote=orders), ping=SimpleNamespace(remote=pings.append))
         context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": gpus})
         here = SimpleNamespace(
             get=lambda value: value,
@@ -31,7 +39,7 @@ def step(monkeypatch):
         )
         monkeypatch.setattr(tune_trainable, "ray", here)
         worker = DeviceTrainable.__new__(DeviceTrainable)
-        worker.config = {"worker": "w", "mailbox": "m", "environment": expected}
+        worker.config = {"worker": "w", "mailbox": "m", "environment": expected, "ping_seconds": 0.01}
         assert worker.step() == {"done": True}
         return calls
 
@@ -45,6 +53,19 @@ def test_other_code_is_told_instead_of_trained_with(step):
     assert first["unfit"].startswith(
         f"this worker differs from the driver: code {environment()['code']} instead of 000"
     )
+
+
+def test_a_worker_pings_with_its_activity_until_it_ends(step):
+    pings = []
+    first, *_ = step([], {"code": "0" * 16}, pings, 3)
+    assert {name: pings[0][name] for name in ("worker", "process", "node", "device")} == {
+        name: first[name] for name in ("worker", "process", "node", "device")
+    }
+    assert pings[0]["activity"] < pings[1]["activity"] < pings[2]["activity"]
+    time.sleep(0.05)
+    number = len(pings)
+    time.sleep(0.1)
+    assert len(pings) == number
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
