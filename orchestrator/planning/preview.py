@@ -34,7 +34,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
     """Return the text of --plan: cells, trials and parameters; tokens, hours and disk space if known; the progress so far."""
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
-    asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
+    asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}{budget.comparisons(space.recipe.epochs)}"
     if budget.grace >= space.recipe.epochs:
         asha = "no ASHA rung before the last epoch"
     forecast = make_forecast(plan, options)
@@ -65,6 +65,8 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
             "",
             f"  trained alone by peft {installed_peft()}, each trial on a copy of the model: {', '.join(alone)}",
         ]
+    if budget.search == "multi" and (alike := [entry.label for entry in space.methods if plan.one_size(entry)]):
+        lines += ["", f"  one size, so that no smaller configuration can be found: {', '.join(alike)}"]
     if plan.reductions:
         lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
@@ -303,7 +305,8 @@ def _row(plan: Plan, entry: MethodEntry, forecast: Forecast) -> list[str]:
     dimensions = plan.space.dimensions_of(entry)
     size = grid_size(dimensions)
     searched = " ".join(f"{name} {_dimension(d)}" for name, d in dimensions.items())
-    points = "TPE" if math.isinf(size) else f"{'TPE' if size > plan.space.budget.trials else 'all'} of {size:g}"
+    drawn = "random" if plan.space.budget.search == "random" else "TPE"
+    points = drawn if math.isinf(size) else f"{drawn if size > plan.space.budget.trials else 'all'} of {size:g}"
     return [
         entry.label,
         searched,

@@ -25,8 +25,8 @@ class Study(ABC):
     finite grid, at most. `seed`: the seed of the space. Proposals depend only on it, on the cell, and on the results told before.
     """
 
-    # Whether proposals depend on results.
-    learns = False
+    # Of each objective: the validation score, and in a search for two the number of trained parameters.
+    directions: tuple[str, ...] = ("maximize",)
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         self.dimensions = dict(dimensions)
@@ -66,6 +66,10 @@ class Study(ABC):
     def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
         """Take note of how configuration `number` ended."""
         return
+
+    def objectives(self, outcome: Outcome) -> list[float]:
+        """Return what a configuration that was trained to its end achieved, in the order of `directions`."""
+        return [outcome.best_score]
 
     def is_new(self, parameters: Mapping[str, Scalar]) -> bool:
         """Return whether this configuration was not asked for yet."""

@@ -76,6 +76,12 @@ def write(tmp_path):
             (*QUICK, "--plan", "--set", "recipe.nf4_block_size=128"),
             ("read only with precision 'nf4', and it is 'fp32'", "--precision nf4"),
         ),
+        ((*QUICK, "--set", "budget.search=bayes"), ("must be 'tpe', 'random', 'grid' or 'multi'",)),
+        ((*QUICK, "--set", "budget.brackets=0"), ("budget.brackets=0: must be between 1 and 20",)),
+        (
+            (*QUICK, "--plan", "--methods", "full,adapter", "--set", "budget.search=multi"),
+            ("'multi'", "each row (full, adapter) all configurations train equally many", "r=choice(8, 32)", "'tpe'"),
+        ),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
         ((*QUICK, "--tasks", "sentimnt"), ("task 'sentimnt' is not in this space", "did you mean 'sentiment'")),
         ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),
