@@ -7,7 +7,6 @@ proposes (multivariate, constant liar), for one objective or for two.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -115,8 +114,7 @@ class TpeStudy(Study):
 class MultiStudy(TpeStudy):
     """The same for two objectives: a high validation score and few trained parameters (Ozaki et al. 2022, in Optuna's version).
 
-    Optuna splits the configurations by fronts, and divides a front by the area that its points dominate. The number of parameters
-    enters as its logarithm, since otherwise the largest one decides on all areas.
+    Optuna splits the configurations by fronts, and divides a front by the area that its points dominate.
     """
 
     directions = ("maximize", "minimize")
@@ -126,10 +124,8 @@ class MultiStudy(TpeStudy):
 
         Optuna takes no intermediate values of two objectives. Pruned configurations count as worse than completed ones.
         """
-        state, values = STATES[outcome.state], None
-        if state is TrialState.COMPLETE:
-            score, trained = self.objectives(outcome)
-            values = [score, math.log(trained)]
+        state = STATES[outcome.state]
+        values = self.objectives(outcome) if state is TrialState.COMPLETE else None
         self._study.tell(self._trials[number], values, state=state)
 
     def objectives(self, outcome: Outcome) -> list[float]:
