@@ -51,7 +51,7 @@ NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
 # Variables that Tune copies to its workers by way of their command lines, which every user of the machine can read. These hold
-# credentials for storage in the cloud, which trials do not use.
+# credentials for storage in the cloud. Workers have those of their own node.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 )
@@ -174,7 +174,12 @@ class TuneRunner:
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"
             with self._controller(name, share) as controller:
-                config = {"mailbox": name, "environment": dict(self.paths.environment)}
+                config = {
+                    "mailbox": name,
+                    "environment": dict(self.paths.environment),
+                    "storage": self.paths.storage,
+                    "sweep": self.paths.sweep,
+                }
                 searcher = WorkerSearcher(controller, share.devices, config)
                 callback = LoopCallback(controller, self.display, self.drain)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
