@@ -50,6 +50,8 @@ from search_spaces.redaction import clean, redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
+from trainables.worker.checkpoint_store import CheckpointFolder, KeptCheckpoints, NotStored
+from trainables.worker.file_system_store import FileSystemStore
 from trainables.worker.worker_environment import MANIFEST
 from trainables.worker.worker_environment import environment as worker_environment
 
@@ -106,6 +108,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
+        kept = _open_checkpoints(folder, sweep_id, options.checkpoints, history)
+        if options.checkpoints:
+            manifest["checkpoints"] = options.checkpoints
         _write_state(folder, manifest, tasks, space_file(plan.space))
         uri = options.tracking_uri or sqlite_uri(out / DATABASE)
         tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records, options.system_metrics)
@@ -132,7 +137,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured, options.keep)
+        checkpoints = CheckpointRetention(sweep, kept, events.append, history.measured, options.keep)
         checkpoints.tidy()
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
@@ -147,8 +152,11 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     checkpoints=folder / "checkpoints",
                     environment=worker_environment(quantized=plan.space.recipe.nf4 is not None),
                     sweep=sweep_id,
+                    storage=options.checkpoints or "",
                 )
                 code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
+                if sweep.finished:
+                    checkpoints.tidy()  # of what workers wrote before they knew that a trial had ended
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -180,6 +188,25 @@ def experiment_of(history: SweepHistory, space: Space, options: RunOptions) -> s
     if options.experiment not in (None, began_in):
         log.warning("this sweep began in the MLflow experiment %s and stays there", began_in)
     return began_in
+
+
+def _open_checkpoints(folder: Path, sweep: str, place: str | None, history: SweepHistory) -> KeptCheckpoints:
+    """Return the sweep's checkpoints: at `place`, or in its folder. Raises EnvironmentUnfit if the place cannot be written."""
+    before = history.manifest.get("checkpoints") if history.openings else place
+    if before != place:
+        log.warning(
+            "checkpoints were in %s until now: trials that have not ended start again, and export does not find the models "
+            "that were kept there",
+            before or folder / "checkpoints",
+        )
+    if not place:
+        return CheckpointFolder(folder / "checkpoints")
+    store = FileSystemStore(place, sweep)
+    try:
+        store.set_mark()
+    except NotStored as error:
+        raise exit_codes.EnvironmentUnfit(f"--checkpoints {error}") from None
+    return store
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:

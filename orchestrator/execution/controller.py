@@ -77,6 +77,7 @@ class Controller:
         self._errors: Counter[str] = Counter()  # of trials, by trial id
         self._environment_errors: Counter[str] = Counter()  # by trial id, and by node since its last report
         self._ended: list[str] = []  # ids of trials whose end is not durable yet
+        self._warned: set[str] = set()  # nodes whose last report came with a warning
         # Why the machines are not fit for the sweep; "" if they are. The sweep is then draining.
         self.environment_error = ""
         self.error: Exception | None = None
@@ -196,7 +197,11 @@ class Controller:
 
     def _record(self, message: Mapping[str, Any]) -> bool:
         trial_id = message["id"]
-        self._environment_errors.pop(self._pool.node_of(message["process"]), None)
+        node = self._pool.node_of(message["process"])
+        self._environment_errors.pop(node, None)
+        if "warning" in message and node not in self._warned:
+            log.warning("%s on node %s: %s", self.name_of(trial_id), node, message["warning"])
+        (self._warned.add if "warning" in message else self._warned.discard)(node)
         outcome = Outcome.from_json(message["outcome"]) if message["outcome"] else None
         test = TestResult.from_json(message["test"]) if message["test"] else None
         goes_on = self._sweep.record(trial_id, Progress.from_json(message["progress"]), outcome, test)
@@ -218,7 +223,9 @@ class Controller:
             if self._sweep.entry(trial.id).outcome:
                 continue
             if self._pool.died_too_often(trial.id):
-                text = f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
+                text = (
+                    f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
+                )
                 self._fail(trial.id, text)
             else:
                 log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)

@@ -54,7 +54,7 @@ NEWS_SECONDS = 0.5
 # Seconds after which the mailbox is given up, after two attempts: the first one may end because the driver itself was stopped.
 MAILBOX_SECONDS, MAILBOX_ATTEMPTS = 60.0, 2
 # Variables that Tune copies to its workers by way of their command lines, which every user of the machine can read. These hold
-# credentials for storage in the cloud, which trials do not use.
+# credentials for storage in the cloud. Workers have those of their own node.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 )
@@ -188,8 +188,13 @@ class TuneRunner:
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"
             with self._controller(name, share) as controller:
-                config: dict[str, Any] = {"mailbox": name, "environment": dict(self.paths.environment)}
-                config["ping_seconds"] = watchdog.PING_SECONDS
+                config: dict[str, Any] = {
+                    "mailbox": name,
+                    "environment": dict(self.paths.environment),
+                    "storage": self.paths.storage,
+                    "sweep": self.paths.sweep,
+                    "ping_seconds": watchdog.PING_SECONDS,
+                }
                 searcher = WorkerSearcher(controller, share.devices, config)
                 callback = LoopCallback(controller, self.display, self.drain)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)

@@ -5,8 +5,9 @@ all its answers. So the number of calls grows with the number of workers, not of
 driver's node but does not import Ray.
 
 Messages are dictionaries. Each has "worker" and "process", its sender's name and the id of its process, and "id", a trial's id.
-With "progress", "outcome" and "test" it reports an epoch; instead of these, "error" says why the trial failed,
-"environment_error" why it cannot be trained on this machine, and "crowded" that the device has no memory for it beside others.
+With "progress", "outcome" and "test" it reports an epoch, with "warning" if its checkpoint was not kept; instead of these,
+"error" says why the trial failed, "environment_error" why it cannot be trained on this machine, and "crowded" that the device has
+no memory for it beside others.
 """
 
 from __future__ import annotations

@@ -220,6 +220,20 @@ def test_a_trial_that_its_machine_cannot_train_is_given_out_again_and_is_no_fail
     assert not [r for r in read(tmp_path / "sweep") if r["event"] == "ended"]
 
 
+def test_a_checkpoint_that_was_not_kept_is_told_once_until_one_is_kept_again(tmp_path, caplog):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    orders, _ = controller.serve([call("a")], [])
+    (trial,) = trials_of(orders, "a")
+    points = curve(trial)
+    for point, warning in zip(
+        points, ({"warning": "no room"}, {"warning": "no room"}, {}, {"warning": "no way"}), strict=False
+    ):
+        controller.serve([], [{**epoch(call("a"), trial, point), **warning}])
+    assert [caplog.text.count(reason) for reason in ("on node n: no room", "on node n: no way")] == [1, len(points) > 3]
+    assert not sweep.failures
+
+
 def test_machines_that_cannot_train_stop_the_sweep_and_its_trials_run_at_the_next_start(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
     controller = controller_of(sweep, tmp_path, per_device=1)
