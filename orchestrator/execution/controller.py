@@ -218,7 +218,9 @@ class Controller:
             if self._sweep.entry(trial.id).outcome:
                 continue
             if self._pool.died_too_often(trial.id):
-                text = f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
+                text = (
+                    f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
+                )
                 self._fail(trial.id, text)
             else:
                 log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)

@@ -22,8 +22,8 @@ STILL_SECONDS = 600.0
 LOADING_SECONDS = 3600.0
 # Where steps are slow, this many times the longest time between two steps so far is allowed.
 STILL_TIMES = 5
-# The controller runs about twice per second. If it has not run for so long, it hung itself or its machine slept; such a time counts
-# for no worker.
+# The controller runs about twice per second. If it has not run for so long, it hung itself or its machine slept; such a time
+# counts for no worker.
 PAUSE_SECONDS = 10.0
 
 

@@ -62,7 +62,11 @@ def test_one_that_could_not_be_ended_is_found_again_after_as_long(workers):
     workers.open("a")
     workers.silent = {"a"}
     workers.pass_time(3 * SILENT_SECONDS + 10)
-    assert [when for when, _ in workers.found["a"]] == [SILENT_SECONDS + 1, 2 * SILENT_SECONDS + 2, 3 * SILENT_SECONDS + 3]
+    assert [when for when, _ in workers.found["a"]] == [
+        SILENT_SECONDS + 1,
+        2 * SILENT_SECONDS + 2,
+        3 * SILENT_SECONDS + 3,
+    ]
 
 
 def test_a_worker_that_answers_and_trains_no_step_is_found_and_one_with_slow_epochs_is_not(workers):
