@@ -100,9 +100,8 @@ class Controller:
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
             for call in calls:
-                self._watchdog.note(call)
-                if "activity" in call:  # a ping
-                    continue
+                if not self._watchdog.note(call) or "activity" in call:
+                    continue  # a late call of a process that ended, or a ping
                 self._take_back(self._pool.greet(call), "its process died")
                 if call.get("unfit"):
                     log.error("node %s is set aside: %s", call["node"], call["unfit"])
@@ -223,10 +222,8 @@ class Controller:
             if self._sweep.entry(trial.id).outcome:
                 continue
             if self._pool.died_too_often(trial.id):
-                text = (
-                    f"its worker died {DEATHS} times while training it, the last times with no other trial ({reason})"
-                )
-                self._fail(trial.id, text)
+                often = f"its worker died {DEATHS} times while training it, the last times with no other trial"
+                self._fail(trial.id, f"{often} ({reason})")
             else:
                 log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)
                 self._sweep.requeue_trial(trial.id)

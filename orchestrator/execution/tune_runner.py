@@ -130,8 +130,8 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and ends the run if a drain
-    is past its deadline or the controller has failed.
+    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and ends the run if a
+    drain is past its deadline or the controller has failed.
     """
 
     def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):

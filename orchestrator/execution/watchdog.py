@@ -18,12 +18,13 @@ SILENT_SECONDS = 90.0
 # Longest time without a step. Steps and batches take less than seconds on a GPU and rarely minutes on a core; what comes between
 # them (a checkpoint is sent, a further model is loaded) is allowed minutes on a slow disk or network.
 STILL_SECONDS = 600.0
-# The same until the first step of a worker that had nothing to train: libraries and a large model may come from a slow disk.
+# The same until the first step of a worker that had nothing to train, and the longest time without a ping before it first asks
+# for trials: libraries, whose import keeps the ping's thread waiting, and a large model may come from a slow disk.
 LOADING_SECONDS = 3600.0
 # Where steps are slow, this many times the longest time between two steps so far is allowed.
 STILL_TIMES = 5
-# The controller runs about twice per second. If it has not run for so long, it hung itself or its machine slept; such a time counts
-# for no worker.
+# The controller runs about twice per second. If it has not run for so long, it hung itself or its machine slept; such a time
+# counts for no worker.
 PAUSE_SECONDS = 10.0
 
 
@@ -37,6 +38,7 @@ class _Watched:
     moved: float
     activity: int = 0
     loading: bool = True
+    asked: bool = False  # for trials
 
 
 class Watchdog:
@@ -49,21 +51,25 @@ class Watchdog:
         self._longest = 0.0  # time between two steps so far
         self._looked = clock()
 
-    def note(self, call: Mapping[str, Any]) -> None:
-        """Note a worker's call for orders or its ping: "worker", "process", "node" and "device"; "activity" in a ping."""
+    def note(self, call: Mapping[str, Any]) -> bool:
+        """Note a worker's call for orders or its ping: "worker", "process", "node" and "device"; "activity" in a ping.
+
+        Returns whether its process is watched, which it is not any more after `forget`.
+        """
         name, process, now = call["worker"], call["process"], self._clock()
         if process in self._ended:
-            return
+            return False
         if name in self._watched and self._watched[name].process != process:
             self.forget(name)
         watched = self._watched.setdefault(
             name, _Watched(process, f"node {call['node']}, {call['device']}", heard=now, moved=now)
         )
-        watched.heard = now
+        watched.heard, watched.asked = now, watched.asked or "activity" not in call
         activity = call.get("activity", watched.activity)
         if activity != watched.activity:
             self._longest = max(self._longest, now - watched.moved)
             watched.activity, watched.moved, watched.loading = activity, now, False
+        return True
 
     def forget(self, worker: str) -> None:
         """Watch the present process of a worker no longer, because it ended or is told to."""
@@ -86,8 +92,9 @@ class Watchdog:
             if name in idle:
                 watched.moved, watched.loading = now, True
             allowed = max(LOADING_SECONDS if watched.loading else STILL_SECONDS, STILL_TIMES * self._longest)
-            if now - watched.heard > SILENT_SECONDS:
-                reason = f"its worker did not answer for {SILENT_SECONDS:.0f} s"
+            silent = SILENT_SECONDS if watched.asked else LOADING_SECONDS
+            if now - watched.heard > silent:
+                reason = f"its worker did not answer for {silent:.0f} s"
             elif now - watched.moved > allowed:
                 reason = f"its worker did no step of training or evaluation for {allowed / 60:.0f} min"
             else:

@@ -58,7 +58,7 @@ class Mailbox:
         return await future
 
     async def ping(self, call: dict[str, Any]) -> None:
-        """Tell the driver that the sender's process runs. `call`: as of `orders`, and "activity", its steps and batches so far."""
+        """Tell the driver that the sender's process runs. `call`: as of `orders`, and "activity", see `activity_count`."""
         self._calls.append(call)
         self._wake()
 

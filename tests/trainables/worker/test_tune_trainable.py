@@ -1,4 +1,4 @@
-"""A worker pings; one of a machine that cannot train says so and waits; the hash of the code tells whether a machine has the driver's."""
+"""A worker pings; one of a machine that cannot train says so and waits; the hash of the code tells whether it is the driver's."""
 
 import time
 from types import SimpleNamespace
