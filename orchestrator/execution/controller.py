@@ -128,6 +128,12 @@ class Controller:
             self._most_startable = 0 if self._sweep.over else max(self._most_startable, self._sweep.startable)
             return self._most_startable
 
+    @property
+    def num_workers(self) -> int:
+        """The number of workers that have asked for orders."""
+        with self._lock:
+            return len(self._pool)
+
     def worker_died(self, worker: str, reason: str, node_died: bool) -> bool:
         """Have the trials of a worker whose process ended trained again. They count a death, unless their node was lost.
 

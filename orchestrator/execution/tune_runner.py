@@ -29,6 +29,7 @@ from orchestrator.execution import watchdog
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
 from orchestrator.execution.drain import Drain
+from orchestrator.execution.other_sweeps import OtherSweeps, mailbox_name
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.execution.worker_pool import WorkerPool
@@ -37,7 +38,7 @@ from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
 from search_spaces.redaction import clean
-from trainables.worker.tune_trainable import DeviceTrainable, open_mailbox
+from trainables.worker.tune_trainable import DeviceTrainable, mailbox_names, open_mailbox
 
 log = logging.getLogger(__name__)
 
@@ -130,12 +131,15 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and ends the run if a
-    drain is past its deadline or the controller has failed.
+    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and says for which other
+    sweeps this one waits. Ends the run if a drain is past its deadline or the controller has failed.
     """
 
-    def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):
+    def __init__(
+        self, controller: Controller, display: ProgressDisplay, drain: Drain, others: OtherSweeps, devices: int
+    ):
         self._controller, self._display, self._drain = controller, display, drain
+        self._others, self._devices = others, devices
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._drain.signal is not None:
@@ -147,6 +151,7 @@ class LoopCallback(NotPickled, tune.Callback):
             if trial.trial_id in hanging and trial.temporary_state.ray_actor:
                 # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
                 ray.kill(trial.temporary_state.ray_actor)
+        self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
         if self._drain.due or self._controller.error:
             end_tune_run()
 
@@ -186,7 +191,7 @@ class TuneRunner:
         Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
-            name = f"{folder.name}-{attempt}"
+            name = mailbox_name(self.paths.sweep, f"{folder.name}-{attempt}")
             with self._controller(name, share) as controller:
                 config: dict[str, Any] = {
                     "mailbox": name,
@@ -196,7 +201,8 @@ class TuneRunner:
                     "ping_seconds": watchdog.PING_SECONDS,
                 }
                 searcher = WorkerSearcher(controller, share.devices, config)
-                callback = LoopCallback(controller, self.display, self.drain)
+                others = OtherSweeps(name, mailbox_names)
+                callback = LoopCallback(controller, self.display, self.drain, others, share.devices)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
                 raise EnvironmentUnfit(controller.environment_error)

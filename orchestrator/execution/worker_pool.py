@@ -75,6 +75,9 @@ class WorkerPool:
             self._deaths.update(trial.id for trial in trials)
         return trials
 
+    def __len__(self) -> int:
+        return len(self._workers)
+
     def knows(self, name: str) -> bool:
         """Return whether this worker's process has asked for orders and has not been lost since."""
         return name in self._workers

@@ -179,3 +179,8 @@ def open_mailbox(name: str, checkpoints: Path, tokens: Iterable[Path]) -> Any:
     # Large, because each worker may have two calls that wait for an answer.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
     return ray.remote(Mailbox).options(**options, scheduling_strategy=here).remote(checkpoints, [*tokens])
+
+
+def mailbox_names() -> list[str]:
+    """Return the names of the mailboxes of all sweeps on the cluster."""
+    return [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
