@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from search_spaces.language import Budget
 
 
@@ -49,6 +47,8 @@ class Bracket:
         """
         if epoch not in self.rungs or len(others) < self.min_values:
             return False
+        import numpy as np  # not above, because a plan needs the rungs and must load quickly
+
         return score < float(np.quantile(others, 1 - 1 / self.reduction))
 
 
