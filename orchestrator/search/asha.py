@@ -47,7 +47,7 @@ class Bracket:
         """
         if epoch not in self.rungs or len(others) < self.min_values:
             return False
-        import numpy as np  # here, because a plan loads this module and is to be fast
+        import numpy as np  # not above, because a plan needs the rungs and must load quickly
 
         return score < float(np.quantile(others, 1 - 1 / self.reduction))
 

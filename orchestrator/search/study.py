@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from typing import Literal
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class Study(ABC):
     """
 
     # Of each objective: the validation score, and in a search for two the number of trained parameters.
-    directions: tuple[str, ...] = ("maximize",)
+    directions: tuple[Literal["maximize", "minimize"], ...] = ("maximize",)
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         self.dimensions = dict(dimensions)
