@@ -308,13 +308,14 @@ def test_a_process_that_was_replaced_has_no_say(tmp_path):
 def test_a_worker_that_does_not_answer_is_to_be_ended_once_and_its_trials_are_trained_elsewhere(tmp_path, caplog):
     sweep, now = open_sweep(make_space(), tmp_path), [0.0]
     controller = controller_of(sweep, tmp_path, devices=2, per_device=1, watchdog=Watchdog(lambda: now[0]))
+    assert controller.serve([{**call("a"), "activity": 0}], []) == ({}, {}), "a ping is no call for orders"
     orders, _ = controller.serve([call("a"), call("b", node="other")], [])
     (trial,), (second,) = trials_of(orders, "a"), trials_of(orders, "b")
     while now[0] < SILENT_SECONDS + 1:
         assert controller.take_hanging() == set()
         now[0] += 5
         ping = {**call("b", node="other"), "activity": round(now[0])}
-        assert controller.serve([ping], []) == ({}, {}), "a ping is no call for orders"
+        assert controller.serve([ping], []) == ({}, {})
     assert controller.take_hanging() == {"a"}
     assert controller.take_hanging() == set()
     assert controller.worker_died("a", "killed", node_died=False)

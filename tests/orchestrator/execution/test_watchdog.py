@@ -82,6 +82,7 @@ def test_a_worker_that_answers_and_trains_no_step_is_found_and_one_with_slow_epo
 
 def test_an_idle_worker_may_wait_and_then_has_longer_for_its_first_step(workers):
     workers.open("a")
+    workers.pass_time(60, training=("a",))
     workers.idle = {"a"}
     workers.pass_time(2 * LOADING_SECONDS)
     workers.idle = set()
