@@ -26,7 +26,8 @@ def text(sweep: AnalyzedSweep) -> str:
         "parameters. Only those that were trained to their end count, since the scores of stopped ones cannot be compared. "
         "*Trained*: all parameters that the optimiser changes, also as a share of the backbone. *Validation*: the best epoch's "
         "score on the validation split. **These are no results:** of each front only the winner was trained again on fresh seeds "
-        "and scored on the test split, above. To compare another one with it, give the method a second row with its values.",
+        "and scored on the test split, above. To compare another one with it, give the method a second row with its values. How "
+        "much the choice of validation examples alone changes a score is said below.",
     )
 
 
