@@ -78,7 +78,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
         tracker: list[Any] = []
-        sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+        sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].notify())
         tracker.append(_tracker(root, sweep))
         tune_runner.DeviceTrainable = trainable(seconds)
         share = Share(devices=2, cpu=1, gpu=0, per_device=slots // 2)
@@ -96,7 +96,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         delivered = time.perf_counter()
         tracker[0].close()
     with closing(sweep._ledger):
-        return {**_measured(sweep._ledger.records, marks), "mlflow_seconds_after": delivered - accepted}
+        return {**_measured(list(sweep._ledger.records), marks), "mlflow_seconds_after": delivered - accepted}
 
 
 def _measured(records: list[LedgerRecord], marks: Marks) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     tracker: list[Any] = []
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
-    sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+    sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].notify())
     tracker.append(_tracker(root, sweep))
     paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
     pool = WorkerPool(1, trials)
@@ -204,8 +204,9 @@ def _tracker(root: Path, sweep: Any) -> Any:
     from orchestrator.tracking.tracker import Tracker
 
     manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
-    first = sweep._ledger.append(SweepOpened(format=1, manifest=manifest))
-    tracker = Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first)
+    sweep._ledger.append(SweepOpened(format=1, manifest=manifest))
+    database = f"sqlite:///{root / 'mlflow.db'}"
+    tracker = Tracker(database, root / "artifacts", root / "sweep", sweep._ledger.records)
     tracker.start()
     assert tracker.drain(120)
     return tracker

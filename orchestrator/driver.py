@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ FIRST_ANSWER = 30.0
 
 
 class EventLog:
-    """Writes events to the ledger, then passes their records to the tracker, to the log and to the measure of the run's speed."""
+    """Writes events to the ledger, tells the tracker, and passes them to the log and to the measure of the run's speed."""
 
     def __init__(self, ledger: Ledger, tracker: Tracker, messages: EventMessages):
         self._ledger, self._tracker, self._messages = ledger, tracker, messages
@@ -75,7 +75,7 @@ class EventLog:
 
     def publish(self, records: Sequence[LedgerRecord]) -> None:
         """Pass durable records on."""
-        self._tracker.put(records)
+        self._tracker.notify()
         for record in records:
             self.rate.apply(record)
             self._messages.log(record.event)
@@ -250,7 +250,7 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
             write_atomic(folder / "splits" / file, json.dumps(indices))
 
 
-def _write_studies(sweep: Sweep, folder: Path, records: Sequence[LedgerRecord], manifest: Mapping[str, Any]) -> None:
+def _write_studies(sweep: Sweep, folder: Path, records: Iterable[LedgerRecord], manifest: Mapping[str, Any]) -> None:
     """Write the searches for Optuna's dashboard. An error of the disk is told and nothing more: no driver reads this file."""
     scores = {name: task["score"] for name, task in manifest["tasks"].items()}
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.execution.cluster import count_cores, device_name
 from orchestrator.execution.concurrency import most_trials, trials_per_device
-from orchestrator.ledger import read, read_history
+from orchestrator.ledger import read_history
 from orchestrator.planning.disk_usage import DiskUsage, checkpoint_sizes, peft_checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
@@ -160,7 +160,7 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
 
     A sweep that has begun is not checked, nor is one of which a cell's speed is unknown.
     """
-    if not options.budget or read(options.out / folder_name(plan.space)):
+    if not options.budget or read_history(options.out / folder_name(plan.space)).openings:
         return
     forecast = make_forecast(plan, options)
     if not forecast.machine.slots or len(forecast.epoch_seconds) < len(forecast.remaining):
@@ -193,7 +193,7 @@ def search_progress(history: SweepHistory, resumes: bool = False) -> dict[Search
         state = end.state if end and not (resumes and end.reason == BUDGET) else "begun"
         search.states[state] = search.states.get(state, 0) + 1
         if state == "begun":
-            search.begun_epochs += len(known.curve)
+            search.begun_epochs += known.epochs
         elif trial.phase == "search":
             search.num_searched += 1
         else:

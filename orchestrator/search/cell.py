@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from orchestrator.search.asha import Brackets
+from orchestrator.search.curve import Curve, mean_curve
 from orchestrator.search.sampler import open_study
 from search_spaces.language import Budget, Cell, Scalar, Space
 from search_spaces.records import BUDGET, SEEDS_PER_SEARCH, Counts, Outcome, Progress, SearchKey, State, Trial
@@ -28,18 +29,18 @@ WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
 RungScore = tuple[int, float, float]
 
 
-@dataclass
+@dataclass(slots=True)
 class TrialEntry:
     """One trial of the cell.
 
-    `number` counts from 0, search trials and finals apart. `curve` has one entry per reported epoch. `outcome` is None until
+    `number` counts from 0, search trials and finals apart. `curve` has its reported epochs. `outcome` is None until
     the trial ends. `cached`: the result was copied from another sweep. `trained`: number of trained parameters, NaN if it is not
     known before the trial ends; 0 where ASHA does not use it.
     """
 
     trial: Trial
     number: int
-    curve: list[Progress] = field(default_factory=list)
+    curve: Curve = field(default_factory=Curve)
     outcome: Outcome | None = None
     cached: bool = False
     trained: float = 0
@@ -56,16 +57,6 @@ class TrialEntry:
         """
         ended = self.outcome
         return bool(ended and (ended.state == "DONE" or (ended.reason == BUDGET and ended.best_epoch > 0)))
-
-    def best_at(self, epoch: int) -> float | None:
-        """Return the best validation score up to this epoch, in percent points.
-
-        None if the trial did not reach the epoch, or if no epoch counts so far (see `Progress`).
-        """
-        if epoch > len(self.curve):
-            return None
-        progress = self.curve[epoch - 1]
-        return progress.best_score if progress.has_best or progress.diverged else None
 
 
 class CellSearch:
@@ -300,7 +291,7 @@ class CellSearch:
 
     def _reached(self, entry: TrialEntry, epoch: int) -> list[RungScore]:
         """Return the trial with its score at a rung, [] if it did not reach it."""
-        score = entry.best_at(epoch)
+        score = entry.curve.best_at(epoch)
         return [] if score is None else [(entry.number, score, entry.trained)]
 
     def _tell(self, number: int) -> None:
@@ -334,28 +325,23 @@ class CellSearch:
         return entry
 
 
-def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, list[Progress]]:
-    """Combine the ended trials of one configuration (one per seed) into its outcome and its curve, both with mean best scores.
+def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, dict[int, float]]:
+    """Combine the ended trials of one configuration (one per seed) into its outcome and its best scores by epoch, both means.
 
-    The state is the worst of the trials (`WORST`). The curve ends with the last epoch that all of the trials reported.
+    The state is the worst of the trials (`WORST`). The scores end with the last epoch that all of the trials reported.
     """
     ends = [entry.outcome for entry in seeds if entry.outcome]
     assert len(ends) == len(seeds) > 0
     state = min((end.state for end in ends), key=WORST.index)
-    curve = [
-        replace(points[0], best_score=fmean(point.best_score for point in points))
-        for points in zip(*(entry.curve for entry in seeds), strict=False)
-    ]
-    return replace(ends[0], state=state, best_score=_mean(seeds)), curve
+    return replace(ends[0], state=state, best_score=_mean(seeds)), mean_curve([entry.curve for entry in seeds])
 
 
 def _mean(seeds: Sequence[TrialEntry]) -> float:
     return fmean(entry.outcome.best_score for entry in seeds if entry.outcome)
 
 
-def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
-    """Return the outcome of a trial that was stopped after its last report, by ASHA or by the time budget (`reason`)."""
-    last = curve[-1]
+def stopped(last: Progress, reason: str = "asha") -> Outcome:
+    """Return the outcome of a trial that was stopped after this report, by ASHA or by the time budget (`reason`)."""
     return Outcome(
         state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
     )

@@ -7,7 +7,7 @@ start with the same learning rates and none has an advantage by chance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from search_spaces.dimensions import Dimension, Range, Scalar, grid, grid_size
 from search_spaces.language import Cell
-from search_spaces.records import Outcome, Progress
+from search_spaces.records import Outcome
 from trainables.seeds import derive
 
 
@@ -64,8 +64,8 @@ class Study(ABC):
         self._seen.add(self._key(parameters))
         return self.parameters_of(-1)
 
-    def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
-        """Take note of how configuration `number` ended."""
+    def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
+        """Take note of how configuration `number` ended. `curve`: its best scores by epoch, from the first that counts."""
         return
 
     def objectives(self, outcome: Outcome) -> list[float]:

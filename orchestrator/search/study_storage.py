@@ -56,13 +56,13 @@ def _frozen(
 ) -> FrozenTrial:
     """Return configuration `number`, with its trials (one per search seed), as a trial of Optuna."""
     over = len(seeds) == search.budget.search_seeds and all(entry.outcome for entry in seeds)
-    state, values, points = TrialState.RUNNING, None, {}
+    state, values = TrialState.RUNNING, None
+    points: dict[int, float] = {}
     if over:
-        outcome, curve = aggregate_seeds(seeds)
+        outcome, points = aggregate_seeds(seeds)
         state = STATES[outcome.state]
         if state is TrialState.COMPLETE:
             values = search.study.objectives(outcome)
-        points = {point.epoch: point.best_score for point in curve if point.has_best}
     found = optuna.trial.create_trial(
         state=state,
         values=values,

@@ -40,7 +40,7 @@ class StoreRefused(EnvironmentUnfit):
 class Tracker:
     """Writes the records of a ledger to MLflow in a thread of its own.
 
-    `records` are those already in the ledger; later ones are added with `put`. `artifacts` is the folder for files of a sqlite
+    `records` are those of the ledger; call `notify` when there are more of them. `artifacts` is the folder for files of a sqlite
     store, `folder` the sweep's folder, from which prediction files are copied. `system_metrics`: whether the use of this machine
     is recorded too.
     """
@@ -55,8 +55,7 @@ class Tracker:
     ):
         self._uri, self._artifacts, self._folder = uri, artifacts, folder
         self._system_metrics = SystemMetrics(uri) if system_metrics else None
-        self._records = list(records)
-        self._early: dict[int, LedgerRecord] = {}
+        self._records = records
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
@@ -74,12 +73,9 @@ class Tracker:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, records: Sequence[LedgerRecord]) -> None:
-        """Add records that were appended to the ledger. Calls may come in any order and return at once."""
+    def notify(self) -> None:
+        """Say that the ledger has new records. Returns at once."""
         with self._news:
-            self._early |= {record.seq: record for record in records}
-            while (record := self._early.pop(len(self._records) + 1, None)) is not None:
-                self._records.append(record)
             self._news.notify_all()
 
     def await_answer(self, timeout: float) -> None:
@@ -268,8 +264,9 @@ class Link:
     def _replay(self, records: Sequence[LedgerRecord]) -> RunProjection:
         """Return the runs after the delivered records, with no pending edits, since these are in the store already."""
         runs = RunProjection()
-        self._apply(runs, records[: self.position])
-        runs.take()
+        for begin in range(0, self.position, BATCH):
+            self._apply(runs, records[begin : min(begin + BATCH, self.position)])
+            runs.take()
         return runs
 
     def _apply(self, runs: RunProjection, records: Sequence[LedgerRecord]) -> None:

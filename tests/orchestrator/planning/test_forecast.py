@@ -179,15 +179,16 @@ def test_an_epoch_takes_what_it_took_and_else_goes_by_tokens_of_its_kind():
         assert expected(make_setting(**{"task": "u", **unlike}), found, tokens) is None
 
 
-def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2.0):
-    """Of a sweep whose only trial was trained for two epochs."""
+def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2.0, started=True):
+    """Of a sweep whose only trial was trained for two epochs, by another sweep if it was not `started`."""
     from benchmarks.fake_sweep import make
 
     cell = space.cells[0]
     trial = make(space)(cell, {"lr": 1e-3, "batch_size": 8}, 0, "search")
     events = [{"event": "sweep", "manifest": {"device": device}}]
     events += [{"event": "lanes", "slots": 2, "per_device": per_device}] if per_device else []
-    events += [{"event": "asked", "id": trial.id, "trial": trial.to_json()}, {"event": "started", "id": trial.id}]
+    events += [{"event": "asked", "id": trial.id, "trial": trial.to_json()}]
+    events += [{"event": "started", "id": trial.id}] if started else []
     points = [replace(p, seconds=seconds) for p in curve(trial)[:2]]
     events += [{"event": "progress", "id": trial.id, "progress": p.to_json()} for p in points]
     with closing(Ledger.open(folder)) as ledger:
@@ -199,6 +200,7 @@ def test_seconds_of_an_epoch_are_those_of_the_ledgers_and_of_no_trial_that_was_o
     write_ledger(tmp_path / "a", space, seconds=2.0)
     write_ledger(tmp_path / "b", space, seconds=4.0)
     write_ledger(tmp_path / "old", space, per_device=0)
+    write_ledger(tmp_path / "cached", space, seconds=9.0, started=False)
     write_ledger(tmp_path / "gpus", space, device="8 GPUs", per_device=4)
     found = measured(tmp_path)
     assert {(s.device, s.per_device): p.mean for s, p in found.items()} == {("2 CPU cores", 1): 3.0, ("GPU", 4): 2.0}

@@ -48,7 +48,7 @@ def searched(seed, **budget):
             entry.curve.append(point)
             if stop:
                 break
-        search.end(entry, stopped(entry.curve) if stop else end_of(entry.trial, points[-1])[0])
+        search.end(entry, stopped(entry.curve.last) if stop else end_of(entry.trial, points[-1])[0])
         search.choose_winner()
     return search
 

@@ -94,7 +94,7 @@ def searched(space, count):
             stop = search.stops(entry, point)
             entry.curve.append(point)
             if stop:
-                ended = stopped(entry.curve)
+                ended = stopped(entry.curve.last)
                 break
         done = Outcome(state="DONE", reason="epochs", epochs=epoch, best_epoch=epoch, best_score=score)
         counts = Counts(weights=1, module=1, trained=entry.trial.settings["r"], total=100)
