@@ -17,6 +17,7 @@ from orchestrator.execution.checkpoint_retention import CheckpointRetention
 from orchestrator.execution.cluster import cluster, count_cores, device_name, watched
 from orchestrator.execution.concurrency import trials_per_device
 from orchestrator.execution.device_load import DeviceLoad
+from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain, StartInterrupted
 from orchestrator.execution.event_messages import EventMessages
 from orchestrator.execution.progress import ProgressDisplay
@@ -24,6 +25,7 @@ from orchestrator.execution.time_left import WorkRate
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.log_lines import set_up_logging
+from orchestrator.planning.forecast import disk
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import (
@@ -148,7 +150,10 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     environment=worker_environment(quantized=plan.space.recipe.nf4 is not None),
                     sweep=sweep_id,
                 )
-                code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
+                _, with_former = disk(plan, options.keep) or (0, 0)
+                code = _run(
+                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, with_former // 2, stack
+                )
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -242,6 +247,7 @@ def _run(
     events: EventLog,
     time_budget: TimeBudget | None,
     delivery: Delivery,
+    checkpoint_bytes: int,
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
@@ -286,6 +292,7 @@ def _run(
             display=display,
             drain=drain,
             time_budget=time_budget,
+            disks=DiskWatch(paths.checkpoints, temporary, share, checkpoint_bytes),
         )
         unfit = ""
         display.start(sweep.snapshot())

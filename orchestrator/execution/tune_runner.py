@@ -27,6 +27,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
+from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
@@ -127,16 +128,18 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, and ends the run if a drain is past its deadline or the controller
-    has failed.
+    """Called in every round of Tune's loop. Draws the display, stops the sweep before a disk is full, and ends the run if a drain
+    is past its deadline or the controller has failed.
     """
 
-    def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain):
-        self._controller, self._display, self._drain = controller, display, drain
+    def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain, disks: DiskWatch | None = None):
+        self._controller, self._display, self._drain, self._disks = controller, display, drain, disks
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._drain.signal is not None:
             self._controller.drain(self._drain.signal.name)
+        if self._disks and (shortage := self._disks.shortage()):
+            self._controller.stop_as_unfit(shortage)
         if self._display.is_due:
             self._display.draw(self._controller.progress())
         if self._drain.due or self._controller.error:
@@ -164,11 +167,13 @@ class TuneRunner:
     display: ProgressDisplay
     drain: Drain
     time_budget: TimeBudget | None = None
+    disks: DiskWatch | None = None
 
     def run(self, share: Share, folder: Path) -> None:
         """Run the sweep until it is finished, drained or broken.
 
-        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials.
+        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials or a disk is almost
+        full.
         Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
@@ -176,7 +181,7 @@ class TuneRunner:
             with self._controller(name, share) as controller:
                 config = {"mailbox": name, "environment": dict(self.paths.environment)}
                 searcher = WorkerSearcher(controller, share.devices, config)
-                callback = LoopCallback(controller, self.display, self.drain)
+                callback = LoopCallback(controller, self.display, self.drain, self.disks)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
                 raise EnvironmentUnfit(controller.environment_error)
