@@ -152,8 +152,19 @@ def drive(plan: Plan, options: RunOptions) -> int:
                 )
                 _, with_former = disk(plan, options.keep) or (0, 0)
                 code = _run(
-                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, with_former // 2, stack
+                    sweep,
+                    inputs,
+                    paths,
+                    options,
+                    checkpoints,
+                    console,
+                    events,
+                    time_budget,
+                    delivery,
+                    with_former // 2,
+                    stack,
                 )
+                checkpoints.tidy()  # of what workers left that were killed while they wrote
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -190,13 +201,14 @@ def experiment_of(history: SweepHistory, space: Space, options: RunOptions) -> s
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
     """Check that a continued sweep has the models, the data and the ledger format that it began with.
 
-    Raises ValueError if one of them differs, Damaged if the recorded manifest does not contain them.
+    Raises ValueError if the models or the data differ, Damaged if the format does, or if the recorded manifest does not contain
+    them.
     """
     if not history.openings:
         return
     first = history.openings[0]
     if first.format != FORMAT:
-        raise ValueError(
+        raise Damaged(
             f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
             f"another --out"
         )

@@ -58,8 +58,8 @@ class Drain:
             return ""
         left = max(0.0, self._deadline - time.monotonic())
         return (
-            f"{self._received}: no trial is started any more. Running trials may finish their epoch, within {left:.0f} s; then the "
-            f"report is written. Ctrl-C now stops at once: these epochs are lost, what was reported is kept."
+            f"{self._received}: no trial is started any more. Running trials may finish their epoch, within {left:.0f} s; then "
+            f"the report is written. Ctrl-C now stops at once: these epochs are lost, what was reported is kept."
         )
 
     @property

@@ -172,9 +172,8 @@ class TuneRunner:
     def run(self, share: Share, folder: Path) -> None:
         """Run the sweep until it is finished, drained or broken.
 
-        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials or a disk is almost
-        full.
-        Tune writes its own files to `folder`; they are never read.
+        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials, or if a disk is
+        almost full. Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
             name = f"{folder.name}-{attempt}"

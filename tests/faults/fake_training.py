@@ -1,4 +1,4 @@
-"""A sweep without Ray and without training, for drivers that are killed: residents have closed-form curves and real checkpoints."""
+"""A sweep without Ray and training, for drivers that are killed: residents have closed-form curves and real checkpoints."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ def train_sweep(space: Space, out: Path, trained: Path, seed: int) -> None:
     retention = CheckpointRetention(sweep, checkpoints, ledger.append, ledger.history.measured)
     retention.tidy()
     FakeTraining(sweep, checkpoints, retention, trained, seed).run()
+    retention.tidy()
     sweep.close()
     write_studies(out / "sweep" / FILE, sweep.searches.values(), read(out / "sweep"), {})
     ledger.close()

@@ -3,8 +3,8 @@
     python -m tests.faults.random_kills --number 1000            # drivers without tracking store and report: 50 ms each
     python -m tests.faults.random_kills --number 100 --whole     # the whole command line: seconds each
 
-Each sweep is killed up to `MOST` times in a row and then runs to its end. The last kill of some is a SIGKILL at a random time, which also
-falls within SQLite's own writes.
+Each sweep is killed up to `MOST` times in a row and then runs to its end. Some kills come from outside, at a random time, also
+within SQLite's own writes. The whole command line also gets SIGTERM, SIGHUP and SIGINT, some followed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,23 @@ from tests.fixtures.fakes import make_space
 from tests.fixtures.ledger_lines import read
 
 MOST = 8
+# The exit codes after the signals that a sweep handles.
+CODES = {signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIGINT: 130}
 # A file system in memory, where fsync and the removal of folders cost nothing; None: the usual one for temporary files.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 TIMEOUT = 300.0  # seconds after which a driver counts as hung
-# What differs between undisturbed sweeps: clocks, memory, and names given by MLflow.
-UNEQUAL = ("run_id", "seconds", "memory_mib", "search_hours", "final_hours")
+# What differs between undisturbed sweeps: clocks, memory, names given by MLflow, and commands, which name the folder.
+UNEQUAL = {
+    "run_id",
+    "seconds",
+    "memory_mib",
+    "search_hours",
+    "final_hours",
+    "winner_run",
+    "final_runs",
+    "command",
+    "finals_command",
+}
 
 
 class Drivers:
@@ -51,13 +64,8 @@ class Drivers:
             tasks=("t",), recipe=Recipe(epochs=3, patience=9), budget=Budget(trials=3, final_seeds=1, grace=1)
         )
         if whole:
-            # Loaded once, not by every child.
-            import matplotlib.pyplot
-            import mlflow  # noqa: F401
-
-            import orchestrator.driver
-            import reports.build  # noqa: F401
-
+            for name in ("matplotlib.pyplot", "mlflow", "orchestrator.driver", "reports.build"):
+                import_module(name)  # once, not in every child
             self._file = write_project(root)
             _make_schema(root / "empty.db")
 
@@ -109,7 +117,7 @@ def exit_code(child: int) -> int:
 
 
 def facts(out: Path, whole: bool) -> dict[str, Any]:
-    """Return all that must be equal: what the ledger, the disk, the store and the report say. Raises AssertionError if doubled."""
+    """Return what must be equal: what ledger, disk, store and report say. Raises AssertionError for what is doubled."""
     folder = next(out.glob("*/ledger.jsonl")).parent
     records = read(folder)
     of: Callable[[str], list[dict[str, Any]]] = lambda event: [r for r in records if r["event"] == event]  # noqa: E731
@@ -141,7 +149,9 @@ def _studies(folder: Path) -> list[str]:
 def _store(out: Path) -> list[Any]:
     """The runs of the sweep with their states, params and points. Raises AssertionError for two runs of one trial."""
     with sqlite3.connect(out / "mlflow.db") as store:
-        rows = {name: store.execute(f"select run_uuid, key, value from {name}").fetchall() for name in ("tags", "params")}
+        rows = {
+            name: store.execute(f"select run_uuid, key, value from {name}").fetchall() for name in ("tags", "params")
+        }
         points = store.execute("select run_uuid, key, step, value from metrics").fetchall()
         states = dict(store.execute("select run_uuid, status from runs").fetchall())
     by_run: dict[str, dict[str, Any]] = {run: {"tags": {}, "params": {}, "points": []} for run in states}
@@ -149,10 +159,17 @@ def _store(out: Path) -> list[Any]:
         for run, key, value in values:
             by_run[run][name][key] = value
     for run, key, step, value in points:
-        if not any(word in key for word in ("second", "time", "memory", "hours")):
+        # Best scores of a cell so far depend on the order in which trials end.
+        so_far = key.startswith("validation/") and keys.TRIAL not in by_run[run]["tags"]
+        if not so_far and not any(word in key for word in ("second", "time", "memory", "hours")):
             by_run[run]["points"].append((key, step, value))
     named = [
-        (*(run["tags"].get(k, "") for k in (keys.KIND, keys.CELL, keys.TRIAL)), states[uuid], run["params"], sorted(run["points"]))
+        (
+            *(run["tags"].get(k, "") for k in (keys.KIND, keys.CELL, keys.TRIAL)),
+            states[uuid],
+            run["params"],
+            sorted(run["points"]),
+        )
         for uuid, run in by_run.items()
     ]
     kept = [each for each in named if each[0] != "duplicate"]
@@ -192,18 +209,23 @@ def kill_at_random(root: Path, number: int, seed: int = 0, whole: bool = False) 
         out = root / f"s{sweeps}"
         killed = 0
         for _ in range(draw.randint(1, min(MOST, number - kills.total()))):
-            kind = draw.choice(("file", "sql", "time") if whole else ("file", "file", "file", "time"))
+            kind = draw.choice(("file", "sql", "time", "signal") if whole else ("file", "file", "file", "time"))
             share = 1 / (1 + killed)  # of the steps: every driver has fewer left
-            at = (kind, draw.randint(1, round(share * steps[kind]))) if kind != "time" else None
+            at = (kind, draw.randint(1, round(share * steps[kind]))) if kind in steps else None
             child = drivers.start(out, sweeps * MOST + killed, at)
-            if kind == "time":
-                time.sleep(draw.uniform(0, share * seconds))
-                os.kill(child, signal.SIGKILL)
+            sent = signal.SIGKILL
+            if at is None:
+                time.sleep(draw.uniform(0.05 * seconds, share * seconds))
+                sent = draw.choice(list(CODES)) if kind == "signal" else sent
+                os.kill(child, sent)
+                if kind == "signal" and draw.random() < 0.3:  # as schedulers do, if the grace is over
+                    time.sleep(draw.uniform(0, 0.2 * seconds))
+                    os.kill(child, signal.SIGKILL)
             code = exit_code(child)
             if code == 0:
                 break  # it ended before that step
-            if code != -signal.SIGKILL:
-                wrong.append(f"{out.name}: exit code {code}: {_end(out)}")
+            if code not in (-signal.SIGKILL, CODES.get(sent)):
+                wrong.append(f"{out.name}: exit code {code} after {sent.name}: {_end(out)}")
             killed += 1
             kills[kind] += 1
         problem = _finish(drivers, out, sweeps, killed, expected)

@@ -42,6 +42,9 @@ class WriteKills:
         if event == "open":
             path, _, flags = words
             if flags & WRITES and self._inside(path):
+                if os.path.exists(path) and not flags & os.O_TRUNC:
+                    found = os.stat(path)  # what earlier processes wrote was made durable by them
+                    self._synced.setdefault(found.st_ino, found.st_size)
                 self._step()
         elif event in CHANGES and self._inside(words[0]):
             self._step()
@@ -50,7 +53,9 @@ class WriteKills:
         """Whether a path, or the file of a descriptor, lies in the folder."""
         if isinstance(place, int):
             place = os.readlink(f"/proc/self/fd/{place}")
-        return isinstance(place, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(place)).startswith(self._folder)
+        return isinstance(place, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(place)).startswith(
+            self._folder
+        )
 
     def _step(self, kind: str = "file", torn: Callable[[], object] = lambda: None) -> None:
         self.num_steps[kind] += 1
@@ -71,7 +76,9 @@ class WriteKills:
             found = os.fstat(file)
             if self._inside(file) and not os.path.isdir(f"/proc/self/fd/{file}"):
                 durable = min(self._synced.get(found.st_ino, 0), found.st_size)
-                self._step(torn=lambda: os.truncate(f"/proc/self/fd/{file}", self._draw.randint(durable, found.st_size)))
+                self._step(
+                    torn=lambda: os.truncate(f"/proc/self/fd/{file}", self._draw.randint(durable, found.st_size))
+                )
                 self._synced[found.st_ino] = found.st_size
             fsync(file)
 
