@@ -17,6 +17,7 @@ from orchestrator.execution.checkpoint_retention import CheckpointRetention
 from orchestrator.execution.cluster import cluster, count_cores, device_name, watched
 from orchestrator.execution.concurrency import trials_per_device
 from orchestrator.execution.device_load import DeviceLoad
+from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain, StartInterrupted
 from orchestrator.execution.event_messages import EventMessages
 from orchestrator.execution.progress import ProgressDisplay
@@ -24,6 +25,7 @@ from orchestrator.execution.time_left import WorkRate
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.log_lines import set_up_logging
+from orchestrator.planning.forecast import disk
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import (
@@ -154,9 +156,21 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     sweep=sweep_id,
                     storage=options.checkpoints or "",
                 )
-                code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
-                if sweep.finished:
-                    checkpoints.tidy()  # of what workers wrote before they knew that a trial had ended
+                _, with_former = (0, 0) if options.checkpoints else disk(plan, options.keep) or (0, 0)
+                code = _run(
+                    sweep,
+                    inputs,
+                    paths,
+                    options,
+                    checkpoints,
+                    console,
+                    events,
+                    time_budget,
+                    delivery,
+                    with_former // 2,
+                    stack,
+                )
+                checkpoints.tidy()  # of what workers wrote late, or left that were killed while they wrote
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -212,13 +226,14 @@ def _open_checkpoints(folder: Path, sweep: str, place: str | None, history: Swee
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
     """Check that a continued sweep has the models, the data and the ledger format that it began with.
 
-    Raises ValueError if one of them differs, Damaged if the recorded manifest does not contain them.
+    Raises ValueError if the models or the data differ, Damaged if the format does, or if the recorded manifest does not contain
+    them.
     """
     if not history.openings:
         return
     first = history.openings[0]
     if first.format != FORMAT:
-        raise ValueError(
+        raise Damaged(
             f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
             f"another --out"
         )
@@ -269,6 +284,7 @@ def _run(
     events: EventLog,
     time_budget: TimeBudget | None,
     delivery: Delivery,
+    checkpoint_bytes: int,
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
@@ -313,6 +329,7 @@ def _run(
             display=display,
             drain=drain,
             time_budget=time_budget,
+            disks=DiskWatch(paths.checkpoints, temporary, share, checkpoint_bytes),
         )
         unfit = ""
         display.start(sweep.snapshot())

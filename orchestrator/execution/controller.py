@@ -154,6 +154,13 @@ class Controller:
         with self._lock:
             self._sweep.drain(reason)
 
+    def stop_as_unfit(self, reason: str) -> None:
+        """Start no more trials, because machines or disks are not fit for the sweep. Trials that run may finish their epoch."""
+        with self._lock:
+            if not self.environment_error:
+                self.environment_error = reason
+                self._sweep.drain("environment")
+
     def progress(self) -> tuple[CellSnapshot, ...]:
         """Return the progress of each cell. May be called from any thread."""
         with self._lock:
@@ -245,17 +252,12 @@ class Controller:
             log.error("node %s is set aside: %s", node, reason)
             self._pool.set_aside(node, reason)
         if max(self._environment_errors[trial_id], self._environment_errors[node]) >= TRIES:
-            self._stop_as_unfit(reason)
+            self.stop_as_unfit(reason)
 
     def _check_machines(self) -> None:
         reason = self._pool.why_unfit()
         if reason:
-            self._stop_as_unfit(reason)
-
-    def _stop_as_unfit(self, reason: str) -> None:
-        if not self.environment_error:
-            self.environment_error = reason
-            self._sweep.drain("environment")
+            self.stop_as_unfit(reason)
 
     def _assign(self) -> Orders:
         """Return the orders of the workers that get trials, or that are no longer needed. The others keep waiting."""

@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 from orchestrator.execution import watchdog
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
+from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain
 from orchestrator.execution.other_sweeps import OtherSweeps, mailbox_name
 from orchestrator.execution.progress import ProgressDisplay
@@ -131,19 +132,28 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, ends the processes of workers that hang, and says for which other
-    sweeps this one waits. Ends the run if a drain is past its deadline or the controller has failed.
+    """Called in every round of Tune's loop. Draws the display, stops the sweep before a disk is full, ends processes of workers
+    that hang, and says for which other sweeps this one waits. Ends the run if a drain is past its deadline or the controller has
+    failed.
     """
 
     def __init__(
-        self, controller: Controller, display: ProgressDisplay, drain: Drain, others: OtherSweeps, devices: int
+        self,
+        controller: Controller,
+        display: ProgressDisplay,
+        drain: Drain,
+        others: OtherSweeps,
+        devices: int,
+        disks: DiskWatch | None = None,
     ):
         self._controller, self._display, self._drain = controller, display, drain
-        self._others, self._devices = others, devices
+        self._others, self._devices, self._disks = others, devices, disks
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._drain.signal is not None:
             self._controller.drain(self._drain.signal.name)
+        if self._disks and (shortage := self._disks.shortage()):
+            self._controller.stop_as_unfit(shortage)
         if self._display.is_due:
             self._display.draw(self._controller.progress())
         hanging = self._controller.take_hanging()
@@ -183,12 +193,13 @@ class TuneRunner:
     display: ProgressDisplay
     drain: Drain
     time_budget: TimeBudget | None = None
+    disks: DiskWatch | None = None
 
     def run(self, share: Share, folder: Path) -> None:
         """Run the sweep until it is finished, drained or broken.
 
-        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials.
-        Tune writes its own files to `folder`; they are never read.
+        Raises ClusterLost if Tune has given up RUNS times, EnvironmentUnfit if machines cannot train its trials, or if a disk is
+        almost full. Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
             name = mailbox_name(self.paths.sweep, f"{folder.name}-{attempt}")
@@ -202,7 +213,7 @@ class TuneRunner:
                 }
                 searcher = WorkerSearcher(controller, share.devices, config)
                 others = OtherSweeps(name, mailbox_names)
-                callback = LoopCallback(controller, self.display, self.drain, others, share.devices)
+                callback = LoopCallback(controller, self.display, self.drain, others, share.devices, self.disks)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
                 raise EnvironmentUnfit(controller.environment_error)

@@ -6,7 +6,7 @@ The file is a copy for readers: it is made anew from the cells whenever a driver
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,9 +33,13 @@ def write_studies(
     `scores`: the name of each task's score, by task. The times of the trials are those of the ledger's records.
     """
     began, ended = _times(records)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".optuna-") as folder, warnings.catch_warnings():
+    # Not with a random name: what a driver that was killed has left is removed by the next one, with Optuna's lock in it.
+    scratch = path.with_name(f".{path.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        unfinished = Path(folder) / FILE
+        unfinished = scratch / FILE
         storage = JournalStorage(JournalFileBackend(str(unfinished)))
         for search in searches:
             name = str(search.cell) + (f" search {search.number + 1}" if search.number else "")
@@ -44,7 +48,8 @@ def write_studies(
             study.set_metric_names(names[: len(search.study.directions)])
             for number, seeds in enumerate(search.configurations):
                 study.add_trial(_frozen(search, number, seeds, began, ended))
-        os.replace(unfinished, path)
+    os.replace(unfinished, path)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _frozen(

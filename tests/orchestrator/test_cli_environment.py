@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_an_interrupted_start_says_how_to_go_on(run, driver):
 
     driver.drive = drive
     wants(run(*QUICK, "--trials", "3"), 130, "python -m orchestrator.run --space quickstart --gpus 0 --trials 3")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
+def test_a_signal_before_trials_are_trained_ends_with_the_code_for_schedulers(run, driver, sent):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    driver.drive = lambda plan, options: signal.raise_signal(sent)
+    try:
+        wants(run(*QUICK), 75, "terminated; start or continue it with: python -m orchestrator.run --space quickstart")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_large_sweep_is_asked_about_on_a_terminal_and_no_is_no(run, monkeypatch):

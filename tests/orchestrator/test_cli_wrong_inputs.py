@@ -218,6 +218,8 @@ def test_escape_sequences_never_reach_the_terminal(run):
         ({"extra": 'recipe=Recipe(clip=float("inf"))'}, (":2: recipe: clip = inf: must be a finite number",)),
         ({"extra": 'recipe={"epochs": 4}'}, (":2: space: recipe = {'epochs': 4}", "recipe=Recipe(...)")),
         ({"extra": "budget=Budget(trials=0)"}, (":2: budget: trials = 0: must be between 1 and 10000",)),
+        ({"extra": "budget=Budget(grace=0)"}, (":2: budget: grace = 0: must be at least 1 epoch",)),
+        ({"extra": "budget=Budget(reduction=1)"}, (":2: budget: reduction = 1: must be at least 2",)),
         ({"extra": "budget=None"}, (":2: space: budget = None", "budget=Budget(...)")),
         ({"extra": "seed=1.5"}, (":2: space: seed = 1.5: must be a whole number",)),
         ({"extra": "seed=2**64"}, (":2: space: seed = 18446744073709551616: must lie in",)),
