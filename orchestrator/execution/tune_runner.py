@@ -142,8 +142,8 @@ class LoopCallback(NotPickled, tune.Callback):
         controller: Controller,
         display: ProgressDisplay,
         drain: Drain,
-        others: OtherSweeps,
-        devices: int,
+        others: OtherSweeps | None = None,
+        devices: int = 0,
         disks: DiskWatch | None = None,
     ):
         self._controller, self._display, self._drain = controller, display, drain
@@ -161,7 +161,8 @@ class LoopCallback(NotPickled, tune.Callback):
             if trial.trial_id in hanging and trial.temporary_state.ray_actor:
                 # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
                 ray.kill(trial.temporary_state.ray_actor)
-        self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
+        if self._others:
+            self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
         if self._drain.due or self._controller.error:
             end_tune_run()
 

@@ -66,7 +66,7 @@ class Quiet:
 def test_a_sweep_stops_before_the_disk_is_full_and_continues_with_every_trial(tmp_path):
     sweep, watch = open_sweep(make_space(), tmp_path / "full"), Watch()
     controller = controller_of(sweep, tmp_path / "full", devices=1, per_device=2)
-    loop = LoopCallback(controller, Quiet(), Quiet(), watch)
+    loop = LoopCallback(controller, Quiet(), Quiet(), disks=watch)
     orders, _ = controller.serve([call("a")], [])
     first, second = trials_of(orders, "a")
     loop.on_step_end(1, [])
