@@ -17,6 +17,7 @@ from orchestrator.execution.checkpoint_retention import CheckpointRetention
 from orchestrator.execution.cluster import cluster, count_cores, device_name, watched
 from orchestrator.execution.concurrency import trials_per_device
 from orchestrator.execution.device_load import DeviceLoad
+from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain, StartInterrupted
 from orchestrator.execution.event_messages import EventMessages
 from orchestrator.execution.progress import ProgressDisplay
@@ -24,6 +25,7 @@ from orchestrator.execution.time_left import WorkRate
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import LEDGER, Damaged, Ledger, advice, write_atomic
 from orchestrator.log_lines import set_up_logging
+from orchestrator.planning.forecast import disk
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.sweep_inputs import SweepInputs, load_tasks, prepare_inputs
 from orchestrator.planning.sweep_manifest import (
@@ -50,6 +52,8 @@ from search_spaces.redaction import clean, redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
+from trainables.worker.checkpoint_store import CheckpointFolder, KeptCheckpoints, NotStored
+from trainables.worker.file_system_store import FileSystemStore
 from trainables.worker.worker_environment import MANIFEST
 from trainables.worker.worker_environment import environment as worker_environment
 
@@ -106,6 +110,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
+        kept = _open_checkpoints(folder, sweep_id, options.checkpoints, history)
+        if options.checkpoints:
+            manifest["checkpoints"] = options.checkpoints
         _write_state(folder, manifest, tasks, space_file(plan.space))
         uri = options.tracking_uri or sqlite_uri(out / DATABASE)
         tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records, options.system_metrics)
@@ -132,7 +139,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured, options.keep)
+        checkpoints = CheckpointRetention(sweep, kept, events.append, history.measured, options.keep)
         checkpoints.tidy()
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
@@ -147,8 +154,23 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     checkpoints=folder / "checkpoints",
                     environment=worker_environment(quantized=plan.space.recipe.nf4 is not None),
                     sweep=sweep_id,
+                    storage=options.checkpoints or "",
                 )
-                code = _run(sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, stack)
+                _, with_former = (0, 0) if options.checkpoints else disk(plan, options.keep) or (0, 0)
+                code = _run(
+                    sweep,
+                    inputs,
+                    paths,
+                    options,
+                    checkpoints,
+                    console,
+                    events,
+                    time_budget,
+                    delivery,
+                    with_former // 2,
+                    stack,
+                )
+                checkpoints.tidy()  # of what workers wrote late, or left that were killed while they wrote
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -182,16 +204,36 @@ def experiment_of(history: SweepHistory, space: Space, options: RunOptions) -> s
     return began_in
 
 
+def _open_checkpoints(folder: Path, sweep: str, place: str | None, history: SweepHistory) -> KeptCheckpoints:
+    """Return the sweep's checkpoints: at `place`, or in its folder. Raises EnvironmentUnfit if the place cannot be written."""
+    before = history.manifest.get("checkpoints") if history.openings else place
+    if before != place:
+        log.warning(
+            "checkpoints were in %s until now: trials that have not ended start again, and export does not find the models "
+            "that were kept there",
+            before or folder / "checkpoints",
+        )
+    if not place:
+        return CheckpointFolder(folder / "checkpoints")
+    store = FileSystemStore(place, sweep)
+    try:
+        store.set_mark()
+    except NotStored as error:
+        raise exit_codes.EnvironmentUnfit(f"--checkpoints {error}") from None
+    return store
+
+
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
     """Check that a continued sweep has the models, the data and the ledger format that it began with.
 
-    Raises ValueError if one of them differs, Damaged if the recorded manifest does not contain them.
+    Raises ValueError if the models or the data differ, Damaged if the format does, or if the recorded manifest does not contain
+    them.
     """
     if not history.openings:
         return
     first = history.openings[0]
     if first.format != FORMAT:
-        raise ValueError(
+        raise Damaged(
             f"{folder}: another version of this program wrote its ledger; continue with that version, or start anew with "
             f"another --out"
         )
@@ -242,6 +284,7 @@ def _run(
     events: EventLog,
     time_budget: TimeBudget | None,
     delivery: Delivery,
+    checkpoint_bytes: int,
     stack: ExitStack,
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
@@ -286,6 +329,7 @@ def _run(
             display=display,
             drain=drain,
             time_budget=time_budget,
+            disks=DiskWatch(paths.checkpoints, temporary, share, checkpoint_bytes),
         )
         unfit = ""
         display.start(sweep.snapshot())

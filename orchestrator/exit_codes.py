@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 class Preempted(BaseException):
-    """SIGTERM arrived while no trials were being trained (during training, the epochs are finished first).
+    """SIGTERM or SIGHUP arrived while no trials were being trained (during training, the epochs are finished first).
 
     Exit code 75; the same command continues.
     """
@@ -31,10 +31,12 @@ class ClusterLost(Exception):
     """The connection to Ray's cluster was lost during the sweep. Exit code 7; the same command continues."""
 
 
-def preempt_on_sigterm() -> None:
-    """Install a handler that raises Preempted at SIGTERM. Ray replaces it, so call this again after Ray has shut down."""
+def preempt_on_signals() -> None:
+    """Install a handler that raises Preempted at SIGTERM, and at SIGHUP unless that is ignored, as under nohup."""
 
     def preempt(number: int, frame: FrameType | None) -> None:
         raise Preempted
 
-    signal.signal(signal.SIGTERM, preempt)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, preempt)

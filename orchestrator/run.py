@@ -74,7 +74,7 @@ def _probe(plan: Plan, options: RunOptions) -> None:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    exit_codes.preempt_on_sigterm()
+    exit_codes.preempt_on_signals()
     if not arguments.space:
         raise ValueError(
             "no space is given: --space is missing; name a space (--list prints them), or a Python or YAML file"

@@ -44,6 +44,7 @@ class Drain:
         self._deadline = float("inf")
         self._starting = self._training = False
         self.signal: signal.Signals | None = None
+        self._received = ""  # the name of the signal that was sent
 
     @property
     def due(self) -> bool:
@@ -57,13 +58,9 @@ class Drain:
             return ""
         left = max(0.0, self._deadline - time.monotonic())
         return (
-            f"{self._cause}: no trial is started any more. Running trials may finish their epoch, within {left:.0f} s; then the "
-            f"report is written. Ctrl-C now stops at once: these epochs are lost, what was reported is kept."
+            f"{self._received}: no trial is started any more. Running trials may finish their epoch, within {left:.0f} s; then "
+            f"the report is written. Ctrl-C now stops at once: these epochs are lost, what was reported is kept."
         )
-
-    @property
-    def _cause(self) -> str:
-        return "Ctrl-C" if self.signal is signal.SIGINT else "SIGTERM"
 
     @property
     def code(self) -> int:
@@ -135,11 +132,13 @@ class Drain:
                 raise StartInterrupted
             if not self._training:
                 say_at_once(
-                    f"{self._cause}: ends once results are stored and the report is written; Ctrl-C now stops at once"
+                    f"{self._received}: ends once results are stored and the report is written; Ctrl-C now stops at once"
                 )
 
     def _note(self, number: signal.Signals) -> None:
-        self.signal = self.signal or (signal.SIGINT if number is signal.SIGINT else signal.SIGTERM)
+        if self.signal is None:
+            self.signal = signal.SIGINT if number is signal.SIGINT else signal.SIGTERM
+            self._received = "Ctrl-C" if number is signal.SIGINT else number.name
         self._deadline = time.monotonic() + PATIENCE[self.signal]
 
 

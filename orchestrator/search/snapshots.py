@@ -80,8 +80,8 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
         search_left=planned - sum(entry.outcome is not None for entry in search.search),
         finals_left=finals - sum(entry.outcome is not None for entry in search.finals),
         in_flight=search.in_flight,
-        most_epochs=search.bracket.epochs,
-        asha_epochs=search.bracket.mean_epochs if _may_stop(search) else search.bracket.epochs,
+        most_epochs=search.brackets.all[0].epochs,
+        asha_epochs=search.asha_epochs,
         search_seconds=_durations([e for e in search.search if not e.cached and e.outcome]),
         whole_seconds=_durations(
             [e for e in search.search if not e.cached and e.outcome and e.outcome.state == "DONE"]
@@ -90,11 +90,6 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
         epochs=epochs,
         epoch_seconds=sum(curve.seconds for curve in own) / epochs if epochs else 0.0,
     )
-
-
-def _may_stop(search: CellSearch) -> bool:
-    """Return whether so many trials are planned that ASHA can stop the last one."""
-    return search.planned - search.in_flight >= search.bracket.min_values
 
 
 def _running(entry: TrialEntry) -> RunningTrial:

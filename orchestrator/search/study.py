@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import count
+from typing import Literal
 
 import numpy as np
 
@@ -25,8 +26,8 @@ class Study(ABC):
     finite grid, at most. `seed`: the seed of the space. Proposals depend only on it, on the cell, and on the results told before.
     """
 
-    # Whether proposals depend on results.
-    learns = False
+    # Of each objective: the validation score, and in a search for two the number of trained parameters.
+    directions: tuple[Literal["maximize", "minimize"], ...] = ("maximize",)
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         self.dimensions = dict(dimensions)
@@ -66,6 +67,10 @@ class Study(ABC):
     def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
         """Take note of how configuration `number` ended. `curve`: its best scores by epoch, from the first that counts."""
         return
+
+    def objectives(self, outcome: Outcome) -> list[float]:
+        """Return what a configuration that was trained to its end achieved, in the order of `directions`."""
+        return [outcome.best_score]
 
     def is_new(self, parameters: Mapping[str, Scalar]) -> bool:
         """Return whether this configuration was not asked for yet."""

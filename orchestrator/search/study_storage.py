@@ -6,7 +6,7 @@ The file is a copy for readers: it is made anew from the cells whenever a driver
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,17 +33,23 @@ def write_studies(
     `scores`: the name of each task's score, by task. The times of the trials are those of the ledger's records.
     """
     began, ended = _times(records)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".optuna-") as folder, warnings.catch_warnings():
+    # Not with a random name: what a driver that was killed has left is removed by the next one, with Optuna's lock in it.
+    scratch = path.with_name(f".{path.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        unfinished = Path(folder) / FILE
+        unfinished = scratch / FILE
         storage = JournalStorage(JournalFileBackend(str(unfinished)))
         for search in searches:
             name = str(search.cell) + (f" search {search.number + 1}" if search.number else "")
-            study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-            study.set_metric_names([f"validation {scores.get(search.cell.task, 'score')}"])
+            names = [f"validation {scores.get(search.cell.task, 'score')}", "trained parameters"]
+            study = optuna.create_study(storage=storage, study_name=name, directions=search.study.directions)
+            study.set_metric_names(names[: len(search.study.directions)])
             for number, seeds in enumerate(search.configurations):
                 study.add_trial(_frozen(search, number, seeds, began, ended))
-        os.replace(unfinished, path)
+    os.replace(unfinished, path)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _frozen(
@@ -55,15 +61,16 @@ def _frozen(
 ) -> FrozenTrial:
     """Return configuration `number`, with its trials (one per search seed), as a trial of Optuna."""
     over = len(seeds) == search.budget.search_seeds and all(entry.outcome for entry in seeds)
-    state, value = TrialState.RUNNING, None
+    state, values = TrialState.RUNNING, None
     points: dict[int, float] = {}
     if over:
         outcome, points = aggregate_seeds(seeds)
         state = STATES[outcome.state]
-        value = outcome.best_score if state is TrialState.COMPLETE else None
+        if state is TrialState.COMPLETE:
+            values = search.study.objectives(outcome)
     found = optuna.trial.create_trial(
         state=state,
-        value=value,
+        values=values,
         params=search.study.parameters_of(number),
         distributions=distributions(search.study.dimensions),
         intermediate_values=points,

@@ -63,7 +63,7 @@ class Sweep:
     ):
         self.space, self._ledger, self._cache, self._count, self._notify = space, ledger, cache, count, notify
         numbers = range(space.budget.searches)
-        self.searches = {(cell, n): CellSearch(cell, space, make, n) for n in numbers for cell in space.cells}
+        self.searches = {(cell, n): CellSearch(cell, space, make, n, count) for n in numbers for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
         self._best = BestFinals()
         self._failed = self._ended = 0

@@ -19,7 +19,7 @@ from orchestrator.tracking.run_edits import Edit, Key, Point, RunUpdates
 from orchestrator.tracking.run_projection import MOST_CELLS, cell_metric
 from orchestrator.tracking.tracker import open_store
 from search_spaces import keys
-from search_spaces.events import LedgerRecord
+from search_spaces.events import DevicesShared, LedgerRecord, SweepFinished, SweepInterrupted, SweepOpened
 from search_spaces.language import Cell
 from search_spaces.redaction import redact
 
@@ -36,6 +36,8 @@ METRICS = {
     "trained_percent": "weight_counts/trained_percent",
 }
 _TABLE = ("Model", "Task", "Method", "Test score", "n", "p", "Verdict", "Configuration")
+# Events after which the report has the same results.
+WITHOUT_RESULT = (SweepOpened, DevicesShared, SweepInterrupted, SweepFinished)
 
 # MLflow's limit for a tag is 8000.
 MOST_CHARACTERS = 7500
@@ -54,7 +56,9 @@ def publish(
     rows = [dict(zip(table["columns"], values, strict=True)) for values in table["data"]]
     with environment():
         store = open_store(uri, artifacts, folder, records)
-        time = round(records[-1].time * 1000)
+        # The same as long as no result can have changed, so that MLflow does not store equal points a second time.
+        times = (record.time for record in reversed(records) if not isinstance(record.event, WITHOUT_RESULT))
+        time = round(next(times, records[-1].time) * 1000)
         run_id = store.known[Key("sweep")].run_id
         with tempfile.TemporaryDirectory() as scratch:
             for file in files:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.exit_codes import EnvironmentUnfit
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 PERIOD, RETRY, RETRY_LIMIT, AWAITED = 0.5, 1.0, 30.0, 1.0
 BATCH = 1000  # records per delivery; after each one the position is recorded in the store
 CLOSING = 5.0  # seconds for which `close` waits for a delivery that has begun
+# Seconds after which a delivery is said to hang. Requests to a server end by themselves after 10 s; those to a database may not.
+HANGING = 120.0
 
 
 class StoreRefused(EnvironmentUnfit):
@@ -115,9 +118,11 @@ class Tracker:
         pause = 0.0
         while self._wait(pause):
             try:
-                link = link or self._connect()
+                with self._told_if_hanging():
+                    link = link or self._connect()
                 while self.behind and not self._closed:
-                    self._deliver(link)
+                    with self._told_if_hanging():
+                        self._deliver(link)
                 if self._system_metrics:
                     self._system_metrics.ensure(link.sweep_run)
                 self._tell_found()
@@ -130,7 +135,7 @@ class Tracker:
                     self._give_up(StoreRefused(f"the tracking store {redact(self._uri)} cannot be used: {reason}"))
                     return
                 link = None
-                pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
+                pause = min(max(2 * pause, RETRY), RETRY_LIMIT)
                 self._tell_lost(error)
                 self._note_answer()
 
@@ -181,6 +186,22 @@ class Tracker:
                 self.behind,
                 reason,
             )
+
+    @contextmanager
+    def _told_if_hanging(self) -> Iterator[None]:
+        """Warn if the block takes longer than `HANGING` seconds. The sweep goes on; this thread waits for the store."""
+        timer = threading.Timer(HANGING, self._tell_hanging)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell_hanging(self) -> None:
+        self._lost = True
+        text = "tracking store %s has not answered for %.0f s, %d records wait in the ledger; the sweep goes on"
+        log.warning(text, redact(self._uri), HANGING, self.behind)
 
     def _tell_found(self) -> None:
         if self._lost:

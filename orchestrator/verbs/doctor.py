@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from orchestrator.machine_checks import CHECKS, Destinations, start_ray
     from search_spaces.redaction import clean_line
 
-    exit_codes.preempt_on_sigterm()
+    exit_codes.preempt_on_signals()
     to = Destinations(out=arguments.out, tracking_uri=arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
     problems = 0
     for check in (*CHECKS, *(() if arguments.quick else (start_ray,))):

@@ -91,8 +91,11 @@ def _row(sweep: AnalyzedSweep, cell: Cell, number: int) -> dict[str, object]:
 
 
 def _finals(sweep: AnalyzedSweep, cell: Cell, number: int) -> pd.DataFrame:
+    """Return the finals of a search by seed; the order in which they started depends on time."""
     trials = sweep.trials
-    return trials[(trials["cell"] == str(cell)) & (trials["search"] == number) & (trials["phase"] == "final")]
+    finals = trials[(trials["cell"] == str(cell)) & (trials["search"] == number) & (trials["phase"] == "final")]
+    seed = PARAM + "seed"
+    return finals.sort_values(seed, key=pd.to_numeric, kind="stable") if seed in finals else finals
 
 
 def _configured(winner: pd.Series) -> str:

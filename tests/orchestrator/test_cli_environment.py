@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_a_file_system_that_refuses_to_write_is_found_whoever_asks(run):
     wants(run(*QUICK, "--out", "/proc/runs"), exit_codes.ENVIRONMENT, "--out /proc/runs: /proc cannot be written")
     uri = "sqlite:////proc/runs/mlflow.db"
     wants(run(*QUICK, "--tracking-uri", uri), exit_codes.ENVIRONMENT, "--tracking-uri", "/proc cannot be written")
+
+
+def test_a_place_for_checkpoints_that_cannot_be_used_is_an_unfit_environment(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = (*QUICK, "--checkpoints", f"file://{tmp_path}/file")
+    wants(run(*words), exit_codes.ENVIRONMENT, f"--checkpoints file://{tmp_path}/file: cannot be used", "on every node")
 
 
 def test_a_disk_without_room_is_an_unfit_environment(run, monkeypatch, tmp_path):
@@ -91,6 +98,17 @@ def test_an_interrupted_start_says_how_to_go_on(run, driver):
 
     driver.drive = drive
     wants(run(*QUICK, "--trials", "3"), 130, "python -m orchestrator.run --space quickstart --gpus 0 --trials 3")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
+def test_a_signal_before_trials_are_trained_ends_with_the_code_for_schedulers(run, driver, sent):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    driver.drive = lambda plan, options: signal.raise_signal(sent)
+    try:
+        wants(run(*QUICK), 75, "terminated; start or continue it with: python -m orchestrator.run --space quickstart")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_large_sweep_is_asked_about_on_a_terminal_and_no_is_no(run, monkeypatch):

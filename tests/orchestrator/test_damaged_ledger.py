@@ -112,6 +112,21 @@ def test_a_sweep_whose_manifest_cannot_be_read_is_not_continued(project, capsys)
     assert files(project) == before
 
 
+def test_a_sweep_of_a_newer_format_is_not_continued(project, capsys):
+    folder = project / "runs" / FIRST
+    with closing(Ledger.open(folder)) as ledger:
+        first = {"event": "sweep", "format": driver.FORMAT + 1, "manifest": ledger.history.manifest}
+    (folder / "ledger.jsonl").write_bytes(b"")
+    add_record(folder, first)
+    before = files(project)
+    assert continue_sweep(project) == exit_codes.DAMAGED_STATE
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        f"error: {folder}: another version of this program wrote its ledger; continue with that version"
+    )
+    assert files(project) == before
+
+
 def test_what_the_tracker_cannot_enter_ends_the_driver_without_a_report(project, monkeypatch, capsys):
     """The record passes the ledger, which does not look into manifests; nothing is trained, to be quick."""
     folder = project / "runs" / FIRST

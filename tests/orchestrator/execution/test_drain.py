@@ -23,18 +23,20 @@ def drain():
 
 
 @pytest.mark.parametrize(
-    ("sent", "noted", "code"),
+    ("sent", "noted", "code", "told"),
     [
-        (signal.SIGTERM, signal.SIGTERM, 75),
-        (signal.SIGHUP, signal.SIGTERM, 75),
-        (signal.SIGINT, signal.SIGINT, 130),
+        (signal.SIGTERM, signal.SIGTERM, 75, "SIGTERM: "),
+        (signal.SIGHUP, signal.SIGTERM, 75, "SIGHUP: "),
+        (signal.SIGINT, signal.SIGINT, 130, "Ctrl-C: "),
     ],
 )
-def test_a_first_signal_is_noted_and_says_the_exit_code(drain, sent, noted, code):
+def test_a_first_signal_is_noted_told_by_its_name_and_says_the_exit_code(drain, sent, noted, code, told, capfd):
     assert drain.signal is None
     assert not drain.due
     signal.raise_signal(sent)
     assert (drain.signal, drain.code) == (noted, code)
+    assert drain.notice.startswith(f"{told}no trial is started any more")
+    assert capfd.readouterr().err.startswith(f"{told}ends once results are stored")
     assert not drain.due
 
 

@@ -326,9 +326,18 @@ def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_processes_are_asked_for_where_trials_share_a_device(project, tmp_path):
+def test_one_process_is_asked_for_where_trials_share_a_device(project, tmp_path):
     text = plan_text(project, make_options(tmp_path, trials_per_device=4))
-    assert "2 cores, 4 trials on each (8 at once): 2 processes that train, 8 that wait for one trial each" in text
+    assert "2 cores, 4 trials on each (8 at once), in one process each" in text
+
+
+@pytest.mark.parametrize(("gpus", "proposed"), [(8, None), (9, 3), (12, 3), (16, 4), (1000, 4)])
+def test_a_plan_proposes_how_searches_use_all_devices(project, tmp_path, gpus, proposed):
+    assert (len(project.space.cells), project.space.in_flight, project.space.budget.trials) == (4, 2, 4)
+    text = plan_text(project, make_options(tmp_path, gpus=gpus, trials_per_device=1))
+    wider = f"the searches use 8 of them at once, --set budget.in_flight={proposed} more" if proposed else ""
+    assert wider in text
+    assert ("in_flight" in text) == bool(proposed)
 
 
 def test_a_gpu_is_filled_as_the_driver_would_fill_it(project, tmp_path):

@@ -155,6 +155,7 @@ def test_the_resolved_space_survives_json():
 
 def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_path):
     from orchestrator.driver import FORMAT, check_unchanged
+    from orchestrator.ledger import Damaged
 
     def begun(weights="w", version=FORMAT):
         opened = SweepOpened(format=version, manifest=sweep_manifest(weights))
@@ -165,7 +166,7 @@ def test_a_sweep_of_another_version_or_with_other_files_is_not_continued(tmp_pat
 
     check_unchanged(SweepHistory(), sweep_manifest("w"), tmp_path)
     check_unchanged(begun(), sweep_manifest("w"), tmp_path)
-    with pytest.raises(ValueError, match="another version"):
+    with pytest.raises(Damaged, match="another version"):
         check_unchanged(begun(version=FORMAT + 1), sweep_manifest("w"), tmp_path)
     with pytest.raises(ValueError, match="changed since"):
         check_unchanged(begun("other"), sweep_manifest("w"), tmp_path)

@@ -14,6 +14,7 @@ from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, runs
 from tests.orchestrator.tracking.test_mlflow_store import Breaking
 
 RECORDS = numbered(WHOLE)
+RESUMED = {"event": "extended", "cells": []}
 ADAPTER = ("cell", "tiny/rte/adapter", "")
 ROW = {
     "model": "tiny",
@@ -94,12 +95,20 @@ def test_the_runs_say_what_the_report_says(sweep, monkeypatch):
 
 def test_a_result_that_is_not_known_any_more_is_nan(sweep):
     add(sweep, ROW)
-    later = numbered([*WHOLE, WHOLE[-1]])
+    later = numbered([*WHOLE, RESUMED])
     report, files = write_report(sweep[1], SEARCHING)
     publish(sweep[0], sweep[1] / "artifacts", sweep[1], later, report, files)
     run = next(run for run in runs_of(sweep[0]) if run.data.tags[keys.KIND] == "cell" and keys.VERDICT in run.data.tags)
     assert math.isnan(run.data.metrics["test/accuracy"])
     assert run.data.metrics["test/n"] == 0
+
+
+def test_a_finished_sweep_that_is_run_again_leaves_no_second_points(sweep):
+    add(sweep, ROW)
+    expected = content(sweep[0])
+    report, files = write_report(sweep[1], ROW)
+    publish(sweep[0], sweep[1] / "artifacts", sweep[1], numbered([*WHOLE, WHOLE[0], WHOLE[-1]]), report, files)
+    assert content(sweep[0]) == expected
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["request lost", "answer lost"])

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.ledger import Ledger
+from orchestrator.tracking import tracker as tracker_module
 from orchestrator.tracking.tracker import Link, StoreRefused, Tracker
 from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, write_predictions
 
@@ -145,6 +146,23 @@ def test_a_server_that_fails_is_asked_again_about_once_a_second(tmp_path, caplog
         assert tracker.behind == len(RECORDS)
     assert 2 <= len(requests) <= 4
     assert len([w for w in warnings(caplog) if "unreachable" in w]) == 1
+
+
+def test_a_store_that_hangs_is_told_and_later_that_it_goes_on(schema, tmp_path, caplog, monkeypatch):
+    """A database gives no time limit: the call returns when its server goes on."""
+    goes_on, real = threading.Event(), Link.deliver
+    monkeypatch.setattr(tracker_module, "HANGING", 0.2)
+    monkeypatch.setattr(Link, "deliver", lambda *words: (goes_on.wait(20), real(*words)))
+    write_predictions(tmp_path)
+    with tracking(f"sqlite:///{shutil.copy(schema, tmp_path)}", tmp_path, RECORDS) as tracker:
+        wait_for(lambda: warnings(caplog))
+        assert (
+            f"has not answered for 0 s, {len(RECORDS)} records wait in the ledger; the sweep goes on"
+            in warnings(caplog)[0]
+        )
+        goes_on.set()
+        assert tracker.drain(20)
+        wait_for(lambda: "reachable again" in warnings(caplog)[-1])
 
 
 def test_a_frozen_server_holds_nobody_up(tmp_path):
