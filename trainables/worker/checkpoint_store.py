@@ -48,8 +48,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     _remove(fresh)
     fresh.mkdir(parents=True)
     fill(fresh)
-    _remove(old)
-    if folder.exists():
+    if folder.exists():  # else ".old" may be the only complete one, after a kill between the renames
+        _remove(old)
         os.rename(folder, old)
     os.rename(fresh, folder)
     _remove(old)
