@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
         tracker: list[Any] = []
-        sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+        sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].notify())
         tracker.append(_tracker(root, sweep))
         tune_runner.DeviceTrainable = trainable(seconds)
         share = Share(devices=2, cpu=1, gpu=0, per_device=slots // 2)
@@ -96,7 +96,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         delivered = time.perf_counter()
         tracker[0].close()
     with closing(sweep._ledger):
-        return {**_measured(sweep._ledger.records, marks), "mlflow_seconds_after": delivered - accepted}
+        return {**_measured(list(sweep._ledger.records), marks), "mlflow_seconds_after": delivered - accepted}
 
 
 def _measured(records: list[LedgerRecord], marks: Marks) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     root = Path(tempfile.mkdtemp(prefix="control-", dir="/tmp"))
     tracker: list[Any] = []
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
-    sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].put(records))
+    sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].notify())
     tracker.append(_tracker(root, sweep))
     paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
     pool = WorkerPool(1, trials)
@@ -204,8 +204,9 @@ def _tracker(root: Path, sweep: Any) -> Any:
     from orchestrator.tracking.tracker import Tracker
 
     manifest = {"sweep": "fake", "space": "fake", "title": "fake", "models": {}, "tasks": {}, "methods": {}}
-    first = sweep._ledger.append(SweepOpened(format=1, manifest=manifest))
-    tracker = Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts", root / "sweep", first)
+    sweep._ledger.append(SweepOpened(format=1, manifest=manifest))
+    database = f"sqlite:///{root / 'mlflow.db'}"
+    tracker = Tracker(database, root / "artifacts", root / "sweep", sweep._ledger.records)
     tracker.start()
     assert tracker.drain(120)
     return tracker
@@ -265,21 +266,15 @@ def apart(arm: str, **sizes: float) -> Any:
         return json.load(file)
 
 
-def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
+def throughput(rounds: int) -> dict[str, Any]:
     """C9: many residents with long curves, so that results and not trials are the load."""
-    trials, epochs, slots = (8, 10, 4) if smoke else (32, 200, 32)
-    sizes = {"trials": trials, "epochs": epochs, "grace": epochs, "slots": slots, "cells": 2, "seconds": EPOCH_SECONDS}
+    sizes = {"trials": 32, "epochs": 200, "grace": 200, "slots": 32, "cells": 2, "seconds": EPOCH_SECONDS}
     found: dict[str, list[Any]] = {"workers": [], "reports": [], "mlflow": []}
     for _ in range(rounds):
         found["workers"].append(apart("workers", **sizes))
-        found["reports"].append(apart("reports", trials=4 if smoke else 16, epochs=20 if smoke else 60))
-        found["mlflow"].append(apart("mlflow", points=40 if smoke else 400))
-    alone = {
-        batch: [
-            apart("accept", trials=8 if smoke else 64, epochs=4 if smoke else 60, batch=batch) for _ in range(rounds)
-        ]
-        for batch in (1, 64)
-    }
+        found["reports"].append(apart("reports", trials=16, epochs=60))
+        found["mlflow"].append(apart("mlflow", points=400))
+    alone = {batch: [apart("accept", trials=64, epochs=60, batch=batch) for _ in range(rounds)] for batch in (1, 64)}
     accepted = {batch: [each["results_per_second"] for each in runs] for batch, runs in alone.items()}
     rates = {arm: [each["results_per_second"] for each in found[arm]] for arm in ("workers", "reports")}
     single, batch = ([each[name] for each in found["mlflow"]] for name in ("single", "batch"))
@@ -296,12 +291,8 @@ def throughput(rounds: int, smoke: bool) -> dict[str, Any]:
     }
 
 
-def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
-    """Short trials: what one costs the driver, early and late, and how long it takes to its first step."""
-    runs = []
-    for _ in range(rounds):
-        sizes = {"trials": 6, "cells": 2, "slots": 4} if smoke else {"trials": 51, "cells": 20, "slots": 16}
-        runs.append(apart("workers", epochs=4, seconds=EPOCH_SECONDS, **sizes))
+def cost_per_trial(runs: Sequence[dict[str, Any]], decisions: dict[str, Any]) -> dict[str, Any]:
+    """What a short trial costs the driver, early and late, and how long it takes to its first step. `runs`: of `workers`."""
     windows = {
         window: {
             name: measure.Spread.of([r["per_trial"][window][name] for r in runs])
@@ -312,13 +303,31 @@ def cost_per_trial(rounds: int, smoke: bool) -> dict[str, Any]:
     starts = [sorted(r["start_ms"]) for r in runs]
     return {
         "ms_per_trial": windows,
-        "decisions_ms_per_trial": {
-            f"{cells} cells": apart("decide", trials=trials, cells=cells, slots=16)
-            for cells, trials in ({2: 24} if smoke else {20: 51, 1: 1010}).items()
-        },
+        "decisions_ms_per_trial": decisions,
         "start_ms_median": measure.Spread.of([statistics.median(s) for s in starts]),
         "start_ms_95th": measure.Spread.of([s[int(0.95 * len(s))] for s in starts]),
     }
+
+
+def everything(rounds: int) -> dict[str, Any]:
+    sizes = {"trials": 51, "epochs": 4, "seconds": EPOCH_SECONDS, "cells": 20, "slots": 16}
+    found = throughput(rounds)
+    runs = [apart("workers", **sizes) for _ in range(rounds)]
+    decisions = {f"{n} cells": apart("decide", trials=t, cells=n, slots=16) for n, t in {20: 51, 1: 1010}.items()}
+    return {"C9": found, "per trial": cost_per_trial(runs, decisions)}
+
+
+def smoke() -> dict[str, Any]:
+    """A few trials in this process, which starts Ray once; the arm `reports`, which has a Ray of its own, is left out."""
+    mlflow, alone = mlflow_calls(40), accept(8, 4, 8)
+    decisions = {"2 cells": decide(trials=24, cells=2, slots=4)}
+    run = workers(trials=6, epochs=4, slots=4, cells=2, seconds=EPOCH_SECONDS)
+    found = {
+        "results_per_second": {"workers": measure.Spread.of([run["results_per_second"]])},
+        "driver_alone": {"8": {name: measure.Spread.of([value]) for name, value in alone.items()}},
+        "mlflow_batch_against_single": measure.ratio([mlflow["single"]], [mlflow["batch"]]),
+    }
+    return {"C9": found, "per trial": cost_per_trial([run], decisions)}
 
 
 def main() -> None:
@@ -331,9 +340,8 @@ def main() -> None:
     if arguments.arm:
         Path(os.environ["CONTROL_PLANE_OUT"]).write_text(json.dumps(ARMS[arguments.arm](**arguments.sizes)))
         return
-    rounds = 1 if arguments.smoke else arguments.rounds
     flags = measure.conditions(clock="wall for rates and starts, CPU time by thread for costs")
-    results = {"C9": throughput(rounds, arguments.smoke), "per trial": cost_per_trial(rounds, arguments.smoke)}
+    results = smoke() if arguments.smoke else everything(arguments.rounds)
     _print(results)
     measure.write(arguments.json, "control_plane", flags, results)
 

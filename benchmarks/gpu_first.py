@@ -4,7 +4,7 @@
     python -m benchmarks.gpu_first --smoke                                       # everything that a CPU can run, tiny
 
 The most valuable sections come first. Each prints its rows as it finds them, and the file is written after every row: a time
-limit loses only what was not measured yet. Needs torch and transformers only; `benchmarks/gpu.py` describes the arms.
+limit loses only what was not measured yet. Needs torch and transformers only.
 Without a device it measures nothing and exits with 4; a section that fails says so in its table, and the exit code is 1.
 """
 
@@ -28,7 +28,7 @@ from benchmarks.gpu_first_sections import (
     s10_memory,
 )
 from benchmarks.gpu_loop import Section, run_script
-from benchmarks.gpu_sections import g5_equality, g6_joining
+from benchmarks.gpu_sections import equality, joining
 from benchmarks.gpu_setting import FULL
 
 # Read by cuBLAS when it starts; the equality check with deterministic algorithms needs it.
@@ -41,12 +41,12 @@ SECTIONS: dict[str, Section] = {
     "S5": s5_graphs,
     "S4": s4_kernels,
     "S6": s6_processes,
-    "G5": g5_equality,
+    "G5": equality,
     "S7": s7_compiled,
     "S8": s8_attention,
     "S9": s9_long,
     "S10": s10_memory,
-    "G6": g6_joining,
+    "G6": joining,
 }
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.arms import Encoder, make_data, make_trials, small_settings
-from benchmarks.gpu_sections import label, memory_per_trial, out_of_memory, processes
+from benchmarks.gpu_lone import processes
+from benchmarks.gpu_sections import label, memory_per_trial, out_of_memory
 from benchmarks.gpu_setting import Bench, release, set_precision
 from trainables.backbone.backbone import Backbone
 from trainables.methods import METHODS
@@ -81,7 +82,7 @@ def s1_methods(bench: Bench) -> Rows:
     data, losses, broken = make_data([5, 9, 12, 7] * 4, 200), {}, 0
     with tempfile.TemporaryDirectory() as folder:
         model = encoder.save(Path(folder))
-        for device, precision in ((cpu, "fp32"), (bench.device, "fp32"), (bench.device, "bf16")):
+        for device, precision in dict.fromkeys([(cpu, "fp32"), (bench.device, "fp32"), (bench.device, "bf16")]):
             set_precision(precision)
             found, failed = train_each(lambda d=device, p=precision: Backbone.load(model, d, p), data)
             losses[device.type, precision] = found
@@ -207,7 +208,7 @@ def s4_kernels(bench: Bench) -> Rows:
 def s6_processes(bench: Bench) -> Rows:
     """Sixteen lone eager processes on the device: time-sliced by the driver, then under MPS."""
     few = replace(bench, scale=replace(bench.scale, processes=(16,) if bench.cuda else (2,)))
-    yield from processes(few, "adapter", None)
+    yield from processes(few, "adapter")
     control = shutil.which("nvidia-cuda-mps-control")
     if not bench.cuda or control is None:
         reason = "no nvidia-cuda-mps-control" if bench.cuda else "no device"
@@ -218,7 +219,7 @@ def s6_processes(bench: Bench) -> Rows:
         os.environ.update(own)
         try:
             subprocess.run([control, "-d"], check=True, timeout=30)
-            yield from ({**row, "arm": "16 processes under MPS, adapter"} for row in processes(few, "adapter", None))
+            yield from ({**row, "arm": "16 processes under MPS, adapter"} for row in processes(few, "adapter"))
         finally:
             subprocess.run([control], input="quit\n", text=True, check=False, timeout=60)
             for name in own:

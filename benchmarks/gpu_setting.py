@@ -29,12 +29,10 @@ class Scale:
     shapes: tuple[Shape, ...]
     long: tuple[int, int]
     residents: tuple[int, ...]
-    long_residents: tuple[int, ...]
     processes: tuple[int, ...]
     rounds: int
     lone_steps: int
     seconds: float
-    compile_with: dict[str, dict[str, Any]]
 
 
 FULL = Scale(
@@ -43,12 +41,10 @@ FULL = Scale(
     shapes=((8, 64), (16, 64), (8, 128), (8, None)),
     long=(8, 512),
     residents=(1, 2, 4, 8, 16, 32, 64, 128),
-    long_residents=(1, 2, 4, 8),
     processes=(2, 4, 8, 16),
     rounds=5,
     lone_steps=8,
     seconds=4,
-    compile_with={"compile": {}, "compile + CUDA graphs": {"mode": "reduce-overhead"}},
 )
 SMOKE = Scale(
     encoder=Encoder(layers=2, width=16, heads=2),
@@ -56,12 +52,10 @@ SMOKE = Scale(
     shapes=((4, 8), (4, None)),
     long=(4, 32),
     residents=(1, 2, 4),
-    long_residents=(1, 2),
     processes=(2,),
     rounds=2,
     lone_steps=2,
     seconds=0.5,
-    compile_with={"compile (backend aot_eager)": {"backend": "aot_eager"}},
 )
 
 

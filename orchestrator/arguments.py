@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
+from search_spaces.redaction import HARMLESS_QUERY, holds_password, redact
 from search_spaces.tracking_uri import (
     EXPERIMENT_VARIABLE,
     SYSTEM_METRICS_VARIABLE,
@@ -25,6 +26,8 @@ DESCRIPTION = (
     "Search every (model, task, method) cell of a space with an equal budget, re-train the winners on fresh "
     "seeds, and write reports/summary.md. Stopped at any moment, the same command continues."
 )
+# Where checkpoints can be kept other than in a folder: schemes of addresses that pyarrow opens.
+STORAGE = ("s3", "gs", "file")
 # The kinds of names that are listed.
 KINDS = ("spaces", "methods", "tasks", "models")
 # The words before the options in a command that repeats a sweep.
@@ -116,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
         "--out", type=_folder, default=Path("runs"), metavar="DIR", help="ledger, checkpoints, mlflow.db (default runs)"
     )
     p.add_argument(
+        "--checkpoints",
+        type=_place,
+        metavar="DIR|URI",
+        help="where checkpoints are kept: a folder that all nodes see, s3://BUCKET/PATH or gs://BUCKET/PATH (default: OUT)",
+    )
+    p.add_argument(
         "--report", type=_folder, default=Path("reports"), metavar="DIR", help="where the report goes (default reports)"
     )
     p.add_argument(
@@ -169,6 +178,7 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         budget=arguments.budget,
         data_dir=arguments.data_dir,
         out=arguments.out,
+        checkpoints=arguments.checkpoints,
         report=arguments.report,
         keep=arguments.keep,
         tracking_uri=arguments.tracking_uri or os.environ.get(URI_VARIABLE) or None,
@@ -252,6 +262,26 @@ def _folder(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"{text[:80]!r}: must be a folder of this machine, since a ledger is appended to, which object storage cannot do. "
-            "Other nodes need not see it; copy it there after the sweep"
+            "Other nodes need not see it; checkpoints can be kept there with --checkpoints"
         )
     return Path(os.path.expanduser(given(text)))  # unlike Path's, it leaves ~name of an unknown user as it is
+
+
+def _place(text: str) -> str:
+    """Return where checkpoints are kept: an absolute path, or an address without credentials, which is logged and recorded."""
+    scheme, mark, rest = given(text).partition("://")
+    if not mark:
+        return str(_folder(text).absolute())
+    shown = repr(redact(text)[:80])
+    if "@" in rest or holds_password(text):
+        raise argparse.ArgumentTypeError(
+            f"{shown}: must not hold a user name or password; credentials come from each node: its role, ~/.aws, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
+        )
+    path, query, settings = rest.partition("?")
+    if scheme not in STORAGE or not path.strip("/") or (query and not re.fullmatch(HARMLESS_QUERY, settings)):
+        raise argparse.ArgumentTypeError(
+            f"{shown}: must be a folder or {' or '.join(f'{each}://...' for each in STORAGE)}; after a ? may come "
+            "region=, scheme= and endpoint_override=HOST:PORT, separated by &"
+        )
+    return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ from search_spaces.redaction import clean, redact
 from search_spaces.tracking_uri import ARTIFACTS, DATABASE, sqlite_uri
 from trainables.backbone.models import resolve
 from trainables.tasks.task_data import Loaded
+from trainables.worker.checkpoint_store import CheckpointFolder, KeptCheckpoints, NotStored
+from trainables.worker.file_system_store import FileSystemStore
 from trainables.worker.worker_environment import MANIFEST
 from trainables.worker.worker_environment import environment as worker_environment
 
@@ -64,7 +66,7 @@ FIRST_ANSWER = 30.0
 
 
 class EventLog:
-    """Writes events to the ledger, then passes their records to the tracker, to the log and to the measure of the run's speed."""
+    """Writes events to the ledger, tells the tracker, and passes them to the log and to the measure of the run's speed."""
 
     def __init__(self, ledger: Ledger, tracker: Tracker, messages: EventMessages):
         self._ledger, self._tracker, self._messages = ledger, tracker, messages
@@ -75,7 +77,7 @@ class EventLog:
 
     def publish(self, records: Sequence[LedgerRecord]) -> None:
         """Pass durable records on."""
-        self._tracker.put(records)
+        self._tracker.notify()
         for record in records:
             self.rate.apply(record)
             self._messages.log(record.event)
@@ -108,6 +110,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
         check_unchanged(history, manifest, folder)
         inputs = prepare_inputs(plan, models, tasks, out)
         add_notes(manifest, inputs.cut_notes())
+        kept = _open_checkpoints(folder, sweep_id, options.checkpoints, history)
+        if options.checkpoints:
+            manifest["checkpoints"] = options.checkpoints
         _write_state(folder, manifest, tasks, space_file(plan.space))
         uri = options.tracking_uri or sqlite_uri(out / DATABASE)
         tracker = Tracker(uri, out / ARTIFACTS, folder, ledger.records, options.system_metrics)
@@ -134,7 +139,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
         )
         if sweep.ended_early and (time_budget is None or time_budget.allows_more_than(sweep.ended_early)):
             sweep.resume_searches()
-        checkpoints = CheckpointRetention(sweep, folder / "checkpoints", events.append, history.measured, options.keep)
+        checkpoints = CheckpointRetention(sweep, kept, events.append, history.measured, options.keep)
         checkpoints.tidy()
         delivery = Delivery(
             tracker=tracker, uri=uri, sweep=sweep_id, ledger=ledger, report=options.report, drain=drain, umask=umask
@@ -149,8 +154,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     checkpoints=folder / "checkpoints",
                     environment=worker_environment(quantized=plan.space.recipe.nf4 is not None),
                     sweep=sweep_id,
+                    storage=options.checkpoints or "",
                 )
-                _, with_former = disk(plan, options.keep) or (0, 0)
+                _, with_former = (0, 0) if options.checkpoints else disk(plan, options.keep) or (0, 0)
                 code = _run(
                     sweep,
                     inputs,
@@ -164,7 +170,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     with_former // 2,
                     stack,
                 )
-                checkpoints.tidy()  # of what workers left that were killed while they wrote
+                checkpoints.tidy()  # of what workers wrote late, or left that were killed while they wrote
             if sweep.finished:
                 sweep.close()
             code = _finish(sweep, code, delivery, options)
@@ -196,6 +202,25 @@ def experiment_of(history: SweepHistory, space: Space, options: RunOptions) -> s
     if options.experiment not in (None, began_in):
         log.warning("this sweep began in the MLflow experiment %s and stays there", began_in)
     return began_in
+
+
+def _open_checkpoints(folder: Path, sweep: str, place: str | None, history: SweepHistory) -> KeptCheckpoints:
+    """Return the sweep's checkpoints: at `place`, or in its folder. Raises EnvironmentUnfit if the place cannot be written."""
+    before = history.manifest.get("checkpoints") if history.openings else place
+    if before != place:
+        log.warning(
+            "checkpoints were in %s until now: trials that have not ended start again, and export does not find the models "
+            "that were kept there",
+            before or folder / "checkpoints",
+        )
+    if not place:
+        return CheckpointFolder(folder / "checkpoints")
+    store = FileSystemStore(place, sweep)
+    try:
+        store.set_mark()
+    except NotStored as error:
+        raise exit_codes.EnvironmentUnfit(f"--checkpoints {error}") from None
+    return store
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:
@@ -240,7 +265,7 @@ def _write_state(folder: Path, manifest: dict[str, Any], loaded: dict[str, Loade
             write_atomic(folder / "splits" / file, json.dumps(indices))
 
 
-def _write_studies(sweep: Sweep, folder: Path, records: Sequence[LedgerRecord], manifest: Mapping[str, Any]) -> None:
+def _write_studies(sweep: Sweep, folder: Path, records: Iterable[LedgerRecord], manifest: Mapping[str, Any]) -> None:
     """Write the searches for Optuna's dashboard. An error of the disk is told and nothing more: no driver reads this file."""
     scores = {name: task["score"] for name, task in manifest["tasks"].items()}
     try:

@@ -14,19 +14,23 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from orchestrator.stored_records import StoredRecords
 from search_spaces.events import Event, LedgerRecord, event_from_json, event_to_json
 from search_spaces.history import SweepHistory
 
 log = logging.getLogger(__name__)
 
 LEDGER, LOCK = "ledger.jsonl", "lock"
+FRAME = 10  # bytes of a line beside its JSON: checksum, space and line feed
 
 
 class Damaged(Exception):
@@ -40,12 +44,13 @@ class Held(Exception):
 class Ledger:
     """The ledger of a sweep, opened and locked by this process. Make one with `Ledger.open`.
 
-    `records` are the durable records and `history` the state that follows from them; only the thread that appends may use them.
-    `append` may be called from any thread.
+    `records` are the durable records, which any thread may read from the file, and `history` is the state that follows from them,
+    which only the thread that appends may use. `append` may be called from any thread.
     """
 
     def __init__(self, folder: Path, lock: int, file: int, content: Content, clock: Callable[[], float]):
-        self.folder, self.records, self.history = folder, content.records, content.history
+        self.folder, self.history, self._starts = folder, content.history, content.starts
+        self.records = stored_records(folder, content.starts)
         self._lock, self._file, self._clock = lock, file, clock
         self._size = os.fstat(file).st_size
         self._appending = threading.Lock()
@@ -67,12 +72,12 @@ class Ledger:
             undo.callback(os.close, file)
             _sync_folder(folder)
             content = _repair(path, file)
-            if begun and not content.records:
+            if begun and not content.starts:
                 raise Damaged(
                     f"{path} is missing or empty, but this sweep has begun; put a backup of it back, or start anew "
                     "in an empty folder"
                 )
-            _sign(lock, clock(), begun=bool(content.records))
+            _sign(lock, clock(), begun=bool(content.starts))
             undo.pop_all()
         return cls(folder, lock, file, content, clock)
 
@@ -90,8 +95,10 @@ class Ledger:
             now, seq = self._clock(), len(self.records)
             texts = [_text({**event_to_json(event), "seq": seq + i, "time": now}) for i, event in enumerate(events, 1)]
             stored = [_parsed(json.loads(text)) for text in texts]
-            self._write(b"".join(map(_line, texts)))
-            self.records += stored
+            lines = [_line(text) for text in texts]
+            starts = accumulate(map(len, lines[:-1]), initial=self._size)
+            self._write(b"".join(lines))
+            self._starts.extend(starts)
             for record in stored:
                 self.history.apply(record)
             if seq == 0:
@@ -129,16 +136,66 @@ class Ledger:
 
 
 def read(folder: Path) -> list[LedgerRecord]:
-    """Return the records of a sweep's ledger; [] if there is no ledger. Takes no lock, since a driver may be writing it.
+    """Return the records of a sweep's ledger, all in memory; [] if there is no ledger."""
+    return list(stream(folder))
+
+
+def stream(folder: Path) -> Iterator[LedgerRecord]:
+    """Return the records of a sweep's ledger one by one. Takes no lock, since a driver may be writing it.
 
     An incomplete last line is ignored. Raises Damaged if an earlier line is broken or a complete one does not hold an event.
     """
-    return _content(folder).records
+    return _entries(folder / LEDGER, Content())
 
 
 def read_history(folder: Path) -> SweepHistory:
-    """Return the history of a sweep from its ledger, read as by `read`; an empty history if there is no ledger."""
-    return _content(folder).history
+    """Return the history of a sweep from its ledger, read as by `stream`; an empty history if there is no ledger."""
+    return _content(folder / LEDGER).history
+
+
+def stored_records(folder: Path, starts: array[int]) -> StoredRecords:
+    """Return the records of a ledger that begin at these bytes of its file. To read one that has changed raises Damaged."""
+    path = folder / LEDGER
+
+    def parse(line: bytes) -> LedgerRecord:
+        try:
+            return _parsed(json.loads(_checked(line) or b""))
+        except (AttributeError, KeyError, ValueError):
+            raise Damaged(f"{path}: it was changed while it was used; put a backup of it back") from None
+
+    return StoredRecords(path, starts, parse)
+
+
+def good_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Return the number from 1, the first byte and the JSON of each line of a ledger file whose checksum is right.
+
+    An incomplete last line is left out. Raises Damaged if an earlier line is broken.
+    """
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = _checked(line)
+            if text is None:
+                if line.endswith(b"\n") and file.read(1):
+                    raise Damaged(_lost(path, number, "is broken"))
+                return
+            yield number, start, text
+            start += len(line)
+
+
+def parse_record(path: Path, number: int, text: bytes) -> LedgerRecord:
+    """Return the record in line `number`. Raises Damaged if it has another number or is not a known event."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    found = record.get("seq") if isinstance(record, dict) else None
+    if found != number:
+        raise Damaged(_lost(path, number, f"has number {found}"))
+    try:
+        return _parsed(record)
+    except ValueError as error:
+        raise Damaged(advice(path, number, str(error))) from None
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -168,13 +225,13 @@ def _line(text: str) -> bytes:
 
 @dataclass
 class Content:
-    """The records of a ledger file and the history that follows from them.
+    """What was read of a ledger file: the history that follows from its records, and where each of them begins, in bytes.
 
     `good` is the number of bytes of complete records; any bytes after them are an incompletely written last line.
     """
 
-    records: list[LedgerRecord] = field(default_factory=list)
     history: SweepHistory = field(default_factory=SweepHistory)
+    starts: array[int] = field(default_factory=lambda: array("Q"))
     good: int = 0
 
 
@@ -187,31 +244,26 @@ def advice(path: Path, number: int, fault: str) -> str:
     )
 
 
-def _content(folder: Path) -> Content:
-    path = folder / LEDGER
-    return _parse(path, path.read_bytes()) if path.exists() else Content()
-
-
-def _parse(path: Path, data: bytes) -> Content:
+def _content(path: Path) -> Content:
     found = Content()
-    *whole, rest = data.split(b"\n")
-    lines = [line + b"\n" for line in whole] + ([rest] if rest else [])
-    for number, line in enumerate(lines, 1):
-        record = _record(line)
-        if record is None:
-            if number < len(lines):
-                raise Damaged(_lost(path, number, "is broken"))
-            break
-        if record.get("seq") != number:
-            raise Damaged(_lost(path, number, f"has number {record.get('seq')}"))
+    for _ in _entries(path, found):
+        pass
+    return found
+
+
+def _entries(path: Path, found: Content) -> Iterator[LedgerRecord]:
+    """Verify the lines of a ledger file, enter each into `found`, and return its record."""
+    if not path.exists():
+        return
+    for number, start, text in good_lines(path):
+        record = parse_record(path, number, text)
         try:
-            parsed = _parsed(record)
-            found.history.apply(parsed)
+            found.history.apply(record)
         except ValueError as error:
             raise Damaged(advice(path, number, str(error))) from None
-        found.records.append(parsed)
-        found.good += len(line)
-    return found
+        found.starts.append(start)
+        found.good = start + len(text) + FRAME
+        yield record
 
 
 def _parsed(record: dict[str, Any]) -> LedgerRecord:
@@ -222,16 +274,11 @@ def _parsed(record: dict[str, Any]) -> LedgerRecord:
     return LedgerRecord(seq=seq, time=time, event=event_from_json(record))
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object of a line; None if the checksum is wrong, {} if the line does not hold a JSON object."""
-    checksum, text = line[:8], line[9:-1]
-    if line[-1:] != b"\n" or line[8:9] != b" " or checksum != b"%08x" % zlib.crc32(text):
-        return None
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+def _checked(line: bytes) -> bytes | None:
+    """Return the JSON text of a line; None if the line is not complete or its checksum is wrong."""
+    text = line[9:-1]
+    good = line[-1:] == b"\n" and line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(text)
+    return text if good else None
 
 
 def _lost(path: Path, line: int, fault: str) -> str:
@@ -243,17 +290,13 @@ def _lost(path: Path, line: int, fault: str) -> str:
 
 
 def _repair(path: Path, file: int) -> Content:
-    data = path.read_bytes()
-    found = _parse(path, data)
-    if found.good < len(data):
+    found, size = _content(path), os.fstat(file).st_size
+    if found.good < size:
         log.warning(
-            "%s: the last line was not written to its end; %d bytes go to %s.torn",
-            path,
-            len(data) - found.good,
-            path.name,
+            "%s: the last line was not written to its end; %d bytes go to %s.torn", path, size - found.good, path.name
         )
         with path.with_name(path.name + ".torn").open("ab") as torn:
-            torn.write(data[found.good :])
+            torn.write(os.pread(file, size - found.good, found.good))
             torn.flush()
             os.fsync(torn.fileno())
         os.ftruncate(file, found.good)

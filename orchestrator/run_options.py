@@ -46,6 +46,8 @@ class RunOptions:
     data_dir: Path | None = None
     # Folder for ledgers, checkpoints and the default tracking store.
     out: Path = Path("runs")
+    # Where checkpoints are kept: an absolute path or an address (`FileSystemStore`); None: in `out`.
+    checkpoints: str | None = None
     # Where the report is written.
     report: Path = Path("reports")
     # Address of an MLflow store; None: sqlite in `out`.

@@ -7,12 +7,11 @@ It depends on the records alone, not on files, threads or clocks. Other modules 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.events import (
     CheckpointMeasured,
-    DevicesShared,
     EpochReported,
     LedgerRecord,
     SearchesEndedEarly,
@@ -24,26 +23,17 @@ from search_spaces.events import (
     WinnerChosen,
 )
 from search_spaces.language import Cell
-from search_spaces.records import BUDGET, Outcome, Progress, SearchKey, Trial
+from search_spaces.records import BUDGET, Outcome, SearchKey, Trial
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class TrialHistory:
-    """A trial, its progress reports (one per epoch, in `curve`), and its outcome, which is None until the trial ends."""
+    """A trial, the number and the seconds of its reported epochs, and its outcome, which is None until the trial ends."""
 
     trial: Trial
-    curve: list[Progress] = field(default_factory=list)
+    epochs: int = 0
+    seconds: float = 0.0
     outcome: Outcome | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimedEpoch:
-    """Duration of one epoch that this sweep trained itself. `device`: the device's name; `per_device` trials shared it."""
-
-    trial: Trial
-    device: str
-    per_device: int
-    seconds: float
 
 
 class SweepHistory:
@@ -60,12 +50,8 @@ class SweepHistory:
         # Seconds of the slowest epoch of each cell, and of its slowest trial that ran to its end.
         self.slowest_epoch: dict[Cell, float] = {}
         self.slowest_trial: dict[Cell, float] = {}
-        self.timed_epochs: list[TimedEpoch] = []
         # Ids of the trials whose checkpoint was measured after their last end.
         self.measured: set[str] = set()
-        # For each trial started in this sweep: its last device, and the number of trials on it.
-        self._started: dict[str, tuple[str, int]] = {}
-        self._per_device = 0
         self._earlier_seconds = self._opened = self._last = 0.0
         for record in records:
             self.apply(record)
@@ -98,37 +84,26 @@ class SweepHistory:
     def _open(self, event: SweepOpened) -> None:
         self.openings.append(event)
 
-    def _share(self, event: DevicesShared) -> None:
-        self._per_device = event.per_device
-
     def _ask(self, event: TrialAsked) -> None:
         # If a winner is replaced and later wins again, the same final is asked for again and its history starts anew.
         self.trials[event.id] = TrialHistory(trial=event.trial)
 
     def _start(self, event: TrialStarted) -> None:
         self.trial(event.id)
-        if self._per_device:
-            device = self.manifest.get("device", "") if self.openings else ""
-            self._started[event.id] = device, self._per_device
 
     def _report(self, event: EpochReported) -> None:
         found, seconds = self.trial(event.id), event.progress.seconds
-        found.curve.append(event.progress)
+        found.epochs, found.seconds = found.epochs + 1, found.seconds + seconds
         cell = found.trial.cell
         self.slowest_epoch[cell] = max(self.slowest_epoch.get(cell, 0.0), seconds)
-        # If the trial was not started here, its epochs are cached ones that another sweep trained.
-        if event.id in self._started:
-            device, per_device = self._started[event.id]
-            epoch = TimedEpoch(trial=found.trial, device=device, per_device=per_device, seconds=seconds)
-            self.timed_epochs.append(epoch)
 
     def _end(self, event: TrialEnded) -> None:
         found = self.trial(event.id)
         found.outcome = event.outcome
         self.measured.discard(event.id)
         if event.outcome.state == "DONE":
-            cell, seconds = found.trial.cell, sum(progress.seconds for progress in found.curve)
-            self.slowest_trial[cell] = max(self.slowest_trial.get(cell, 0.0), seconds)
+            cell = found.trial.cell
+            self.slowest_trial[cell] = max(self.slowest_trial.get(cell, 0.0), found.seconds)
 
     def _measure(self, event: CheckpointMeasured) -> None:
         self.trial(event.id)
@@ -153,7 +128,6 @@ class SweepHistory:
 # Other events do not change the state.
 _APPLY: Mapping[type, Callable[[SweepHistory, Any], None]] = {
     SweepOpened: SweepHistory._open,
-    DevicesShared: SweepHistory._share,
     TrialAsked: SweepHistory._ask,
     TrialStarted: SweepHistory._start,
     EpochReported: SweepHistory._report,

@@ -28,7 +28,7 @@ from search_spaces.file_task import FileTask
 from search_spaces.quantization import BLOCK_SIZES, Compute, Nf4
 
 Precision = Literal["fp32", "bf16", "nf4"]
-Search = Literal["tpe", "random", "grid"]
+Search = Literal["tpe", "random", "grid", "multi"]
 # Hyperparameters of every trial; all others are settings of its method.
 TRAINING = ("lr", "batch_size", "epochs")
 # Fields of a recipe that limit the number of examples of each task.
@@ -169,9 +169,11 @@ class Budget:
     finals. `in_flight`: number of trials of a search that run at once; trial i is proposed, and stopped or not, from the results
     of trials 0..i-in_flight alone. So the result of a sweep depends neither on timing nor on the number of GPUs. `search`: how
     configurations are proposed. "tpe": an evenly spread start, then Optuna's TPE, or the rest of a grid that `trials` covers.
-    "random": independent uniform draws. "grid": all configurations; `trials` must be at least as many. ASHA's rungs are
+    "random": independent uniform draws. "grid": all configurations; `trials` must be at least as many. "multi": as "tpe", but
+    for two objectives, a high validation score and few trained parameters. ASHA's rungs are
     at `grace`, `grace` * `reduction`, ... epochs, below a trial's number of epochs; no trial is stopped at a rung that has fewer
-    than `min_values` scores.
+    than `min_values` scores. `brackets`: as in Hyperband, configurations are divided among so many brackets, which decide on
+    their own; each has its first rung `reduction` times as late as the one before.
     """
 
     trials: int = 8
@@ -183,6 +185,7 @@ class Budget:
     grace: int = 2
     reduction: int = 2
     min_values: int = 3
+    brackets: int = 1
 
     def __post_init__(self) -> None:
         check_types("budget", self)
@@ -191,18 +194,42 @@ class Budget:
             ("search_seeds", 1 <= self.search_seeds <= 100, "between 1 and 100"),
             ("final_seeds", 1 <= self.final_seeds <= 100, "between 1 and 100"),
             ("searches", 1 <= self.searches <= 100, "between 1 and 100"),
-            ("search", self.search in get_args(Search), "'tpe', 'random' or 'grid'"),
+            ("search", self.search in get_args(Search), "'tpe', 'random', 'grid' or 'multi'"),
             ("in_flight", self.in_flight >= 1, "at least 1"),
             ("grace", self.grace >= 1, "at least 1 epoch"),
             ("reduction", self.reduction >= 2, "at least 2"),
             ("min_values", self.min_values >= 1, "at least 1"),
+            ("brackets", 1 <= self.brackets <= 20, "between 1 and 20"),
         )
         check_rules("budget", self, rules)
 
     @property
     def proposed(self) -> str:
         """How configurations are proposed, as a part of a sentence; nothing for what is usual."""
-        return {"tpe": "", "random": ", drawn at random", "grid": ", the whole grid"}[self.search]
+        return {
+            "tpe": "",
+            "random": ", drawn at random",
+            "grid": ", the whole grid",
+            "multi": ", proposed for high scores with few trained parameters",
+        }[self.search]
+
+    def first_rungs(self, epochs: int) -> list[int]:
+        """The first rung of each bracket of ASHA for trials of at most so many epochs, ascending.
+
+        `epochs` itself stands for a bracket without rungs, which stops no trial. There is one such bracket at most, so that the
+        brackets may be fewer than `brackets`.
+        """
+        return sorted({min(epochs, self.grace * self.reduction**number) for number in range(self.brackets)})
+
+    def comparisons(self, epochs: int) -> str:
+        """Which trials of at most so many epochs ASHA compares, as a part of a sentence; nothing for what is usual."""
+        first, found = self.first_rungs(epochs), ""
+        if len(first) > 1:
+            rungs = ", ".join(str(rung) if rung < epochs else "none" for rung in first)
+            found = f", in {len(first)} brackets (first rungs: epochs {rungs})"
+        if self.search == "multi":
+            found += ", each trial compared only with those that train no more parameters"
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -281,7 +308,7 @@ class Space:
     def in_flight(self) -> int:
         """Number of trials of a search that run at once. All can, if neither proposals nor ASHA depend on other trials."""
         budget = self.budget
-        if budget.search != "tpe" and budget.grace >= self.recipe.epochs:
+        if budget.search in ("random", "grid") and budget.grace >= self.recipe.epochs:
             return budget.trials * budget.search_seeds
         return budget.in_flight
 

@@ -7,7 +7,7 @@ of weights that it belongs to. With double quantisation these largest values are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
 
     So trials and sweeps in other precisions have the ids that they had before these fields existed.
     """
-    return {name: value for name, value in asdict(recipe).items() if recipe.nf4 or name not in FIELDS}
+    return {name: value for name, value in vars(recipe).items() if recipe.nf4 or name not in FIELDS}
 
 
 def precision_words(recipe: Recipe) -> str:

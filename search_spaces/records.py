@@ -10,7 +10,8 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from search_spaces.language import Cell, Precision, Recipe, Scalar
@@ -76,7 +77,7 @@ class Trial:
         if not self.semantics:
             object.__setattr__(self, "semantics", training_semantics(self.method, self.recipe.precision))
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hex digits: hash of all fields, that is, of everything that the result depends on, and of the cell."""
         text = json.dumps(self.to_json(), sort_keys=True, allow_nan=False)
@@ -91,15 +92,32 @@ class Trial:
         return {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.recipe.epochs, **self.settings}
 
     def to_json(self) -> dict[str, Any]:
-        settings = dict(sorted(self.settings.items()))
-        record = {**asdict(self), "settings": settings, "recipe": recipe_json(self.recipe)}
+        record = {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }  # `asdict` copies deeply, which is slow
+        record |= {
+            "cell": dict(vars(self.cell)),
+            "settings": dict(sorted(self.settings.items())),
+            "recipe": recipe_json(self.recipe),
+        }
         # Left out where they have their defaults, so that such trials keep the ids that they had before these fields existed.
         added = {"ablated": self.ablated, "search": self.search, "plugin": self.plugin}
         return {key: value for key, value in record.items() if added.get(key, True)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Trial:
-        return cls(**{**record, "cell": Cell(**record["cell"]), "recipe": Recipe(**record["recipe"])})
+        return cls(**{**record, "cell": _cell(**record["cell"]), "recipe": _recipe(json.dumps(record["recipe"]))})
+
+
+@lru_cache(maxsize=1024)
+def _cell(**names: str) -> Cell:
+    return Cell(**names)
+
+
+@lru_cache(maxsize=64)
+def _recipe(text: str) -> Recipe:
+    """Return the recipe with this JSON, one object for all trials that have it: to check and to keep one for each is costly."""
+    return Recipe(**json.loads(text))
 
 
 @dataclass(frozen=True, kw_only=True)

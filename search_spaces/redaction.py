@@ -30,7 +30,9 @@ _PATH_NAME = re.compile(r"_(FILE|PATH|DIR|HOME|SOCK)$", re.IGNORECASE)
 
 # Greedy, because an unquoted password may hold a slash or an @.
 _USERINFO = re.compile(r"(?<=://)(?!/)[^\s'\"]*@")
-_QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]*")
+# Settings of object storage, without which a recorded command would not find it again.
+HARMLESS_QUERY = r"(?:&?(?:region|scheme|endpoint_override)=[\w.:-]+)+"
+_QUERY = re.compile(rf"(://[^\s'\"?]*)\?(?!{HARMLESS_QUERY}(?:[\s'\"]|$))[^\s'\"]*")
 _PASSWORD_IN_ADDRESS = re.compile(r"(?<=://)(?!/)[^\s'\":@]*:([^\s'\"]+)@")
 _TOKEN = re.compile(
     r"\b(?:"

@@ -60,17 +60,23 @@ def test_variables_are_what_they_were_after_an_error_too(unchanged, monkeypatch)
     assert unless_set({"ONE": "one", "THREE": "three"}) == {"THREE": "three"}
 
 
+# Set by `ray job submit` for the cluster on which this process runs as a job.
+OF_A_JOB = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+
+
 @pytest.mark.parametrize("address", [None, "host:1"])
 def test_nothing_of_a_cluster_stays(unchanged, seen, monkeypatch, tmp_path, address):
     def body():
         with cluster._environment(tmp_path, address):
             assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-            assert os.environ.get("RAY_ADDRESS") == (None if address is None else "elsewhere:1")
+            for name in OF_A_JOB:
+                assert os.environ.get(name) == (None if address is None else "elsewhere:1")
             assert os.environ.get("RAY_AUTH_MODE") == ("token" if address is None else None)
             os.environ.update(dict.fromkeys(cluster.SET_BY_RAY, "changed"))
             raise RuntimeError
 
-    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1")
+    for name in OF_A_JOB:
+        monkeypatch.setenv(name, "elsewhere:1")
     for name in cluster.SET_BY_RAY:
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
-import shutil
-from collections.abc import Callable, Container
-from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 
 from orchestrator.run_options import Keep
 from orchestrator.search.best_finals import has_model
 from orchestrator.search.sweep import Sweep
 from search_spaces.events import CheckpointMeasured
 from search_spaces.language import Cell
+from trainables.worker.checkpoint_store import KeptCheckpoints, NotStored
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +28,24 @@ class CheckpointRetention:
     def __init__(
         self,
         sweep: Sweep,
-        folder: Path,
+        kept: KeptCheckpoints,
         record: Callable[[CheckpointMeasured], None] = lambda event: None,
         measured: Container[str] = (),
         keep: Keep = "best",
     ):
-        self._sweep, self._folder, self._record, self._measured = sweep, folder, record, measured
+        self._sweep, self._kept, self._record, self._measured = sweep, kept, record, measured
         self._keep = keep
         found = ((cell, sweep.best_final(cell)) for cell in sweep.space.cells)
         self._best: dict[Cell, str] = {cell: best.trial.id for cell, best in found if best}
 
     def trial_ended(self, trial_id: str) -> None:
         """Delete the checkpoint of an ended trial, or if it is now the best of its cell, that of the former best final."""
-        self._measure(trial_id)
         cell = self._sweep.entry(trial_id).trial.cell
-        for candidate in {trial_id, self._best.get(cell, trial_id)}:
-            if self._disposable(candidate):
-                shutil.rmtree(self._folder / candidate, ignore_errors=True)
+        with self._tolerant():
+            self._measure(trial_id)
+            for candidate in {trial_id, self._best.get(cell, trial_id)}:
+                if self._disposable(candidate):
+                    self._kept.delete(candidate)
         best = self._sweep.best_final(cell)
         if best:
             self._best[cell] = best.trial.id
@@ -57,25 +55,38 @@ class CheckpointRetention:
 
         Sizes that it did not record any more, because it was killed between two records, are recorded before.
         """
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                if path.suffix == "" and path.name not in self._measured:
-                    self._measure(path.name)
-                if path.suffix == ".new" or self._disposable(path.stem):
-                    shutil.rmtree(path, ignore_errors=True)
+        with self._tolerant():
+            self._kept.discard_unfinished()
+            for trial_id in self._kept.trial_ids():
+                if trial_id not in self._measured:
+                    self._measure(trial_id)
+                if self._disposable(trial_id):
+                    self._kept.delete(trial_id)
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Tell that the place of the checkpoints cannot be used, and go on: the next driver tidies up."""
+        try:
+            yield
+        except NotStored as error:
+            log.warning("%s", error)
 
     def _measure(self, trial_id: str) -> None:
         """Record the size of the checkpoint of a trial that is DONE."""
-        path = self._folder / trial_id / "state.safetensors"
         try:
             outcome = self._sweep.entry(trial_id).outcome
         except KeyError:  # no trial of this sweep
             return
-        if outcome and outcome.state == "DONE" and path.is_file():
+        if outcome and outcome.state == "DONE":
             try:
-                self._record(CheckpointMeasured(id=trial_id, bytes=path.stat().st_size, stored=_numbers(path)))
-            except SafetensorError as error:
-                log.warning("the size of checkpoint %s is not recorded, because it cannot be read (%s)", path, error)
+                size = self._kept.size(trial_id)
+            except ValueError as error:
+                log.warning(
+                    "the size of checkpoint %s is not recorded, because it cannot be read (%s)", trial_id, error
+                )
+                return
+            if size:
+                self._record(CheckpointMeasured(id=trial_id, bytes=size[0], stored=size[1]))
 
     def _disposable(self, trial_id: str) -> bool:
         try:
@@ -88,12 +99,3 @@ class CheckpointRetention:
             return True
         best = self._sweep.best_final(entry.trial.cell)
         return self._keep == "best" and (best is None or best.trial.id != trial_id)
-
-
-def _numbers(path: Path) -> int:
-    """Return the number of values in a checkpoint. For a finished trial these are the parameters of its best epoch.
-
-    Pruned weights are stored as zeros and counted.
-    """
-    with safe_open(path, framework="numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

@@ -215,6 +215,8 @@ def _environment(folder: Path, address: str | None) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Otherwise Ray ends this process with exit code 1 after 60 s without its head; `watched` ends it with a better one.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        # Variables of `ray job submit --runtime-env` may have names that are set here, too.
+        "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     }
     if address is None:
         token = folder / "token"
@@ -223,6 +225,7 @@ def _environment(folder: Path, address: str | None) -> Iterator[None]:
         register_secret(secret)
         token.write_text(secret, encoding="ascii")
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": None}
+        settings["RAY_JOB_CONFIG_JSON_ENV_VAR"] = None  # of a job of another cluster, on which this process may run
     try:
         with changed({**{name: os.environ.get(name) for name in SET_BY_RAY}, **settings}):
             _read_authentication_again()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.watchdog import Watchdog
 from orchestrator.execution.worker_pool import DEATHS, WorkerPool
 from orchestrator.search.snapshots import CellSnapshot
 from orchestrator.search.sweep import Sweep
@@ -37,7 +38,7 @@ class DriverMailbox(Protocol):
     """The driver's end of the mailbox (`trainables/worker/mailbox.py`)."""
 
     def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
-        """Send the answers and wait for news. Return the workers' calls for orders, and their messages."""
+        """Send the answers and wait for news. Return the workers' calls for orders and pings, and their messages."""
 
 
 class EndListener(Protocol):
@@ -61,9 +62,14 @@ class Controller:
         pool: WorkerPool,
         time_budget: TimeBudget | None = None,
         num_slots: int = 1,
+        watchdog: Watchdog | None = None,
     ):
         self._sweep, self._mailbox, self._paths, self._listener = sweep, mailbox, paths, listener
         self._pool, self._time_budget, self._num_slots = pool, time_budget, num_slots
+        self._watchdog = watchdog or Watchdog()
+        # By worker: why its process has to be ended. Those in `_to_end` have not been returned by `take_hanging` yet.
+        self._hanging: dict[str, str] = {}
+        self._to_end: set[str] = set()
         self._lock = threading.RLock()
         self._held: list[Trial] = []  # trials that wait for a device of their own
         self._most_startable = 0
@@ -71,6 +77,7 @@ class Controller:
         self._errors: Counter[str] = Counter()  # of trials, by trial id
         self._environment_errors: Counter[str] = Counter()  # by trial id, and by node since its last report
         self._ended: list[str] = []  # ids of trials whose end is not durable yet
+        self._warned: set[str] = set()  # nodes whose last report came with a warning
         # Why the machines are not fit for the sweep; "" if they are. The sweep is then draining.
         self.environment_error = ""
         self.error: Exception | None = None
@@ -93,14 +100,23 @@ class Controller:
             if self._time_budget:
                 self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
             for call in calls:
+                if not self._watchdog.note(call) or "activity" in call:
+                    continue  # a late call of a process that ended, or a ping
                 self._take_back(self._pool.greet(call), "its process died")
                 if call.get("unfit"):
                     log.error("node %s is set aside: %s", call["node"], call["unfit"])
             verdicts = {(message["process"], message["id"]): self._apply(message) for message in messages}
             self._check_machines()
             orders = self._assign()
+            self._look_for_hanging()
         self._tell_ended()
         return orders, verdicts
+
+    def take_hanging(self) -> set[str]:
+        """Return the workers whose processes have to be ended because they hang. Their ends are told by `worker_died`."""
+        with self._lock:
+            to_end, self._to_end = self._to_end, set()
+            return to_end
 
     def grow_workers(self) -> int:
         """Return the number of trials that could use a device of their own: the largest number that could run at once so far.
@@ -112,6 +128,12 @@ class Controller:
             self._most_startable = 0 if self._sweep.over else max(self._most_startable, self._sweep.startable)
             return self._most_startable
 
+    @property
+    def num_workers(self) -> int:
+        """The number of workers that have asked for orders."""
+        with self._lock:
+            return len(self._pool)
+
     def worker_died(self, worker: str, reason: str, node_died: bool) -> bool:
         """Have the trials of a worker whose process ended trained again. They count a death, unless their node was lost.
 
@@ -119,6 +141,9 @@ class Controller:
         """
         with self._lock:
             had_started = self._pool.knows(worker)
+            self._watchdog.forget(worker)
+            self._to_end.discard(worker)
+            reason = self._hanging.pop(worker, reason)
             with self._sweep.transaction():
                 self._take_back(self._pool.lose(worker, counted=not node_died), reason)
             self._tell_ended()
@@ -147,6 +172,12 @@ class Controller:
 
     def close(self) -> None:
         self._closed = True
+
+    def _look_for_hanging(self) -> None:
+        for worker, reason in self._watchdog.find_hanging(self._pool.idle).items():
+            log.error("%s, and is replaced", reason)
+            self._hanging[worker] = reason
+            self._to_end.add(worker)
 
     def _tell_ended(self) -> None:
         """Tell of the trials whose ends have just become durable."""
@@ -178,7 +209,11 @@ class Controller:
 
     def _record(self, message: Mapping[str, Any]) -> bool:
         trial_id = message["id"]
-        self._environment_errors.pop(self._pool.node_of(message["process"]), None)
+        node = self._pool.node_of(message["process"])
+        self._environment_errors.pop(node, None)
+        if "warning" in message and node not in self._warned:
+            log.warning("%s on node %s: %s", self.name_of(trial_id), node, message["warning"])
+        (self._warned.add if "warning" in message else self._warned.discard)(node)
         outcome = Outcome.from_json(message["outcome"]) if message["outcome"] else None
         test = TestResult.from_json(message["test"]) if message["test"] else None
         goes_on = self._sweep.record(trial_id, Progress.from_json(message["progress"]), outcome, test)
@@ -200,9 +235,8 @@ class Controller:
             if self._sweep.entry(trial.id).outcome:
                 continue
             if self._pool.died_too_often(trial.id):
-                self._fail(
-                    trial.id, f"its worker died {DEATHS} times while training it, the last times with no other trial"
-                )
+                often = f"its worker died {DEATHS} times while training it, the last times with no other trial"
+                self._fail(trial.id, f"{often} ({reason})")
             else:
                 log.warning("%s will be trained again: %s", self.name_of(trial.id), reason)
                 self._sweep.requeue_trial(trial.id)
@@ -230,6 +264,7 @@ class Controller:
         jobs: dict[str, list[Trial]] = {}
         wanted = self._sweep.startable
         trials, self._held = self._held, []
+        self._pool.clear_reservation()  # the trial that has one may be over, or another device emptier by now
         while trials or self._pool.has_room(wanted):
             trial = trials.pop(0) if trials else self._sweep.next_trial()
             if not isinstance(trial, Trial):
@@ -247,6 +282,8 @@ class Controller:
         }
         if self._sweep.over and not self._held:
             orders |= {worker: {"jobs": [], "close": True} for worker in self._pool.idle}
+            for worker in self._pool.idle:
+                self._watchdog.forget(worker)
         for worker in orders:
             self._pool.answered(worker)
         return orders

@@ -22,6 +22,8 @@ class TrialPaths:
     # its machine is fit for the sweep. Empty: nothing is checked.
     environment: Mapping[str, str] = field(default_factory=dict)
     sweep: str = ""
+    # Where checkpoints are kept instead: an absolute path or an address (`FileSystemStore`). "" for `checkpoints`.
+    storage: str = ""
 
     def job(self, trial: Trial) -> dict[str, Any]:
         """Return the message that tells a device worker to train this trial."""
@@ -33,4 +35,5 @@ class TrialPaths:
             "checkpoints": str(self.checkpoints),
             "environment": dict(self.environment),
             "sweep": self.sweep,
+            "storage": self.storage,
         }

@@ -12,23 +12,25 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.execution import watchdog
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.controller import Controller, EndListener, Messages, Orders, Verdicts
 from orchestrator.execution.disk_watch import DiskWatch
 from orchestrator.execution.drain import Drain
+from orchestrator.execution.other_sweeps import OtherSweeps, mailbox_name
 from orchestrator.execution.progress import ProgressDisplay
 from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.execution.worker_pool import WorkerPool
@@ -37,7 +39,7 @@ from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
 from search_spaces.redaction import clean
-from trainables.worker.tune_trainable import DeviceTrainable, open_mailbox
+from trainables.worker.tune_trainable import DeviceTrainable, mailbox_names, open_mailbox
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,10 @@ FAILED_STARTS = 3
 NODE_DIED = "its node has died"
 # Longest time in seconds that the controller waits for messages, before it checks the time budget and whether it is closed.
 NEWS_SECONDS = 0.5
+# Seconds after which the mailbox is given up, after two attempts: the first one may end because the driver itself was stopped.
+MAILBOX_SECONDS, MAILBOX_ATTEMPTS = 60.0, 2
 # Variables that Tune copies to its workers by way of their command lines, which every user of the machine can read. These hold
-# credentials for storage in the cloud, which trials do not use.
+# credentials for storage in the cloud. Workers have those of their own node.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 )
@@ -128,12 +132,22 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 
 class LoopCallback(NotPickled, tune.Callback):
-    """Called in every round of Tune's loop. Draws the display, stops the sweep before a disk is full, and ends the run if a drain
-    is past its deadline or the controller has failed.
+    """Called in every round of Tune's loop. Draws the display, stops the sweep before a disk is full, ends processes of workers
+    that hang, and says for which other sweeps this one waits. Ends the run if a drain is past its deadline or the controller has
+    failed.
     """
 
-    def __init__(self, controller: Controller, display: ProgressDisplay, drain: Drain, disks: DiskWatch | None = None):
-        self._controller, self._display, self._drain, self._disks = controller, display, drain, disks
+    def __init__(
+        self,
+        controller: Controller,
+        display: ProgressDisplay,
+        drain: Drain,
+        others: OtherSweeps,
+        devices: int,
+        disks: DiskWatch | None = None,
+    ):
+        self._controller, self._display, self._drain = controller, display, drain
+        self._others, self._devices, self._disks = others, devices, disks
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._drain.signal is not None:
@@ -142,6 +156,12 @@ class LoopCallback(NotPickled, tune.Callback):
             self._controller.stop_as_unfit(shortage)
         if self._display.is_due:
             self._display.draw(self._controller.progress())
+        hanging = self._controller.take_hanging()
+        for trial in trials if hanging else []:
+            if trial.trial_id in hanging and trial.temporary_state.ray_actor:
+                # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
+                ray.kill(trial.temporary_state.ray_actor)
+        self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
         if self._drain.due or self._controller.error:
             end_tune_run()
 
@@ -153,8 +173,14 @@ class RayMailbox:
         self._actor = actor
 
     def exchange(self, orders: Orders, verdicts: Verdicts) -> tuple[Messages, Messages]:
-        news: tuple[Messages, Messages] = ray.get(self._actor.take.remote(orders, verdicts, NEWS_SECONDS))
-        return news
+        news: tuple[Messages, Messages]
+        answer = self._actor.take.remote(orders, verdicts, NEWS_SECONDS)
+        for _ in range(MAILBOX_ATTEMPTS):
+            with suppress(GetTimeoutError):
+                news = ray.get(answer, timeout=MAILBOX_SECONDS)
+                return news
+        ray.kill(self._actor)  # workers that wait for its answers then end, too
+        raise GetTimeoutError(f"it did not answer for {MAILBOX_ATTEMPTS * MAILBOX_SECONDS:.0f} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +202,18 @@ class TuneRunner:
         almost full. Tune writes its own files to `folder`; they are never read.
         """
         for attempt in range(RUNS):
-            name = f"{folder.name}-{attempt}"
+            name = mailbox_name(self.paths.sweep, f"{folder.name}-{attempt}")
             with self._controller(name, share) as controller:
-                config = {"mailbox": name, "environment": dict(self.paths.environment)}
+                config: dict[str, Any] = {
+                    "mailbox": name,
+                    "environment": dict(self.paths.environment),
+                    "storage": self.paths.storage,
+                    "sweep": self.paths.sweep,
+                    "ping_seconds": watchdog.PING_SECONDS,
+                }
                 searcher = WorkerSearcher(controller, share.devices, config)
-                callback = LoopCallback(controller, self.display, self.drain, self.disks)
+                others = OtherSweeps(name, mailbox_names)
+                callback = LoopCallback(controller, self.display, self.drain, others, share.devices, self.disks)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
                 raise EnvironmentUnfit(controller.environment_error)

@@ -1,7 +1,8 @@
 """The device workers of a sweep: which trials each of them trains now, and which one gets the next trial.
 
 A trial goes to the device with the fewest trials; among equals, to one that has its model loaded. A trial whose worker died
-`DEATHS_SHARED` times is trained alone on a device, so that a trial that crashes its process cannot crash others again.
+`DEATHS_SHARED` times is trained alone on a device, so that a trial that crashes its process cannot crash others again. While it
+waits, the device with the fewest trials gets no more, one device at a time.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class WorkerPool:
         self._deaths: Counter[str] = Counter()
         self._unfit_nodes: dict[str, str] = {}
         self._began: float | None = None
+        # The worker that gets no trials until it is empty, and then one that is trained alone.
+        self._reserved: str | None = None
 
     def greet(self, call: Mapping[str, Any]) -> list[Trial]:
         """Take a worker's call for orders. Return the trials of its former process, which this one has replaced.
@@ -71,6 +74,9 @@ class WorkerPool:
         if counted:
             self._deaths.update(trial.id for trial in trials)
         return trials
+
+    def __len__(self) -> int:
+        return len(self._workers)
 
     def knows(self, name: str) -> bool:
         """Return whether this worker's process has asked for orders and has not been lost since."""
@@ -114,17 +120,23 @@ class WorkerPool:
 
     def has_room(self, wanted: int) -> bool:
         """Return whether a waiting worker could take a trial, if `wanted` trials could run now in all."""
-        return any(self._room(name, wanted) > 0 for name in self._waiting)
+        return any(name != self._reserved and self._room(name, wanted) > 0 for name in self._waiting)
 
     def place(self, trial: Trial, wanted: int) -> str | None:
-        """Assign a trial to a worker and return the worker's name; None if no waiting worker can take it now."""
+        """Assign a trial to a worker and return the worker's name; None if no waiting worker can take it now.
+
+        A trial that is to be trained alone then reserves a worker, unless another trial has.
+        """
         alone = self._deaths[trial.id] >= DEATHS_SHARED
         names = [
             name
             for name in self._waiting
-            if self._room(name, wanted) > 0 and not (alone and self._workers[name].trials)
+            if self._room(name, wanted) > 0 and not (self._workers[name].trials if alone else name == self._reserved)
         ]
         if not names:
+            if alone and self._reserved is None:
+                sizes = {name: len(worker.trials) for name, worker in self._workers.items() if not worker.unfit}
+                self._reserved = min(sizes, key=lambda name: sizes[name], default=None)
             return None
         model = trial.cell.model
         chosen = min(
@@ -133,6 +145,10 @@ class WorkerPool:
         self._workers[chosen].trials[trial.id] = trial
         self._workers[chosen].model = model
         return chosen
+
+    def clear_reservation(self) -> None:
+        """Reserve no worker, until a trial that is to be trained alone cannot be placed again."""
+        self._reserved = None
 
     def answered(self, name: str) -> None:
         """Note that a worker's call for orders is answered."""

@@ -146,7 +146,8 @@ def _use(record: ExportRecord, base: str, tokenizer: TokenizerUse, plain: Sequen
         yield ""
         yield (
             "It was trained on a backbone in 4 bits. Without `quantization_config`, on the original weights, it predicts "
-            "slightly differently."
+            "slightly differently. On CPUs with AVX-512 BF16 it does so in any case (DoRA very differently), by a kernel of "
+            "bitsandbytes; `peft-sweep predict` computes as in training everywhere."
         )
         if nf4.block_size != TRANSFORMERS_BLOCKS:
             yield (

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from orchestrator.execution.cluster import count_cores, device_name
 from orchestrator.execution.concurrency import most_trials, trials_per_device
-from orchestrator.ledger import read, read_history
+from orchestrator.ledger import read_history
 from orchestrator.planning.disk_usage import DiskUsage, checkpoint_sizes, peft_checkpoint_sizes
 from orchestrator.planning.plan import Plan, corners
 from orchestrator.planning.sweep_manifest import folder_name
 from orchestrator.planning.throughput import Setting, expected, measured, read_probed, setting_of
 from orchestrator.planning.token_counts import TokenCount, count_tokens
 from orchestrator.run_options import Keep, RunOptions
+from orchestrator.search.asha import Brackets
 from orchestrator.search.durations import seconds
 from search_spaces.events import SearchesEndedEarly
 from search_spaces.history import SweepHistory
@@ -159,7 +160,7 @@ def check_budget(plan: Plan, options: RunOptions) -> None:
 
     A sweep that has begun is not checked, nor is one of which a cell's speed is unknown.
     """
-    if not options.budget or read(options.out / folder_name(plan.space)):
+    if not options.budget or read_history(options.out / folder_name(plan.space)).openings:
         return
     forecast = make_forecast(plan, options)
     if not forecast.machine.slots or len(forecast.epoch_seconds) < len(forecast.remaining):
@@ -192,7 +193,7 @@ def search_progress(history: SweepHistory, resumes: bool = False) -> dict[Search
         state = end.state if end and not (resumes and end.reason == BUDGET) else "begun"
         search.states[state] = search.states.get(state, 0) + 1
         if state == "begun":
-            search.begun_epochs += len(known.curve)
+            search.begun_epochs += known.epochs
         elif trial.phase == "search":
             search.num_searched += 1
         else:
@@ -215,13 +216,16 @@ def remaining_epochs(plan: Plan, cell: Cell, known: SearchProgress, searching: b
     tries = max(0, plan.num_configurations(entry) * budget.search_seeds - known.num_searched) if searching else 0
     finals = max(0, budget.final_seeds - known.num_finals)
     shortest = min(fewest, plan.space.recipe.patience + 1)
-    # ASHA compares trial n with trials 0 to n - in_flight, and only if these are at least `min_values`.
-    unjudged = min(tries, max(0, budget.min_values + in_flight - 1 - known.num_searched))
-    stopped, rounds = min(budget.grace, shortest), -(-tries // in_flight)
+    brackets = Brackets(budget, plan.space.recipe.epochs, plan.num_configurations(entry))
+    stopped = [
+        min(brackets.all[number].grace, shortest) if can_stop else shortest
+        for number, can_stop in zip(brackets.of_trial, brackets.can_stop(in_flight), strict=True)
+    ][known.num_searched :][:tries]
+    first, rounds = min(budget.grace, shortest), -(-tries // in_flight)
     return RemainingEpochs(
-        min_total=max(0, (unjudged + finals) * shortest + (tries - unjudged) * stopped - known.begun_epochs),
+        min_total=max(0, sum(stopped) + finals * shortest - known.begun_epochs),
         max_total=max(0, (tries + finals) * epochs - known.begun_epochs),
-        min_sequential=max(0, rounds * stopped + (shortest if finals else 0) - known.begun_epochs),
+        min_sequential=max(0, rounds * first + (shortest if finals else 0) - known.begun_epochs),
         max_sequential=rounds * epochs + (epochs if finals else 0),
     )
 

@@ -76,6 +76,18 @@ class Plan:
         found = [count(build(entry.name, each, shape), shape, outputs) for each in settings for outputs in self.outputs]
         return min(found, key=lambda c: c.trained), max(found, key=lambda c: c.trained)
 
+    def one_size(self, entry: MethodEntry) -> bool:
+        """Return whether all configurations of a row are known to train equally many parameters, whatever the model."""
+        if entry.name == PEFT:
+            known = [self.peft.get((model, entry.label)) for model in self.shapes]
+            return len(self.outputs) == 1 and all(each is not None and each.least == each.most for each in known)
+        settings, outputs = corners(self.space.values_of(entry)), self.outputs[0]
+        return all(
+            shape is not None
+            and len({count(build(entry.name, s, shape), shape, outputs).trained for s in settings}) == 1
+            for shape in self.shapes.values()
+        )
+
 
 def make_plan(space: Space, options: RunOptions) -> Plan:
     """Apply the options to the space and check everything that can be checked quickly.
@@ -103,7 +115,7 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
             tasks[name] = replace(tasks[name], outputs=labels.outputs, classes=labels.classes, positive=labels.positive)
     rows = {entry.label: corners(space.values_of(entry)) for entry in space.methods if entry.name == PEFT}
     heads = sorted({(task.outputs or 2, task.form.name == REGRESSION.name) for task in tasks.values()})
-    return Plan(
+    plan = Plan(
         space=space,
         reductions=tuple(reductions),
         shapes=shapes,
@@ -111,6 +123,13 @@ def make_plan(space: Space, options: RunOptions) -> Plan:
         data_notes=notes,
         peft=check_peft_rows(space, rows, heads),
     )
+    if space.budget.search == "multi" and all(map(plan.one_size, space.methods)):
+        raise ValueError(
+            "budget: search = 'multi' looks for high scores with few trained parameters, but in each row "
+            f"({', '.join(entry.label for entry in space.methods)}) all configurations train equally many: search a setting that "
+            "changes their number, such as r=choice(8, 32), or take Budget(search='tpe')"
+        )
+    return plan
 
 
 def _peek(name: str) -> Shape | None:

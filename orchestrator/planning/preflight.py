@@ -17,6 +17,8 @@ from orchestrator.run_options import RunOptions
 from search_spaces.language import Recipe
 from search_spaces.quantization import EXTRA, PACKAGE
 from search_spaces.tracking_uri import DATABASE, check_recorded_uri, sqlite_path, sqlite_uri
+from trainables.worker.file_system_store import FileSystemStore
+from trainables.worker.worker_environment import WorkerEnvironmentError
 
 MIN_FREE_MIB = 100
 CONNECT_SECONDS = 3.0
@@ -24,7 +26,7 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0
 
 
 def check(options: RunOptions) -> None:
-    """Raise ValueError for an invalid option, EnvironmentUnfit if this machine lacks a GPU, a writable folder or a cluster."""
+    """Raise ValueError for an invalid option, EnvironmentUnfit if this machine lacks a GPU, a usable place or a cluster."""
     if options.tracking_uri:
         check_tracking(options.tracking_uri, options.tracking_from)
     if options.system_metrics and not find_spec("psutil"):
@@ -35,6 +37,11 @@ def check(options: RunOptions) -> None:
     check_folder("--out", options.out)
     sqlite_uri(options.out / DATABASE)  # raises ValueError for a path that no address can hold
     check_folder("--report", options.report)
+    if options.checkpoints:
+        try:
+            FileSystemStore(options.checkpoints).check()
+        except WorkerEnvironmentError as error:
+            raise EnvironmentUnfit(str(error)) from None
 
 
 def check_quantization(recipe: Recipe) -> None:

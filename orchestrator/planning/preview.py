@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from orchestrator.planning.forecast import Forecast, disk, make_forecast
+from orchestrator.execution.concurrency import most_search_trials
+from orchestrator.planning.forecast import Forecast, Machine, disk, make_forecast
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.speed_guess import token_seconds
 from orchestrator.run_options import RunOptions
@@ -33,7 +34,7 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
     """Return the text of --plan: cells, trials and parameters; tokens, hours and disk space if known; the progress so far."""
     space, budget = plan.space, plan.space.budget
     seeds = f" on {budget.search_seeds} seeds each" if budget.search_seeds > 1 else ""
-    asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}"
+    asha = f"ASHA rungs from epoch {budget.grace}, factor {budget.reduction}{budget.comparisons(space.recipe.epochs)}"
     if budget.grace >= space.recipe.epochs:
         asha = "no ASHA rung before the last epoch"
     forecast = make_forecast(plan, options)
@@ -64,6 +65,8 @@ def plan_text(plan: Plan, options: RunOptions) -> str:
             "",
             f"  trained alone by peft {installed_peft()}, each trial on a copy of the model: {', '.join(alone)}",
         ]
+    if budget.search == "multi" and (alike := [entry.label for entry in space.methods if plan.one_size(entry)]):
+        lines += ["", f"  one size, so that no smaller configuration can be found: {', '.join(alike)}"]
     if plan.reductions:
         lines += ["", "  changed from the space as written: " + "; ".join(plan.reductions)]
     told = [(name, text) for name, text in _forecast_lines(plan, options, forecast) if text]
@@ -138,7 +141,7 @@ def _forecast_lines(plan: Plan, options: RunOptions, forecast: Forecast) -> list
         ("time", _time(plan, options, forecast)),
         ("besides", _ablations(plan)),
         ("disk", _disk(plan, forecast, options)),
-        ("asks for", _devices(options, forecast)),
+        ("asks for", _devices(plan, options, forecast)),
         ("budget", f"{options.budget}: the searches end in time for the finals" if options.budget else ""),
         ("done", _done(plan, forecast)),
     ]
@@ -223,7 +226,7 @@ def _mebibytes(size: float) -> str:
     return f"{math.ceil(size / 2**20):,} MiB"
 
 
-def _devices(options: RunOptions, forecast: Forecast) -> str:
+def _devices(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
     """Return the number of GPUs or cores, of trials on each, and of processes apart from the driver's and Ray's own."""
     device, machine = "GPU" if options.gpus else "core", forecast.machine
     if not machine.devices:
@@ -232,13 +235,24 @@ def _devices(options: RunOptions, forecast: Forecast) -> str:
     if not machine.per_device:
         return f"{devices}; as many trials on each as fill it, known once the data are read"
     of_use = math.ceil(machine.most_trials / machine.per_device)
-    useful = f"; more than {of_use} {device}{'' if of_use == 1 else 's'} could not be used"
+    useful = f"; more than {of_use} {device}{'' if of_use == 1 else 's'} could not be used{_wider(plan, machine)}"
     if machine.per_device == 1:
         return f"{devices}, one trial on each, in a process of its own{useful}"
     places = machine.devices * machine.per_device
     most = f"{machine.slots} at once" + (", all that can" if machine.slots < places else "")
-    processes = f"{machine.devices} processes that train, {places} that wait for one trial each"
-    return f"{devices}, {machine.per_device} trials on each ({most}): {processes}{useful}"
+    return f"{devices}, {machine.per_device} trials on each ({most}), in one process each{useful}"
+
+
+def _wider(plan: Plan, machine: Machine) -> str:
+    """Return which `in_flight` gives every device a trial while the searches run, "" if they have enough at once or cannot."""
+    space, busy = plan.space, most_search_trials(plan.space)
+    at_once = min(math.ceil(space.in_flight * machine.devices / busy), space.budget.trials * space.budget.search_seeds)
+    if busy >= machine.devices or at_once <= space.in_flight:
+        return ""
+    return (
+        f"; the searches use {busy} of them at once, --set budget.in_flight={at_once} more, "
+        "each trial then proposed from the results of fewer"
+    )
 
 
 def _device_count(options: RunOptions, forecast: Forecast) -> str:
@@ -291,7 +305,8 @@ def _row(plan: Plan, entry: MethodEntry, forecast: Forecast) -> list[str]:
     dimensions = plan.space.dimensions_of(entry)
     size = grid_size(dimensions)
     searched = " ".join(f"{name} {_dimension(d)}" for name, d in dimensions.items())
-    points = "TPE" if math.isinf(size) else f"{'TPE' if size > plan.space.budget.trials else 'all'} of {size:g}"
+    drawn = "random" if plan.space.budget.search == "random" else "TPE"
+    points = drawn if math.isinf(size) else f"{drawn if size > plan.space.budget.trials else 'all'} of {size:g}"
     return [
         entry.label,
         searched,

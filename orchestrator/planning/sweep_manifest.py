@@ -33,7 +33,7 @@ from trainables.tasks.task_data import Loaded
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "numpy", "scikit-learn", "scipy", "pandas")
 # Fields that were added to records of a space after the first release.
-ADDED_FIELDS = {"search_seeds", "searches", "search"} | {
+ADDED_FIELDS = {"search_seeds", "searches", "search", "brackets"} | {
     *("positive", "missing", "encoding", "header", "validation", "group", "time", "separator"),
 }
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from orchestrator.ledger import Damaged, read_history, write_atomic
+from orchestrator.ledger import Damaged, stream, write_atomic
 from orchestrator.planning.token_counts import TokenCount
-from search_spaces.history import SweepHistory
+from search_spaces.events import DevicesShared, EpochReported, LedgerRecord, SweepOpened, TrialAsked, TrialStarted
 from search_spaces.language import Cell, Recipe
 from search_spaces.peft_rows import PEFT, TYPE
+from search_spaces.records import Trial
 from trainables.methods.lookup import method_type
 from trainables.tasks.task_data import CutCount
 
@@ -97,7 +98,7 @@ def measured(out: Path) -> dict[Setting, Throughput]:
     """Return the throughput of every setting that the sweeps in `out` have trained. Raises Damaged for a damaged ledger."""
     found: dict[Setting, Throughput] = {}
     for path in sorted(out.glob("*/ledger.jsonl")):
-        _measure(read_history(path.parent), found)
+        _measure(stream(path.parent), found)
     return found
 
 
@@ -126,12 +127,26 @@ def write_probed(out: Path, probed: Probed) -> None:
     write_atomic(out / PROBED, json.dumps(records, indent=1))
 
 
-def _measure(history: SweepHistory, found: dict[Setting, Throughput]) -> None:
-    for epoch in history.timed_epochs:
-        trial = epoch.trial
-        setting = setting_of(trial.cell, trial.method, trial.settings, trial.recipe, epoch.device, epoch.per_device)
-        known = found.setdefault(setting, Throughput())
-        known.epochs, known.seconds = known.epochs + 1, known.seconds + epoch.seconds
+def _measure(records: Iterable[LedgerRecord], found: dict[Setting, Throughput]) -> None:
+    """Add the epochs that one sweep trained itself to what was `found` before."""
+    device, per_device = "", 0
+    asked: dict[str, Trial] = {}
+    # By id, for the trials that the sweep started: without that, their epochs are cached ones that another sweep trained.
+    started: dict[str, Setting] = {}
+    for record in records:
+        event = record.event
+        if isinstance(event, SweepOpened):
+            device = event.manifest.get("device", "")
+        elif isinstance(event, DevicesShared):
+            per_device = event.per_device
+        elif isinstance(event, TrialAsked):
+            asked[event.id] = event.trial
+        elif isinstance(event, TrialStarted) and per_device:
+            trial = asked[event.id]
+            started[event.id] = setting_of(trial.cell, trial.method, trial.settings, trial.recipe, device, per_device)
+        elif isinstance(event, EpochReported) and event.id in started:
+            known = found.setdefault(started[event.id], Throughput())
+            known.epochs, known.seconds = known.epochs + 1, known.seconds + event.progress.seconds
 
 
 def expected(

@@ -12,32 +12,38 @@ winner and finals of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from orchestrator.search.asha import Bracket
+from orchestrator.search.asha import Brackets
+from orchestrator.search.curve import Curve, mean_curve
 from orchestrator.search.sampler import open_study
 from search_spaces.language import Budget, Cell, Scalar, Space
-from search_spaces.records import BUDGET, SEEDS_PER_SEARCH, Outcome, Progress, SearchKey, State, Trial
+from search_spaces.records import BUDGET, SEEDS_PER_SEARCH, Counts, Outcome, Progress, SearchKey, State, Trial
 
 # End states, worst first: a configuration gets the worst state of its trials (`aggregate_seeds`).
 WORST: tuple[State, ...] = ("INVALID", "FAILED", "STOPPED", "DONE")
+# A trial that reached a rung: its number, its best score up to there, and `TrialEntry.trained`.
+RungScore = tuple[int, float, float]
 
 
-@dataclass
+@dataclass(slots=True)
 class TrialEntry:
     """One trial of the cell.
 
-    `number` counts from 0, search trials and finals apart. `curve` has one entry per reported epoch. `outcome` is None until
-    the trial ends. `cached`: the result was copied from another sweep.
+    `number` counts from 0, search trials and finals apart. `curve` has its reported epochs. `outcome` is None until
+    the trial ends. `cached`: the result was copied from another sweep. `trained`: number of trained parameters, NaN if it is not
+    known before the trial ends; 0 where ASHA does not use it.
     """
 
     trial: Trial
     number: int
-    curve: list[Progress] = field(default_factory=list)
+    curve: Curve = field(default_factory=Curve)
     outcome: Outcome | None = None
     cached: bool = False
+    trained: float = 0
 
     @property
     def failed(self) -> bool:
@@ -52,36 +58,30 @@ class TrialEntry:
         ended = self.outcome
         return bool(ended and (ended.state == "DONE" or (ended.reason == BUDGET and ended.best_epoch > 0)))
 
-    def best_at(self, epoch: int) -> float | None:
-        """Return the best validation score up to this epoch, in percent points.
-
-        None if the trial did not reach the epoch, or if no epoch counts so far (see `Progress`).
-        """
-        if epoch > len(self.curve):
-            return None
-        progress = self.curve[epoch - 1]
-        return progress.best_score if progress.has_best or progress.diverged else None
-
 
 class CellSearch:
     """One search of a cell, and its finals. `make(cell, hyperparameters, seed, phase, search)` builds a `Trial`.
 
-    `number`: which of the cell's searches this is, from 0.
+    `number`: which of the cell's searches this is, from 0. `count(trial)`: its parameters, None if only its end will tell.
     """
 
-    def __init__(self, cell: Cell, space: Space, make: Callable[..., Trial], number: int = 0):
-        self.cell, self.number, self.make = cell, number, make
+    def __init__(
+        self,
+        cell: Cell,
+        space: Space,
+        make: Callable[..., Trial],
+        number: int = 0,
+        count: Callable[[Trial], Counts | None] = lambda trial: None,
+    ):
+        self.cell, self.number, self.make, self._count = cell, number, make, count
         self.seed = space.seed + SEEDS_PER_SEARCH * number
         self.budget: Budget = space.budget
         self.in_flight = space.in_flight
         dimensions = space.dimensions_of(space.entry(cell.method))
         self.study = open_study(dimensions, self.budget, self.seed, cell)
-        self.bracket = Bracket(
-            grace=self.budget.grace,
-            reduction=self.budget.reduction,
-            min_values=self.budget.min_values,
-            epochs=space.recipe.epochs,
-        )
+        self.brackets = Brackets(self.budget, space.recipe.epochs, self.study.limit)
+        # Mean of a search trial if ASHA stops as many as it is meant to.
+        self.asha_epochs = self.brackets.mean_epochs(self.in_flight)
         self.search: list[TrialEntry] = []
         self.finals: list[TrialEntry] = []
         # The best configuration's first trial, once `choose_winner` has found the search to be over.
@@ -92,10 +92,10 @@ class CellSearch:
         self._former: list[TrialEntry] = []
         # Number of configurations whose result the study was told.
         self._told = 0
-        # The first `num_ended` search trials have all ended. `_rungs` has their best scores at each rung (by epoch), None for a
-        # trial that did not reach it. Both are kept up to date so that a decision does not have to go through all trials.
+        # The first `num_ended` search trials have all ended. `_rungs` has those that reached a rung, by bracket and epoch. Both
+        # are kept up to date so that a decision does not have to go through all trials.
         self.num_ended = 0
-        self._rungs: dict[int, list[float | None]] = {}
+        self._rungs: dict[tuple[int, int], list[RungScore]] = {}
         self._recount()
 
     @property
@@ -157,17 +157,23 @@ class CellSearch:
         """Choose the winner if the search is over and has none: the configuration with the best mean validation score.
 
         The mean is over those seeds of the configuration whose trial can win. Configurations with more such seeds rank above
-        all with fewer, since a mean over a lucky subset of the seeds would be too high. Ties go to the lower learning rate,
-        then to the earlier configuration. Finals from before the search was resumed are kept if they train the same winner.
+        all with fewer, since a mean over a lucky subset of the seeds would be too high. Ties go to fewer trained parameters in a
+        search for two objectives, then to the lower learning rate, then to the earlier configuration. Finals from before the
+        search was resumed are kept if they train the same winner.
         """
         if self.winner is None and self.searched:
             tried = [[e for e in seeds if e.can_win] for seeds in self.configurations]
-            best = min(
-                filter(None, tried), key=lambda s: (-len(s), -_mean(s), s[0].trial.lr, s[0].number), default=None
-            )
+            best = min(filter(None, tried), key=self._rank, default=None)
             if best:
                 self.winner = best[0]
                 self.finals += self._former_finals(self.winner)
+
+    def _rank(self, seeds: Sequence[TrialEntry]) -> tuple[float, ...]:
+        """Return the key by which configurations are sorted, the best first, from the trials of one that can win."""
+        first = seeds[0]
+        multi, counts = self.budget.search == "multi", first.outcome.counts if first.outcome else None
+        trained = counts.trained if multi and counts else 0
+        return (-len(seeds), -_mean(seeds), trained, first.trial.lr, first.number)
 
     @property
     def lacks_candidate(self) -> bool:
@@ -202,15 +208,17 @@ class CellSearch:
             self._recount()
 
     def _recount(self) -> None:
-        """Recompute `num_ended` and the scores at the rungs, after trials that had ended were opened again."""
+        """Recompute `num_ended` and the trials at the rungs, after trials that had ended were opened again."""
         self.num_ended = 0
-        self._rungs = {epoch: [] for epoch in self.bracket.rungs}
+        self._rungs = {(i, epoch): [] for i, bracket in enumerate(self.brackets.all) for epoch in bracket.rungs}
         self._count_ended()
 
     def _count_ended(self) -> None:
         while self.num_ended < len(self.search) and self.search[self.num_ended].outcome:
-            for epoch, scores in self._rungs.items():
-                scores.append(self.search[self.num_ended].best_at(epoch))
+            entry = self.search[self.num_ended]
+            bracket = self.brackets.of_trial[entry.number]
+            for epoch in self.brackets.all[bracket].rungs:
+                self._rungs[bracket, epoch] += self._reached(entry, epoch)
             self.num_ended += 1
 
     def next(self) -> TrialEntry | None:
@@ -226,7 +234,10 @@ class CellSearch:
         return self._enter(self.study.ask(), self.seed)
 
     def replay(self, trial: Trial) -> TrialEntry:
-        """Add a trial that is in the ledger, and return its entry. Raises ValueError for a final while the search is not over."""
+        """Add a trial that is in the ledger, and return its entry. Raises ValueError for one that cannot be.
+
+        That is a final while the search is not over, or one more trial than the budget provides.
+        """
         if trial.phase == "final":
             self.choose_winner()
             if self.winner is None:
@@ -234,12 +245,12 @@ class CellSearch:
             entry = TrialEntry(trial, len(self.finals))
             self.finals.append(entry)
             return entry
+        if len(self.search) == self.planned:
+            raise ValueError(f"asks for more trials of {self.cell} than its budget has")
         if len(self.search) % self.budget.search_seeds == 0:
             self._tell(len(self.search))
             self.study.replay({name: trial.hyperparameters[name] for name in self.study.names})
-        entry = TrialEntry(trial, len(self.search))
-        self.search.append(entry)
-        return entry
+        return self._add(trial)
 
     def reopen_failed(self) -> None:
         """Train failed trials again when a sweep is continued, since the cause of the failure may have been removed.
@@ -253,20 +264,35 @@ class CellSearch:
 
     def stops(self, entry: TrialEntry, progress: Progress) -> bool:
         """Return whether ASHA stops this trial at this epoch. Finals, and trials without a score so far, are never stopped."""
-        if (
-            entry.trial.phase == "final"
-            or progress.epoch not in self._rungs
-            or not (progress.has_best or progress.diverged)
-        ):
+        if entry.trial.phase == "final" or not (progress.has_best or progress.diverged):
             return False
-        judges = max(0, entry.number - self.in_flight + 1)
-        return self.bracket.stops(progress.epoch, progress.best_score, self._scores(progress.epoch, judges))
+        bracket = self.brackets.of_trial[entry.number]
+        if (bracket, progress.epoch) not in self._rungs:
+            return False
+        others = self._others(entry, bracket, progress.epoch)
+        return self.brackets.all[bracket].stops(progress.epoch, progress.best_score, others)
 
-    def _scores(self, epoch: int, judges: int) -> list[float]:
-        """Return the best score up to the rung `epoch` of each of the first `judges` search trials that reached it."""
-        known = self._rungs[epoch]
-        late = [entry.best_at(epoch) for entry in self.search[len(known) : judges]]
-        return [score for score in known[:judges] + late if score is not None]
+    def _others(self, entry: TrialEntry, bracket: int, epoch: int) -> list[float]:
+        """Return the best scores up to the rung `epoch` of the earlier trials that this one is compared with.
+
+        With two objectives these train no more parameters than it does, because larger ones would have most of the smaller ones
+        stopped. If its number of parameters is not known, there are none.
+        """
+        judges = max(0, entry.number - self.in_flight + 1)
+        known = list(self._rungs[bracket, epoch])
+        for late in self.search[self.num_ended : judges]:
+            if self.brackets.of_trial[late.number] == bracket:
+                known += self._reached(late, epoch)
+        return [
+            score
+            for number, score, trained in known
+            if number < judges and trained <= entry.trained  # false for NaN
+        ]
+
+    def _reached(self, entry: TrialEntry, epoch: int) -> list[RungScore]:
+        """Return the trial with its score at a rung, [] if it did not reach it."""
+        score = entry.curve.best_at(epoch)
+        return [] if score is None else [(entry.number, score, entry.trained)]
 
     def _tell(self, number: int) -> None:
         """Tell the study the results, in order, of all configurations that the proposal of trial `number` may depend on."""
@@ -281,7 +307,13 @@ class CellSearch:
         return self.search[configuration * seeds : (configuration + 1) * seeds]
 
     def _enter(self, hyperparameters: dict[str, Scalar], seed: int) -> TrialEntry:
-        entry = TrialEntry(self.make(self.cell, hyperparameters, seed, "search", self.number), len(self.search))
+        return self._add(self.make(self.cell, hyperparameters, seed, "search", self.number))
+
+    def _add(self, trial: Trial) -> TrialEntry:
+        entry = TrialEntry(trial, len(self.search))
+        if self.budget.search == "multi":
+            counts = self._count(trial)
+            entry.trained = counts.trained if counts else math.nan
         self.search.append(entry)
         return entry
 
@@ -293,28 +325,23 @@ class CellSearch:
         return entry
 
 
-def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, list[Progress]]:
-    """Combine the ended trials of one configuration (one per seed) into its outcome and its curve, both with mean best scores.
+def aggregate_seeds(seeds: Sequence[TrialEntry]) -> tuple[Outcome, dict[int, float]]:
+    """Combine the ended trials of one configuration (one per seed) into its outcome and its best scores by epoch, both means.
 
-    The state is the worst of the trials (`WORST`). The curve ends with the last epoch that all of the trials reported.
+    The state is the worst of the trials (`WORST`). The scores end with the last epoch that all of the trials reported.
     """
     ends = [entry.outcome for entry in seeds if entry.outcome]
     assert len(ends) == len(seeds) > 0
     state = min((end.state for end in ends), key=WORST.index)
-    curve = [
-        replace(points[0], best_score=fmean(point.best_score for point in points))
-        for points in zip(*(entry.curve for entry in seeds), strict=False)
-    ]
-    return replace(ends[0], state=state, best_score=_mean(seeds)), curve
+    return replace(ends[0], state=state, best_score=_mean(seeds)), mean_curve([entry.curve for entry in seeds])
 
 
 def _mean(seeds: Sequence[TrialEntry]) -> float:
     return fmean(entry.outcome.best_score for entry in seeds if entry.outcome)
 
 
-def stopped(curve: Sequence[Progress], reason: str = "asha") -> Outcome:
-    """Return the outcome of a trial that was stopped after its last report, by ASHA or by the time budget (`reason`)."""
-    last = curve[-1]
+def stopped(last: Progress, reason: str = "asha") -> Outcome:
+    """Return the outcome of a trial that was stopped after this report, by ASHA or by the time budget (`reason`)."""
     return Outcome(
         state="STOPPED", reason=reason, epochs=last.epoch, best_epoch=last.best_epoch, best_score=last.best_score
     )

@@ -1,14 +1,14 @@
-"""The search of a cell by Optuna's TPE, driven by ask and tell. Only this file and `study_storage` import optuna.
+"""The searches of a cell by Optuna's TPE, driven by ask and tell. Only this file and `study_storage` import optuna.
 
 The first configurations cover every dimension evenly (four configurations contain each of four learning rates once). After them,
 if the grid has no more configurations than the budget allows, the rest of it is tried in random order; otherwise Optuna's TPE
-proposes (multivariate, constant liar).
+proposes (multivariate, constant liar), for one objective or for two.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from orchestrator.search.study import GridStudy, RandomStudy, Study, even_points, shuffled_grid
 from search_spaces.language import Budget, Cell, Dimension, Range, Scalar
-from search_spaces.records import Outcome, Progress
+from search_spaces.records import Outcome
 from trainables.seeds import derive
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -36,22 +36,21 @@ STATES = {
 
 def open_study(dimensions: Mapping[str, Dimension], budget: Budget, seed: int, cell: Cell) -> Study:
     """Return the search of a cell that the budget names. `seed`: see `Study`."""
-    kinds: dict[str, type[Study]] = {"tpe": TpeStudy, "random": RandomStudy, "grid": GridStudy}
+    kinds: dict[str, type[Study]] = {"tpe": TpeStudy, "random": RandomStudy, "grid": GridStudy, "multi": MultiStudy}
     return kinds[budget.search](dimensions, budget.trials, seed, cell)
 
 
 class TpeStudy(Study):
     """Optuna's TPE after an evenly spread start. It is told the results."""
 
-    learns = True
-
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         super().__init__(dimensions, num_configurations, seed, cell)
         self._seed, self._startup = derive(seed, str(cell)), min(STARTUP[1], max(STARTUP[0], num_configurations // 2))
         self._start = even_points(dimensions, self._startup, derive(self._shared_seed, "start"))
         self._distributions = distributions(dimensions)
-        self._study = optuna.create_study(direction="maximize")
-        self._trials: list[optuna.trial.Trial] = []
+        self._study = optuna.create_study(directions=self.directions)
+        # Those of which Optuna was not told the end, by number: each holds a copy of what its study has.
+        self._trials: dict[int, optuna.trial.Trial] = {}
         self._points = shuffled_grid(dimensions, self._shared_seed)
         self._enumerate = bool(self._points) and len(self._points) <= num_configurations
 
@@ -76,16 +75,16 @@ class TpeStudy(Study):
         self._study.enqueue_trial(dict(parameters))
         return self._take(self._study.ask(self._distributions))
 
-    def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
+    def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
 
-        Except for a failure, the best score after each epoch that counts is reported as an intermediate value.
+        A pruned one has its last score as its value and as the only intermediate one: TPE uses no other, and Optuna copies all of
+        a trial's values for each that is added.
         """
-        trial, state = self._trials[number], STATES[outcome.state]
-        if state is not TrialState.FAIL:
-            for point in curve:
-                if point.has_best:
-                    trial.report(point.best_score, point.epoch)
+        trial, state = self._trials.pop(number), STATES[outcome.state]
+        if state is TrialState.PRUNED and curve:
+            last = max(curve)
+            trial.report(curve[last], last)
         self._study.tell(trial, outcome.best_score if state is TrialState.COMPLETE else None, state=state)
 
     @property
@@ -98,7 +97,7 @@ class TpeStudy(Study):
         return self._is_at_start or self._enumerate
 
     def _take(self, trial: optuna.trial.Trial) -> dict[str, Scalar]:
-        self._trials.append(trial)
+        self._trials[self.num_asked] = trial
         return super().replay(trial.params)
 
     def _sampler(self, draw: int) -> optuna.samplers.BaseSampler:
@@ -111,6 +110,28 @@ class TpeStudy(Study):
                 constant_liar=True,
                 n_startup_trials=self._startup,
             )
+
+
+class MultiStudy(TpeStudy):
+    """The same for two objectives: a high validation score and few trained parameters (Ozaki et al. 2022, in Optuna's version).
+
+    Optuna splits the configurations by fronts, and divides a front by the area that its points dominate.
+    """
+
+    directions = ("maximize", "minimize")
+
+    def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
+        """Tell Optuna how configuration `number` ended: completed, pruned or failed.
+
+        Optuna takes no intermediate values of two objectives. Pruned configurations count as worse than completed ones.
+        """
+        state = STATES[outcome.state]
+        values = self.objectives(outcome) if state is TrialState.COMPLETE else None
+        self._study.tell(self._trials.pop(number), values, state=state)
+
+    def objectives(self, outcome: Outcome) -> list[float]:
+        assert outcome.counts, "the parameters of a trial are counted at its end"
+        return [outcome.best_score, outcome.counts.trained]
 
 
 class Sampler(optuna.samplers.TPESampler):

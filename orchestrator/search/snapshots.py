@@ -65,7 +65,8 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
     done = [e.outcome.best_score for e in search.search if e.outcome and e.outcome.state == "DONE"]
     planned = len(search.search) if search.ended_early else search.planned
     finals = search.budget.final_seeds if search.winner or not search.searched else 0
-    epochs = [progress.seconds for entry in search.entries if not entry.cached for progress in entry.curve]
+    own = [entry.curve for entry in search.entries if not entry.cached]
+    epochs = sum(map(len, own))
     return CellSnapshot(
         cell=search.cell,
         search=search.number,
@@ -79,32 +80,27 @@ def take_snapshot(search: CellSearch) -> CellSnapshot:
         search_left=planned - sum(entry.outcome is not None for entry in search.search),
         finals_left=finals - sum(entry.outcome is not None for entry in search.finals),
         in_flight=search.in_flight,
-        most_epochs=search.bracket.epochs,
-        asha_epochs=search.bracket.mean_epochs if _may_stop(search) else search.bracket.epochs,
+        most_epochs=search.brackets.all[0].epochs,
+        asha_epochs=search.asha_epochs,
         search_seconds=_durations([e for e in search.search if not e.cached and e.outcome]),
         whole_seconds=_durations(
             [e for e in search.search if not e.cached and e.outcome and e.outcome.state == "DONE"]
         ),
         final_seconds=_durations([e for e in search.finals if not e.cached and e.outcome]),
-        epochs=len(epochs),
-        epoch_seconds=sum(epochs) / len(epochs) if epochs else 0.0,
+        epochs=epochs,
+        epoch_seconds=sum(curve.seconds for curve in own) / epochs if epochs else 0.0,
     )
-
-
-def _may_stop(search: CellSearch) -> bool:
-    """Return whether so many trials are planned that ASHA can stop the last one."""
-    return search.planned - search.in_flight >= search.bracket.min_values
 
 
 def _running(entry: TrialEntry) -> RunningTrial:
     return RunningTrial(
         trial=entry.trial,
         epochs=len(entry.curve),
-        seconds=sum(progress.seconds for progress in entry.curve),
-        memory_mib=entry.curve[-1].memory_mib if entry.curve else 0.0,
+        seconds=entry.curve.seconds,
+        memory_mib=entry.curve.last.memory_mib if entry.curve.last else 0.0,
     )
 
 
 def _durations(entries: Sequence[TrialEntry]) -> tuple[float, ...]:
     """Return the seconds of training of each trial that reported an epoch."""
-    return tuple(sum(progress.seconds for progress in entry.curve) for entry in entries if entry.curve)
+    return tuple(entry.curve.seconds for entry in entries if len(entry.curve))

@@ -7,14 +7,15 @@ start with the same learning rates and none has an advantage by chance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import count
+from typing import Literal
 
 import numpy as np
 
 from search_spaces.dimensions import Dimension, Range, Scalar, grid, grid_size
 from search_spaces.language import Cell
-from search_spaces.records import Outcome, Progress
+from search_spaces.records import Outcome
 from trainables.seeds import derive
 
 
@@ -25,8 +26,8 @@ class Study(ABC):
     finite grid, at most. `seed`: the seed of the space. Proposals depend only on it, on the cell, and on the results told before.
     """
 
-    # Whether proposals depend on results.
-    learns = False
+    # Of each objective: the validation score, and in a search for two the number of trained parameters.
+    directions: tuple[Literal["maximize", "minimize"], ...] = ("maximize",)
 
     def __init__(self, dimensions: Mapping[str, Dimension], num_configurations: int, seed: int, cell: Cell):
         self.dimensions = dict(dimensions)
@@ -63,9 +64,13 @@ class Study(ABC):
         self._seen.add(self._key(parameters))
         return self.parameters_of(-1)
 
-    def tell(self, number: int, outcome: Outcome, curve: Sequence[Progress]) -> None:
-        """Take note of how configuration `number` ended."""
+    def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
+        """Take note of how configuration `number` ended. `curve`: its best scores by epoch, from the first that counts."""
         return
+
+    def objectives(self, outcome: Outcome) -> list[float]:
+        """Return what a configuration that was trained to its end achieved, in the order of `directions`."""
+        return [outcome.best_score]
 
     def is_new(self, parameters: Mapping[str, Scalar]) -> bool:
         """Return whether this configuration was not asked for yet."""

@@ -43,8 +43,9 @@ def write_studies(
         storage = JournalStorage(JournalFileBackend(str(unfinished)))
         for search in searches:
             name = str(search.cell) + (f" search {search.number + 1}" if search.number else "")
-            study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-            study.set_metric_names([f"validation {scores.get(search.cell.task, 'score')}"])
+            names = [f"validation {scores.get(search.cell.task, 'score')}", "trained parameters"]
+            study = optuna.create_study(storage=storage, study_name=name, directions=search.study.directions)
+            study.set_metric_names(names[: len(search.study.directions)])
             for number, seeds in enumerate(search.configurations):
                 study.add_trial(_frozen(search, number, seeds, began, ended))
     os.replace(unfinished, path)
@@ -60,15 +61,16 @@ def _frozen(
 ) -> FrozenTrial:
     """Return configuration `number`, with its trials (one per search seed), as a trial of Optuna."""
     over = len(seeds) == search.budget.search_seeds and all(entry.outcome for entry in seeds)
-    state, value, points = TrialState.RUNNING, None, {}
+    state, values = TrialState.RUNNING, None
+    points: dict[int, float] = {}
     if over:
-        outcome, curve = aggregate_seeds(seeds)
+        outcome, points = aggregate_seeds(seeds)
         state = STATES[outcome.state]
-        value = outcome.best_score if state is TrialState.COMPLETE else None
-        points = {point.epoch: point.best_score for point in curve if point.has_best}
+        if state is TrialState.COMPLETE:
+            values = search.study.objectives(outcome)
     found = optuna.trial.create_trial(
         state=state,
-        value=value,
+        values=values,
         params=search.study.parameters_of(number),
         distributions=distributions(search.study.dimensions),
         intermediate_values=points,

@@ -8,7 +8,7 @@ results in their original order. The work per trial or report does not grow with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -63,7 +63,7 @@ class Sweep:
     ):
         self.space, self._ledger, self._cache, self._count, self._notify = space, ledger, cache, count, notify
         numbers = range(space.budget.searches)
-        self.searches = {(cell, n): CellSearch(cell, space, make, n) for n in numbers for cell in space.cells}
+        self.searches = {(cell, n): CellSearch(cell, space, make, n, count) for n in numbers for cell in space.cells}
         self._by_id: dict[str, tuple[CellSearch, TrialEntry]] = {}
         self._best = BestFinals()
         self._failed = self._ended = 0
@@ -130,7 +130,7 @@ class Sweep:
             return False
         with self.transaction():
             if progress.epoch > len(entry.curve) and self._stops(search, entry, progress, ended):
-                ended = stopped(entry.curve)
+                ended = stopped(progress)
             ended = ended or self._end_of_stopped_search(search, entry)
             if ended:
                 self._end(search, entry, ended, test)
@@ -237,11 +237,10 @@ class Sweep:
 
     def _end_by_record(self, search: CellSearch, entry: TrialEntry) -> bool:
         """End a trial that its recorded epochs require to be stopped, if the driver died before that. Return whether it ended."""
-        if not entry.curve:
+        last = entry.curve.last
+        if last is None:
             return False
-        ended = (
-            stopped(entry.curve) if search.stops(entry, entry.curve[-1]) else self._end_of_stopped_search(search, entry)
-        )
+        ended = stopped(last) if search.stops(entry, last) else self._end_of_stopped_search(search, entry)
         if ended:
             self._end(search, entry, ended, None)
         return ended is not None
@@ -251,11 +250,12 @@ class Sweep:
 
         While no trial of the cell can win, one without a score so far (see `Progress`) goes on to its first epoch that counts.
         """
-        if not search.ended_early or entry.trial.phase != "search":
+        last = entry.curve.last
+        if not search.ended_early or entry.trial.phase != "search" or last is None:
             return None
-        if not entry.curve[-1].has_best and search.lacks_candidate:
+        if not last.has_best and search.lacks_candidate:
             return None
-        return stopped(entry.curve, BUDGET)
+        return stopped(last, BUDGET)
 
     def _end_by_cache(self, search: CellSearch, entry: TrialEntry) -> bool:
         """End a trial with its recorded result from another sweep, if there is one. Return whether it ended.
@@ -266,9 +266,9 @@ class Sweep:
         if found is None:
             return False
         ended = found.outcome
-        for i, progress in enumerate(found.curve):
+        for progress in found.curve:
             if search.stops(entry, progress):
-                ended = stopped(found.curve[: i + 1])
+                ended = stopped(progress)
                 break
         else:
             # Only these two outcomes depend on the trial alone; another sweep's ASHA, time budget or errors do not apply here.
@@ -323,7 +323,7 @@ class Sweep:
         assert self._depth, "decisions are written in a transaction"
         self._decided.append(event)
 
-    def _replay(self, records: Sequence[LedgerRecord]) -> None:
+    def _replay(self, records: Iterable[LedgerRecord]) -> None:
         for record in records:
             try:
                 self._replay_event(record.event)
@@ -391,7 +391,7 @@ class Sweep:
         self._best.choose(cell, [e for search in self.searches.values() if search.cell == cell for e in search.entries])
 
     def _replay_asked(self, event: TrialAsked) -> None:
-        trial = event.trial
+        trial = self._ledger.history.trial(event.id).trial  # equal to the event's, and not a second object
         if trial.search_key not in self.searches or trial.id != event.id:
             raise ValueError(f"asks for trial {event.id} of {trial.cell}, which this space does not contain")
         search = self.searches[trial.search_key]

@@ -70,6 +70,6 @@ def _jobs(search: CellSearch, durations: Durations, epochs: int) -> list[float]:
     """Return the seconds of each epoch or final that a cell still has to train if its search ends now."""
     whole = durations.whole(search.cell, epochs)
     running = [entry for entry in search.finals if entry.outcome is None]
-    jobs = [whole - min(whole, sum(p.seconds for p in entry.curve)) for entry in running]
+    jobs = [whole - min(whole, entry.curve.seconds) for entry in running]
     jobs += [whole] * (search.budget.final_seeds - len(search.finals))
     return jobs if search.searched else jobs + [durations.epoch(search.cell)] * max(1, search.num_running)

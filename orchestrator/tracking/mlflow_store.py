@@ -11,12 +11,14 @@ import logging
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from sys import intern
+from typing import Any, NamedTuple
 
 from orchestrator.exit_codes import EnvironmentUnfit
 from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, RunUpdates
@@ -48,13 +50,36 @@ ENVIRONMENT = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class Known:
-    """A run in the store: its id, its status there (MLflow's names) and the names of its metrics when it was looked for."""
+    """A run in the store: its id and its status there (MLflow's names).
+
+    `metrics`: of a cell's run, the names of its metrics when it was looked for.
+    """
 
     run_id: str
     status: str
     metrics: frozenset[str] = frozenset()
+
+
+class _Found(NamedTuple):
+    """What is kept of a run that MLflow has, which is large: its number of entries, its start, and the `position` it records."""
+
+    known: Known
+    entries: int
+    start: int
+    position: int
+
+    @classmethod
+    def of(cls, run: Any, kind: str) -> _Found:
+        data, info = run.data, run.info
+        metrics = frozenset(data.metrics) if kind == "cell" else frozenset()
+        return cls(
+            known=Known(info.run_id, intern(info.status), metrics),
+            entries=len(data.metrics) + len(data.params) + len(data.tags),
+            start=info.start_time,
+            position=int(data.tags.get(keys.POSITION, 0)),
+        )
 
 
 class Store:
@@ -106,30 +131,27 @@ class Store:
 
         If a key has several runs, the one with most children and entries is used and the others are marked as duplicates.
         """
-        found: dict[Key, list[Any]] = {}
-        children: dict[str, int] = {}
+        found: dict[Key, list[_Found]] = {}
+        children: Counter[str] = Counter()
         for run in self._search():
             tags = run.data.tags
-            key = Key(tags.get(keys.KIND, ""), tags.get(keys.CELL, ""), tags.get(keys.TRIAL, ""))
+            key = Key(tags.get(keys.KIND, ""), intern(tags.get(keys.CELL, "")), tags.get(keys.TRIAL, ""))
             if key.kind == "sweep":
                 self._check_same_sweep(run)
             if key.kind in KINDS:
-                found.setdefault(key, []).append(run)
-            parent = tags.get(keys.PARENT, "")
-            children[parent] = children.get(parent, 0) + 1
-
-        def weight(run: Any) -> tuple[int, int, int, str]:
-            entries = len(run.data.metrics) + len(run.data.params) + len(run.data.tags)
-            return children.get(run.info.run_id, 0), entries, -run.info.start_time, run.info.run_id
+                found.setdefault(key, []).append(_Found.of(run, key.kind))
+            children[tags.get(keys.PARENT, "")] += 1
 
         known = {}
         for key, runs in found.items():
-            kept, *others = sorted(runs, key=weight, reverse=True)
-            known[key] = Known(kept.info.run_id, kept.info.status, frozenset(kept.data.metrics))
-            for other in others:
-                self._put_aside(other)
+            weights = [(children[run.known.run_id], run.entries, -run.start, run.known.run_id) for run in runs]
+            kept = runs[weights.index(max(weights))]
+            known[key] = kept.known
+            for other in runs:
+                if other is not kept:
+                    self._put_aside(other.known.run_id)
             if key.kind == "sweep":
-                self.position = int(kept.data.tags.get(keys.POSITION, 0))
+                self.position = kept.position
         return known
 
     def _check_same_sweep(self, run: Any) -> None:
@@ -156,11 +178,11 @@ class Store:
             yield from page
             token = page.token or ""
 
-    def _put_aside(self, run: Any) -> None:
+    def _put_aside(self, run_id: str) -> None:
         """Mark a second run with the same key as a duplicate, so that a search by kind does not find it any more."""
-        self._client.set_tag(run.info.run_id, keys.DUPLICATE, "true")
-        self._client.set_terminated(run.info.run_id, "KILLED")
-        self._client.set_tag(run.info.run_id, keys.KIND, "duplicate")
+        self._client.set_tag(run_id, keys.DUPLICATE, "true")
+        self._client.set_terminated(run_id, "KILLED")
+        self._client.set_tag(run_id, keys.KIND, "duplicate")
 
     def _ensure(self, run: RunUpdates, start: int) -> str:
         """Return the MLflow id of the run. Creates it, and its parent, if it does not exist; `start` is in milliseconds."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from math import inf, prod
 from pathlib import PurePosixPath
+from sys import intern
 from typing import Any
 
 from orchestrator.tracking.run_edits import KINDS, DatasetInput, Edit, Key, Point, RunUpdates
@@ -54,21 +55,22 @@ class RunProjection:
     """The MLflow runs that follow from the records applied so far. `take` returns the changes since its last call."""
 
     def __init__(self) -> None:
-        self.born: dict[Key, RunUpdates] = {}
+        # The runs that were changed so far; those of trials are made anew when they are needed again, since there may be many.
+        self.born: dict[Key, RunUpdates | None] = {}
         self._sweep: RunUpdates | None = None
         # For each driver of the sweep: the commit of its code, and whether files differed from that commit.
         self._code: list[tuple[str, bool]] = []
-        self._trials: dict[str, RunUpdates] = {}
-        self._search_keys: dict[str, SearchKey] = {}
+        self._trials: dict[str, Trial] = {}
         # The manifest's facts about each task.
         self._tasks: Mapping[str, Mapping[str, Any]] = {}
         # Searches of each cell, cells, and models.
         self._num_searches = self._num_cells = self._num_models = 1
         # Tags that say which code made a run.
         self._source: dict[str, str] = {}
-        # For each search: validation scores of its trials that ended, by trial id; None for those that are not DONE.
-        self._searched: dict[SearchKey, dict[str, float | None]] = {}
-        self._winners: dict[SearchKey, RunUpdates] = {}
+        # For each search: its trials that ended, and the best validation score among those that are DONE.
+        self._searched: dict[SearchKey, set[str]] = {}
+        self._best: dict[SearchKey, float] = {}
+        self._winners: dict[SearchKey, Trial] = {}
         self._curtailed = False
         self._open: set[Key] = set()
         self._extended: set[SearchKey] = set()
@@ -119,8 +121,7 @@ class RunProjection:
 
     def _ask(self, event: TrialAsked) -> None:
         """Prepare the run of a trial. It is created in MLflow only when a later event changes it."""
-        self._trials[event.id] = self._trial_run(event.trial, event.id)
-        self._search_keys[event.id] = event.trial.search_key
+        self._trials[event.id] = event.trial
 
     def _start(self, event: TrialStarted) -> None:
         edit = self._trial_edit(event.id)
@@ -131,7 +132,7 @@ class RunProjection:
     def _report(self, event: EpochReported) -> None:
         progress = event.progress
         edit = self._trial_edit(event.id)
-        task = edit.run.tags[keys.TASK]
+        task = self._trials[event.id].cell.task
         values = {
             keys.VALIDATION + self._score(task): progress.score,
             keys.LOSS: progress.loss,
@@ -145,7 +146,7 @@ class RunProjection:
         self._log(edit, {key: value for key, value in values.items() if value is not None}, step=progress.epoch)
 
     def _end(self, event: TrialEnded) -> None:
-        outcome = event.outcome
+        outcome, trial = event.outcome, self._trials[event.id]
         edit = self._trial_edit(event.id)
         edit.tags |= {
             keys.STATE: outcome.state,
@@ -154,9 +155,9 @@ class RunProjection:
             keys.COLLAPSED: _text(outcome.collapsed),
             keys.DIVERGED: _text(outcome.diverged),
         }
-        self._log(edit, _final_values(outcome, self._score(edit.run.tags[keys.TASK])), step=0)
-        if edit.run.tags[keys.PHASE] == "search":
-            self._log_search(edit.run, outcome)
+        self._log(edit, _final_values(outcome, self._score(trial.cell.task)), step=0)
+        if trial.phase == "search":
+            self._log_search(event.id, trial.search_key, outcome)
         if outcome.predictions:
             edit.files[keys.PREDICTIONS_FILE] = PurePosixPath(outcome.predictions)
         if outcome.ablation:
@@ -165,20 +166,20 @@ class RunProjection:
         edit.end = self._now
         self._open.discard(edit.run.key)
 
-    def _log_search(self, run: RunUpdates, outcome: Outcome) -> None:
+    def _log_search(self, trial_id: str, key: SearchKey, outcome: Outcome) -> None:
         """Log the validation score of a trial that is the best of its search so far, at the number of trials that ended."""
-        cell, search = key = self._search_keys[run.key.trial]
-        scores = self._searched.setdefault(key, {})
-        best = max((score for score in scores.values() if score is not None), default=-inf)
+        cell, search = key
+        ended = self._searched.setdefault(key, set())
+        ended.add(trial_id)
         done = outcome.state == "DONE" and outcome.best_epoch > 0
-        scores[run.key.trial] = outcome.best_score if done else None
-        if not done or outcome.best_score <= best:
+        if not done or outcome.best_score <= self._best.get(key, -inf):
             return
+        self._best[key] = outcome.best_score
         name = keys.best(self._score(cell.task), search)
-        self._log(self._edit(self._cell_run(cell)), {name: outcome.best_score}, step=len(scores))
+        self._log(self._edit(self._cell_run(cell)), {name: outcome.best_score}, step=len(ended))
         if not search and self._num_cells <= MOST_CELLS:
             name = cell_metric(keys.VALIDATION, cell, self._num_models, len(self._tasks))
-            self._log(self._edit_sweep(), {name: outcome.best_score}, step=len(scores))
+            self._log(self._edit_sweep(), {name: outcome.best_score}, step=len(ended))
 
     def _measure(self, event: CheckpointMeasured) -> None:
         values = {keys.SAVED_BYTES: event.bytes, keys.CHECKPOINT_ELEMENTS: event.stored}
@@ -186,13 +187,13 @@ class RunProjection:
 
     def _choose_winner(self, event: WinnerChosen) -> None:
         cell, winner = event.cell, self._trials[event.id]
-        search = _search_of(winner)
+        search = winner.search
         self._winners[cell, search] = winner
         self._edit(self._cell_run(cell)).tags[keys.winner_of(search)] = event.id
         if (cell, search) in self._extended:
-            for run in self._finals(cell, search):
-                same = _configuration(run) == _configuration(winner)
-                self._edit(run).tags[keys.PHASE] = "final" if same else "replaced"
+            for trial_id in self._finals(cell, search):
+                same = _configuration(self._trials[trial_id]) == _configuration(winner)
+                self._trial_edit(trial_id).tags[keys.PHASE] = "final" if same else "replaced"
 
     def _end_searches_early(self, event: SearchesEndedEarly) -> None:
         self._curtailed = True
@@ -204,12 +205,17 @@ class RunProjection:
         for cell, search in event.search_keys:
             self._extended.add((cell, search))
             self._edit(self._cell_run(cell)).tags[keys.winner_of(search)] = ""
-            for run in self._finals(cell, search):
-                self._edit(run).tags[keys.PHASE] = "replaced"
+            for trial_id in self._finals(cell, search):
+                self._trial_edit(trial_id).tags[keys.PHASE] = "replaced"
 
-    def _finals(self, cell: Cell, search: int) -> list[RunUpdates]:
-        runs = (run for run in self._trials.values() if run.key.cell == str(cell) and run.key in self.born)
-        return [run for run in runs if run.tags[keys.PHASE] == "final" and _search_of(run) == search]
+    def _finals(self, cell: Cell, search: int) -> list[str]:
+        """Return the ids of the finals of a search that have a run."""
+        finals = (
+            trial_id
+            for trial_id, trial in self._trials.items()
+            if trial.phase == "final" and trial.search_key == (cell, search)
+        )
+        return [trial_id for trial_id in finals if self._trial_key(trial_id) in self.born]
 
     def _interrupt(self, event: SweepInterrupted) -> None:
         """Set the runs to KILLED, since trials end soon after an interruption. A trial that is continued uses the same run."""
@@ -225,16 +231,16 @@ class RunProjection:
 
     def _winning_params(self, cell: Cell) -> dict[str, str]:
         """Return the hyperparameters of a cell's winner; where its searches have different ones, all in their order."""
-        keyed = sorted((search, run) for (of, search), run in self._winners.items() if of == cell)
-        found = [_configuration(run) for _, run in keyed]
+        numbers = sorted(search for of, search in self._winners if of == cell)
+        found = [_configuration(self._winners[cell, search]) for search in numbers]
         together = {name: [each.get(name, "") for each in found] for name in found[0]}
         return {name: " | ".join(values if len(set(values)) > 1 else values[:1]) for name, values in together.items()}
 
     def _close(self, *kinds: str, status: str) -> None:
         """Set the status and end time of all runs of these kinds; of the trials' runs, only if the trial has not ended."""
         for key, run in self.born.items():
-            if key.kind in kinds and (key.kind != "trial" or key in self._open):
-                edit = self._edit(run)
+            if key.kind in kinds and (run or key in self._open):
+                edit = self._edit(run) if run else self._trial_edit(key.trial)
                 edit.status, edit.end = status, self._now
 
     def _edit(self, run: RunUpdates) -> Edit:
@@ -245,16 +251,19 @@ class RunProjection:
         if run.key not in self.born:
             if run.parent:
                 self._edit(run.parent)
-            self.born[run.key] = run
+            self.born[run.key] = run if run.key.kind != "trial" else None
             edit.params.update(run.params)
             edit.inputs = run.inputs
         return edit
 
+    def _trial_key(self, trial_id: str) -> Key:
+        return Key("trial", intern(str(self._trials[trial_id].cell)), trial_id)
+
     def _trial_edit(self, trial_id: str) -> Edit:
-        run = self._trials[trial_id]
-        if run.key not in self.born:
-            self._open.add(run.key)
-        return self._edit(run)
+        key = self._trial_key(trial_id)
+        if key not in self.born:
+            self._open.add(key)
+        return self._edits.get(key) or self._edit(self._trial_run(self._trials[trial_id], key))
 
     def _log(self, edit: Edit, values: Mapping[str, float], step: int) -> None:
         edit.points += [Point(key=key, value=value, time=self._now, step=step) for key, value in values.items()]
@@ -265,8 +274,8 @@ class RunProjection:
 
     def _cell_run(self, cell: Cell) -> RunUpdates:
         key = Key("cell", str(cell))
-        if key in self.born:
-            return self.born[key]
+        if known := self.born.get(key):
+            return known
         assert self._sweep, "a ledger starts with the sweep's record"
         inputs = (self._input(cell.task, self._tasks.get(cell.task, {}).get("split", ""), final=True),)
         return RunUpdates(
@@ -278,8 +287,8 @@ class RunProjection:
             parent=self._sweep,
         )
 
-    def _trial_run(self, trial: Trial, trial_id: str) -> RunUpdates:
-        tags = {keys.TRIAL: trial_id, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
+    def _trial_run(self, trial: Trial, key: Key) -> RunUpdates:
+        tags = {keys.TRIAL: key.trial, keys.PHASE: trial.phase, keys.STATE: "RUNNING"}
         if trial.method == PEFT:
             library = next((each for each in trial.plugin.split(", ") if each.startswith(f"{PEFT} ")), PEFT)
             tags[keys.TRAINED_BY] = f"{library}, alone"
@@ -289,7 +298,7 @@ class RunProjection:
         if self._num_searches > 1:
             place["search"] = str(trial.search + 1)
         return RunUpdates(
-            key=Key("trial", str(trial.cell), trial_id),
+            key=key,
             name=f"{trial.cell.method} lr={trial.lr:g} b={trial.batch_size} seed {trial.seed}"
             + (f" search {trial.search + 1}" if trial.search else ""),
             tags=self._cell_tags(trial.cell, "trial") | tags,
@@ -369,13 +378,8 @@ def _sweep_params(manifest: Mapping[str, Any]) -> dict[str, str]:
     return lists | {name: _text(numbers[name]) for name in kept if numbers.get(name) is not None}
 
 
-def _configuration(run: RunUpdates) -> dict[str, str]:
-    """Return the hyperparameters of a trial's run, without its seed."""
-    return {name: value for name, value in run.params.items() if name not in (*keys.PLACE, "seed")}
-
-
-def _search_of(run: RunUpdates) -> int:
-    return int(run.tags.get(keys.SEARCH, 0))
+def _configuration(trial: Trial) -> dict[str, str]:
+    return {name: _text(value) for name, value in trial.hyperparameters.items()}
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.exit_codes import EnvironmentUnfit
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 PERIOD, RETRY, RETRY_LIMIT, AWAITED = 0.5, 1.0, 30.0, 1.0
 BATCH = 1000  # records per delivery; after each one the position is recorded in the store
 CLOSING = 5.0  # seconds for which `close` waits for a delivery that has begun
+# Seconds after which a delivery is said to hang. Requests to a server end by themselves after 10 s; those to a database may not.
+HANGING = 120.0
 
 
 class StoreRefused(EnvironmentUnfit):
@@ -37,7 +40,7 @@ class StoreRefused(EnvironmentUnfit):
 class Tracker:
     """Writes the records of a ledger to MLflow in a thread of its own.
 
-    `records` are those already in the ledger; later ones are added with `put`. `artifacts` is the folder for files of a sqlite
+    `records` are those of the ledger; call `notify` when there are more of them. `artifacts` is the folder for files of a sqlite
     store, `folder` the sweep's folder, from which prediction files are copied. `system_metrics`: whether the use of this machine
     is recorded too.
     """
@@ -52,8 +55,7 @@ class Tracker:
     ):
         self._uri, self._artifacts, self._folder = uri, artifacts, folder
         self._system_metrics = SystemMetrics(uri) if system_metrics else None
-        self._records = list(records)
-        self._early: dict[int, LedgerRecord] = {}
+        self._records = records
         self._delivered = 0
         self._news = threading.Condition()
         self._closed = self._awaited = self._lost = False
@@ -71,12 +73,9 @@ class Tracker:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, records: Sequence[LedgerRecord]) -> None:
-        """Add records that were appended to the ledger. Calls may come in any order and return at once."""
+    def notify(self) -> None:
+        """Say that the ledger has new records. Returns at once."""
         with self._news:
-            self._early |= {record.seq: record for record in records}
-            while (record := self._early.pop(len(self._records) + 1, None)) is not None:
-                self._records.append(record)
             self._news.notify_all()
 
     def await_answer(self, timeout: float) -> None:
@@ -119,9 +118,11 @@ class Tracker:
         pause = 0.0
         while self._wait(pause):
             try:
-                link = link or self._connect()
+                with self._told_if_hanging():
+                    link = link or self._connect()
                 while self.behind and not self._closed:
-                    self._deliver(link)
+                    with self._told_if_hanging():
+                        self._deliver(link)
                 if self._system_metrics:
                     self._system_metrics.ensure(link.sweep_run)
                 self._tell_found()
@@ -134,7 +135,7 @@ class Tracker:
                     self._give_up(StoreRefused(f"the tracking store {redact(self._uri)} cannot be used: {reason}"))
                     return
                 link = None
-                pause = min(2 * pause, RETRY_LIMIT) if self._lost else RETRY
+                pause = min(max(2 * pause, RETRY), RETRY_LIMIT)
                 self._tell_lost(error)
                 self._note_answer()
 
@@ -185,6 +186,22 @@ class Tracker:
                 self.behind,
                 reason,
             )
+
+    @contextmanager
+    def _told_if_hanging(self) -> Iterator[None]:
+        """Warn if the block takes longer than `HANGING` seconds. The sweep goes on; this thread waits for the store."""
+        timer = threading.Timer(HANGING, self._tell_hanging)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _tell_hanging(self) -> None:
+        self._lost = True
+        text = "tracking store %s has not answered for %.0f s, %d records wait in the ledger; the sweep goes on"
+        log.warning(text, redact(self._uri), HANGING, self.behind)
 
     def _tell_found(self) -> None:
         if self._lost:
@@ -247,8 +264,9 @@ class Link:
     def _replay(self, records: Sequence[LedgerRecord]) -> RunProjection:
         """Return the runs after the delivered records, with no pending edits, since these are in the store already."""
         runs = RunProjection()
-        self._apply(runs, records[: self.position])
-        runs.take()
+        for begin in range(0, self.position, BATCH):
+            self._apply(runs, records[begin : min(begin + BATCH, self.position)])
+            runs.take()
         return runs
 
     def _apply(self, runs: RunProjection, records: Sequence[LedgerRecord]) -> None:

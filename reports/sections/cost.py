@@ -31,8 +31,8 @@ def text(sweep: AnalyzedSweep) -> str:
         tables(sweep)["cost"].markdown(("Model", "Task")),
         "*Hours*: training time of all trials of the cell, stopped, failed and re-used ones included; trials that share a device "
         "wait for each other, so that times compare only within one sweep. *Point*: gained above a constant prediction, on the "
-        f"test split. {_parameters(sweep)}*Peak memory*: of the process or device, the model and other trials included. "
-        "*Epoch*: mean over the finals, evaluation included.",
+        f"test split. {_parameters(sweep)}*Peak memory*: of the process or device while the trial was on it, "
+        "the model and other trials included. *Epoch*: mean over the finals, evaluation included.",
         _unrecorded(sweep),
     )
 

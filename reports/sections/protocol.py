@@ -65,7 +65,8 @@ def _stopping(manifest: Manifest) -> str:
     budget = manifest.budget
     if budget.grace >= manifest.recipe.epochs:
         return "none of them is stopped by ASHA"
-    return f"ASHA stops weak ones from epoch {budget.grace} on (factor {budget.reduction})"
+    more = budget.comparisons(manifest.recipe.epochs)
+    return f"ASHA stops weak ones from epoch {budget.grace} on (factor {budget.reduction}){more}"
 
 
 def tables(sweep: AnalyzedSweep) -> dict[str, Table]:

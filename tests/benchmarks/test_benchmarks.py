@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu, gpu_ab, gpu_first, gpu_models, gpu_worker, measure, padding, sweep_split
+from benchmarks import control_plane, gpu_ab, gpu_first, gpu_models, gpu_worker, measure, padding, sweep_split
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
@@ -164,7 +164,7 @@ def test_the_engine_needs_no_ray_optuna_or_mlflow():
     assert needed.isdisjoint(NOT_NEEDED)
 
 
-@pytest.mark.parametrize("script", [gpu, gpu_first, gpu_ab, gpu_models, gpu_worker])
+@pytest.mark.parametrize("script", [gpu_first, gpu_ab, gpu_models, gpu_worker])
 def test_without_a_device_nothing_is_measured(monkeypatch, capsys, script):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script.main([]) == 4
@@ -191,16 +191,11 @@ def smoke(name, folder, *more):
 
 
 @pytest.mark.slow
-def test_the_gpu_script_runs_where_only_torch_and_transformers_are(tmp_path):
-    assert sorted(smoke("gpu", tmp_path)) == [f"G{i}" for i in range(1, 9)]
-
-
-@pytest.mark.slow
-def test_so_does_the_script_for_the_first_minutes_on_a_gpu(tmp_path):
+def test_the_first_minutes_on_a_gpu_run_where_only_torch_and_transformers_are(tmp_path):
     found = smoke("gpu_first", tmp_path)
     assert list(found) == list(gpu_first.SECTIONS)
     trained = [row["trained"] for row in found["S1"] if "trained" in row]
-    assert trained == [len(METHODS)] * 3
+    assert trained == [len(METHODS)] * 2
 
 
 def test_a_section_of_the_comparison_of_captured_steps_runs_there_too(tmp_path):

@@ -48,7 +48,7 @@ def test_rungs_are_those_of_rays_halving(setting):
     cell = CellSearch(setting.space().cells[0], setting.space(), lambda *_: None)
     theirs = ASHAScheduler(max_t=setting.epochs, grace_period=setting.grace, reduction_factor=setting.reduction)
     rungs = [milestone for milestone, _ in theirs._brackets[0]._rungs]
-    assert cell.bracket.rungs == sorted(r for r in rungs if r < setting.epochs)
+    assert cell.brackets.all[0].rungs == sorted(r for r in rungs if r < setting.epochs)
 
 
 def test_the_peer_trains_as_many_parameters(setting, tiny_bert):

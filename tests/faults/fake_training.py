@@ -18,7 +18,7 @@ from orchestrator.search.sweep import Sweep
 from search_spaces.language import Space
 from search_spaces.records import Outcome, Progress, TestResult, Trial
 from tests.fixtures.fakes import curve, open_sweep
-from trainables.worker.checkpoint_store import replace_folder
+from trainables.worker.checkpoint_store import CheckpointFolder, replace_folder
 
 LABELS = tuple(float(i % 2) for i in range(60))  # as many as the test split of `write_project` has
 RESIDENTS = 3
@@ -104,7 +104,7 @@ def train_sweep(space: Space, out: Path, trained: Path, seed: int) -> None:
     """Run a sweep to its end, or on from where an earlier driver was killed: all that the driver writes itself."""
     sweep = open_sweep(space, out)
     ledger, checkpoints = sweep._ledger, out / "sweep" / "checkpoints"
-    retention = CheckpointRetention(sweep, checkpoints, ledger.append, ledger.history.measured)
+    retention = CheckpointRetention(sweep, CheckpointFolder(checkpoints), ledger.append, ledger.history.measured)
     retention.tidy()
     FakeTraining(sweep, checkpoints, retention, trained, seed).run()
     retention.tidy()

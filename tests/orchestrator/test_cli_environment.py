@@ -45,6 +45,12 @@ def test_a_file_system_that_refuses_to_write_is_found_whoever_asks(run):
     wants(run(*QUICK, "--tracking-uri", uri), exit_codes.ENVIRONMENT, "--tracking-uri", "/proc cannot be written")
 
 
+def test_a_place_for_checkpoints_that_cannot_be_used_is_an_unfit_environment(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = (*QUICK, "--checkpoints", f"file://{tmp_path}/file")
+    wants(run(*words), exit_codes.ENVIRONMENT, f"--checkpoints file://{tmp_path}/file: cannot be used", "on every node")
+
+
 def test_a_disk_without_room_is_an_unfit_environment(run, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=37 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

@@ -8,6 +8,7 @@ from orchestrator.run import parser
 OPTIONS = [
     "--address",
     "--budget",
+    "--checkpoints",
     "--data-dir",
     "--epochs",
     "--experiment",
@@ -45,6 +46,7 @@ DEFAULTS = {
     "epochs": None,
     "data_dir": None,
     "out": "runs",
+    "checkpoints": None,
     "report": "reports",
     "keep": "best",
     "tracking_uri": None,

@@ -76,6 +76,12 @@ def write(tmp_path):
             (*QUICK, "--plan", "--set", "recipe.nf4_block_size=128"),
             ("read only with precision 'nf4', and it is 'fp32'", "--precision nf4"),
         ),
+        ((*QUICK, "--set", "budget.search=bayes"), ("must be 'tpe', 'random', 'grid' or 'multi'",)),
+        ((*QUICK, "--set", "budget.brackets=0"), ("budget.brackets=0: must be between 1 and 20",)),
+        (
+            (*QUICK, "--plan", "--methods", "full,adapter", "--set", "budget.search=multi"),
+            ("'multi'", "each row (full, adapter) all configurations train equally many", "r=choice(8, 32)", "'tpe'"),
+        ),
         ((*QUICK, "--methods", "adaptor"), ("method 'adaptor' is not in this space", "did you mean 'adapter'")),
         ((*QUICK, "--tasks", "sentimnt"), ("task 'sentimnt' is not in this space", "did you mean 'sentiment'")),
         ((*QUICK, "--tasks", "mrpc"), ("task 'mrpc' is not in this space", "known: sentiment")),
@@ -110,6 +116,11 @@ def write(tmp_path):
         ((*QUICK, "stray"), ("'stray' is no option",)),
         ((*QUICK, "--out", ""), ("--out", "empty")),
         ((*QUICK, "--out", "s3://bucket/runs"), ("--out: 's3://bucket/runs'", "must be a folder of this machine")),
+        ((*QUICK, "--out", "s3://bucket/runs"), ("--checkpoints",)),
+        ((*QUICK, "--checkpoints", "hdfs://host/x"), ("'hdfs://host/x': must be a folder or s3://... or gs://",)),
+        ((*QUICK, "--checkpoints", "s3://"), ("--checkpoints", "must be a folder or s3://")),
+        ((*QUICK, "--checkpoints", "s3://bucket/x?allow=1"), ("'s3://bucket/x': must be", "region=")),
+        ((*QUICK, "--checkpoints", "s3://me:hunter2@bucket/x"), ("'s3://bucket/x': must not hold a user name", "AWS_")),
         ((*QUICK, "--report", "gs://bucket/x"), ("--report: 'gs://bucket/x'", "must be a folder of this machine")),
         ((*QUICK, "--out", "x" * 300), ("File name too long",)),
         ((*QUICK, "--tracking-uri", ""), ("--tracking-uri", "empty")),
@@ -125,8 +136,11 @@ def test_a_wrong_option_is_refused_with_its_name_and_what_is_allowed(run, words,
     wants(run(*words), exit_codes.BAD_INPUT, *phrases)
 
 
-def test_a_password_in_an_address_is_never_shown(run):
-    assert "hunter2" not in run(*QUICK, "--tracking-uri", "http://me:hunter2@host")[1]
+@pytest.mark.parametrize(
+    "words", [("--tracking-uri", "http://me:hunter2@host"), ("--checkpoints", "s3://me:hunter2@bucket/x")]
+)
+def test_a_password_in_an_address_is_never_shown(run, words):
+    assert "hunter2" not in run(*QUICK, *words)[1]
 
 
 def test_a_variable_of_mlflow_that_cannot_be_used_is_refused_by_its_name(run, monkeypatch):

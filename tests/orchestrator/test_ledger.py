@@ -1,6 +1,8 @@
 """The ledger on a healthy disk, and every way in which its file can be damaged."""
 
+import gc
 import json
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,7 +40,7 @@ def test_records_come_back_as_they_were_appended(folder):
     expected = [LedgerRecord(seq=i, time=1000.5, event=each) for i, each in enumerate(EVENTS, 1)]
     assert read(folder) == expected
     ledger = Ledger.open(folder)
-    assert ledger.records == expected
+    assert list(ledger.records) == expected
     ledger.close()
 
 
@@ -58,7 +60,43 @@ def test_a_reopened_ledger_counts_on(folder):
 def test_what_append_returns_is_what_a_reader_gets(tmp_path):
     ledger = Ledger.open(tmp_path)
     returned = ledger.append(SweepOpened(manifest={"pair": (1, 2), "nested": {"b": None, "a": True}}))
-    assert returned == read(tmp_path) == ledger.records
+    assert returned == read(tmp_path) == list(ledger.records)
+    ledger.close()
+
+
+def test_records_are_read_from_the_file_one_by_one_and_in_slices(folder):
+    ledger = Ledger.open(folder)
+    records = ledger.records
+    ledger.append(event("after"))
+    ledger.close()
+    assert [records[0], *records[1:-1], records[-1]] == list(records) == read(folder)
+    assert (len(records), records[-1].event.reason) == (6, "after")
+    with pytest.raises(IndexError):
+        records[6]
+
+
+def test_records_stay_in_the_file(folder):
+    """A record of 10,000 characters costs a driver 8 bytes."""
+    ledger = Ledger.open(folder)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for i in range(200):
+            ledger.append(event(f"{i}" * 5000))
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    ledger.close()
+    assert held < 50_000
+
+
+def test_a_line_that_is_changed_while_the_ledger_is_used_is_damage(folder):
+    ledger = Ledger.open(folder)
+    path = folder / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"2 ", b"3 "))
+    with pytest.raises(Damaged, match="changed while it was used"):
+        list(ledger.records)
     ledger.close()
 
 
@@ -109,7 +147,7 @@ def test_a_crash_at_any_byte_of_the_last_record_keeps_all_before_it(folder):
         assert read(folder) == before
         assert path.read_bytes() == whole[:cut], "a reader changes nothing"
         ledger = Ledger.open(folder)
-        assert ledger.records == before
+        assert list(ledger.records) == before
         assert ledger.append(event("after"))[0].seq == 5
         ledger.close()
         assert [r.event.reason for r in read(folder)] == [e.reason for e in EVENTS[:4]] + ["after"]
@@ -175,7 +213,7 @@ def test_a_lost_ledger_is_never_taken_for_a_fresh_start(folder, loss):
 def test_a_driver_that_died_before_its_first_record_left_a_fresh_sweep(tmp_path):
     Ledger.open(tmp_path).close()
     ledger = Ledger.open(tmp_path)
-    assert ledger.records == []
+    assert list(ledger.records) == []
     assert ledger.append(event("sweep"))[0].seq == 1
     ledger.close()
 

@@ -1,21 +1,62 @@
-"""Real processes: a whole sweep from the command line, killed, interrupted, doubled and continued."""
+"""Real processes: a whole sweep from the command line, killed, interrupted, doubled and continued; workers that hang."""
 
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
+import sys
+import time
 
 import psutil
 import pytest
 
-from tests.fixtures.cli_process import arguments, finish, ledger_lines, start, table, wait_for, write_project
+from tests.fixtures.cli_process import (
+    ROOT,
+    arguments,
+    finish,
+    launch,
+    ledger_lines,
+    start,
+    table,
+    wait_for,
+    write_project,
+)
 from tests.fixtures.ledger_lines import read
 
 pytestmark = pytest.mark.slow
 
 # What may differ between a disturbed and an undisturbed run: clocks, memory, and names given by MLflow.
 TIMES = ("run_id", "seconds", "memory_mib", "search_hours", "final_hours")
+
+# The command line with short limits; a worker that finds the file given first removes it and trains no further.
+SHORT_LIMITS = """
+import sys, time
+from pathlib import Path
+from orchestrator.execution import tune_runner, watchdog
+from orchestrator.run import main
+from trainables.worker.tune_trainable import DeviceTrainable
+
+watchdog.PING_SECONDS, watchdog.SILENT_SECONDS, watchdog.STILL_SECONDS = 0.5, 6.0, 6.0
+flag = Path(sys.argv.pop(1))
+
+class HangingTrainable(DeviceTrainable):
+    @staticmethod
+    def open_worker(gpus):
+        worker = DeviceTrainable.open_worker(gpus)
+        step = worker.step
+        def hang():
+            step()
+            if flag.exists():
+                flag.unlink(missing_ok=True)
+                time.sleep(1e6)
+        worker.step = hang
+        return worker
+
+tune_runner.DeviceTrainable = HangingTrainable
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +94,15 @@ def same_report(out, reference):
 
 def descendants(process):
     return psutil.Process(process.pid).children(recursive=True)
+
+
+def workers_of(process):
+    """The device workers' processes."""
+    found = []
+    for each in descendants(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if "Trainable" in " ".join(each.cmdline()) else []
+    return found
 
 
 def survivors(processes, timeout=30):
@@ -148,11 +198,30 @@ def test_a_second_driver_is_refused_and_a_killed_worker_costs_one_epoch_and_no_t
     assert str(process.pid) in errors
     assert "Traceback" not in errors
     wait_for(out, "progress", 2, process)
-    workers = [p for p in descendants(process) if "Trainable" in " ".join(p.cmdline())]
-    assert workers
-    workers[0].kill()
+    workers_of(process)[0].kill()
     code, errors = finish(process)
     assert code == 0, errors
+    same_report(out, calm)
+
+
+def test_workers_that_hang_or_are_stopped_are_named_and_replaced_and_cost_no_trial(project, calm):
+    folder, space = project
+    out, flag = folder / "hanging", folder / "hang"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    process = launch([sys.executable, "-c", SHORT_LIMITS, str(flag), *arguments(space, out)], folder, environment)
+    wait_for(out, "progress", 4, process)
+    first = set(workers_of(process))
+    flag.touch()
+    while first <= set(workers_of(process)):
+        assert process.poll() is None, finish(process)[1]
+        time.sleep(0.1)
+    wait_for(out, "progress", ledger_lines(out, "progress") + 4, process)
+    min(workers_of(process), key=psutil.Process.create_time).suspend()  # the one that replaced it may still be starting
+    code, errors = finish(process)
+    assert code == 0, errors
+    for reason in ("did no step of training or evaluation for", "did not answer for 6 s"):
+        named = rf"markers/(full|adapter) .*will be trained again: node [\d.]+, a core: its worker {reason}"
+        assert re.search(named, errors), errors
     same_report(out, calm)
 
 

@@ -79,7 +79,6 @@ def test_two_sweeps_of_one_space_on_other_data_stay_apart_in_one_store(tmp_path)
 
 @pytest.mark.slow
 def test_where_no_checkpoint_can_be_written_the_sweep_stops_and_its_trials_run_once_it_can(tmp_path):
-    """With each trial on a device of its own, and with two trials that share one."""
     space, out = write_project(tmp_path), tmp_path / "out"
     words = arguments(space, out, *SMALL)
     process = start(*words, cwd=tmp_path)
@@ -88,9 +87,12 @@ def test_where_no_checkpoint_can_be_written_the_sweep_stops_and_its_trials_run_o
     (folder,) = found
     in_the_way = folder / "checkpoints"
     in_the_way.write_text("a file where a folder should be")
-    stops_without_a_result(process, folder)
-    shared = start(*words, "--trials-per-gpu", "2", cwd=tmp_path)
-    stops_without_a_result(shared, folder)
+    code, errors = finish(process)
+    assert code == 4, errors
+    assert "stopped: node " in errors
+    assert "cannot be written" in errors
+    assert "Traceback" not in errors
+    assert not [record for record in read(folder) if record["event"] == "ended"]
     in_the_way.unlink()
     code, errors = finish(start(*words, "--trials-per-gpu", "2", cwd=tmp_path))
     assert code == 0, errors
@@ -98,13 +100,3 @@ def test_where_no_checkpoint_can_be_written_the_sweep_stops_and_its_trials_run_o
     assert sorted(set(ended)) in (["DONE"], ["DONE", "STOPPED"])
     (accuracy,) = (row for row in table(out, "results", ()) if row["metric"] == "accuracy")
     assert accuracy["n"] == "2"
-
-
-def stops_without_a_result(process, folder):
-    """The sweep names the folder that cannot be written and ends with 4, and no trial has an end."""
-    code, errors = finish(process)
-    assert code == 4, errors
-    assert "stopped: node " in errors
-    assert "cannot be written" in errors
-    assert "Traceback" not in errors
-    assert not [record for record in read(folder) if record["event"] == "ended"]

@@ -57,6 +57,8 @@ def test_tokens_of_known_shapes_are_hidden_wherever_they_stand(secret):
         ("Basic classification", "Basic classification"),
         ("host=h password=s3 dbname=d", "host=h password=*** dbname=d"),
         ("{'password': 'a b', 'user': 'u'}", "{'password': ***, 'user': 'u'}"),
+        ("'s3://b/x?scheme=http&endpoint_override=h:9000'", "'s3://b/x?scheme=http&endpoint_override=h:9000'"),
+        ("s3://b/x?region=eu-1&sig=abc", "s3://b/x"),
         ("PGPASSWORD=abc ./start", "PGPASSWORD=*** ./start"),
         ("AWS_SECRET_ACCESS_KEY=abc/x", "AWS_SECRET_ACCESS_KEY=***"),
         ("HF_TOKEN=x1", "HF_TOKEN=***"),

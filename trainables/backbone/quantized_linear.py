@@ -3,6 +3,9 @@
 A weight is dequantised where a product needs it and not kept: once in the forward pass, and once more in the backward pass if the
 input has a gradient, for all rows together and hence for all trials. So a device holds one dequantised weight at a time.
 Weights are quantised on the CPU, so that all devices hold the same ones. Biases stay fp32.
+
+Blocks are those of the flattened weight, and bitsandbytes is given one block per row, or one row if the last block is not full:
+where the block size does not divide a row, bitsandbytes 0.50.2 uses the scales of wrong blocks on CPUs with AVX-512.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self._dequantize = functional.dequantize_4bit
+        self._shape = weight.shape
+        row = how.block_size if weight.numel() % how.block_size == 0 else weight.numel()
         codes, state = functional.quantize_4bit(
-            weight.detach().contiguous(),
+            weight.detach().reshape(-1, row),
             blocksize=how.block_size,
             compress_statistics=how.double_quant,
             quant_type="nf4",
@@ -42,8 +47,8 @@ class QuantizedLinear(nn.Module):
     def weight_in(self, dtype: torch.dtype) -> Tensor:
         """Returns the dequantised weight [out, in]: in bf16 that in fp32, rounded."""
         self._state.dtype = dtype
-        weight: Tensor = self._dequantize(self._codes, self._state)
-        return weight
+        blocks: Tensor = self._dequantize(self._codes, self._state)
+        return blocks.view(self._shape)
 
     @property
     def stored(self) -> list[Tensor]:

@@ -14,6 +14,7 @@ import torch
 from search_spaces.language import Precision
 from trainables.peft_training.batches import Padding, by_length
 from trainables.tasks.task_data import Split
+from trainables.training.activity import record_activity
 
 # Examples that are evaluated at a time.
 EVAL_EXAMPLES = 64
@@ -28,6 +29,7 @@ def head_outputs(network: Any, padding: Padding, split: Split, outputs: int) -> 
     for chosen in by_length(split, EVAL_EXAMPLES):
         for part, inputs in padding.batches(split, chosen, device):
             found[part] = network(**inputs).logits.float().cpu().numpy()
+            record_activity()
     return found
 
 

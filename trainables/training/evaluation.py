@@ -19,6 +19,7 @@ from trainables.backbone.backbone import Backbone
 from trainables.backbone.packing import pack
 from trainables.tasks.metrics import Scores, compute_metrics
 from trainables.tasks.task_data import Split
+from trainables.training.activity import record_activity
 from trainables.training.forward_pass import ForwardPass
 from trainables.training.segments import Segment
 from trainables.training.stacked_trials import StackedTrials
@@ -64,6 +65,7 @@ def head_outputs(backbone: Backbone, requests: Sequence[EvalRequest]) -> list[np
     for rows in _passes([row for i in _by_stack(requests) for row in _rows(i, requests[i])]):
         for row, logits in zip(rows, row_logits(backbone, rows), strict=True):
             outputs[row.number][row.examples] = logits[: len(row.examples)]
+        record_activity()
     return outputs
 
 

@@ -128,7 +128,7 @@ class TrialState:
         """Append the progress of the epoch that just ended, and return it. The next epoch's time starts here.
 
         `score`: on the validation split, in percent points. `loss`: mean training loss, None if it is not finite.
-        `memory_mib`: peak memory. The best epoch is the earliest with the highest score among those that count; there is none (0)
+        `memory_mib`: a peak of memory. The best epoch is the earliest with the highest score among those that count, none (0)
         before `first_counted_epoch`.
         """
         diverged = loss is None
@@ -146,7 +146,7 @@ class TrialState:
             best_score=best_score,
             best_epoch=best_epoch,
             seconds=now - self.started,
-            memory_mib=memory_mib,
+            memory_mib=max([memory_mib, *(each.memory_mib for each in self.progress[-1:])]),
             diverged=diverged,
             lr=self.trial.lr * self._lr_scale_of(self.step - 1),
         )

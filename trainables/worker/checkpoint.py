@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from search_spaces.records import Ablation, Progress, TestResult, Trial
-from trainables.worker.checkpoint_store import replace_folder
+from trainables.worker.checkpoint_store import (
+    RECORD,
+    TENSORS,
+    file_checksum,
+    record_checksum,
+    replace_folder,
+    verified_record,
+)
 from trainables.worker.worker_environment import WorkerEnvironmentError
 
 log = logging.getLogger(__name__)
@@ -55,7 +60,7 @@ def write(folder: Path, trial: Trial, checkpoint: Checkpoint) -> None:
 
 
 def _fill(fresh: Path, trial: Trial, checkpoint: Checkpoint) -> None:
-    save_file(checkpoint.tensors, fresh / "state.safetensors")
+    save_file(checkpoint.tensors, fresh / TENSORS)
     record = {
         "trial": trial.id,
         "epoch": checkpoint.epoch,
@@ -63,9 +68,9 @@ def _fill(fresh: Path, trial: Trial, checkpoint: Checkpoint) -> None:
         "progress": [p.to_json() for p in checkpoint.progress],
         "test": checkpoint.test.to_json() if checkpoint.test else None,
         "ablation": checkpoint.ablation.to_json() if checkpoint.ablation else None,
-        "checksum": _checksum(fresh / "state.safetensors"),
+        "checksum": file_checksum(fresh / TENSORS),
     }
-    (fresh / "state.json").write_text(json.dumps({**record, "record_checksum": _record_checksum(record)}), "utf-8")
+    (fresh / RECORD).write_text(json.dumps({**record, "record_checksum": record_checksum(record)}), "utf-8")
 
 
 def read(folder: Path, trial: Trial) -> Checkpoint | None:
@@ -82,15 +87,9 @@ def read(folder: Path, trial: Trial) -> Checkpoint | None:
 
 
 def _read(folder: Path, trial: Trial) -> Checkpoint:
-    record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    # Checkpoints of earlier versions have no checksum of the record.
-    expected = record.pop("record_checksum", None)
-    if expected is not None and expected != _record_checksum(record):
-        raise ValueError("the checksum of state.json differs")
+    record = verified_record(folder)
     if record["trial"] != trial.id:
         raise ValueError(f"belongs to trial {record['trial']}")
-    if record["checksum"] != _checksum(folder / "state.safetensors"):
-        raise ValueError("the checksum of state.safetensors differs")
     progress = [Progress.from_json(p) for p in record["progress"]]
     epochs = [p.epoch for p in progress]
     if not epochs or epochs != list(range(1, record["epoch"] + 1)):
@@ -99,19 +98,7 @@ def _read(folder: Path, trial: Trial) -> Checkpoint:
         epoch=record["epoch"],
         done=record["done"],
         progress=progress,
-        tensors=load_file(folder / "state.safetensors"),
+        tensors=load_file(folder / TENSORS),
         test=TestResult.from_json(record["test"]) if record["test"] else None,
         ablation=Ablation.from_json(record["ablation"]) if record.get("ablation") else None,
     )
-
-
-def _record_checksum(record: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value

@@ -34,6 +34,7 @@ from trainables.tasks.task_data import TaskData
 from trainables.tasks.tokens import read
 from trainables.training.captured_steps import CapturedSteps, captured_on
 from trainables.training.engine import Engine
+from trainables.training.peak_memory import start_peak_memory
 from trainables.worker.checkpoint_store import CheckpointStore
 from trainables.worker.memory import CudaMemory, MemoryEstimator, ran_out_of_memory
 from trainables.worker.trial_runner import TrialEngine, TrialRunner, mean_tokens
@@ -143,6 +144,8 @@ class DeviceWorker:
         own = 0 if method_type(job.trial.method).shares_backbone else FLOAT * model.total
         if self._memory and self.residents and not self._memory.fits(total, held, own):
             raise OutOfDeviceMemory(f"no memory for {total:.0f} tokens a step beside {len(self.residents)} trials")
+
+        start_peak_memory(self._device, idle=not self.residents)
 
         def add() -> None:
             engine = self._engine(job, model)

@@ -5,8 +5,9 @@ all its answers. So the number of calls grows with the number of workers, not of
 driver's node but does not import Ray.
 
 Messages are dictionaries. Each has "worker" and "process", its sender's name and the id of its process, and "id", a trial's id.
-With "progress", "outcome" and "test" it reports an epoch; instead of these, "error" says why the trial failed,
-"environment_error" why it cannot be trained on this machine, and "crowded" that the device has no memory for it beside others.
+With "progress", "outcome" and "test" it reports an epoch, with "warning" if its checkpoint was not kept; instead of these,
+"error" says why the trial failed, "environment_error" why it cannot be trained on this machine, and "crowded" that the device has
+no memory for it beside others.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Mailbox:
         self._wake()
         return await future
 
+    async def ping(self, call: dict[str, Any]) -> None:
+        """Tell the driver that the sender's process runs. `call`: as of `orders`, and "activity", see `activity_count`."""
+        self._calls.append(call)
+        self._wake()
+
     async def report(self, messages: Sequence[dict[str, Any]]) -> Verdicts:
         """Send messages. Returns the driver's decisions when all are recorded."""
         self._messages += messages
@@ -86,7 +92,7 @@ class Mailbox:
     async def take(
         self, orders: Mapping[str, Orders], verdicts: Verdicts, seconds: float
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Answer earlier calls, then wait for new ones and return (calls for orders, messages).
+        """Answer earlier calls, then wait for new ones and return (calls for orders and pings, messages).
 
         `orders`: by workers whose call for orders any earlier `take` returned. `verdicts`: the decisions about all messages that
         the last one returned. Both lists are empty if nothing arrives within `seconds`.

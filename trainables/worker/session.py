@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from search_spaces.redaction import clean_line
+from trainables.training.activity import record_activity
 
 # Epochs that trials train before they are requested, so that they need not wait for the driver's answer.
 EPOCHS_AHEAD = 1
@@ -49,6 +50,7 @@ class WorkerSession:
             if self._closed:
                 return
             self._worker.step()
+            record_activity()
             self._collect()
 
     def _run_calls(self, wait: bool) -> None:

@@ -6,6 +6,7 @@ It uses neither Ray nor the other trials. The device worker performs the trainin
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from trainables.methods.lookup import make_method
 from trainables.tasks.task_data import TaskData
 from trainables.training.trial_state import TrialState
 from trainables.worker import checkpoint
-from trainables.worker.checkpoint_store import CheckpointStore
+from trainables.worker.checkpoint_store import CheckpointStore, NotStored
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,15 @@ class Report:
     progress: Progress
     outcome: Outcome | None = None
     test: TestResult | None = None
+    # What is wrong with the place of its checkpoints; "" if nothing is.
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "progress": self.progress.to_json(),
             "outcome": self.outcome.to_json() if self.outcome else None,
             "test": self.test.to_json() if self.test else None,
+            **({"warning": self.warning} if self.warning else {}),
         }
 
 
@@ -87,6 +91,7 @@ class TrialRunner:
         self.num_requested = self._num_reported = 0
         self._test: TestResult | None = None
         self._ablation: Ablation | None = None
+        self._warning = ""
         self._state = self._add_to_engine(data)
         self._num_saved = len(self._state.progress)
         self.num_tokens = num_tokens
@@ -114,14 +119,18 @@ class TrialRunner:
         state = self._state
         self._num_reported += 1
         progress = state.progress[self._num_reported - 1]
+        warning, self._warning = self._warning, ""
         if not (state.done and self._num_reported == len(state.progress)):
-            return Report(progress=progress)
-        return Report(progress=progress, outcome=self._outcome(), test=self._test)
+            return Report(progress=progress, warning=warning)
+        return Report(progress=progress, outcome=self._outcome(), test=self._test, warning=warning)
 
     def _add_to_engine(self, data: TaskData) -> TrialState:
         """Add the trial to the engine, from its checkpoint if there is a good one, and return its state."""
         if self._store:
-            self._store.fetch(self.trial.id, self._folder)
+            try:
+                self._store.fetch(self.trial.id, self._folder)
+            except NotStored as error:
+                self._warning = f"it starts without its checkpoint: {error}"
         saved = checkpoint.read(self._folder, self.trial)
         if saved is not None:
             try:
@@ -157,7 +166,11 @@ class TrialRunner:
         )
         checkpoint.write(self._folder, self.trial, saved)
         if self._store:
-            self._store.store(self.trial.id, self._folder)
+            try:
+                self._store.store(self.trial.id, self._folder)
+                shutil.rmtree(self._folder, ignore_errors=True)  # it is fetched if it is needed again
+            except NotStored as error:
+                self._warning = f"it goes on, but its checkpoint was not kept: {error}"
 
     def _outcome(self) -> Outcome:
         """Return the outcome of a trial whose training has ended."""

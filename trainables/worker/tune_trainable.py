@@ -10,8 +10,10 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.redaction import clean_line
+from trainables.training.activity import activity_count
 from trainables.worker.checkpoint_store import read_files, write_files
+from trainables.worker.file_system_store import open_store
 from trainables.worker.mailbox import Mailbox
 from trainables.worker.session import EPOCHS_AHEAD, WorkerSession
 from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, is_folder_of
@@ -30,7 +34,11 @@ NAMESPACE = "peft_sweep"
 
 
 class DeviceTrainable(tune.Trainable):
-    """A device worker. `config`: "worker": its name; "mailbox": name of the mailbox; "environment": see `check_environment`."""
+    """A device worker.
+
+    `config`: "worker": its name; "mailbox": name of the mailbox; "environment": see `check_environment`; "storage": see
+    `TrialPaths`, with "sweep", the sweep's id; "ping_seconds": time between two pings.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         return None
@@ -40,13 +48,19 @@ class DeviceTrainable(tune.Trainable):
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU") or []
         node = ray.util.get_node_ip_address()
         link = MailboxLink(self.config, node, gpus)
-        try:
-            check_environment(self.config.get("environment", {}))
-            worker = self.open_worker(gpus)
-        except WorkerEnvironmentError as error:
-            link.wait_unfit(clean_line(error))
-        else:
-            self._train(WorkerSession(link, worker, f"node {node}"))
+        # From here, because what follows may hang, too: it imports torch and opens the device.
+        with link.pinging(self.config["ping_seconds"]):
+            try:
+                check_environment(self.config.get("environment", {}))
+                if self.config.get("storage"):
+                    open_store(self.config["storage"], self.config["sweep"]).check()
+                worker = self.open_worker(gpus)
+            except WorkerEnvironmentError as error:
+                link.wait_unfit(clean_line(error))
+            else:
+                self._train(WorkerSession(link, worker, f"node {node}"))
+            finally:
+                link.close()
         return {"done": True}
 
     @staticmethod
@@ -86,7 +100,7 @@ class MailboxLink:
     """The worker's way to the driver, through the mailbox's actor.
 
     On a node that does not see the sweep's folder, tokens and checkpoints are in a temporary folder, and come and go through the
-    mailbox.
+    mailbox; with --checkpoints, checkpoints come and go from and to that place on every node.
     """
 
     def __init__(self, config: Mapping[str, Any], node: str, gpus: list[str]):
@@ -94,6 +108,23 @@ class MailboxLink:
         self._sender = {"worker": config["worker"], "process": uuid.uuid4().hex}
         self._about = {"node": node, "device": f"GPU {gpus[0]}" if gpus else "a core"}
         self._own: Path | None = None
+
+    @contextmanager
+    def pinging(self, seconds: float) -> Iterator[None]:
+        """Within the block, a thread pings the driver every so many seconds. If the driver is lost, other calls raise that."""
+        stop = threading.Event()
+
+        def ping() -> None:
+            while True:
+                self._mailbox.ping.remote({**self._sender, **self._about, "activity": activity_count()})
+                if stop.wait(seconds):
+                    return
+
+        threading.Thread(target=ping, name="ping", daemon=True).start()
+        try:
+            yield
+        finally:
+            stop.set()
 
     def orders(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = ray.get(self._mailbox.orders.remote({**self._sender, **self._about}))
@@ -107,15 +138,17 @@ class MailboxLink:
         from trainables.worker.device_worker import Job
 
         job, sweep = Job.from_json(dict(record)), record.get("sweep", "")
-        if not sweep or is_folder_of(job.folder.parent.parent, sweep):
+        shared, storage = not sweep or is_folder_of(job.folder.parent.parent, sweep), record.get("storage")
+        if shared and not storage:
             return job
         if self._own is None:
             self._own = Path(tempfile.mkdtemp(prefix="peft-sweep-"))
-            atexit.register(shutil.rmtree, self._own, ignore_errors=True)
-        tokens = self._own / job.data.name
-        if not tokens.is_file():
+            atexit.register(self.close)
+        tokens = job.data if shared else self._own / job.data.name
+        if not shared and not tokens.is_file():
             tokens.write_bytes(ray.get(self._mailbox.content.remote(job.data)))
-        return replace(job, data=tokens, folder=self._own / "checkpoints" / job.trial.id, store=self)
+        store = open_store(storage, sweep) if storage else self
+        return replace(job, data=tokens, folder=self._own / "checkpoints" / job.trial.id, store=store)
 
     def fetch(self, trial_id: str, folder: Path) -> None:
         files = ray.get(self._mailbox.fetch.remote(trial_id))
@@ -124,6 +157,11 @@ class MailboxLink:
 
     def store(self, trial_id: str, folder: Path) -> None:
         ray.get(self._mailbox.store.remote(trial_id, read_files(folder)))
+
+    def close(self) -> None:
+        """Delete the temporary folder."""
+        if self._own:
+            shutil.rmtree(self._own, ignore_errors=True)
 
     def wait_unfit(self, reason: str) -> None:
         """Tell the driver why this machine cannot train, and wait until it says that nothing is left."""
@@ -141,3 +179,8 @@ def open_mailbox(name: str, checkpoints: Path, tokens: Iterable[Path]) -> Any:
     # Large, because each worker may have two calls that wait for an answer.
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 100_000}
     return ray.remote(Mailbox).options(**options, scheduling_strategy=here).remote(checkpoints, [*tokens])
+
+
+def mailbox_names() -> list[str]:
+    """Return the names of the mailboxes of all sweeps on the cluster."""
+    return [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]

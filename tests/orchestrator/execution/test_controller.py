@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.execution.controller import RETRIES, TRIES, Controller
 from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.watchdog import SILENT_SECONDS, Watchdog
 from orchestrator.execution.worker_pool import DEATHS, WorkerPool
 from orchestrator.ledger import Ledger
 from search_spaces.language import Budget
@@ -34,10 +35,11 @@ class EndedTrials:
         self.ended.append((trial_id, read(self.folder)[-1]["event"]))
 
 
-def controller_of(sweep, root, exchange=None, devices=1, per_device=6):
+def controller_of(sweep, root, exchange=None, devices=1, per_device=6, watchdog=None):
     paths = TrialPaths(sources={"m": "m"}, data={("m", task, 0): root for task in ("t", "u")}, checkpoints=root)
     pool = WorkerPool(devices, per_device)
-    return Controller(sweep, DirectMailbox(exchange), paths, EndedTrials(root / "sweep"), pool)
+    mailbox, listener = DirectMailbox(exchange), EndedTrials(root / "sweep")
+    return Controller(sweep, mailbox, paths, listener, pool, watchdog=watchdog)
 
 
 def call(name, process="p", node="n", **more):
@@ -218,6 +220,20 @@ def test_a_trial_that_its_machine_cannot_train_is_given_out_again_and_is_no_fail
     assert not [r for r in read(tmp_path / "sweep") if r["event"] == "ended"]
 
 
+def test_a_checkpoint_that_was_not_kept_is_told_once_until_one_is_kept_again(tmp_path, caplog):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, per_device=1)
+    orders, _ = controller.serve([call("a")], [])
+    (trial,) = trials_of(orders, "a")
+    points = curve(trial)
+    for point, warning in zip(
+        points, ({"warning": "no room"}, {"warning": "no room"}, {}, {"warning": "no way"}), strict=False
+    ):
+        controller.serve([], [{**epoch(call("a"), trial, point), **warning}])
+    assert [caplog.text.count(reason) for reason in ("on node n: no room", "on node n: no way")] == [1, len(points) > 3]
+    assert not sweep.failures
+
+
 def test_machines_that_cannot_train_stop_the_sweep_and_its_trials_run_at_the_next_start(tmp_path):
     sweep = open_sweep(make_space(), tmp_path)
     controller = controller_of(sweep, tmp_path, per_device=1)
@@ -270,7 +286,8 @@ def test_a_trial_whose_workers_die_fails_at_last_and_one_of_a_lost_node_does_not
         assert not sweep.failures
         assert controller.worker_died("a", "the process ended", node_died)
     assert [e.trial.id for e in sweep.failures] == [trial.id]
-    assert f"its worker died {DEATHS} times" in sweep.failures[0].outcome.reason
+    assert sweep.failures[0].outcome.reason.startswith(f"its worker died {DEATHS} times")
+    assert sweep.failures[0].outcome.reason.endswith("(the process ended)")
     assert not controller.worker_died("a", "could not be started", False)
 
 
@@ -286,3 +303,41 @@ def test_a_process_that_was_replaced_has_no_say(tmp_path):
     _, verdicts = controller.serve([], [late, own])
     assert verdicts == {("a-old", trial.id): False, ("a-new", trial.id): True}
     assert [r["id"] for r in read(tmp_path / "sweep") if r["event"] == "progress"] == [trial.id]
+
+
+def test_a_worker_that_does_not_answer_is_to_be_ended_once_and_its_trials_are_trained_elsewhere(tmp_path, caplog):
+    sweep, now = open_sweep(make_space(), tmp_path), [0.0]
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1, watchdog=Watchdog(lambda: now[0]))
+    assert controller.serve([{**call("a"), "activity": 0}], []) == ({}, {}), "a ping is no call for orders"
+    orders, _ = controller.serve([call("a"), call("b", node="other")], [])
+    (trial,), (second,) = trials_of(orders, "a"), trials_of(orders, "b")
+    while now[0] < SILENT_SECONDS + 1:
+        assert controller.take_hanging() == set()
+        now[0] += 5
+        ping = {**call("b", node="other"), "activity": round(now[0])}
+        assert controller.serve([ping], []) == ({}, {})
+    assert controller.take_hanging() == {"a"}
+    assert controller.take_hanging() == set()
+    assert controller.worker_died("a", "killed", node_died=False)
+    name = controller.name_of(trial.id)
+    assert f"{name} will be trained again: node n, GPU 0: its worker did not answer for 90 s" in caplog.text
+    assert "node other" not in caplog.text
+    orders, _ = controller.serve([], [epoch(call("b"), second, point) for point in curve(second)])
+    assert controller.serve([call("b", node="other")], [])[0].keys() | orders.keys() == {"b"}
+
+
+def test_a_device_is_kept_free_for_a_trial_that_is_trained_alone_until_that_trial_is_over(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=2)
+    orders, _ = controller.serve([call("a"), call("b")], [])
+    suspects, (first, _) = trials_of(orders, "a"), trials_of(orders, "b")
+    controller.worker_died("a", "the process ended", node_died=False)
+    orders, _ = controller.serve([call("a", "next")], [])
+    assert trials_of(orders, "a") == suspects
+    controller.worker_died("a", "the process ended", node_died=False)
+    orders, _ = controller.serve([call("b")], [told(call("b"), first.id, error="RuntimeError: boom")])
+    for suspect in suspects:
+        assert orders == {}, "it trains another trial, and is emptied for a suspect"
+        sweep.fail(suspect.id, "over")
+        orders, _ = controller.serve([], [])
+    assert trials_of(orders, "b") == [first]

@@ -79,9 +79,10 @@ def test_a_node_that_cannot_train_is_named_and_the_others_train_all(nodes, proje
 def test_a_lost_head_ends_the_driver_with_its_code_and_another_cluster_continues(
     nodes, project, on_one_machine, tmp_path
 ):
-    out = tmp_path / "many"
+    out, kept = tmp_path / "many", tmp_path / "kept"
+    words = arguments(project, out, "--checkpoints", f"file://{kept}")
     nodes.start(1, cores=1)
-    driver = driver_on(nodes, 1, arguments(project, out), tmp_path)
+    driver = driver_on(nodes, 1, words, tmp_path)
     wait_for(out, "progress", 8, driver)
     nodes.kill(1, spared=[driver.pid])
     code, errors = finish(driver)
@@ -89,6 +90,9 @@ def test_a_lost_head_ends_the_driver_with_its_code_and_another_cluster_continues
     assert "the same command continues this sweep" in errors
     with opened() as fresh:
         fresh.start(1, cores=1)
-        code, errors = finish(driver_on(fresh, 1, arguments(project, out), tmp_path))
+        code, errors = finish(driver_on(fresh, 1, words, tmp_path))
     assert code == 0, errors
     assert results(out) == on_one_machine
+    (sweep,) = kept.iterdir()
+    assert len([path for path in sweep.iterdir() if path.is_dir()]) == 2, "the best final of each cell"
+    assert not list(out.glob("*/checkpoints"))

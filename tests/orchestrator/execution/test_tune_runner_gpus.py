@@ -168,3 +168,37 @@ def test_the_loss_of_a_node_is_told_from_the_last_failure(last, node_died, tmp_p
     scheduler = tune_runner.WorkerScheduler(controller)
     scheduler.on_trial_error(None, SimpleNamespace(trial_id="p0", error_file=str(file)))
     assert controller.died == [("p0", last, node_died)]
+
+
+def test_the_processes_of_workers_that_hang_are_ended_and_no_others(monkeypatch):
+    from orchestrator.execution import tune_runner
+
+    killed = []
+    monkeypatch.setattr(tune_runner, "ray", SimpleNamespace(kill=killed.append))
+    controller = SimpleNamespace(take_hanging=lambda: {"p1", "p2"}, error=None)
+    display, drain = SimpleNamespace(is_due=False), SimpleNamespace(signal=None, due=False)
+    actors = {"p0": "first", "p1": "second", "p2": None}  # the last one is being restarted
+    trials = [SimpleNamespace(trial_id=k, temporary_state=SimpleNamespace(ray_actor=v)) for k, v in actors.items()]
+    tune_runner.LoopCallback(controller, display, drain).on_step_end(1, trials)
+    assert killed == ["second"]
+
+
+def test_a_mailbox_that_does_not_answer_is_given_up_at_the_second_attempt(monkeypatch):
+    from orchestrator.execution import tune_runner
+
+    answers, killed = [], []
+
+    def get(answer, timeout):
+        answers.append(timeout)
+        if len(answers) != 2:
+            raise tune_runner.GetTimeoutError
+        return answer
+
+    monkeypatch.setattr(tune_runner, "ray", SimpleNamespace(get=get, kill=killed.append))
+    actor = SimpleNamespace(take=SimpleNamespace(remote=lambda orders, verdicts, seconds: ([], [])))
+    mailbox = tune_runner.RayMailbox(actor)
+    assert mailbox.exchange({}, {}) == ([], []), "the driver itself was stopped meanwhile"
+    with pytest.raises(tune_runner.RayError, match="did not answer for 120 s"):
+        mailbox.exchange({}, {})
+    assert answers == [tune_runner.MAILBOX_SECONDS] * 4
+    assert killed == [actor]

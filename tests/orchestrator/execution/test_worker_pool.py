@@ -118,6 +118,41 @@ def test_such_a_trial_waits_until_a_device_is_empty():
     assert pool.place(suspect, WANTED) == "w0"
 
 
+def suspect_of(pool, name):
+    """A trial whose worker has died so often that it is trained alone."""
+    (suspect,) = trials(1, start=90)
+    for death in range(DEATHS_SHARED):
+        assert pool.place(suspect, WANTED) == name
+        pool.lose(name)
+        pool.greet(call(name, f"after {death}"))
+    return suspect
+
+
+def test_the_emptiest_device_is_kept_free_for_such_a_trial():
+    pool, _ = pool_of(1, 4)
+    suspect = suspect_of(pool, "w0")
+    pool.greet(call("w1"))
+    first, second, third, fourth = trials(4)
+    assert [pool.place(each, WANTED) for each in (first, second, third)] == ["w0", "w1", "w0"]
+    assert pool.place(suspect, WANTED) is None
+    assert [pool.place(fourth, WANTED), *placed(pool, 3, start=10)] == ["w0", "w0", None, None], "w1 is reserved"
+    assert not pool.has_room(WANTED)
+    pool.release(second.id)
+    assert not pool.has_room(WANTED)
+    assert pool.place(suspect, WANTED) == "w1"
+
+
+def test_no_device_is_kept_free_for_a_trial_that_is_over_or_on_a_machine_that_cannot_train():
+    pool, _ = pool_of(1, 2)
+    suspect = suspect_of(pool, "w0")
+    pool.greet(call("w1", node="bad", unfit="other code"))
+    assert placed(pool, 1) == ["w0"]
+    assert pool.place(suspect, WANTED) is None
+    assert not pool.has_room(WANTED), "the device without trials is not fit, so w0 is reserved"
+    pool.clear_reservation()
+    assert pool.has_room(WANTED)
+
+
 def test_a_lost_node_is_not_the_fault_of_its_trials():
     pool, _ = pool_of(1, 4)
     (trial,) = trials(1)

@@ -1,5 +1,6 @@
 """What cannot be exported or predicted is refused: what, where, how to mend it, and nothing is written."""
 
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from orchestrator.verbs import export, predict
 from tests.fixtures.encoders import write_tiny
 from tests.fixtures.exported_sweep import write_sweep
 from tests.orchestrator.export.test_export import call
+from trainables.worker.file_system_store import FileSystemStore
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,24 @@ def test_a_final_that_was_not_kept_is_named_and_others_are_offered(place, tmp_pa
     shutil.copytree(sweep.folder / "checkpoints" / sweep.finals[1].id, other / sweep.finals[1].id)
     assert call(export, copy, sweep.cell, "--to", tmp_path / "export") == 0
     assert not list(tmp_path.glob(".export*"))
+
+
+def test_a_final_that_was_kept_elsewhere_is_found_there(place, tmp_path):
+    _, sweep = place
+    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    shutil.copytree(sweep.folder.parent, runs)
+    copy = runs / sweep.folder.name
+    for final in sweep.finals:
+        FileSystemStore(str(kept), "s").store(final.id, copy / "checkpoints" / final.id)
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "sweep.json").write_text(json.dumps({"sweep": "s", "checkpoints": str(kept)}))
+    assert call(export, copy, sweep.cell, "--to", tmp_path / "export") == 0
+    shutil.rmtree(kept / "s" / sweep.finals[1].id)
+    with pytest.raises(ValueError, match=r"with seed 2, .* was not kept .*--seed 1"):
+        call(export, copy, sweep.cell, "--to", tmp_path / "export2")
+    (copy / "sweep.json").write_text(json.dumps({"sweep": "s", "checkpoints": "away://bucket"}))
+    with pytest.raises(EnvironmentUnfit, match=r"away://bucket: cannot be read .*--retrain"):
+        call(export, copy, sweep.cell, "--to", tmp_path / "export2")
 
 
 def test_a_damaged_checkpoint_and_one_of_another_final(place, tmp_path):

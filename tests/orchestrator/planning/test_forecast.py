@@ -179,15 +179,16 @@ def test_an_epoch_takes_what_it_took_and_else_goes_by_tokens_of_its_kind():
         assert expected(make_setting(**{"task": "u", **unlike}), found, tokens) is None
 
 
-def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2.0):
-    """Of a sweep whose only trial was trained for two epochs."""
+def write_ledger(folder, space, *, per_device=1, device="2 CPU cores", seconds=2.0, started=True):
+    """Of a sweep whose only trial was trained for two epochs, by another sweep if it was not `started`."""
     from benchmarks.fake_sweep import make
 
     cell = space.cells[0]
     trial = make(space)(cell, {"lr": 1e-3, "batch_size": 8}, 0, "search")
     events = [{"event": "sweep", "manifest": {"device": device}}]
     events += [{"event": "lanes", "slots": 2, "per_device": per_device}] if per_device else []
-    events += [{"event": "asked", "id": trial.id, "trial": trial.to_json()}, {"event": "started", "id": trial.id}]
+    events += [{"event": "asked", "id": trial.id, "trial": trial.to_json()}]
+    events += [{"event": "started", "id": trial.id}] if started else []
     points = [replace(p, seconds=seconds) for p in curve(trial)[:2]]
     events += [{"event": "progress", "id": trial.id, "progress": p.to_json()} for p in points]
     with closing(Ledger.open(folder)) as ledger:
@@ -199,6 +200,7 @@ def test_seconds_of_an_epoch_are_those_of_the_ledgers_and_of_no_trial_that_was_o
     write_ledger(tmp_path / "a", space, seconds=2.0)
     write_ledger(tmp_path / "b", space, seconds=4.0)
     write_ledger(tmp_path / "old", space, per_device=0)
+    write_ledger(tmp_path / "cached", space, seconds=9.0, started=False)
     write_ledger(tmp_path / "gpus", space, device="8 GPUs", per_device=4)
     found = measured(tmp_path)
     assert {(s.device, s.per_device): p.mean for s, p in found.items()} == {("2 CPU cores", 1): 3.0, ("GPU", 4): 2.0}
@@ -324,9 +326,18 @@ def test_a_preview_tells_what_is_done_and_writes_nothing(project, tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_processes_are_asked_for_where_trials_share_a_device(project, tmp_path):
+def test_one_process_is_asked_for_where_trials_share_a_device(project, tmp_path):
     text = plan_text(project, make_options(tmp_path, trials_per_device=4))
-    assert "2 cores, 4 trials on each (8 at once): 2 processes that train, 8 that wait for one trial each" in text
+    assert "2 cores, 4 trials on each (8 at once), in one process each" in text
+
+
+@pytest.mark.parametrize(("gpus", "proposed"), [(8, None), (9, 3), (12, 3), (16, 4), (1000, 4)])
+def test_a_plan_proposes_how_searches_use_all_devices(project, tmp_path, gpus, proposed):
+    assert (len(project.space.cells), project.space.in_flight, project.space.budget.trials) == (4, 2, 4)
+    text = plan_text(project, make_options(tmp_path, gpus=gpus, trials_per_device=1))
+    wider = f"the searches use 8 of them at once, --set budget.in_flight={proposed} more" if proposed else ""
+    assert wider in text
+    assert ("in_flight" in text) == bool(proposed)
 
 
 def test_a_gpu_is_filled_as_the_driver_would_fill_it(project, tmp_path):

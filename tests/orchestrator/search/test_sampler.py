@@ -6,11 +6,7 @@ import optuna
 from orchestrator.search.sampler import open_study
 from orchestrator.search.study import even_points
 from search_spaces.language import Budget, Cell, choice, log_uniform
-from search_spaces.records import Outcome, Progress
-
-
-def progress(epoch, score):
-    return Progress(epoch=epoch, score=score, loss=0.1, best_score=score, best_epoch=epoch, seconds=1.0)
+from search_spaces.records import Outcome
 
 
 def done(score):
@@ -28,7 +24,7 @@ def search(study, number, score=lambda p: -abs(p["lr"] - 1e-3)):
     asked = []
     for i in range(number):
         asked.append(study.ask())
-        study.tell(i, done(score(asked[-1])), [progress(1, score(asked[-1]))])
+        study.tell(i, done(score(asked[-1])), {1: score(asked[-1])})
     return asked
 
 
@@ -44,7 +40,7 @@ def test_replaying_a_record_leaves_the_next_proposal_unchanged():
     resumed = study_of(DIMENSIONS, 20, 3)
     for i, point in enumerate(asked):
         assert resumed.replay(point) == point
-        resumed.tell(i, done(-abs(point["lr"] - 1e-3)), [])
+        resumed.tell(i, done(-abs(point["lr"] - 1e-3)), {})
     assert resumed.ask() == whole.ask()
 
 
@@ -60,17 +56,17 @@ def test_a_finite_space_larger_than_the_budget_is_never_repeated():
     assert len(set(asked)) == 25
 
 
-def test_stopped_trials_are_pruned_with_their_curve_and_failed_ones_failed():
+def test_stopped_trials_are_pruned_with_their_last_score_and_failed_ones_failed():
     study = study_of(DIMENSIONS, 10, 0)
     for _ in range(3):
         study.ask()
-    study.tell(0, done(5.0), [progress(1, 4.0), progress(2, 5.0)])
-    study.tell(1, Outcome(state="STOPPED", reason="asha", epochs=1), [progress(1, 2.0)])
-    study.tell(2, Outcome(state="FAILED", reason="diverged", epochs=1), [])
+    study.tell(0, done(5.0), {1: 4.0, 2: 5.0})
+    study.tell(1, Outcome(state="STOPPED", reason="asha", epochs=2), {1: 1.0, 2: 2.0})
+    study.tell(2, Outcome(state="FAILED", reason="diverged", epochs=1), {})
     trials = study._study.trials
     states = optuna.trial.TrialState
     assert [t.state for t in trials] == [states.COMPLETE, states.PRUNED, states.FAIL]
-    assert trials[0].intermediate_values == {1: 4.0, 2: 5.0}
+    assert [t.intermediate_values for t in trials] == [{}, {2: 2.0}, {}]
     assert (trials[0].value, trials[1].value) == (5.0, 2.0)
 
 
@@ -78,7 +74,7 @@ def test_nothing_to_search_is_one_point():
     study = study_of({}, 5, 0)
     assert study.limit == 1
     assert study.ask() == {}
-    study.tell(0, done(1.0), [progress(1, 1.0)])
+    study.tell(0, done(1.0), {1: 1.0})
 
 
 def test_a_small_budget_still_tries_every_learning_rate():

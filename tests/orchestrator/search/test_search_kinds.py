@@ -115,7 +115,7 @@ def test_a_grid_that_is_none_or_larger_than_the_budget_is_refused_with_the_way_o
         space_of(method("lora", lr=log_uniform(1e-4, 1e-2)))
     with pytest.raises(ValueError, match=r"'lora': its grid has 6 configurations, more than Budget\(trials=5\)"):
         space_of(method("lora", **GRID), trials=5)
-    with pytest.raises(ValueError, match="budget: search = 'bayes': must be 'tpe', 'random' or 'grid'"):
+    with pytest.raises(ValueError, match="budget: search = 'bayes': must be 'tpe', 'random', 'grid' or 'multi'"):
         Budget(search="bayes")
 
 

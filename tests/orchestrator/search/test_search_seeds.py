@@ -12,6 +12,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.planning.sweep_manifest import space_json
 from orchestrator.run_options import RunOptions
 from orchestrator.search.cell import TrialEntry, aggregate_seeds
+from orchestrator.search.curve import Curve
 from search_spaces.language import Budget, choice, log_uniform, method
 from search_spaces.records import Outcome, Progress
 from tests.fixtures.fakes import drive, drive_killed, make_space, open_sweep, result
@@ -88,9 +89,9 @@ def test_where_every_configuration_lost_a_seed_the_one_with_most_of_them_wins(tm
 
 
 def entry(state, *scores):
-    curve = [
-        Progress(epoch=i, score=s, loss=1.0, best_score=s, best_epoch=i, seconds=1.0) for i, s in enumerate(scores, 1)
-    ]
+    curve = Curve()
+    for i, s in enumerate(scores, 1):
+        curve.append(Progress(epoch=i, score=s, loss=1.0, best_score=s, best_epoch=i, seconds=1.0))
     return TrialEntry(None, 0, curve, Outcome(state=state, reason="", epochs=len(scores), best_score=scores[-1]))
 
 
@@ -108,7 +109,7 @@ def test_the_study_is_told_the_worst_end_and_the_mean_of_the_scores(states, told
     outcome, curve = aggregate_seeds([entry(states[0], 10.0, 30.0), entry(states[1], 20.0, 40.0, 50.0)])
     assert outcome.state == told
     assert outcome.best_score == 40.0
-    assert [(p.epoch, p.best_score) for p in curve] == [(1, 15.0), (2, 35.0)]
+    assert curve == {1: 15.0, 2: 35.0}
 
 
 def test_the_study_hears_of_each_configuration_once(tmp_path):

@@ -49,7 +49,7 @@ def test_a_study_has_the_configurations_of_its_search_with_their_scores(sweep, t
         assert study.best_value == search.winner.outcome.best_score
         for trial, entry in zip(study.trials, search.search, strict=True):
             assert trial.state.name == {"DONE": "COMPLETE", "STOPPED": "PRUNED"}[entry.outcome.state]
-            assert trial.intermediate_values == {point.epoch: point.best_score for point in entry.curve}
+            assert trial.intermediate_values == {e: entry.curve.best_at(e) for e in range(1, len(entry.curve) + 1)}
             assert trial.datetime_start <= trial.datetime_complete
     assert studies["m/t0/adapter"].metric_names == ["validation accuracy"]
 

@@ -88,7 +88,7 @@ def test_what_ran_when_the_searches_ended_is_stopped_for_that_reason_and_can_win
     assert {e.outcome.state for e in stopped} == {"STOPPED"}
     for entry in stopped:
         assert len(entry.curve) < 8
-        assert entry.outcome.best_score == entry.curve[-1].best_score
+        assert entry.outcome.best_score == entry.curve.last.best_score
     for search in sweep.searches.values():
         able = [e for e in search.search if e.outcome.state == "DONE" or e.outcome.reason == BUDGET]
         assert search.winner.outcome.best_score == max(e.outcome.best_score for e in able)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.ledger import Ledger
+from orchestrator.tracking import tracker as tracker_module
 from orchestrator.tracking.tracker import Link, StoreRefused, Tracker
 from tests.fixtures.tracking_sweep import WHOLE, client, content, numbered, write_predictions
 
@@ -23,12 +25,18 @@ RECORDS = numbered(WHOLE)
 
 @contextmanager
 def tracking(uri, folder, records=()):
-    tracker = Tracker(uri, folder / "artifacts", folder, records)
+    tracker = Tracker(uri, folder / "artifacts", folder, list(records))
     tracker.start()
     try:
         yield tracker
     finally:
         tracker.close()
+
+
+def put(tracker, records):
+    """What a ledger does with new records."""
+    tracker._records.extend(records)
+    tracker.notify()
 
 
 def wait_for(condition, seconds=20.0):
@@ -50,7 +58,7 @@ def store(tmp_path_factory):
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     with tracking(uri, folder) as tracker:
         for record in RECORDS:
-            tracker.put([record])
+            put(tracker, [record])
         assert tracker.drain(30)
         assert tracker.behind == 0
     return uri, folder, content(uri)
@@ -70,15 +78,20 @@ def test_a_second_tracker_has_nothing_to_do(store):
     assert content(uri) == found
 
 
-def test_records_put_out_of_order_or_twice_are_delivered_once_and_in_order(store, schema, tmp_path):
+def test_records_that_a_ledger_gets_in_batches_are_delivered_from_its_file(store, schema, tmp_path):
     found, other = store[2], f"sqlite:///{shutil.copy(schema, tmp_path)}"
     write_predictions(tmp_path)
-    with tracking(other, tmp_path, RECORDS[:3]) as tracker:
-        tracker.put(RECORDS[6:])
-        tracker.put(RECORDS[2:5])
-        assert tracker.behind <= 5
-        tracker.put(RECORDS)
-        assert tracker.drain(20)
+    times = iter([0.0, *(record.time for record in RECORDS)])  # the first is for the lock
+    ledger = Ledger.open(tmp_path, clock=lambda: next(times))
+    tracker = Tracker(other, tmp_path / "artifacts", tmp_path, ledger.records)
+    ledger.append(RECORDS[0].event)
+    tracker.start()
+    for record in RECORDS[1:]:
+        ledger.append(record.event)
+        tracker.notify()
+    ledger.close()
+    assert tracker.drain(20)
+    tracker.close()
     trials = {key: (run["points"], run["status"]) for key, run in found.items()}
     assert {key: (run["points"], run["status"]) for key, run in content(other).items()} == trials
 
@@ -94,7 +107,7 @@ def test_an_unreachable_store_costs_one_warning_and_no_time(tmp_path, caplog):
     with tracking("http://127.0.0.1:9", tmp_path) as tracker:
         start = time.monotonic()
         for record in RECORDS:
-            tracker.put([record])
+            put(tracker, [record])
         assert time.monotonic() - start < 0.2
         assert not tracker.drain(3)
         assert tracker.behind == len(RECORDS)
@@ -135,13 +148,30 @@ def test_a_server_that_fails_is_asked_again_about_once_a_second(tmp_path, caplog
     assert len([w for w in warnings(caplog) if "unreachable" in w]) == 1
 
 
+def test_a_store_that_hangs_is_told_and_later_that_it_goes_on(schema, tmp_path, caplog, monkeypatch):
+    """A database gives no time limit: the call returns when its server goes on."""
+    goes_on, real = threading.Event(), Link.deliver
+    monkeypatch.setattr(tracker_module, "HANGING", 0.2)
+    monkeypatch.setattr(Link, "deliver", lambda *words: (goes_on.wait(20), real(*words)))
+    write_predictions(tmp_path)
+    with tracking(f"sqlite:///{shutil.copy(schema, tmp_path)}", tmp_path, RECORDS) as tracker:
+        wait_for(lambda: warnings(caplog))
+        assert (
+            f"has not answered for 0 s, {len(RECORDS)} records wait in the ledger; the sweep goes on"
+            in warnings(caplog)[0]
+        )
+        goes_on.set()
+        assert tracker.drain(20)
+        wait_for(lambda: "reachable again" in warnings(caplog)[-1])
+
+
 def test_a_frozen_server_holds_nobody_up(tmp_path):
     with fake_server(200, delay=8.0) as (uri, requests):
         tracker = Tracker(uri, None, tmp_path, RECORDS[:1])
         tracker.start()
         wait_for(lambda: requests or tracker._thread.is_alive())
         start = time.monotonic()
-        tracker.put(RECORDS[1:])
+        put(tracker, RECORDS[1:])
         assert time.monotonic() - start < 0.1
         assert not tracker.drain(0.3)
         assert time.monotonic() - start < 1.0
@@ -178,7 +208,7 @@ def test_a_locked_database_holds_nobody_up_and_takes_everything_later(tmp_path, 
     with tracking(f"sqlite:///{path}", tmp_path, RECORDS[:1]) as tracker:
         start = time.monotonic()
         for record in RECORDS[1:]:
-            tracker.put([record])
+            put(tracker, [record])
         assert time.monotonic() - start < 0.2
         wait_for(lambda: warnings(caplog), 60)
         lock.rollback()

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from tests.fixtures.tracking_sweep import content, write_predictions
-from tests.orchestrator.tracking.test_tracker import RECORDS, tracking, wait_for, warnings
+from tests.orchestrator.tracking.test_tracker import RECORDS, put, tracking, wait_for, warnings
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def same(found, expected):
 def test_a_server_that_comes_up_late_gets_everything(server, tmp_path, expected, caplog):
     with tracking(server.uri, tmp_path, RECORDS[:4]) as tracker:
         wait_for(lambda: warnings(caplog))
-        tracker.put(RECORDS[4:])
+        put(tracker, RECORDS[4:])
         server.start()
         assert tracker.drain(30)
         wait_for(lambda: len(warnings(caplog)) == 2)
@@ -99,11 +99,11 @@ def test_a_server_killed_and_started_again_misses_nothing(server, tmp_path, expe
         server.kill()
         start = time.monotonic()
         for record in RECORDS[5:12]:
-            tracker.put([record])
+            put(tracker, [record])
         assert time.monotonic() - start < 0.1
         wait_for(lambda: warnings(caplog))
         server.start()
-        tracker.put(RECORDS[12:])
+        put(tracker, RECORDS[12:])
         assert tracker.drain(40)
     assert same(content(server.uri), expected)
 
@@ -114,7 +114,7 @@ def test_a_server_started_again_with_an_empty_database_is_filled_from_the_ledger
         wait_for(lambda: tracker.behind == 0)
         server.kill()
         server.start("empty.db")
-        tracker.put(RECORDS[9:])
+        put(tracker, RECORDS[9:])
         assert tracker.drain(40)
     assert same(content(server.uri), expected)
 
@@ -125,10 +125,10 @@ def test_a_frozen_server_gets_everything_once_it_goes_on(server, tmp_path, expec
         wait_for(lambda: tracker.behind == 0)
         server.send(signal.SIGSTOP)
         start = time.monotonic()
-        tracker.put(RECORDS[3:12])
+        put(tracker, RECORDS[3:12])
         assert time.monotonic() - start < 0.1
         wait_for(lambda: warnings(caplog), 30)
         server.send(signal.SIGCONT)
-        tracker.put(RECORDS[12:])
+        put(tracker, RECORDS[12:])
         assert tracker.drain(60)
     assert same(content(server.uri), expected)

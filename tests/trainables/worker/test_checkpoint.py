@@ -15,7 +15,7 @@ from search_spaces.language import Recipe
 from tests.fixtures.fakes import Trial, curve, end_of, make_space, open_sweep
 from tests.fixtures.trials import make_data, make_trial
 from trainables.worker import checkpoint, device_worker
-from trainables.worker.checkpoint_store import replace_folder
+from trainables.worker.checkpoint_store import CheckpointFolder, file_checksum, record_checksum, replace_folder
 from trainables.worker.device_worker import DeviceWorker, Job
 
 
@@ -97,9 +97,9 @@ def _rewritten(folder, tensors=None, checksums=True, **changes):
         save_file(tensors(load_file(path)), path)
     record = json.loads((folder / "state.json").read_text()) | changes
     if checksums:
-        record |= {"checksum": checkpoint._checksum(path)}
+        record |= {"checksum": file_checksum(path)}
         del record["record_checksum"]
-        record["record_checksum"] = checkpoint._record_checksum(record)
+        record["record_checksum"] = record_checksum(record)
     (folder / "state.json").write_text(json.dumps(record))
 
 
@@ -189,7 +189,7 @@ def test_a_second_kill_before_the_next_checkpoint_is_in_its_place_leaves_that_on
 def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
     sweep = open_sweep(make_space(tasks=("t",)), tmp_path)
     folder, events = tmp_path / "checkpoints", []
-    keeper = CheckpointRetention(sweep, folder, events.append)
+    keeper = CheckpointRetention(sweep, CheckpointFolder(folder), events.append)
     first, second = sweep.next_trial(), sweep.next_trial()
     for trial in (first, second):
         (folder / trial.id).mkdir(parents=True)
@@ -217,10 +217,10 @@ def test_a_size_that_a_killed_driver_did_not_record_is_recorded_at_the_next_star
         sweep.record(trials[0].id, point)
     sweep.record(trials[0].id, points[-1], *end_of(trials[0], points[-1]))
     measured = sweep._ledger.history.measured
-    CheckpointRetention(sweep, folder, events.append, measured).tidy()
+    CheckpointRetention(sweep, CheckpointFolder(folder), events.append, measured).tidy()
     assert [(event.id, event.stored) for event in events] == [(trials[0].id, 250)]
     sweep._ledger.append(*events)
-    CheckpointRetention(sweep, folder, events.append, measured).tidy()
+    CheckpointRetention(sweep, CheckpointFolder(folder), events.append, measured).tidy()
     assert len(events) == 1, "it is measured once"
 
 
@@ -246,7 +246,7 @@ def test_of_each_cell_the_finals_are_kept_that_were_asked_for_also_when_a_sweep_
     space = make_space(tasks=("t",), budget=replace(make_space().budget, final_seeds=3))
     for keep in KEEPS:
         sweep, folder = open_sweep(space, tmp_path / keep), tmp_path / keep / "checkpoints"
-        finals = run_to_the_end(sweep, CheckpointRetention(sweep, folder, keep=keep), folder)
+        finals = run_to_the_end(sweep, CheckpointRetention(sweep, CheckpointFolder(folder), keep=keep), folder)
         assert [len(seeds) for seeds in finals.values()] == [3] * len(space.cells)
         best = {max(seeds, key=seeds.get) for seeds in finals.values()}
         every = {trial_id for seeds in finals.values() for trial_id in seeds}
@@ -257,7 +257,7 @@ def test_of_each_cell_the_finals_are_kept_that_were_asked_for_also_when_a_sweep_
             continued, copy = open_sweep(space, tmp_path / keep), tmp_path / keep / later
             shutil.copytree(folder, copy)
             (copy / "unknown").mkdir()
-            CheckpointRetention(continued, copy, keep=later).tidy()
+            CheckpointRetention(continued, CheckpointFolder(copy), keep=later).tidy()
             assert {path.name for path in copy.iterdir()} == expected[keep] & expected[later]
             continued._ledger.close()
 
@@ -268,7 +268,7 @@ def test_running_trials_keep_their_checkpoints_whatever_is_kept_of_finals(tmp_pa
     for trial in (running, ended):
         (folder / trial.id).mkdir(parents=True)
     sweep.fail(ended.id, "out of memory")
-    keeper = CheckpointRetention(sweep, folder, keep="none")
+    keeper = CheckpointRetention(sweep, CheckpointFolder(folder), keep="none")
     keeper.trial_ended(ended.id)
     keeper.tidy()
     assert [path.name for path in folder.iterdir()] == [running.id]

@@ -1,5 +1,6 @@
 """Trials of a device worker have the results that they have alone, and an error ends only the trial that caused it."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,17 @@ def finish(worker):
                 else:
                     worker.request_epoch(trial_id)
     return reports
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be started again here")
+def test_the_peak_memory_of_a_trial_has_nothing_of_what_ended_before(job):
+    ended = bytearray(500 * 2**20)
+    worker = entered(job(seed=1))
+    with_it = [report.progress.memory_mib for reports in finish(worker).values() for report in reports]
+    del ended
+    worker.add_trial(job(seed=2))
+    without = [report.progress.memory_mib for reports in finish(worker).values() for report in reports]
+    assert min(with_it) - max(without) > 400
 
 
 def elsewhere(job, where):
