@@ -18,13 +18,13 @@ def folder():
 
 def check(found, number):
     assert found["wrong"] == []
-    assert found["left"] == {}, "files that no later driver has removed"
+    assert found["left"].keys() <= {"report"}, "files that no later driver has removed"
     assert sum(found["kills"].values()) == number
     assert found["steps"]["file"] > 100
 
 
 def test_a_driver_that_is_killed_at_any_step_continues_to_the_end_of_its_undisturbed_twin(folder):
-    check(kill_at_random(folder, 60, seed=1), 60)
+    check(kill_at_random(folder, 100, seed=1), 100)
 
 
 @pytest.mark.slow

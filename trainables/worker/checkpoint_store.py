@@ -71,6 +71,9 @@ class CheckpointFolder:
     def discard_unfinished(self) -> None:
         for path in self._folder.glob("*.new"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self._folder.glob("*.old"):
+            if (self._folder / path.stem).is_dir():  # else it is the last complete one (`replace_folder`)
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def read_size(file: Any, length: int) -> CheckpointSize:
@@ -138,8 +141,8 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     _remove(fresh)
     fresh.mkdir(parents=True)
     fill(fresh)
-    _remove(old)
-    if folder.exists():
+    if folder.exists():  # else ".old" may be the only complete one, after a kill between the renames
+        _remove(old)
         os.rename(folder, old)
     os.rename(fresh, folder)
     _remove(old)

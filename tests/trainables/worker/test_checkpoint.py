@@ -15,7 +15,7 @@ from search_spaces.language import Recipe
 from tests.fixtures.fakes import Trial, curve, end_of, make_space, open_sweep
 from tests.fixtures.trials import make_data, make_trial
 from trainables.worker import checkpoint, device_worker
-from trainables.worker.checkpoint_store import CheckpointFolder, file_checksum, record_checksum
+from trainables.worker.checkpoint_store import CheckpointFolder, file_checksum, record_checksum, replace_folder
 from trainables.worker.device_worker import DeviceWorker, Job
 
 
@@ -169,6 +169,21 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(opened):
     found = checkpoint.read(folder, trial)
     assert found is not None
     assert found.epoch == 1
+
+
+def test_a_second_kill_before_the_next_checkpoint_is_in_its_place_leaves_that_one(opened, monkeypatch):
+    trial, folder, open_device_worker = opened
+    following(open_device_worker())
+    folder.rename(folder.with_name(folder.name + ".old"))
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(folder, lambda fresh: None)
+    shutil.rmtree(folder.with_name(folder.name + ".new"))  # as the next driver does
+    assert checkpoint.read(folder, trial).epoch == 1
 
 
 def test_what_a_final_keeps_is_measured_before_it_may_go(tmp_path):
