@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import control_plane, gpu_ab, gpu_first, gpu_models, gpu_worker, measure, padding, sweep_split
+from benchmarks import (
+    cluster_simulation,
+    control_plane,
+    gpu_ab,
+    gpu_first,
+    gpu_models,
+    gpu_worker,
+    measure,
+    padding,
+    sweep_split,
+)
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
 from benchmarks.gpu_loop import measure_all
@@ -143,6 +153,18 @@ def test_a_sweep_without_ray_is_measured_from_its_tenth_trial_on():
     found = control_plane.decide(trials=24, cells=2, slots=4)
     assert list(found) == ["10"]
     assert 0 < found["10"]["optuna"] < found["10"]["all"]
+
+
+def test_simulated_gpus_are_kept_busy_and_do_no_more_than_they_can(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_simulation, "CELLS", 4)
+    few, many = (cluster_simulation.simulate(gpus, 24, tmp_path / str(gpus)) for gpus in (1, 20))
+    assert few["trials"] == many["trials"] == 4 * (6 + 1)
+    # All six trials of a cell and its final may be in flight on twenty GPUs, of which fewer than half are of use.
+    assert 0.9 < few["share of the time in which a GPU has trials"] <= 1
+    assert 0.1 < many["share of the time in which a GPU has trials"] < 0.9
+    for found in (few, many):
+        assert found["share of the steps that full GPUs would do"] < 1
+    assert many["hours"] < few["hours"]
 
 
 @pytest.mark.slow
