@@ -100,7 +100,9 @@ def test_a_run_of_tunes_leaves_nothing(tune_runner, unchanged, monkeypatch, tmp_
     monkeypatch.setattr(tune_runner.tune, "Tuner", lambda *_, **__: tuner)
     searcher, scheduler = tune_runner.WorkerSearcher(None, 3, {}), tune_runner.WorkerScheduler(None)
     share = cluster.Share(devices=3, cpu=1, gpu=0, per_device=1)
-    tune_runner._run_tune(searcher, scheduler, share, tmp_path, "run0", tune_runner.LoopCallback(None, None, None))
+    tune_runner._run_tune(
+        searcher, scheduler, share, tmp_path, "run0", tune_runner.LoopCallback(None, None, None, None, 1)
+    )
     assert found == ["3"]
 
 
