@@ -146,36 +146,32 @@ def _studies(folder: Path) -> list[str]:
     return sorted(json.dumps(each, sort_keys=True) for each in kept)
 
 
-def _store(out: Path) -> list[Any]:
-    """The runs of the sweep with their states, params and points. Raises AssertionError for two runs of one trial."""
+def _store(out: Path) -> list[str]:
+    """The runs of the sweep: of a trial all points, of a cell and of the sweep the last ones, since some are of reports so far.
+
+    Raises AssertionError for two runs of one trial.
+    """
+    found: dict[str, dict[str, Any]] = {}
     with sqlite3.connect(out / "mlflow.db") as store:
-        rows = {
-            name: store.execute(f"select run_uuid, key, value from {name}").fetchall() for name in ("tags", "params")
-        }
-        points = store.execute("select run_uuid, key, step, value from metrics").fetchall()
-        states = dict(store.execute("select run_uuid, status from runs").fetchall())
-    by_run: dict[str, dict[str, Any]] = {run: {"tags": {}, "params": {}, "points": []} for run in states}
-    for name, values in rows.items():
-        for run, key, value in values:
-            by_run[run][name][key] = value
-    for run, key, step, value in points:
-        # Best scores of a cell so far depend on the order in which trials end.
-        so_far = key.startswith("validation/") and keys.TRIAL not in by_run[run]["tags"]
-        if not so_far and not any(word in key for word in ("second", "time", "memory", "hours")):
-            by_run[run]["points"].append((key, step, value))
-    named = [
-        (
-            *(run["tags"].get(k, "") for k in (keys.KIND, keys.CELL, keys.TRIAL)),
-            states[uuid],
-            run["params"],
-            sorted(run["points"]),
-        )
-        for uuid, run in by_run.items()
-    ]
-    kept = [each for each in named if each[0] != "duplicate"]
-    doubled = [key for key, n in Counter(each[:3] for each in kept).items() if n > 1]
+        for run, status in store.execute("select run_uuid, status from runs"):
+            found[run] = {"status": status, "tags": {}, "params": {}, "points": []}
+        for table in ("tags", "params"):
+            for run, key, value in store.execute(f"select run_uuid, key, value from {table}"):
+                found[run][table][key] = value
+        for table in ("metrics", "latest_metrics"):
+            for run, key, value, step in store.execute(f"select run_uuid, key, value, step from {table}"):
+                of_trial = keys.TRIAL in found[run]["tags"]
+                timed = any(word in key for word in ("second", "time", "memory", "hours"))
+                if not timed and of_trial == (table == "metrics"):
+                    found[run]["points"].append([key, value, step if of_trial else None])
+    names = [tuple(run["tags"].get(key, "") for key in (keys.KIND, keys.CELL, keys.TRIAL)) for run in found.values()]
+    doubled = [name for name, number in Counter(names).items() if number > 1 and name[0] != "duplicate"]
     assert not doubled, f"two runs: {doubled}"
-    return sorted(json.dumps(each, sort_keys=True) for each in kept)
+    return sorted(
+        json.dumps([*name, run["status"], run["params"], sorted(run["points"])], sort_keys=True)
+        for name, run in zip(names, found.values(), strict=True)
+        if name[0] != "duplicate"
+    )
 
 
 def _tables(out: Path) -> dict[str, list[dict[str, str]]]:
