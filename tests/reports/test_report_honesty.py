@@ -122,8 +122,11 @@ def test_a_winner_that_is_not_the_best_on_validation_is_named(tmp_path, sweep):
 
 def test_every_table_with_scores_names_split_rule_seeds_and_tries(uri, sweep, tmp_path):
     shown = {name: section for name, section in SECTIONS.items() if section.provenance is not None}
-    assert set(shown) == {"answer", "results", "differences", "efficiency", "ablation", "winners", "search", "views"}
+    assert set(shown) == {
+        *("answer", "results", "differences", "efficiency", "ablation", "winners", "front", "search", "views"),
+    }
     assert shown.pop("ablation").text(sweep) == "", "none was requested here; see test_report_ablation.py"
+    assert shown.pop("front").text(sweep) == "", "this search has one objective; see test_report_front.py"
     text = summary(sweep)
     for section in shown.values():
         told = section.provenance(sweep).caption

@@ -194,7 +194,9 @@ def test_block_size_and_double_quantisation_change_the_weights(tiny_model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+@pytest.mark.parametrize(
+    "block_size", BLOCK_SIZES[:-2]
+)  # the others are dequantised by compiled code there, in many seconds
 @pytest.mark.parametrize("shape", [(64, 64), (24, 96), (6, 256), (5, 7), (3, 1030)])
 def test_a_weight_is_dequantised_by_the_scales_of_its_own_blocks(shape, block_size, dtype):
     """As computed here from the definition: rows longer and shorter than a block, or not a multiple of it; a last block cut off.
