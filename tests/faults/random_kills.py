@@ -1,6 +1,6 @@
 """Kills drivers at random steps of their writing, again and again, and compares what they end with to an undisturbed twin.
 
-    python -m tests.faults.random_kills --number 1000            # drivers without tracking store and report: 50 ms each
+    python -m tests.faults.random_kills --number 1000            # drivers without tracking store and report: 40 ms each
     python -m tests.faults.random_kills --number 100 --whole     # the whole command line: seconds each
 
 Each sweep is killed up to `MOST` times in a row and then runs to its end. Some kills come from outside, at a random time, also

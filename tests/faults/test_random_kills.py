@@ -24,7 +24,7 @@ def check(found, number):
 
 
 def test_a_driver_that_is_killed_at_any_step_continues_to_the_end_of_its_undisturbed_twin(folder):
-    check(kill_at_random(folder, 100, seed=1), 100)
+    check(kill_at_random(folder, 80, seed=1), 80)
 
 
 @pytest.mark.slow
