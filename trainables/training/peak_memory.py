@@ -18,7 +18,8 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 def start_peak_memory(device: torch.device, *, idle: bool) -> None:
     """Start the peak of this process again, because a trial joins. `idle`: no other trial is trained here.
 
-    So a trial's peak has nothing of those that ended before it: the largest value that it reports is the peak from its start on.
+    The largest value that a trial reports is then the peak from its start on. It still has what the process has not given back to
+    the system of the trials that ended before.
     On a GPU nothing is done, since the peak is started again with each step (`trainables/worker/memory.py`). Where the system has
     no such means, the peak stays that since the process began.
     """
