@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.fake_sweep import make_space, make_sweep
+from benchmarks.control_plane import EndTimes, NoMailbox
+from benchmarks.fake_sweep import make_paths, make_space, make_sweep
 from benchmarks.fake_worker import FakeResident
 from orchestrator.execution.controller import Controller
-from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.execution.watchdog import Watchdog
 from orchestrator.execution.worker_pool import WorkerPool
 from search_spaces.records import Trial
@@ -36,15 +36,6 @@ STEPS = 229
 CELLS, EPOCHS, PER_DEVICE = 100, 10, 16
 # Simulated seconds within which events are handled together, as messages are.
 TOGETHER = 0.05
-
-
-class Nothing:
-    """Stands for the mailbox, and for what is told of ended trials."""
-
-    def exchange(self, orders: object, verdicts: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        return [], []
-
-    def trial_ended(self, trial_id: str) -> None: ...
 
 
 class Device:
@@ -78,11 +69,8 @@ class Device:
         return [self._report(trial_id) for trial_id, left in self.left.items() if left < 1e-6]
 
     def _report(self, trial_id: str) -> dict[str, Any]:
-        resident = self.residents[trial_id]
-        resident.num_requested += 1
-        resident.train()
         self.left[trial_id] += STEPS
-        return {"id": trial_id, "process": self.call["process"], **resident.next_report().to_json()}
+        return {"id": trial_id, "process": self.call["process"], **self.residents[trial_id].report_epoch().to_json()}
 
     def join(self, trial: Trial) -> None:
         self.residents[trial.id], self.left[trial.id] = FakeResident(trial), float(STEPS)
@@ -97,10 +85,10 @@ def simulate(gpus: int, trials: int, root: Path) -> dict[str, float]:
     in_flight = max(2, math.ceil(gpus * PER_DEVICE / CELLS))
     space = make_space(math.ceil(trials / CELLS), EPOCHS, in_flight, CELLS)
     sweep = make_sweep(space, root / "sweep")
-    paths = TrialPaths(sources={"m": "m"}, data={("m", cell.task, 0): root for cell in space.cells}, checkpoints=root)
-    now, nothing = 0.0, Nothing()
+    now = 0.0
     pool = WorkerPool(gpus, PER_DEVICE, lambda: now)
-    controller = Controller(sweep, nothing, paths, nothing, pool, watchdog=Watchdog(lambda: 0.0))
+    paths, ends = make_paths(space, root), EndTimes([], lambda: (0.0, {}))
+    controller = Controller(sweep, NoMailbox(), paths, ends, pool, watchdog=Watchdog(lambda: 0.0))
     devices = {f"g{i}": Device(f"g{i}") for i in range(gpus)}
     calls = [device.call for device in devices.values()]
     events: list[tuple[float, str]] = []

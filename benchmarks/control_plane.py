@@ -69,11 +69,10 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
     marks: Marks = []
     with cluster(0, 1, None) as (_, temporary):
         # Not before: Ray reads its token when it is imported.
-        from benchmarks.fake_sweep import make_space, make_sweep
+        from benchmarks.fake_sweep import make_paths, make_space, make_sweep
         from benchmarks.fake_worker import trainable
         from orchestrator.execution import tune_runner
         from orchestrator.execution.progress import ProgressDisplay
-        from orchestrator.execution.trial_paths import TrialPaths
         from orchestrator.search.trial_names import TrialNames
 
         space = make_space(trials, epochs, in_flight=max(2, slots // cells), cells=cells, grace=grace)
@@ -84,7 +83,7 @@ def workers(trials: int, epochs: int, slots: int, cells: int, seconds: float, gr
         share = Share(devices=2, cpu=1, gpu=0, per_device=slots // 2)
         runner = tune_runner.TuneRunner(
             sweep=sweep,
-            paths=TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root),
+            paths=make_paths(space, root),
             checkpoints=EndTimes(marks, lambda: (time.perf_counter(), cpu_of_threads())),
             display=ProgressDisplay(TrialNames(space), Console(quiet=True)),
             drain=tune_runner.Drain(""),
@@ -125,10 +124,9 @@ def _window(marks: Marks, begin: int, end: int) -> dict[str, float]:
 
 def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     """The driver's part alone, without Ray: results entered `batch` at a time, with the ledger synced and MLflow on."""
-    from benchmarks.fake_sweep import make_space, make_sweep
+    from benchmarks.fake_sweep import make_paths, make_space, make_sweep
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
-    from orchestrator.execution.trial_paths import TrialPaths
     from orchestrator.execution.worker_pool import WorkerPool
     from search_spaces.records import Trial
 
@@ -137,7 +135,7 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
     space = make_space(trials, epochs, in_flight=trials, grace=epochs)
     sweep = make_sweep(space, root / "sweep", lambda records: tracker[0].notify())
     tracker.append(_tracker(root, sweep))
-    paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
+    paths = make_paths(space, root)
     pool = WorkerPool(1, trials)
     controller = Controller(sweep, NoMailbox(), paths, EndTimes([], lambda: (0.0, {})), pool)
     orders, _ = controller.serve([CALL], [])
@@ -155,10 +153,9 @@ def accept(trials: int, epochs: int, batch: int) -> dict[str, float]:
 
 def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     """CPU milliseconds per trial of 4 epochs in the driver's own code, early and late, and how much of it is Optuna's."""
-    from benchmarks.fake_sweep import make_space, make_sweep
+    from benchmarks.fake_sweep import make_paths, make_space, make_sweep
     from benchmarks.fake_worker import FakeResident
     from orchestrator.execution.controller import Controller
-    from orchestrator.execution.trial_paths import TrialPaths
     from orchestrator.execution.worker_pool import WorkerPool
     from orchestrator.search.sampler import TpeStudy
     from search_spaces.records import Trial
@@ -178,7 +175,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
     space = make_space(trials, 4, in_flight=max(2, slots // cells), cells=cells, grace=4)
     sweep = make_sweep(space, root / "sweep")
     marks: Marks = []
-    paths = TrialPaths(sources={"m": "m"}, data={("m", t, 0): root for t in space.tasks}, checkpoints=root)
+    paths = make_paths(space, root)
     controller = Controller(
         sweep, NoMailbox(), paths, EndTimes(marks, lambda: (0.0, dict(spent))), WorkerPool(1, slots)
     )
@@ -194,9 +191,7 @@ def decide(trials: int, cells: int, slots: int) -> dict[str, dict[str, float]]:
 
 
 def _epoch(resident: Any) -> dict[str, Any]:
-    resident.num_requested += 1
-    resident.train()
-    return {**CALL, "id": resident.trial.id, **resident.next_report().to_json()}
+    return {**CALL, "id": resident.trial.id, **resident.report_epoch().to_json()}
 
 
 def _tracker(root: Path, sweep: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.execution.trial_paths import TrialPaths
 from orchestrator.ledger import Ledger
 from orchestrator.search.result_cache import ResultCache
 from orchestrator.search.sweep import Sweep
@@ -32,6 +33,10 @@ def make_sweep(space: Space, folder: Path, notify: Any = lambda records: None) -
     return Sweep(
         space, Ledger.open(folder), ResultCache(folder.parent, folder), make(space), lambda trial: COUNTS, notify
     )
+
+
+def make_paths(space: Space, root: Path) -> TrialPaths:
+    return TrialPaths(sources={"m": "m"}, data={("m", cell.task, 0): root for cell in space.cells}, checkpoints=root)
 
 
 def make(space: Space) -> Any:

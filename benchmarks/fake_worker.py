@@ -52,6 +52,12 @@ class FakeResident:
             )
         )
 
+    def report_epoch(self) -> Any:
+        """Request, train and report one more epoch."""
+        self.num_requested += 1
+        self.train()
+        return self.next_report()
+
     def next_report(self) -> Any:
         from trainables.worker.trial_runner import Report  # brings torch, which the driver's process does not need
 

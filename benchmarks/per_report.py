@@ -26,9 +26,7 @@ class Reporting(tune.Trainable):
         self._resident = FakeResident(Trial.from_json(json.loads(config["trial"])))
 
     def step(self) -> dict[str, Any]:
-        self._resident.num_requested += 1
-        self._resident.train()
-        report = self._resident.next_report().to_json()
+        report = self._resident.report_epoch().to_json()
         return {"report": json.dumps(report), "done": report["outcome"] is not None}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -156,19 +156,9 @@ def drive(plan: Plan, options: RunOptions) -> int:
                     sweep=sweep_id,
                     storage=options.checkpoints or "",
                 )
-                _, with_former = (0, 0) if options.checkpoints else disk(plan, options.keep) or (0, 0)
+                size = _checkpoint_bytes(plan, options)
                 code = _run(
-                    sweep,
-                    inputs,
-                    paths,
-                    options,
-                    checkpoints,
-                    console,
-                    events,
-                    time_budget,
-                    delivery,
-                    with_former // 2,
-                    stack,
+                    sweep, inputs, paths, options, checkpoints, console, events, time_budget, delivery, size, stack
                 )
                 checkpoints.tidy()  # of what workers wrote late, or left that were killed while they wrote
             if sweep.finished:
@@ -221,6 +211,12 @@ def _open_checkpoints(folder: Path, sweep: str, place: str | None, history: Swee
     except NotStored as error:
         raise exit_codes.EnvironmentUnfit(f"--checkpoints {error}") from None
     return store
+
+
+def _checkpoint_bytes(plan: Plan, options: RunOptions) -> int:
+    """Return an upper bound of the size of a checkpoint in the sweep's folder; 0 if it is not known, or none are kept there."""
+    sizes = None if options.checkpoints else disk(plan, options.keep)
+    return sizes[1] // 2 if sizes else 0  # of a running trial, with the former one beside it
 
 
 def check_unchanged(history: SweepHistory, manifest: dict[str, Any], folder: Path) -> None:

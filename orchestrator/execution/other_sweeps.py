@@ -37,11 +37,17 @@ class OtherSweeps:
         self._next_look = clock() + LOOK_SECONDS
         self._told: list[str] = []
 
+    @property
+    def is_due(self) -> bool:
+        return self._clock() >= self._next_look
+
     def look(self, num_workers: int, num_wanted: int) -> None:
-        """Tell, at most every 10 s, what holds the devices if there are fewer workers than wanted."""
-        if num_workers >= num_wanted or self._clock() < self._next_look:
+        """Tell, if a look is due, what holds the devices if there are fewer workers than wanted."""
+        if not self.is_due:
             return
         self._next_look = self._clock() + LOOK_SECONDS
+        if num_workers >= num_wanted:
+            return
         others = sorted(name.rpartition(", ")[0] for name in self._names() if name != self._own)
         if others and others != self._told:
             log.info(

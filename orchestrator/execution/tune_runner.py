@@ -161,7 +161,7 @@ class LoopCallback(NotPickled, tune.Callback):
             if trial.trial_id in hanging and trial.temporary_state.ray_actor:
                 # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
                 ray.kill(trial.temporary_state.ray_actor)
-        if self._others:
+        if self._others and self._others.is_due:
             self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
         if self._drain.due or self._controller.error:
             end_tune_run()

@@ -79,13 +79,14 @@ class TpeStudy(Study):
         """Tell Optuna how configuration `number` ended: completed, pruned or failed.
 
         A pruned one has its last score as its value and as the only intermediate one: TPE uses no other, and Optuna copies all of
-        a trial's values for each that is added.
+        a trial's values for each that is added. With two objectives Optuna takes no intermediate values, and counts pruned
+        configurations as worse than completed ones.
         """
         trial, state = self._trials.pop(number), STATES[outcome.state]
-        if state is TrialState.PRUNED and curve:
+        if state is TrialState.PRUNED and curve and len(self.directions) == 1:
             last = max(curve)
             trial.report(curve[last], last)
-        self._study.tell(trial, outcome.best_score if state is TrialState.COMPLETE else None, state=state)
+        self._study.tell(trial, self.objectives(outcome) if state is TrialState.COMPLETE else None, state=state)
 
     @property
     def _is_at_start(self) -> bool:
@@ -119,15 +120,6 @@ class MultiStudy(TpeStudy):
     """
 
     directions = ("maximize", "minimize")
-
-    def tell(self, number: int, outcome: Outcome, curve: Mapping[int, float]) -> None:
-        """Tell Optuna how configuration `number` ended: completed, pruned or failed.
-
-        Optuna takes no intermediate values of two objectives. Pruned configurations count as worse than completed ones.
-        """
-        state = STATES[outcome.state]
-        values = self.objectives(outcome) if state is TrialState.COMPLETE else None
-        self._study.tell(self._trials.pop(number), values, state=state)
 
     def objectives(self, outcome: Outcome) -> list[float]:
         assert outcome.counts, "the parameters of a trial are counted at its end"
