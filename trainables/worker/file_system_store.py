@@ -82,10 +82,19 @@ class FileSystemStore:
 
     def size(self, trial_id: str) -> CheckpointSize | None:
         with self._told("read"):
-            for write in self._folders(trial_id)[-1:]:
-                if json.loads(self._read(f"{trial_id}/{write}/{RECORD}"))["done"]:
-                    with self._system.open_input_file(self._path(f"{trial_id}/{write}/{TENSORS}")) as file:
-                        return read_size(file, file.size())
+            try:
+                return self._size(trial_id)
+            except FileNotFoundError:  # a write that was cut off, or that is just being deleted
+                return None
+            except ValueError as error:
+                damage = error
+        raise damage
+
+    def _size(self, trial_id: str) -> CheckpointSize | None:
+        for write in self._folders(trial_id)[-1:]:
+            if json.loads(self._read(f"{trial_id}/{write}/{RECORD}"))["done"]:
+                with self._system.open_input_file(self._path(f"{trial_id}/{write}/{TENSORS}")) as file:
+                    return read_size(file, file.size())
         return None
 
     def delete(self, trial_id: str) -> None:

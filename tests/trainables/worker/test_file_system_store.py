@@ -198,3 +198,21 @@ def test_no_size_is_taken_of_a_trial_whose_last_write_is_missing(tmp_path):
     write(tmp_path / "own", 2, done=True)
     store.store(TRIAL.id, tmp_path / "own")
     assert store.size(TRIAL.id) == ((tmp_path / "own" / "state.safetensors").stat().st_size, 250)
+
+
+def test_a_checkpoint_without_size_does_not_keep_others_from_the_place(tmp_path, writes, monkeypatch):
+    store = FileSystemStore(str(tmp_path / "place"), "sweep")
+    write(tmp_path / "own", 2, done=True)
+    store.store(TRIAL.id, tmp_path / "own")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_folders", lambda name: ["000009-deleted"])
+        assert store.size(TRIAL.id) is None, "it was deleted since its folder was listed"
+    tensors, record = (writes()[0] / name for name in ("state.safetensors", "state.json"))
+    content = tensors.read_bytes()
+    tensors.write_bytes(b"damaged")
+    with pytest.raises(ValueError):
+        store.size(TRIAL.id)
+    tensors.write_bytes(content)
+    record.unlink()
+    assert store.size(TRIAL.id) is None, "its upload was cut off"
+    assert store.trial_ids() == [TRIAL.id], "none of this is a failure of the place"
