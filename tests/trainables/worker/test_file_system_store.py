@@ -210,7 +210,7 @@ def test_a_checkpoint_without_size_does_not_keep_others_from_the_place(tmp_path,
     tensors, record = (writes()[0] / name for name in ("state.safetensors", "state.json"))
     content = tensors.read_bytes()
     tensors.write_bytes(b"damaged")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="header is damaged"):
         store.size(TRIAL.id)
     tensors.write_bytes(content)
     record.unlink()
