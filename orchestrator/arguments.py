@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.run_options import KEEPS, RunOptions
 from orchestrator.search.durations import seconds
@@ -28,12 +29,23 @@ DESCRIPTION = (
 )
 # Where checkpoints can be kept other than in a folder: schemes of addresses that pyarrow opens.
 STORAGE = ("s3", "gs", "file")
+MOST_GPUS = 4096
 # The kinds of names that are listed.
 KINDS = ("spaces", "methods", "tasks", "models")
 # The words before the options in a command that repeats a sweep.
 PROGRAM = ("python", "-m", "orchestrator.run")
 # What decides only what is printed is no part of that command.
 _NOT_REPEATED = ("plan", "probe", "list", "yes", "verb", "program")
+
+
+class GpuRange(NamedTuple):
+    """A value of --gpus such as 4..32."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}..{self.most}"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
@@ -52,10 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser, *, gpus: int | None) -> None:
     )
     machine.add_argument(
         "--gpus",
-        type=_whole,
+        type=_gpus,
         default=gpus,
-        metavar="N",
-        help=f"use at most N GPUs; 0 trains on the CPU (default {'all that are found' if gpus is None else gpus})",
+        metavar="N|N..M",
+        help=f"use N GPUs; N..M: as many as there are, up to M, waiting for N on a cluster; 0 trains on the CPU (default "
+        f"{'all that are found' if gpus is None else gpus})",
     )
     p.add_argument("--models", type=_names, metavar="A,B", help="these models instead of the space's")
     p.add_argument("--tasks", type=_names, metavar="A,B", help="only these tasks of the space")
@@ -173,7 +186,8 @@ def options_of(arguments: argparse.Namespace) -> RunOptions:
         precision=arguments.precision,
         train_examples=arguments.train_examples,
         settings=tuple(arguments.set),
-        gpus=arguments.gpus,
+        gpus=arguments.gpus.most if isinstance(arguments.gpus, GpuRange) else arguments.gpus,
+        least_gpus=arguments.gpus.least if isinstance(arguments.gpus, GpuRange) else None,
         trials_per_device=arguments.trials_per_gpu,
         budget=arguments.budget,
         data_dir=arguments.data_dir,
@@ -233,6 +247,17 @@ def _whole(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a whole number")
     return int(text)
+
+
+def _gpus(text: str) -> int | GpuRange:
+    least, mark, most = text.partition("..")
+    found = GpuRange(_whole(least), _whole(most)) if mark else GpuRange(_whole(text), _whole(text))
+    if not (0 <= found.least <= found.most <= MOST_GPUS) or (mark and not found.least):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r}: must be a number between 0 and {MOST_GPUS}, or two such as 4..32, the smaller one first and "
+            "at least 1"
+        )
+    return found if mark else found.most
 
 
 def _per_gpu(text: str) -> int:

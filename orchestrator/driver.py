@@ -103,7 +103,7 @@ def drive(plan: Plan, options: RunOptions) -> int:
             models,
             tasks,
             options.command,
-            device_name(options.gpus),
+            device_name(options.gpus, options.least_gpus),
             sweep=sweep_id,
             experiment=experiment_of(history, plan.space, options),
         )
@@ -285,7 +285,8 @@ def _run(
 ) -> int:
     """Start or join a Ray cluster, train the rest of the sweep on it and return the exit code. `stack` shuts Ray down."""
     drain, earlier = delivery.drain, delivery.ledger.history.seconds_spent
-    per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.gpus)
+    gpus, least = options.gpus, options.least_gpus
+    per_device = options.trials_per_device or trials_per_device(sweep.space, inputs.mean_lengths(), options.fewest_gpus)
 
     def on_loss() -> int:
         display.close()
@@ -296,10 +297,10 @@ def _run(
             log.error("%s", error)
         return code
 
-    start = f"joining Ray at {options.address}" if options.address else f"starting Ray on {device_name(options.gpus)}"
+    start = f"joining Ray at {options.address}" if options.address else f"starting Ray on {device_name(gpus, least)}"
     log.info("%s: this takes 10 to 30 s", start)
     try:
-        share, temporary = stack.enter_context(cluster(options.gpus, per_device, options.address, drain))
+        share, temporary = stack.enter_context(cluster(gpus, per_device, options.address, drain, least))
     except StartInterrupted:
         return drain.code
     display = ProgressDisplay(
@@ -309,7 +310,7 @@ def _run(
         rate=events.rate,
         slots=share.slots,
         earlier=earlier,
-        load=DeviceLoad(0 if options.address else options.gpus, count_cores()).text,
+        load=DeviceLoad(0 if options.address else gpus, count_cores()).text,
         notice=lambda: drain.notice,
     )
     with watched(on_loss):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from orchestrator import exit_codes
 from orchestrator.arguments import DESCRIPTION, EXIT_CODES, KINDS, add_arguments, command_of, options_of
 from orchestrator.command_line import exit_code_of, parse, print_text
-from orchestrator.execution.gpus import find_gpus
+from orchestrator.execution.gpus import find_gpus, with_present_gpus
 from orchestrator.planning import preflight
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.space_files import load_space
@@ -82,8 +82,6 @@ def _start(arguments: argparse.Namespace) -> int:
     space = load_space(arguments.space, METHODS)
     if arguments.gpus is None:
         arguments.gpus = _found_gpus(arguments.address)
-    if not 0 <= arguments.gpus <= 4096:
-        raise ValueError(f"--gpus {arguments.gpus}: must be between 0 and 4096")
     options = options_of(arguments)
     plan = make_plan(space, options)
     preflight.check_quantization(plan.space.recipe)
@@ -105,7 +103,7 @@ def _start(arguments: argparse.Namespace) -> int:
             return exit_codes.COMPLETE
     from orchestrator.driver import drive
 
-    return drive(plan, options)
+    return drive(plan, with_present_gpus(options))
 
 
 def _found_gpus(address: str | None) -> int:

@@ -36,8 +36,10 @@ class RunOptions:
     # Other values of fields of the space, each as "PATH=VALUE" (--set).
     settings: Sequence[str] = ()
 
-    # Number of GPUs; 0 trains on the CPU.
+    # Most GPUs; 0 trains on the CPU.
     gpus: int = 0
+    # The sweep starts as soon as there are so many GPUs; None: it needs all of `gpus`, and does not wait for them.
+    least_gpus: int | None = None
     # Number of trials that share a GPU or a core; 0: on a GPU as many as use it fully, on a core one.
     trials_per_device: int = 0
     # Time budget of the sweep over all its drivers together, such as "40h".
@@ -64,3 +66,8 @@ class RunOptions:
     keep: Keep = "best"
     # The command that repeats this run.
     command: str = ""
+
+    @property
+    def fewest_gpus(self) -> int:
+        """The number of GPUs with which the sweep starts."""
+        return self.gpus if self.least_gpus is None else self.least_gpus

@@ -24,6 +24,7 @@ OWNERS = {
     "optuna": {"orchestrator/search/sampler.py", "orchestrator/search/study_storage.py"},
     "ray": {
         "orchestrator/execution/cluster.py",
+        "orchestrator/execution/gpu_demand.py",
         "orchestrator/execution/tune_runner.py",
         "orchestrator/machine_checks.py",
         "trainables/worker/tune_trainable.py",

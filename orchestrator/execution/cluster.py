@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.execution.drain import Drain, shielded
+from orchestrator.execution.gpu_demand import await_gpus, number_of_gpus
 from orchestrator.execution.reaper import processes_of
 from orchestrator.exit_codes import EnvironmentUnfit
 from search_spaces.environment import changed
@@ -44,9 +45,13 @@ SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "TUNE_RESU
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The devices of a sweep, GPUs or CPU cores: how many, with how many cores each, and the trials that share one at once."""
+    """The devices of a sweep, GPUs or CPU cores: how many, with how many cores each, and the trials that share one at once.
+
+    `expected` of the `devices` were there when the sweep began; None: all. The others are used if they come.
+    """
 
     devices: int
+    expected: int | None = None
     cpu: float
     gpu: int
     per_device: int
@@ -67,9 +72,11 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device_name(gpus: int) -> str:
-    """Return the name of a sweep's devices in manifests and reports, such as "2 GPUs" or "8 CPU cores"."""
-    return f"{gpus} GPUs" if gpus else f"{count_cores()} CPU cores"
+def device_name(gpus: int, least: int | None = None) -> str:
+    """Return the name of a sweep's devices in manifests and reports, such as "2 GPUs", "4 to 32 GPUs" or "8 CPU cores"."""
+    if not gpus:
+        return f"{count_cores()} CPU cores"
+    return f"{gpus} GPUs" if least in (None, gpus) else f"{least} to {gpus} GPUs"
 
 
 def environment() -> dict[str, str]:
@@ -87,18 +94,21 @@ def share(gpus: int, per_device: int, nodes: Iterable[Mapping[str, float]]) -> S
     if not gpus:
         cores = int(sum(node.get("CPU", 0) for node in nodes))
         return Share(devices=max(1, cores), cpu=1, gpu=0, per_device=per_device)
-    fewest = min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")), default=0)
-    return Share(devices=gpus, cpu=min(1.0, math.floor(100 * fewest) / 100), gpu=1, per_device=per_device)
+    with_gpus = [node for node in nodes if node.get("GPU")]
+    fewest = min((node.get("CPU", 0) / node["GPU"] for node in with_gpus), default=0)
+    cpu = min(1.0, math.floor(100 * fewest) / 100)
+    expected = min(gpus, number_of_gpus(with_gpus))
+    return Share(devices=gpus, expected=expected, cpu=cpu, gpu=1, per_device=per_device)
 
 
 @contextmanager
 def cluster(
-    gpus: int, per_device: int, address: str | None, drain: Drain | None = None
+    gpus: int, per_device: int, address: str | None, drain: Drain | None = None, least: int | None = None
 ) -> Iterator[tuple[Share, Path]]:
     """Start a Ray cluster, or join the one at `address`. Yields the trials' share and a private folder, removed at the end.
 
-    Raises EnvironmentUnfit if the cluster has fewer GPUs than `gpus` or Ray does not start, StartInterrupted if `drain` gets a
-    signal meanwhile.
+    If the cluster has fewer than `least` GPUs it is waited for them (`await_gpus`); None: it needs all of `gpus` at once. Raises
+    EnvironmentUnfit if it has too few or Ray does not start, StartInterrupted if `drain` gets a signal meanwhile.
     """
     # A short path, since socket paths are limited to 107 bytes, and private, since the folder contains the token.
     folder = Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp" if os.path.isdir("/tmp") else None))
@@ -106,9 +116,16 @@ def cluster(
         import ray
 
         try:
-            with drain.starting_ray() if drain else nullcontext(), shielded():
-                share = _start(folder, gpus, per_device, address)
-            yield share, folder
+            with drain.starting_ray() if drain else nullcontext():
+                with shielded():
+                    _start(folder, gpus, address)
+                if least is not None:
+                    await_gpus(least, gpus, _nodes)
+            nodes = _nodes()
+            found = number_of_gpus(nodes)
+            if gpus > found and least is None:
+                raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {found}")
+            yield share(gpus, per_device, nodes), folder
         finally:
             ray.shutdown()
 
@@ -144,7 +161,7 @@ def watched(on_loss: Callable[[], int]) -> Iterator[None]:
         stop.set()
 
 
-def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Share:
+def _start(folder: Path, gpus: int, address: str | None) -> None:
     import ray
 
     for attempt in range(1, ATTEMPTS + 1):
@@ -161,11 +178,13 @@ def _start(folder: Path, gpus: int, per_device: int, address: str | None) -> Sha
                 raise EnvironmentUnfit(f"Ray on this machine did not start in {ATTEMPTS} attempts: {reason}") from None
             log.warning("Ray did not start (%s); trying once more", reason)
     _clean_logs_of_ray()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    found = sum(node.get("GPU", 0) for node in nodes)
-    if gpus > found:
-        raise EnvironmentUnfit(f"--gpus {gpus}: the cluster has {found:g}")
-    return share(gpus, per_device, nodes)
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    """Return the resources of each node of the cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _kill_leftovers(folder: Path) -> None:

@@ -49,8 +49,7 @@ class EndListener(Protocol):
 class Controller:
     """Applies trial reports to a sweep and assigns its trials to the device workers in `pool`.
 
-    `listener` is told of each ended trial. With a `time_budget`, the searches end early enough to train the finals, `num_slots`
-    at once.
+    `listener` is told of each ended trial. With a `time_budget`, the searches end early enough to train the finals.
     """
 
     def __init__(
@@ -61,11 +60,10 @@ class Controller:
         listener: EndListener,
         pool: WorkerPool,
         time_budget: TimeBudget | None = None,
-        num_slots: int = 1,
         watchdog: Watchdog | None = None,
     ):
         self._sweep, self._mailbox, self._paths, self._listener = sweep, mailbox, paths, listener
-        self._pool, self._time_budget, self._num_slots = pool, time_budget, num_slots
+        self._pool, self._time_budget = pool, time_budget
         self._watchdog = watchdog or Watchdog()
         # By worker: why its process has to be ended. Those in `_to_end` have not been returned by `take_hanging` yet.
         self._hanging: dict[str, str] = {}
@@ -98,7 +96,7 @@ class Controller:
         """Apply the messages, assign trials to workers that wait, and return the answers. All is then in the ledger."""
         with self._sweep.transaction():
             if self._time_budget:
-                self._time_budget.end_searches_when_due(self._sweep, self._num_slots)
+                self._time_budget.end_searches_when_due(self._sweep, self._pool.slots)
             for call in calls:
                 if not self._watchdog.note(call) or "activity" in call:
                     continue  # a late call of a process that ended, or a ping

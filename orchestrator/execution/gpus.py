@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.execution.cluster import count_cores, environment
 from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.run_options import RunOptions
 from search_spaces.redaction import clean_line
 
 SECONDS = (
@@ -66,18 +68,26 @@ def present_gpus() -> int:
     return len(re.findall(r"^GPU [0-9]+:", done.stdout, re.MULTILINE)) if done.returncode == 0 else 0
 
 
-def check_gpus(gpus: int, address: str | None) -> None:
-    """Raise EnvironmentUnfit if no cluster is joined and this machine has fewer GPUs than `gpus`."""
-    if address is not None or not gpus:
+def check_gpus(options: RunOptions) -> None:
+    """Raise EnvironmentUnfit if no cluster is joined and this machine has fewer GPUs than the sweep needs to start."""
+    if options.address is not None or not options.gpus:
         return
     found = count_gpus()
-    if gpus > found:
+    if options.fewest_gpus > found:
+        asked = options.gpus if options.least_gpus is None else f"{options.least_gpus}..{options.gpus}"
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         note = f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else ""
         raise EnvironmentUnfit(
-            f"--gpus {gpus}: this machine has {found}{note}. Use --gpus {found}"
+            f"--gpus {asked}: this machine has {found}{note}. Use --gpus {found}"
             f"{' to train on the CPU' if not found else ''}, or join a cluster with --address"
         )
+
+
+def with_present_gpus(options: RunOptions) -> RunOptions:
+    """Return the options with the GPUs that this machine has, of those that may be used, if no cluster is joined."""
+    if options.least_gpus is None or options.address is not None:
+        return options
+    return replace(options, gpus=min(options.gpus, count_gpus()), least_gpus=None)
 
 
 def _cluster_gpus(address: str) -> int:

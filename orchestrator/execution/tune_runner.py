@@ -230,8 +230,8 @@ class TuneRunner:
         An exception of the controller is raised at the end. If Ray lost the mailbox, it is only logged.
         """
         mailbox = RayMailbox(open_mailbox(name, self.paths.checkpoints, self.paths.data.values()))
-        pool = WorkerPool(share.devices, share.per_device)
-        controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, pool, self.time_budget, share.slots)
+        pool = WorkerPool(share.devices if share.expected is None else share.expected, share.per_device)
+        controller = Controller(self.sweep, mailbox, self.paths, self.checkpoints, pool, self.time_budget)
         thread = threading.Thread(target=controller.run, name="controller", daemon=True)
         thread.start()
         try:

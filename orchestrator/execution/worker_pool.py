@@ -37,7 +37,7 @@ class Worker:
 
 
 class WorkerPool:
-    """The workers whose processes run. `devices` are expected, each for at most `per_device` trials at once."""
+    """The workers whose processes run. `devices` are expected at the start, each for at most `per_device` trials at once."""
 
     def __init__(self, devices: int, per_device: int, clock: Callable[[], float] = time.monotonic):
         self._devices, self._per_device, self._clock = devices, per_device, clock
@@ -74,6 +74,11 @@ class WorkerPool:
         if counted:
             self._deaths.update(trial.id for trial in trials)
         return trials
+
+    @property
+    def slots(self) -> int:
+        """The number of trials that can be trained at once, by the workers that are expected, or more if more have come."""
+        return max(self._devices, len(self._workers)) * self._per_device
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -173,7 +178,7 @@ class WorkerPool:
         worker = self._workers[name]
         if worker.unfit or (self._deaths and any(self._deaths[each] >= DEATHS_SHARED for each in worker.trials)):
             return 0
-        devices = self._devices if self._opening else max(1, len(self._workers))
+        devices = max(1, len(self._workers), self._devices if self._opening else 0)
         most = min(self._per_device, math.ceil(wanted / devices))
         return min(most, worker.most or most) - len(worker.trials)
 

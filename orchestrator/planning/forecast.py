@@ -34,17 +34,24 @@ from trainables.training.parameter_counts import build
 class Machine:
     """The number of devices that a sweep would use, and of trials on each; 0 if not known before the sweep starts.
 
+    fewest: the number of devices with which it starts, fewer than `devices` with --gpus 4..32.
     most_trials: how many trials of the sweep can run at once on any number of devices.
     """
 
     devices: int
+    fewest: int
     per_device: int
     most_trials: int
 
     @property
     def slots(self) -> int:
-        """How many trials run at once; 0 if not known."""
+        """How many trials run at once at most; 0 if not known."""
         return min(self.devices * self.per_device, self.most_trials)
+
+    @property
+    def fewest_slots(self) -> int:
+        """How many trials run at once if no device comes later; 0 if not known."""
+        return min(self.fewest * self.per_device, self.most_trials)
 
 
 @dataclass
@@ -106,7 +113,7 @@ class Forecast:
         most = [
             (seconds_of[cell] * each.max_total, seconds_of[cell] * each.max_sequential) for cell, each in busy.items()
         ]
-        return _shortest(least, self.machine.slots) / 3600, makespan(most, self.machine.slots) / 3600
+        return _shortest(least, self.machine.slots) / 3600, makespan(most, self.machine.fewest_slots) / 3600
 
 
 def make_forecast(plan: Plan, options: RunOptions) -> Forecast:
@@ -294,11 +301,16 @@ def _shortest(chains: Iterable[tuple[float, float]], slots: int) -> float:
 def _machine(plan: Plan, options: RunOptions, lengths: Iterable[TokenCount | None]) -> Machine:
     known = [each.mean for each in lengths if each]
     unknown = not known or len(known) < len({(cell.model, cell.task) for cell in plan.space.cells})
-    devices = options.gpus or (0 if options.address else count_cores())
+    cores = 0 if options.gpus or options.address else count_cores()
     per_device = options.trials_per_device
     if not per_device and not (options.gpus and unknown):
-        per_device = trials_per_device(plan.space, known, options.gpus)
-    return Machine(devices=devices, per_device=per_device, most_trials=most_trials(plan.space))
+        per_device = trials_per_device(plan.space, known, options.fewest_gpus)
+    return Machine(
+        devices=options.gpus or cores,
+        fewest=options.fewest_gpus or cores,
+        per_device=per_device,
+        most_trials=most_trials(plan.space),
+    )
 
 
 def _setting(plan: Plan, cell: Cell, options: RunOptions, machine: Machine) -> Setting:

@@ -33,7 +33,7 @@ def check(options: RunOptions) -> None:
         raise EnvironmentUnfit("the record of this machine's use needs psutil: pip install psutil")
     if options.address:
         check_address(options.address)
-    check_gpus(options.gpus, options.address)
+    check_gpus(options)
     check_folder("--out", options.out)
     sqlite_uri(options.out / DATABASE)  # raises ValueError for a path that no address can hold
     check_folder("--report", options.report)

@@ -239,7 +239,8 @@ def _devices(plan: Plan, options: RunOptions, forecast: Forecast) -> str:
     if machine.per_device == 1:
         return f"{devices}, one trial on each, in a process of its own{useful}"
     places = machine.devices * machine.per_device
-    most = f"{machine.slots} at once" + (", all that can" if machine.slots < places else "")
+    least = f"{machine.fewest_slots} to " if machine.fewest_slots < machine.slots else ""
+    most = f"{least}{machine.slots} at once" + (", all that can" if machine.slots < places else "")
     return f"{devices}, {machine.per_device} trials on each ({most}), in one process each{useful}"
 
 
@@ -256,8 +257,9 @@ def _wider(plan: Plan, machine: Machine) -> str:
 
 
 def _device_count(options: RunOptions, forecast: Forecast) -> str:
-    number = forecast.machine.devices
-    return f"{number} {'GPU' if options.gpus else 'core'}{'' if number == 1 else 's'}"
+    number, fewest = forecast.machine.devices, forecast.machine.fewest
+    either = f"{fewest} to " if fewest < number else ""
+    return f"{either}{number} {'GPU' if options.gpus else 'core'}{'' if number == 1 else 's'}"
 
 
 def _duration(hours: float) -> str:

@@ -75,7 +75,7 @@ def probe(plan: Plan, options: RunOptions) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         samples = _samples(plan, options, models, tasks, Path(folder))
         lengths = [sample.count.mean for sample in samples.values()]
-        per_device = options.trials_per_device or trials_per_device(plan.space, lengths, options.gpus)
+        per_device = options.trials_per_device or trials_per_device(plan.space, lengths, options.fewest_gpus)
         known = measured(options.out)
         cells = {setting: cell for setting, cell in _settings(plan, options, per_device) if setting not in known}
         chosen = _chosen(cells, samples)

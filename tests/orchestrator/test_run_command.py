@@ -18,6 +18,7 @@ from orchestrator.run import command_of, options_of, parser
         ["--space", "quickstart"],
         ["--space", "my folder/it's mine.py", "--gpus", "8", "--models", "minilm,./a b"],
         ["--space", "quickstart", "--tasks", "sentiment", "--methods", "full,adapter", "--trials", "3", "--seeds", "1"],
+        ["--space", "quickstart", "--gpus", "4..32", "--address", "h:1"],
         ["--space", "quickstart", "--epochs", "2", "--trials-per-gpu", "4", "--data-dir", "räume/glue"],
         ["--space", "quickstart", "--budget", "90m", "--experiment", "our team", "--system-metrics"],
         ["--space", "quickstart", "--set", "recipe.epochs=5", "search.lr=choice(1e-4, 1e-3)", "--set", "title=it's -1"],
@@ -89,6 +90,7 @@ def test_every_option_reaches_the_run():
         "settings": ("seed=1",),
         "precision": "bf16",
         "gpus": 5,
+        "least_gpus": None,
         "trials_per_device": 6,
         "budget": "7m",
         "data_dir": Path("data"),
@@ -104,6 +106,12 @@ def test_every_option_reaches_the_run():
         "command": "",
     }
     assert "--address h:2" in options.command
+
+
+def test_a_range_of_gpus_reaches_the_run_as_the_most_and_the_least():
+    options = options_of(parser().parse_args(["--space", "quickstart", "--gpus", "4..32"]))
+    assert (options.gpus, options.least_gpus, options.fewest_gpus) == (32, 4, 4)
+    assert "--gpus 4..32" in options.command
 
 
 def test_mlflows_own_variables_stand_for_options_that_are_not_given(monkeypatch):

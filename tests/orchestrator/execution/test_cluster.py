@@ -41,7 +41,7 @@ def failing(monkeypatch, *errors):
 
 def test_a_ray_that_starts_too_slowly_is_tried_once_more(ray, monkeypatch, tmp_path, caplog):
     attempts = failing(monkeypatch, SLOW)
-    assert cluster._start(tmp_path, 0, 1, None).slots == 2
+    cluster._start(tmp_path, 0, None)
     assert attempts == [1, 2]
     assert ray.calls == ["shutdown"]
     assert "Ray did not start (The current node timed out during startup); trying once more" in caplog.text
@@ -51,7 +51,7 @@ def test_a_ray_that_starts_too_slowly_is_tried_once_more(ray, monkeypatch, tmp_p
 def test_a_ray_that_does_not_start_is_an_unfit_environment_in_one_line(ray, monkeypatch, tmp_path, error):
     attempts = failing(monkeypatch, error, error)
     with pytest.raises(EnvironmentUnfit, match=r"Ray on this machine did not start in 2 attempts: .") as caught:
-        cluster._start(tmp_path, 0, 1, None)
+        cluster._start(tmp_path, 0, None)
     assert attempts == [1, 2]
     assert "\n" not in str(caught.value)
 
@@ -59,7 +59,7 @@ def test_a_ray_that_does_not_start_is_an_unfit_environment_in_one_line(ray, monk
 def test_a_cluster_that_cannot_be_joined_is_not_tried_again(ray, monkeypatch, tmp_path):
     attempts = failing(monkeypatch, ConnectionError("wrong token"))
     with pytest.raises(EnvironmentUnfit, match="cluster at h:1 cannot be joined: wrong token"):
-        cluster._start(tmp_path, 0, 1, "h:1")
+        cluster._start(tmp_path, 0, "h:1")
     assert attempts == [1]
 
 
@@ -115,5 +115,11 @@ def test_a_cluster_that_does_not_answer_ends_the_process_with_the_given_code(ray
 def test_a_worker_gets_the_cores_that_every_node_with_gpus_has_for_each(gpus, nodes, expected):
     found = cluster.share(gpus, 3, nodes)
     assert (found.devices, found.cpu, found.gpu) == expected
+    assert found.expected in (found.devices, None)
     assert found.slots == 3 * found.devices
     assert 0 not in found.resources.values()
+
+
+def test_of_the_devices_those_are_expected_that_are_there():
+    found = cluster.share(32, 3, [{"CPU": 4, "GPU": 2}, {"CPU": 9}, {"CPU": 4, "GPU": 4}])
+    assert (found.devices, found.expected, found.cpu) == (32, 6, 1.0)

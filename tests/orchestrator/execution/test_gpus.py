@@ -13,6 +13,7 @@ from orchestrator import exit_codes
 from orchestrator.__main__ import main
 from orchestrator.execution import gpus
 from orchestrator.exit_codes import EnvironmentUnfit
+from orchestrator.run_options import RunOptions
 
 LISTED = "".join(
     f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i})\n  MIG 1g.10gb Device 0: (UUID: MIG-{i})\n" for i in range(3)
@@ -53,9 +54,22 @@ def test_the_gpus_that_the_driver_lists_and_cuda_may_see_are_used(nvidia_smi, mo
     found = gpus.find_gpus(None)
     assert found[0] == count
     assert found[1].startswith(sentence)
-    gpus.check_gpus(count, None)
+    gpus.check_gpus(RunOptions(gpus=count))
     with pytest.raises(EnvironmentUnfit, match=rf"--gpus {count + 1}: this machine has {count}"):
-        gpus.check_gpus(count + 1, None)
+        gpus.check_gpus(RunOptions(gpus=count + 1))
+
+
+def test_of_a_range_as_many_are_used_as_this_machine_has_and_a_cluster_is_left_to_itself(nvidia_smi):
+    nvidia_smi(LISTED)
+    asked = RunOptions(gpus=8, least_gpus=2)
+    gpus.check_gpus(asked)
+    assert gpus.with_present_gpus(asked) == RunOptions(gpus=3)
+    assert gpus.with_present_gpus(RunOptions(gpus=2, least_gpus=1)) == RunOptions(gpus=2)
+    with pytest.raises(EnvironmentUnfit, match=r"--gpus 4\.\.8: this machine has 3"):
+        gpus.check_gpus(RunOptions(gpus=8, least_gpus=4))
+    on_cluster = RunOptions(gpus=8, least_gpus=4, address="h:1")
+    gpus.check_gpus(on_cluster)
+    assert gpus.with_present_gpus(on_cluster) == on_cluster
 
 
 def test_a_driver_that_does_not_answer_lists_no_gpu(nvidia_smi):

@@ -1,5 +1,6 @@
 """A cluster of nodes that share neither a folder nor code with the driver: equal results, lost nodes, nodes that join."""
 
+import signal
 import sys
 
 import pytest
@@ -74,6 +75,21 @@ def test_a_node_that_cannot_train_is_named_and_the_others_train_all(nodes, proje
     assert code == 0, errors
     assert f"node {nodes.host(2)} is set aside: " in errors
     assert results(tmp_path / "many") == on_one_machine
+
+
+def test_a_sweep_whose_driver_s_node_was_lost_goes_on_from_another_node(nodes, project, on_one_machine, tmp_path):
+    out = tmp_path / "many"
+    nodes.start(1, cores=1)
+    nodes.start(2, cores=0)  # has the driver, and the actor through which it speaks with the workers
+    nodes.start(3, cores=2)
+    words = arguments(project, out)
+    first = driver_on(nodes, 2, words, tmp_path)
+    wait_for(out, "progress", 8, first)
+    nodes.kill(2)
+    assert first.wait(30) == -signal.SIGKILL
+    code, errors = finish(driver_on(nodes, 1, words, tmp_path))
+    assert code == 0, errors
+    assert results(out) == on_one_machine
 
 
 def test_a_lost_head_ends_the_driver_with_its_code_and_another_cluster_continues(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.execution import cluster
+from orchestrator.execution.cluster import device_name
 from orchestrator.ledger import Ledger, read_history
 from orchestrator.planning import forecast
 from orchestrator.planning.forecast import (
@@ -338,6 +339,25 @@ def test_a_plan_proposes_how_searches_use_all_devices(project, tmp_path, gpus, p
     wider = f"the searches use 8 of them at once, --set budget.in_flight={proposed} more" if proposed else ""
     assert wider in text
     assert ("in_flight" in text) == bool(proposed)
+
+
+def test_a_plan_of_a_range_of_gpus_gives_the_hours_of_the_most_and_of_the_fewest(project, tmp_path):
+    out = tmp_path / "runs"
+    one = replace(project.space, tasks=("agreement",), methods=project.space.methods[:1])
+    plan = replace(project, space=one)
+    write_ledger(out / "earlier", one, device=device_name(8, 1), per_device=1)
+
+    def hours(**given):
+        return make_forecast(plan, make_options(out, trials_per_device=1, **given)).hours
+
+    least, most = hours(gpus=8, least_gpus=1)
+    assert (least, most) == (hours(gpus=8)[0], hours(gpus=1)[1])
+    assert most > hours(gpus=8)[1]
+    text = plan_text(plan, make_options(out, gpus=8, least_gpus=1, trials_per_device=1))
+    assert "asks for 1 to 8 GPUs, one trial on each" in text
+    assert "of training on 1 to 8 GPUs, by" in text
+    text = plan_text(plan, make_options(out, gpus=8, least_gpus=1, trials_per_device=2))
+    assert "asks for 1 to 8 GPUs, 2 trials on each (2 at once, all that can)" in text
 
 
 def test_a_gpu_is_filled_as_the_driver_would_fill_it(project, tmp_path):
