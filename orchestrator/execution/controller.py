@@ -71,6 +71,10 @@ class Controller:
         self._lock = threading.RLock()
         self._held: list[Trial] = []  # trials that wait for a device of their own
         self._most_startable = 0
+        # By worker that is to end: its trials, which go on elsewhere once it has ended.
+        self._moving: dict[str, list[str]] = {}
+        # The number of workers that the sweep may have beside other sweeps on the cluster; None: any.
+        self.limit: int | None = None
         self._closed = False
         self._errors: Counter[str] = Counter()  # of trials, by trial id
         self._environment_errors: Counter[str] = Counter()  # by trial id, and by node since its last report
@@ -145,7 +149,21 @@ class Controller:
             with self._sweep.transaction():
                 self._take_back(self._pool.lose(worker, counted=not node_died), reason)
             self._tell_ended()
+            self._move_trials(worker)
         return had_started
+
+    def worker_ended(self, worker: str) -> None:
+        """Have the trials that a worker had to leave trained elsewhere, now that it has ended."""
+        with self._lock:
+            self._pool.end(worker)
+            self._move_trials(worker)
+
+    def limit_workers(self, limit: int | None) -> None:
+        """Keep at most so many workers. Trials of the others go on elsewhere after their epoch."""
+        with self._lock:
+            self.limit = limit
+            if limit is not None:
+                self._pool.keep(limit)
 
     def drain(self, reason: str) -> None:
         """Start no more trials. Running trials may finish their current epoch."""
@@ -170,6 +188,10 @@ class Controller:
 
     def close(self) -> None:
         self._closed = True
+
+    def _move_trials(self, worker: str) -> None:
+        for trial_id in self._moving.pop(worker, ()):
+            self._sweep.requeue_trial(trial_id)
 
     def _look_for_hanging(self) -> None:
         for worker, reason in self._watchdog.find_hanging(self._pool.idle).items():
@@ -216,6 +238,10 @@ class Controller:
         test = TestResult.from_json(message["test"]) if message["test"] else None
         goes_on = self._sweep.record(trial_id, Progress.from_json(message["progress"]), outcome, test)
         goes_on = goes_on and not self._sweep.draining
+        if goes_on and self._pool.is_leaving(trial_id):
+            # Not at once, because its worker may train, and write, one more epoch until it reads the answer.
+            self._moving.setdefault(message["worker"], []).append(trial_id)
+            goes_on = False
         if not goes_on:
             self._pool.release(trial_id)
         if self._sweep.entry(trial_id).outcome:
@@ -278,10 +304,9 @@ class Controller:
             worker: {"jobs": [self._paths.job(each) for each in given], "close": False}
             for worker, given in jobs.items()
         }
-        if self._sweep.over and not self._held:
-            orders |= {worker: {"jobs": [], "close": True} for worker in self._pool.idle}
-            for worker in self._pool.idle:
-                self._watchdog.forget(worker)
+        for worker in self._pool.idle if self._sweep.over and not self._held else self._pool.left:
+            orders[worker] = {"jobs": [], "close": True}
+            self._watchdog.forget(worker)
         for worker in orders:
             self._pool.answered(worker)
         return orders

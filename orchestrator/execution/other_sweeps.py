@@ -1,6 +1,8 @@
-"""Names the sweeps of other drivers on the same cluster, for which this one waits while they hold devices.
+"""How the sweeps on one cluster divide its devices, and for which of them this one waits. Ray is not used here.
 
-A driver's mailbox is an actor whose name tells the sweep and its owner: "SWEEP of USER@HOST, RUN". Ray is not used here.
+A driver's mailbox is an actor whose name tells the sweep and its owner: "SWEEP of USER@HOST, RUN". It also tells other drivers
+what its own one needs. Each driver computes the shares by itself and ends workers if it has more than its own while others lack
+some of theirs.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ import getpass
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
+
+from trainables.worker.mailbox import Needs
 
 log = logging.getLogger(__name__)
 
@@ -26,34 +30,68 @@ def mailbox_name(sweep: str, run: str) -> str:
     return f"{sweep or 'a sweep'} of {user}@{socket.gethostname()}, {run}"
 
 
-class OtherSweeps:
-    """Tells once for which sweeps this one waits, and again if they change.
+def fair_limit(own: Needs, others: Sequence[Needs], devices: int) -> int | None:
+    """Return how many of the cluster's devices a sweep may have, None if no other one lacks a part of its share.
 
-    `own`: the name of this driver's mailbox. `names`: returns those of all mailboxes of the cluster.
+    A share is max-min fair: no sweep has more than it can use, and the others have equal numbers. What cannot be divided stays
+    with those who have it, and a sweep that has a device keeps one.
+    """
+    level = _level([each.wanted for each in (own, *others)], devices)
+    lacking = sum(max(0, min(each.wanted, level) - each.held) for each in others)
+    return max(level, own.held - lacking) if lacking else None
+
+
+def _level(wanted: Sequence[int], devices: int) -> int:
+    """Return the largest number of devices that each sweep can have that wants so many, at least 1."""
+    left, level = devices, 0
+    for number, each in enumerate(sorted(wanted)):
+        level = left // (len(wanted) - number)
+        if each > level:
+            break
+        left -= each
+    return max(1, level)
+
+
+class OtherSweeps:
+    """Tells once for which sweeps this one waits or to which it gives devices, and again if they change.
+
+    `own`: the name of this driver's mailbox. `exchange`: tells other drivers the needs of this one, and returns theirs by the
+    names of their mailboxes, None where they are not known. `devices`: returns how many devices of this kind the cluster has.
     """
 
-    def __init__(self, own: str, names: Callable[[], Iterable[str]], clock: Callable[[], float] = time.monotonic):
-        self._own, self._names, self._clock = own, names, clock
+    def __init__(
+        self,
+        own: str,
+        kind: str,
+        exchange: Callable[[Needs], Mapping[str, Needs | None]],
+        devices: Callable[[str], int],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._own, self._kind, self._exchange, self._devices, self._clock = own, kind, exchange, devices, clock
         self._next_look = clock() + LOOK_SECONDS
-        self._told: list[str] = []
+        self._told = ""
 
     @property
     def is_due(self) -> bool:
         return self._clock() >= self._next_look
 
-    def look(self, num_workers: int, num_wanted: int) -> None:
-        """Tell, if a look is due, what holds the devices if there are fewer workers than wanted."""
-        if not self.is_due:
-            return
+    def look(self, num_workers: int, num_wanted: int) -> int | None:
+        """Return how many devices this sweep may have, with as many as it has and could use; None for any number."""
         self._next_look = self._clock() + LOOK_SECONDS
-        if num_workers >= num_wanted:
-            return
-        others = sorted(name.rpartition(", ")[0] for name in self._names() if name != self._own)
-        if others and others != self._told:
-            log.info(
-                "has %d of %d devices and waits for others that use the cluster, too: %s",
-                num_workers,
-                num_wanted,
-                "; ".join(others),
-            )
-        self._told = others
+        own = Needs(self._kind, num_wanted, num_workers)
+        found = self._exchange(own)
+        others = {name: needs for name, needs in found.items() if needs is None or needs.kind == self._kind}
+        known = [needs for needs in others.values() if needs]
+        limit = fair_limit(own, known, self._devices(self._kind)) if known else None
+        text = ""
+        if limit is not None and limit < num_workers:
+            text = "keeps %d of its %d devices, since others lack some of their share of the cluster: %s"
+            log_values = limit, num_workers
+        elif others and num_workers < num_wanted:
+            text = "has %d of %d devices and waits for others that use the cluster, too: %s"
+            log_values = num_workers, num_wanted
+        names = "; ".join(sorted(name.rpartition(", ")[0] for name in others))
+        if text and text + names != self._told:
+            log.info(text, *log_values, names)
+        self._told = text and text + names
+        return limit

@@ -22,6 +22,7 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -39,7 +40,7 @@ from orchestrator.search.sweep import Sweep
 from orchestrator.search.time_budget import TimeBudget
 from search_spaces.environment import changed
 from search_spaces.redaction import clean
-from trainables.worker.tune_trainable import DeviceTrainable, mailbox_names, open_mailbox
+from trainables.worker.tune_trainable import DeviceTrainable, SweepsOfCluster, number_of_devices, open_mailbox
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +87,15 @@ class WorkerSearcher(NotPickled, Searcher):
         num_workers = self._controller.grow_workers()
         if not num_workers and not self._open:
             return Searcher.FINISHED
-        if len(self._open) >= num_workers:
+        limit = self._controller.limit
+        if len(self._open) >= (num_workers if limit is None else min(num_workers, limit)):
             return None
         self._open.add(trial_id)
         return {**self._config, "worker": trial_id}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._open.discard(trial_id)
+        self._controller.worker_ended(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None: ...
 
@@ -113,12 +116,12 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
         return True
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose no worker, because the default wastes processes.
-
-        It gives a process that has just become free to the oldest worker whose own process is still starting, kills the latter,
-        and starts another process for the newest one.
-        """
-        return
+        """Choose no worker, which leaves that to Tune, but withdraw those that wait for a device which another sweep may have."""
+        if self._controller.limit is not None:
+            live = tune_controller.get_live_trials()
+            waiting = [trial for trial in live if trial.status == Trial.PENDING]
+            for trial in waiting[: max(0, len(live) - self._controller.limit)]:
+                tune_controller.stop_trial(trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called after each failure of a worker, before its restart."""
@@ -133,7 +136,7 @@ class WorkerScheduler(NotPickled, FIFOScheduler):
 
 class LoopCallback(NotPickled, tune.Callback):
     """Called in every round of Tune's loop. Draws the display, stops the sweep before a disk is full, ends processes of workers
-    that hang, and says for which other sweeps this one waits. Ends the run if a drain is past its deadline or the controller has
+    that hang, and divides the devices with other sweeps. Ends the run if a drain is past its deadline or the controller has
     failed.
     """
 
@@ -162,7 +165,8 @@ class LoopCallback(NotPickled, tune.Callback):
                 # Tune takes this for a crash and restarts the worker. Ray ends a stopped process, too, after some seconds.
                 ray.kill(trial.temporary_state.ray_actor)
         if self._others and self._others.is_due:
-            self._others.look(self._controller.num_workers, min(self._devices, self._controller.grow_workers()))
+            wanted = min(self._devices, self._controller.grow_workers())
+            self._controller.limit_workers(self._others.look(self._controller.num_workers, wanted))
         if self._drain.due or self._controller.error:
             end_tune_run()
 
@@ -213,7 +217,8 @@ class TuneRunner:
                     "ping_seconds": watchdog.PING_SECONDS,
                 }
                 searcher = WorkerSearcher(controller, share.devices, config)
-                others = OtherSweeps(name, mailbox_names)
+                kind = "GPU" if share.gpu else "CPU"
+                others = OtherSweeps(name, kind, SweepsOfCluster(name).exchange, number_of_devices)
                 callback = LoopCallback(controller, self.display, self.drain, others, share.devices, self.disks)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:
@@ -254,7 +259,7 @@ def _run_tune(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
-            reuse_actors=True,
+            reuse_actors=False,  # else the device of a worker that has ended stays reserved
         ),
         run_config=tune.RunConfig(
             name=name,

@@ -24,12 +24,16 @@ OPENING_SECONDS = 60.0
 
 @dataclass
 class Worker:
-    """A device worker. `process`: id of its process. `unfit`: why its machine cannot train; "" if it can."""
+    """A device worker. `process`: id of its process. `unfit`: why its machine cannot train; "" if it can.
+
+    `leaving`: it is to end, so that another sweep gets its device.
+    """
 
     process: str
     node: str
     device: str
     unfit: str = ""
+    leaving: bool = False
     trials: dict[str, Trial] = field(default_factory=dict)
     # Most trials that its device's memory holds, as long as none of them ends; None: not known.
     most: int | None = None
@@ -75,13 +79,31 @@ class WorkerPool:
             self._deaths.update(trial.id for trial in trials)
         return trials
 
+    def keep(self, most: int) -> None:
+        """Have workers end until at most so many stay: first those that cannot train, then those with the fewest trials."""
+        staying = [name for name, worker in self._workers.items() if not worker.leaving]
+        staying.sort(key=lambda name: (not self._workers[name].unfit, len(self._workers[name].trials)))
+        for name in staying[: max(0, len(staying) - most)]:
+            self._workers[name].leaving = True
+
+    def is_leaving(self, trial_id: str) -> bool:
+        """Return whether the worker that trains the trial is to end."""
+        worker = self._holder(trial_id)
+        return worker is not None and worker.leaving
+
+    def end(self, name: str) -> None:
+        """Forget a worker that has ended in order, if it had nothing to train."""
+        if name in self._workers and not self._workers[name].trials:
+            self.lose(name)
+
     @property
     def slots(self) -> int:
         """The number of trials that can be trained at once, by the workers that are expected, or more if more have come."""
-        return max(self._devices, len(self._workers)) * self._per_device
+        return max(self._devices, len(self)) * self._per_device
 
     def __len__(self) -> int:
-        return len(self._workers)
+        """Return the number of workers that stay."""
+        return sum(not worker.leaving for worker in self._workers.values())
 
     def knows(self, name: str) -> bool:
         """Return whether this worker's process has asked for orders and has not been lost since."""
@@ -140,7 +162,8 @@ class WorkerPool:
         ]
         if not names:
             if alone and self._reserved is None:
-                sizes = {name: len(worker.trials) for name, worker in self._workers.items() if not worker.unfit}
+                fit = {name: each for name, each in self._workers.items() if not (each.unfit or each.leaving)}
+                sizes = {name: len(worker.trials) for name, worker in fit.items()}
                 self._reserved = min(sizes, key=lambda name: sizes[name], default=None)
             return None
         model = trial.cell.model
@@ -165,6 +188,11 @@ class WorkerPool:
         return [name for name in self._waiting if not self._workers[name].trials]
 
     @property
+    def left(self) -> list[str]:
+        """The workers that wait for orders, are to end and train nothing any more."""
+        return [name for name in self.idle if self._workers[name].leaving]
+
+    @property
     def running(self) -> int:
         """The number of trials that are on devices now."""
         return sum(len(worker.trials) for worker in self._workers.values())
@@ -176,9 +204,13 @@ class WorkerPool:
     def _room(self, name: str, wanted: int) -> int:
         """Return how many more trials a worker can take."""
         worker = self._workers[name]
-        if worker.unfit or (self._deaths and any(self._deaths[each] >= DEATHS_SHARED for each in worker.trials)):
+        if (
+            worker.unfit
+            or worker.leaving
+            or (self._deaths and any(self._deaths[each] >= DEATHS_SHARED for each in worker.trials))
+        ):
             return 0
-        devices = max(1, len(self._workers), self._devices if self._opening else 0)
+        devices = max(1, len(self), self._devices if self._opening else 0)
         most = min(self._per_device, math.ceil(wanted / devices))
         return min(most, worker.most or most) - len(worker.trials)
 

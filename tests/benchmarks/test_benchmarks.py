@@ -20,7 +20,6 @@ from benchmarks import (
     gpu_worker,
     measure,
     padding,
-    sweep_split,
 )
 from benchmarks.adapter_product import arms
 from benchmarks.arms import CPU, Encoder, Fused, Lone, make_data, make_trials
@@ -28,8 +27,6 @@ from benchmarks.gpu_loop import measure_all
 from benchmarks.gpu_setting import SMOKE, Bench
 from benchmarks.operators import ENCODER, LIMIT, count, count_fused
 from benchmarks.saved_bytes import saved_bytes
-from search_spaces.events import EpochReported, LedgerRecord, TrialEnded, TrialStarted
-from search_spaces.records import Outcome, Progress
 from trainables.backbone.backbone import Backbone
 from trainables.methods import METHODS
 
@@ -130,17 +127,6 @@ def test_saved_bytes_count_a_storage_once_and_not_what_was_there_before():
     assert saved_bytes(lambda: (weight * x).sin().sin()) == 2 * 400
     # exp keeps its result and square its argument: the same storage.
     assert saved_bytes(lambda: (weight * x).exp().square()) == 400
-
-
-def test_a_sweep_is_split_into_start_compute_and_control_by_hand():
-    def epoch(number, seconds):
-        scores = {"score": 1.0, "loss": 1.0, "best_score": 1.0, "best_epoch": 1}
-        return EpochReported(id="a", progress=Progress(epoch=number, seconds=seconds, **scores))
-
-    end = TrialEnded(id="a", outcome=Outcome(state="DONE", reason="epochs", epochs=2))
-    times = [(10.0, TrialStarted(id="a")), (13.0, epoch(1, 1.0)), (16.0, epoch(2, 2.0)), (16.5, end)]
-    records = [LedgerRecord(seq=i, time=time, event=event) for i, (time, event) in enumerate(times, 1)]
-    assert sweep_split.split(records) == pytest.approx({"start": 2.0, "compute": 3.0, "control": 1.5, "wall": 6.5})
 
 
 def test_cost_per_trial_is_the_difference_of_two_ends_divided_by_the_trials_between():

@@ -13,9 +13,10 @@ no memory for it beside others.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainables.worker.checkpoint_store import read_files, write_files
 
@@ -25,8 +26,22 @@ Verdicts = dict[tuple[str, str], bool]
 Orders = dict[str, Any]
 
 
+# Seconds for which what a driver said of its needs counts.
+NEEDS_SECONDS = 60.0
+
+
+class Needs(NamedTuple):
+    """The devices of a sweep, of the `kind` "GPU" or "CPU": so many as it could use now, and so many as its workers have."""
+
+    kind: str
+    wanted: int
+    held: int
+
+
 class Mailbox:
     """Exchanges calls in one event loop, in which all methods run. The driver calls `take`, workers call the others.
+
+    The driver also notes the needs of its sweep, for which the drivers of other sweeps on the cluster ask.
 
     For workers that do not see the sweep's folder, it reads the tokens files in `readable`, and reads and writes checkpoints in
     the folder `checkpoints`.
@@ -42,6 +57,7 @@ class Mailbox:
         self._untaken: list[tuple[list[tuple[str, str]], asyncio.Future[Verdicts]]] = []
         self._taken: list[tuple[list[tuple[str, str]], asyncio.Future[Verdicts]]] = []
         self._news: asyncio.Event | None = None
+        self._needs: tuple[Needs, float] | None = None
 
     async def orders(self, call: dict[str, Any]) -> Orders:
         """Wait for orders. `call`: "worker" and "process", and what the driver should know of the sender (`WorkerPool.greet`).
@@ -69,6 +85,15 @@ class Mailbox:
         self._untaken.append(([key(message) for message in messages], future))
         self._wake()
         return await future
+
+    async def note_needs(self, needs: Needs) -> None:
+        self._needs = needs, time.monotonic()
+
+    async def needs(self) -> Needs | None:
+        """Return what the driver needs; None if it has said nothing lately, so that it may have stopped."""
+        if self._needs is None or time.monotonic() > self._needs[1] + NEEDS_SECONDS:
+            return None
+        return self._needs[0]
 
     async def content(self, path: Path) -> bytes:
         """Return the content of a tokens file. Raises ValueError for any other file."""

@@ -13,20 +13,21 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search_spaces.redaction import clean_line
 from trainables.training.activity import activity_count
 from trainables.worker.checkpoint_store import read_files, write_files
 from trainables.worker.file_system_store import open_store
-from trainables.worker.mailbox import Mailbox
+from trainables.worker.mailbox import Mailbox, Needs
 from trainables.worker.session import EPOCHS_AHEAD, WorkerSession
 from trainables.worker.worker_environment import WorkerEnvironmentError, check_environment, is_folder_of
 
@@ -181,6 +182,34 @@ def open_mailbox(name: str, checkpoints: Path, tokens: Iterable[Path]) -> Any:
     return ray.remote(Mailbox).options(**options, scheduling_strategy=here).remote(checkpoints, [*tokens])
 
 
-def mailbox_names() -> list[str]:
-    """Return the names of the mailboxes of all sweeps on the cluster."""
-    return [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
+class SweepsOfCluster:
+    """What the sweeps on the cluster need. `name`: of the mailbox of this process's own sweep."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._asked: dict[str, Any] = {}
+
+    def exchange(self, needs: Needs) -> dict[str, Needs | None]:
+        """Tell the needs of the own sweep. Return those of the others as they were at the last call, without waiting for answers.
+
+        They are None for a sweep that has not answered.
+        """
+        found: dict[str, Needs | None] = {}
+        for name, answer in self._asked.items():
+            with suppress(RayError):
+                found[name] = ray.get(answer, timeout=0)
+        self._asked = {}
+        for each in ray.util.list_named_actors(all_namespaces=True):
+            if each["namespace"] == NAMESPACE:
+                with suppress(ValueError, AttributeError):  # it ended just now, or is of another version
+                    mailbox = ray.get_actor(each["name"], namespace=NAMESPACE)
+                    if each["name"] == self._name:
+                        mailbox.note_needs.remote(needs)
+                    else:
+                        self._asked[each["name"]] = mailbox.needs.remote()
+        return {name: found.get(name) for name in self._asked}
+
+
+def number_of_devices(kind: str) -> int:
+    """Return how many devices of a kind the cluster has: "GPU", or "CPU" for cores."""
+    return int(ray.cluster_resources().get(kind, 0))

@@ -15,7 +15,7 @@ from search_spaces.language import Budget
 from search_spaces.records import Trial
 from tests.fixtures.fakes import curve, drive, make_space, open_sweep, report, result
 from tests.fixtures.ledger_lines import read
-from trainables.worker.mailbox import Mailbox
+from trainables.worker.mailbox import NEEDS_SECONDS, Mailbox, Needs
 
 
 class DirectMailbox:
@@ -86,8 +86,11 @@ async def device(mailbox, name, process, trained, die_after=None):
                     del residents[trial_id]
 
 
-def run(space, root, devices=2, per_device=2, notify=lambda records: None, deaths=()):
-    """A whole sweep over a mailbox: workers in an event loop, the controller in its own thread as in the driver."""
+def run(space, root, devices=2, per_device=2, notify=lambda records: None, deaths=(), limits=()):
+    """A whole sweep over a mailbox: workers in an event loop, the controller in its own thread as in the driver.
+
+    `limits`: numbers of workers to which it is limited, one after the other.
+    """
     sweep, trained = open_sweep(space, root, notify=notify), []
 
     async def scene():
@@ -102,7 +105,21 @@ def run(space, root, devices=2, per_device=2, notify=lambda records: None, death
         for number, death in enumerate(deaths):
             await device(mailbox, "mortal", str(number), trained, die_after=death)
         names = [f"w{i}" for i in range(devices - 1)] + ["mortal"]
-        await asyncio.gather(*(device(mailbox, name, "last", trained) for name in names))
+
+        async def worker(name):
+            """Joins again whenever it was made to leave."""
+            for number in range(99):
+                await device(mailbox, name, f"last{number}", trained)
+                controller.worker_ended(name)
+                if sweep.finished:
+                    return
+
+        async def limit():
+            for number in limits:
+                controller.limit_workers(number)
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(limit(), *map(worker, names))
         controller.close()
         await asyncio.to_thread(thread.join)
         if controller.error:
@@ -128,6 +145,63 @@ def test_workers_whose_processes_die_cost_no_trial(tmp_path):
     records = read(tmp_path / "mailbox" / "sweep")
     ended = [r["id"] for r in records if r["event"] == "ended"]
     assert len(ended) == len(set(ended))
+
+
+def test_what_a_driver_needs_counts_for_a_minute(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("trainables.worker.mailbox.time.monotonic", lambda: now[0])
+    mailbox, needs = Mailbox(), Needs("GPU", 8, 2)
+    assert asyncio.run(mailbox.needs()) is None
+    asyncio.run(mailbox.note_needs(needs))
+    now[0] += NEEDS_SECONDS
+    assert asyncio.run(mailbox.needs()) == needs
+    now[0] += 1
+    assert asyncio.run(mailbox.needs()) is None, "it may have stopped"
+
+
+@pytest.mark.parametrize("limits", [(1, None), (1, 2, 1, 2, 1), (2, None, 1)])
+def test_workers_that_leave_for_other_sweeps_change_no_result(limits, tmp_path):
+    space = make_space()
+    sweep, _ = run(space, tmp_path / "mailbox", 3, 2, limits=limits)
+    assert result(sweep) == result(drive(space, tmp_path / "hand"))
+
+
+def test_a_trial_whose_worker_is_to_leave_goes_on_elsewhere_once_that_one_has_ended(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1)
+    orders, _ = controller.serve([call("w0"), call("w1")], [])
+    (trial,) = trials_of(orders, "w1")
+    controller.serve([call("w0"), call("w1")], [])
+    controller.limit_workers(1)
+    assert (controller.limit, controller.num_workers) == (1, 1)
+    first, second, *_ = curve(trial)
+    assert controller._pool.is_leaving(trial.id) != controller._pool.is_leaving(trials_of(orders, "w0")[0].id)
+    leaving = "w1" if controller._pool.is_leaving(trial.id) else "w0"
+    (trial,) = trials_of(orders, leaving)
+    orders, verdicts = controller.serve([], [epoch(call(leaving), trial, first)])
+    assert verdicts == {(f"{leaving}-p", trial.id): False}
+    assert orders == {leaving: {"jobs": [], "close": True}}, "the other one has no room, and this one may still write"
+    controller.worker_ended(leaving)
+    controller.limit_workers(None)
+    orders, _ = controller.serve([call("w2")], [])
+    assert [each.id for each in trials_of(orders, "w2")] == [trial.id]
+    _, verdicts = controller.serve([], [epoch(call("w2"), trial, first), epoch(call("w2"), trial, second)])
+    assert set(verdicts.values()) == {True}
+    assert not controller._errors
+    assert not controller._pool._deaths, "it is no fault of the trial"
+
+
+def test_a_leaving_worker_that_dies_gives_its_trials_back_at_once(tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1)
+    orders, _ = controller.serve([call("w0")], [])
+    (trial,) = trials_of(orders, "w0")
+    controller.limit_workers(0)
+    controller.serve([call("w0")], [epoch(call("w0"), trial, next(iter(curve(trial))))])
+    assert controller.worker_died("w0", "killed", False)
+    controller.limit_workers(None)
+    orders, _ = controller.serve([call("w1")], [])
+    assert [each.id for each in trials_of(orders, "w1")] == [trial.id]
 
 
 def test_what_came_in_together_is_written_at_once_and_before_it_is_answered(tmp_path, monkeypatch):

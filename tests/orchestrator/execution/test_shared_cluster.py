@@ -1,4 +1,4 @@
-"""A cluster that runs already: a driver that `ray job submit` starts there, and a second one that waits for it."""
+"""A cluster that runs already: a driver that `ray job submit` starts there, and a second one that gets half of its devices."""
 
 import json
 import os
@@ -12,15 +12,22 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.cli_process import ROOT, arguments, finish, launch, wait_for, write_project
+from tests.fixtures.ledger_lines import read
 from tests.orchestrator.execution.test_nodes import results
 
 pytestmark = pytest.mark.slow
 ADDRESS = "127.0.0.1:6397"
+NAMES = ("first", "second")
+
+
+def times(out, event):
+    (ledger,) = out.glob("*/ledger.jsonl")
+    return [record["time"] for record in read(ledger.parent) if record["event"] == event]
 
 
 @pytest.fixture
 def environment():
-    """The environment of processes that may join a cluster of one core."""
+    """The environment of processes that may join a cluster of two cores."""
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         token, log = Path(folder) / "token", Path(folder) / "log"
         token.write_text("0" * 64)
@@ -32,7 +39,7 @@ def environment():
             "--block",
             "--port=6397",
             "--node-ip-address=127.0.0.1",
-            "--num-cpus=1",
+            "--num-cpus=2",
             "--num-gpus=0",
         ]
         words += ["--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={folder}/r"]
@@ -54,7 +61,7 @@ def environment():
                 os.killpg(head.pid, signal.SIGKILL)
 
 
-def test_a_submitted_job_trains_on_its_cluster_and_a_second_driver_says_for_whom_it_waits(environment, tmp_path):
+def test_a_submitted_job_trains_on_its_cluster_and_gives_a_device_to_a_second_driver(environment, tmp_path):
     project = write_project(tmp_path, epochs=3, train=120)
     # What Ray's job supervisor sets for the command of `ray job submit --runtime-env-json ... -- python -m orchestrator.run ...`.
     runtime_env = {"env_vars": {"HF_HUB_OFFLINE": "0", "OTHER": "1"}}
@@ -63,16 +70,26 @@ def test_a_submitted_job_trains_on_its_cluster_and_a_second_driver_says_for_whom
     }
 
     def driver(name, address, **more):
-        words = [*arguments(project, tmp_path / name, "--address", address), "--set", "recipe.epochs=60"]
+        words = [
+            *arguments(project, tmp_path / name, "--address", address),
+            "--set",
+            "recipe.epochs=150",
+            "recipe.patience=150",
+        ]
         return launch([sys.executable, "-m", "orchestrator.run", *words], tmp_path, {**environment, **more})
 
     first = driver("first", "auto", RAY_ADDRESS=ADDRESS, **job)
     wait_for(tmp_path / "first", "progress", 1, first)
     second = driver("second", ADDRESS)
+    told = []
     for process in (first, second):
         code, errors = finish(process)
         assert code == 0, errors
-    (sweep,) = (tmp_path / "first").glob("*/sweep.json")
-    name = json.loads(sweep.read_text())["sweep"]
-    assert f"has 0 of 1 devices and waits for others that use the cluster, too: {name} of " in errors
+        told.append(errors)
+    names = [json.loads(*(p.read_text() for p in (tmp_path / n).glob("*/sweep.json")))["sweep"] for n in NAMES]
+    assert f"keeps 1 of its 2 devices, since others lack some of their share of the cluster: {names[1]} of " in told[0]
+    assert f"has 0 of 2 devices and waits for others that use the cluster, too: {names[0]} of " in told[1]
+    (first_ended,), (second_trained, *_) = times(tmp_path / "first", "finished"), times(tmp_path / "second", "progress")
+    assert second_trained < first_ended, "they trained side by side"
     assert results(tmp_path / "first") == results(tmp_path / "second")
+    assert "will be trained again" not in told[0], "no process died for it"

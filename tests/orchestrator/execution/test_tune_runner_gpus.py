@@ -111,9 +111,13 @@ class FixedController:
 
     def __init__(self, num_workers, started=()):
         self.num_workers, self.started, self.died = num_workers, set(started), []
+        self.limit, self.ended = None, []
 
     def grow_workers(self):
         return self.num_workers
+
+    def worker_ended(self, worker):
+        self.ended.append(worker)
 
     def worker_died(self, worker, reason, node_died):
         self.died.append((worker, reason, node_died))
@@ -133,6 +137,30 @@ def test_workers_are_opened_as_asked_for_up_to_the_devices_and_the_search_ends_w
     assert searcher.suggest("p5") is None, "a worker is still open"
     searcher.on_trial_complete("p2")
     assert searcher.suggest("p5") == "FINISHED"
+
+
+def test_beside_other_sweeps_fewer_workers_are_opened_and_those_that_wait_for_a_device_are_withdrawn():
+    from ray.tune.experiment import Trial
+
+    from orchestrator.execution.tune_runner import WorkerScheduler, WorkerSearcher
+
+    controller = FixedController(5)
+    controller.limit = 2
+    searcher = WorkerSearcher(controller, 5, {})
+    assert [bool(searcher.suggest(f"p{i}")) for i in range(3)] == [True, True, False]
+    searcher.on_trial_complete("p0")
+    assert controller.ended == ["p0"]
+    assert searcher.suggest("p3")
+
+    states = [Trial.RUNNING, Trial.PENDING, Trial.RUNNING, Trial.PENDING]
+    live, stopped = [SimpleNamespace(status=state) for state in states], []
+    tune = SimpleNamespace(get_live_trials=lambda: live, stop_trial=stopped.append)
+    for limit, number in ((None, 0), (4, 0), (3, 1), (1, 2)):
+        controller.limit = limit
+        stopped.clear()
+        assert WorkerScheduler(controller).choose_trial_to_run(tune) is None
+        assert len(stopped) == number
+        assert all(trial.status == Trial.PENDING for trial in stopped)
 
 
 def test_deaths_are_told_and_too_many_starts_that_fail_in_a_row_end_the_run(monkeypatch, tmp_path):

@@ -71,6 +71,35 @@ def test_among_equals_a_device_that_has_the_model_is_chosen():
     assert pool.place(second, WANTED) == "w0"
 
 
+def test_those_with_the_fewest_trials_leave_first_and_get_no_more():
+    pool, _ = pool_of(3, 4)
+    first, second, third = trials(3)
+    assert [pool.place(each, WANTED) for each in (first, second, third)] == ["w0", "w1", "w2"]
+    pool.release(second.id)
+    pool.keep(2)
+    assert (len(pool), pool.left) == (2, ["w1"])
+    pool.end("w0")
+    assert pool.has(first.id, "w0-p"), "it has not ended in order"
+    pool.end("w1")
+    pool.keep(1)
+    assert len(pool) == 1
+    assert pool.left == []
+    leaving, staying = (first, third) if pool.is_leaving(first.id) else (third, first)
+    assert pool.is_leaving(leaving.id)
+    assert not pool.is_leaving(staying.id)
+    assert len({*placed(pool, 3, start=5)}) == 1, "all to the one that stays"
+    pool.keep(9)
+    assert len(pool) == 1, "it goes although there would be room again"
+
+
+def test_workers_that_cannot_train_leave_before_all_others():
+    pool, _ = pool_of(2, 4, ["w0"])
+    pool.greet(call("w1", node="odd", unfit="no model"))
+    placed(pool, 1)
+    pool.keep(1)
+    assert pool.left == ["w1"]
+
+
 def test_only_waiting_workers_get_trials():
     pool, _ = pool_of(2, 4)
     pool.answered("w0")

@@ -6,18 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sweep_split import SPACE
 from tests.fixtures.cli_process import arguments, finish, start, wait_for, write_project
 from tests.fixtures.ledger_lines import read
 
 pytestmark = pytest.mark.slow
+SPACE = """
+from search_spaces.language import Budget, FileTask, Recipe, Space, choice, log_uniform, method
+
+space = Space(
+    models=({model!r},),
+    tasks=(FileTask(name="markers", train="train.csv", test="test.csv", text="text", label="label"),),
+    methods=(method("adapter", r=choice(2, 4, 8)), method("madapter", r=choice(2, 4))),
+    search={{"lr": log_uniform(1e-4, 1e-2), "batch_size": choice(8, 16)}},
+    recipe=Recipe(epochs=2, patience=9),
+    budget=Budget(trials=7, final_seeds=3, in_flight=8),
+)
+"""
 
 
 def test_twenty_short_trials_on_one_worker_killed_twice_are_each_done_once(tmp_path):
     write_project(tmp_path, train=160)
     space = tmp_path / "many.py"
-    budget = "trials=7, final_seeds=3, in_flight=8"
-    space.write_text(SPACE.format(model=str(tmp_path / "model"), epochs=2, budget=budget), encoding="utf-8")
+    space.write_text(SPACE.format(model=str(tmp_path / "model")), encoding="utf-8")
     out = tmp_path / "out"
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
