@@ -268,14 +268,19 @@ class Controller:
     def _unfit(self, trial_id: str, node: str, reason: str) -> None:
         """Note that a machine cannot train a trial, which has no result then. The node is set aside if others are fit.
 
-        After `TRIES` such errors of one trial, or of the only node, the sweep is drained, and `environment_error` is the reason.
+        After `TRIES` such errors of one trial, or of the only node, the sweep is drained, and `environment_error` is the reason,
+        unless workers of other nodes may still come.
         """
         log.warning("%s will be trained again: %s", self.name_of(trial_id), reason)
         self._environment_errors.update((trial_id, node))
-        if self._pool.fit_nodes() - {node}:
+        too_many = max(self._environment_errors[trial_id], self._environment_errors[node]) >= TRIES
+        waits = too_many and self._pool.expects_more
+        if waits or self._pool.fit_nodes() - {node}:
             log.error("node %s is set aside: %s", node, reason)
             self._pool.set_aside(node, reason)
-        if max(self._environment_errors[trial_id], self._environment_errors[node]) >= TRIES:
+        if waits:
+            del self._environment_errors[trial_id]
+        elif too_many:
             self.stop_as_unfit(reason)
 
     def _check_machines(self) -> None:

@@ -141,9 +141,12 @@ class WorkerPool:
     def why_unfit(self) -> str:
         """Return why no machine can train; "" if one can, or is still expected."""
         reasons = [worker.unfit for worker in self._workers.values()]
-        if not reasons or not all(reasons) or (len(reasons) < self._devices and self._opening):
-            return ""
-        return reasons[0]
+        return reasons[0] if reasons and all(reasons) and not self.expects_more else ""
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether workers are expected that have not asked for orders yet."""
+        return len(self._workers) < self._devices and self._opening
 
     def has_room(self, wanted: int) -> bool:
         """Return whether a waiting worker could take a trial, if `wanted` trials could run now in all."""

@@ -323,6 +323,24 @@ def test_machines_that_cannot_train_stop_the_sweep_and_its_trials_run_at_the_nex
     assert result(drive(make_space(), tmp_path)) == result(drive(make_space(), tmp_path / "calm"))
 
 
+@pytest.mark.parametrize("second_is_fit", [True, False])
+def test_the_first_machine_to_start_does_not_stop_the_sweep_before_the_others_are_there(second_is_fit, tmp_path):
+    sweep = open_sweep(make_space(), tmp_path)
+    controller = controller_of(sweep, tmp_path, devices=2, per_device=1)
+    for _ in range(TRIES):
+        orders, _ = controller.serve([call("a")], [])
+        (trial,) = trials_of(orders, "a")
+        controller.serve([], [unfit(call("a"), trial.id)])
+    assert controller.serve([call("a")], [])[0] == {}, "it is set aside"
+    assert not controller.environment_error
+    orders, _ = controller.serve([call("b", node="other", **({} if second_is_fit else {"unfit": "no model"}))], [])
+    assert bool(trials_of(orders, "b")) == second_is_fit
+    assert bool(controller.environment_error) != second_is_fit
+    if second_is_fit:
+        controller.serve([], [unfit(call("b", node="other"), trials_of(orders, "b")[0].id)])
+        assert not controller.environment_error, "errors of the first machine do not count for it"
+
+
 def test_a_machine_that_is_unfit_from_the_start_gets_nothing_and_alone_it_stops_the_sweep(tmp_path, caplog):
     sweep = open_sweep(make_space(), tmp_path)
     controller = controller_of(sweep, tmp_path, devices=2)
