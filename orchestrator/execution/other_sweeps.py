@@ -55,19 +55,18 @@ def _level(wanted: Sequence[int], devices: int) -> int:
 class OtherSweeps:
     """Tells once for which sweeps this one waits or to which it gives devices, and again if they change.
 
-    `own`: the name of this driver's mailbox. `exchange`: tells other drivers the needs of this one, and returns theirs by the
-    names of their mailboxes, None where they are not known. `devices`: returns how many devices of this kind the cluster has.
+    `kind`: of its devices, see `Needs`. `exchange`: tells other drivers the needs of this one, and returns theirs by the names of
+    their mailboxes, None where they are not known. `devices`: returns how many devices of a kind the cluster has.
     """
 
     def __init__(
         self,
-        own: str,
         kind: str,
         exchange: Callable[[Needs], Mapping[str, Needs | None]],
         devices: Callable[[str], int],
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._own, self._kind, self._exchange, self._devices, self._clock = own, kind, exchange, devices, clock
+        self._kind, self._exchange, self._devices, self._clock = kind, exchange, devices, clock
         self._next_look = clock() + LOOK_SECONDS
         self._told = ""
 

@@ -218,7 +218,7 @@ class TuneRunner:
                 }
                 searcher = WorkerSearcher(controller, share.devices, config)
                 kind = "GPU" if share.gpu else "CPU"
-                others = OtherSweeps(name, kind, SweepsOfCluster(name).exchange, number_of_devices)
+                others = OtherSweeps(kind, SweepsOfCluster(name).exchange, number_of_devices)
                 callback = LoopCallback(controller, self.display, self.drain, others, share.devices, self.disks)
                 _run_tune(searcher, WorkerScheduler(controller), share, folder / "tune", f"run{attempt}", callback)
             if controller.environment_error:

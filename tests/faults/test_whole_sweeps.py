@@ -14,7 +14,7 @@ from tests.orchestrator.test_processes import TIMES
 
 pytestmark = pytest.mark.slow
 SMALL = ("--methods", "adapter", "--trials", "2", "--seeds", "1")
-# Seconds from a signal to the end; about 5 on a quiet machine.
+# Seconds from a signal to the end; 6 to 7 on two cores with nothing else running (docs/reliability.md).
 MOST = 60
 
 

@@ -5,10 +5,8 @@ import logging
 
 import pytest
 
-from orchestrator.execution.other_sweeps import LOOK_SECONDS, OtherSweeps, fair_limit, mailbox_name
+from orchestrator.execution.other_sweeps import LOOK_SECONDS, OtherSweeps, fair_limit
 from trainables.worker.mailbox import Needs
-
-OWN = mailbox_name("mine", "sweep-a-0")
 
 
 def gpus(wanted, held):
@@ -20,7 +18,7 @@ class Scene:
 
     def __init__(self, **others):
         self.now, self.others, self.told = 0.0, others, []
-        self.sweeps = OtherSweeps(OWN, "GPU", self.exchange, lambda kind: 2, lambda: self.now)
+        self.sweeps = OtherSweeps("GPU", self.exchange, lambda kind: 2, lambda: self.now)
 
     def exchange(self, needs):
         self.told.append(needs)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-root, gpus, per_gpu = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+root, gpus, per_gpu, shared = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_USAGE_STATS_ENABLED="0")
 import ray
 from trainables.worker.tune_trainable import DeviceTrainable
@@ -48,8 +48,21 @@ class Noting(FakeDeviceWorker):
 class Fake(DeviceTrainable):
     @staticmethod
     def open_worker(gpus):
-        return Noting(1, 0.2)  # long enough for the last process to start
+        return Noting(1, 0.5 if shared else 0.2)  # long enough for the last process to start
 
+class OneDeviceForAWhile:
+    "Stands for another sweep on the cluster, which lacks devices from the sixth to the twelfth second of training."
+    is_due = True
+
+    def __init__(self, *_): ...
+
+    def look(self, num_workers, num_wanted):
+        notes = root / "notes"
+        passed = time.time() - json.loads(notes.read_text().split("\\n")[0])["began"] if notes.exists() else 0
+        return 1 if 6 < passed < 12 else None
+
+if shared:
+    tune_runner.OtherSweeps = OneDeviceForAWhile
 tune_runner.DeviceTrainable = Fake
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="error",
          _temp_dir=str(root / "ray"), runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}})
@@ -75,19 +88,41 @@ def test_each_gpu_has_one_worker_all_are_used_and_one_that_is_killed_is_replaced
         check_devices(Path(root), gpus=3, per_gpu=4)
 
 
-def check_devices(root, gpus, per_gpu):
-    (root / "kill").touch()
+@pytest.mark.slow
+def test_workers_end_for_another_sweep_and_come_back_and_those_that_wait_for_a_device_are_withdrawn():
+    with TemporaryDirectory(prefix="g-") as root:
+        result, notes = run_on_gpus(Path(root), gpus=6, per_gpu=1, shared=True)  # of which there are 4
+    assert result["finished"]
+    began = notes[0]["began"]
+
+    def at_once(start, end):
+        return {note["pid"] for note in notes if began + start < note["began"] < began + end}
+
+    before, meanwhile, after = at_once(0, 6), at_once(9, 12), at_once(12, 99)
+    assert len(before) == 4
+    assert len(meanwhile) == 1
+    assert meanwhile < before
+    assert len(after) == 4
+    assert len(after & before) == 1
+
+
+def run_on_gpus(root, gpus, per_gpu, shared=False):
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(root)}
-    command = [sys.executable, "-c", SCRIPT, str(root), str(gpus), str(per_gpu)]
+    command = [sys.executable, "-c", SCRIPT, str(root), str(gpus), str(per_gpu), str(int(shared))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.strip().split("\n")[-1])
+    notes = [json.loads(line) for line in (root / "notes").read_text(encoding="utf-8").splitlines()]
+    return json.loads(done.stdout.strip().split("\n")[-1]), sorted(notes, key=lambda note: note["began"])
+
+
+def check_devices(root, gpus, per_gpu):
+    (root / "kill").touch()
+    result, notes = run_on_gpus(root, gpus, per_gpu)
     assert result["finished"]
     failed = [reason for state, reason in result["states"] if state == "FAILED"]
     assert failed
     assert set(failed) == {"RuntimeError: no luck today"}
     assert not (root / "kill").exists()
-    notes = [json.loads(line) for line in (root / "notes").read_text(encoding="utf-8").splitlines()]
     processes = {gpu: {n["pid"] for n in notes if n["gpu"] == gpu} for gpu in {n["gpu"] for n in notes}}
     assert len(processes) >= gpus, "a GPU was left idle"  # the killed one's successor may get the fourth
     assert sum(map(len, processes.values())) == gpus + 1, (
