@@ -99,11 +99,11 @@ def test_workers_end_for_another_sweep_and_come_back_and_those_that_wait_for_a_d
         return {note["pid"] for note in notes if began + start < note["began"] < began + end}
 
     before, meanwhile, after = at_once(0, 6), at_once(9, 12), at_once(12, 99)
-    assert len(before) == 4
+    assert len(before) > 1
     assert len(meanwhile) == 1
     assert meanwhile < before
-    assert len(after) == 4
-    assert len(after & before) == 1
+    assert len(after) > 1
+    assert meanwhile == after & before, "the others are new processes"
 
 
 def run_on_gpus(root, gpus, per_gpu, shared=False):
