@@ -117,6 +117,8 @@ def cluster(
             with drain.starting_ray() if drain else nullcontext():
                 with shielded():
                     _start(folder, gpus, address)
+                    if drain:
+                        drain.listen()  # Ray's own handler of SIGTERM may end the process
                 if least is not None:
                     await_gpus(least, gpus, _nodes)
             nodes = _nodes()

@@ -12,11 +12,12 @@ from types import ModuleType
 
 import pytest
 
+from orchestrator import exit_codes
 from orchestrator.execution import gpu_demand
 from orchestrator.execution.gpu_demand import LONGEST_WAIT, await_gpus
 from orchestrator.execution.reaper import processes_of
 from orchestrator.exit_codes import EnvironmentUnfit
-from tests.fixtures.cli_process import ROOT
+from tests.fixtures.cli_process import ROOT, arguments, finish, launch, write_project
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ with cluster(3, 4, sys.argv[1], None, 1) as (share, folder):
 
 
 @pytest.mark.slow
-def test_an_autoscaler_starts_the_nodes_for_which_a_sweep_waits():
+def test_an_autoscaler_starts_the_nodes_for_which_a_sweep_waits_and_a_signal_ends_the_wait(tmp_path):
     """Ray's own autoscaler, with its provider of nodes that are processes of this machine."""
     with tempfile.TemporaryDirectory(prefix="a", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -130,6 +131,14 @@ def test_an_autoscaler_starts_the_nodes_for_which_a_sweep_waits():
             assert 1 <= expected <= began, "it started with those that were there"
             assert ready == [True, True, True], "the others came while it worked"
             assert "the cluster has 0 of the 1 GPUs with which this sweep starts" in done.stderr
+            words = arguments(
+                write_project(tmp_path), tmp_path / "out", "--gpus", "8..9", "--address", "127.0.0.1:6396"
+            )
+            waiting = launch([sys.executable, "-m", "orchestrator.run", *words], tmp_path, environment)
+            while "GPUs with which this sweep starts" not in (line := waiting.stderr.readline()):
+                assert line, "it ended"
+            waiting.terminate()
+            assert finish(waiting)[0] == exit_codes.PREEMPTED
         finally:
             for _ in range(2):
                 for pid in processes_of(folder, spared=os.getpid()):
