@@ -82,15 +82,19 @@ class OtherSweeps:
         others = {name: needs for name, needs in found.items() if needs is None or needs.kind == self._kind}
         known = [needs for needs in others.values() if needs]
         limit = fair_limit(own, known, self._devices(self._kind)) if known else None
-        text = ""
-        if limit is not None and limit < num_workers:
-            text = "keeps %d of its %d devices, since others lack some of their share of the cluster: %s"
-            log_values = limit, num_workers
-        elif others and num_workers < num_wanted:
-            text = "has %d of %d devices and waits for others that use the cluster, too: %s"
-            log_values = num_workers, num_wanted
         names = "; ".join(sorted(name.rpartition(", ")[0] for name in others))
-        if text and text + names != self._told:
-            log.info(text, *log_values, names)
-        self._told = text and text + names
+        if limit is not None and limit < num_workers:
+            numbers = f"keeps {limit} of its {num_workers} devices, "
+            self._tell(numbers, f"since others lack some of their share of the cluster: {names}")
+        elif others and num_workers < num_wanted:
+            numbers = f"has {num_workers} of {num_wanted} devices "
+            self._tell(numbers, f"and waits for others that use the cluster, too: {names}")
+        else:
+            self._told = ""
         return limit
+
+    def _tell(self, numbers: str, reason: str) -> None:
+        """Tell `numbers` and `reason`, unless the last look had the same reason."""
+        if reason != self._told:
+            log.info("%s%s", numbers, reason)
+        self._told = reason

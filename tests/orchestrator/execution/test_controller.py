@@ -1,133 +1,25 @@
 """Mailbox and controller without Ray: messages are taken together, decided on, made durable with one write, then answered."""
 
 import asyncio
-import threading
-from contextlib import closing
 
 import pytest
 
-from orchestrator.execution.controller import RETRIES, TRIES, Controller
-from orchestrator.execution.trial_paths import TrialPaths
+from orchestrator.execution.controller import RETRIES, TRIES
 from orchestrator.execution.watchdog import SILENT_SECONDS, Watchdog
-from orchestrator.execution.worker_pool import DEATHS, WorkerPool
+from orchestrator.execution.worker_pool import DEATHS
 from orchestrator.ledger import Ledger
 from search_spaces.language import Budget
-from search_spaces.records import Trial
-from tests.fixtures.fakes import curve, drive, make_space, open_sweep, report, result
+from tests.fixtures.controllers import (
+    call,
+    controller_of,
+    epoch,
+    run,
+    told,
+    trials_of,
+)
+from tests.fixtures.fakes import curve, drive, make_space, open_sweep, result
 from tests.fixtures.ledger_lines import read
 from trainables.worker.mailbox import NEEDS_SECONDS, Mailbox, Needs
-
-
-class DirectMailbox:
-    """The driver's end of a mailbox that takes news from a function."""
-
-    def __init__(self, exchange=None):
-        self.exchange = exchange
-
-
-class EndedTrials:
-    """Notes the trials that ended, with the last event in the ledger at that time."""
-
-    def __init__(self, folder):
-        self.folder, self.ended = folder, []
-
-    def trial_ended(self, trial_id):
-        self.ended.append((trial_id, read(self.folder)[-1]["event"]))
-
-
-def controller_of(sweep, root, exchange=None, devices=1, per_device=6, watchdog=None):
-    paths = TrialPaths(sources={"m": "m"}, data={("m", task, 0): root for task in ("t", "u")}, checkpoints=root)
-    pool = WorkerPool(devices, per_device)
-    mailbox, listener = DirectMailbox(exchange), EndedTrials(root / "sweep")
-    return Controller(sweep, mailbox, paths, listener, pool, watchdog=watchdog)
-
-
-def call(name, process="p", node="n", **more):
-    return {"worker": name, "process": f"{name}-{process}", "node": node, "device": "GPU 0", **more}
-
-
-def told(sender, trial_id, **message):
-    return {"worker": sender["worker"], "process": sender["process"], "id": trial_id, **message}
-
-
-def epoch(sender, trial, progress):
-    return told(sender, **{"trial_id": trial.id, **{k: v for k, v in report(trial, progress).items() if k != "id"}})
-
-
-def trials_of(orders, name):
-    return [Trial.from_json(job["trial"]) for job in orders.get(name, {"jobs": []})["jobs"]]
-
-
-async def device(mailbox, name, process, trained, die_after=None):
-    """Trains what the mailbox gives it, an epoch of each trial in turn; after some epochs its process dies."""
-    sender, residents, closed = call(name, process), {}, False
-    waiting = asyncio.ensure_future(mailbox.orders(sender))
-    while not closed:
-        if not residents or waiting.done():
-            orders = await waiting
-            closed = orders["close"]
-            for job in orders["jobs"]:
-                trial = Trial.from_json(job["trial"])
-                residents[trial.id] = (trial, iter(curve(trial)))
-            if not closed:
-                waiting = asyncio.ensure_future(mailbox.orders(sender))
-        messages = []
-        for trial, points in residents.values():
-            await asyncio.sleep(0)
-            progress = next(points)
-            trained.append((trial.id, progress.epoch))
-            if len(trained) == die_after:
-                waiting.cancel()
-                return
-            messages.append(epoch(sender, trial, progress))
-        if messages:
-            for (_, trial_id), goes_on in (await mailbox.report(messages)).items():
-                if not goes_on:
-                    del residents[trial_id]
-
-
-def run(space, root, devices=2, per_device=2, notify=lambda records: None, deaths=(), limits=()):
-    """A whole sweep over a mailbox: workers in an event loop, the controller in its own thread as in the driver.
-
-    `limits`: numbers of workers to which it is limited, one after the other.
-    """
-    sweep, trained = open_sweep(space, root, notify=notify), []
-
-    async def scene():
-        mailbox, loop = Mailbox(), asyncio.get_running_loop()
-
-        def exchange(orders, verdicts):
-            return asyncio.run_coroutine_threadsafe(mailbox.take(orders, verdicts, 0.05), loop).result()
-
-        controller = controller_of(sweep, root, exchange, devices, per_device)
-        thread = threading.Thread(target=controller.run)
-        thread.start()
-        for number, death in enumerate(deaths):
-            await device(mailbox, "mortal", str(number), trained, die_after=death)
-        names = [f"w{i}" for i in range(devices - 1)] + ["mortal"]
-
-        async def worker(name):
-            """Joins again whenever it was made to leave."""
-            for number in range(99):
-                await device(mailbox, name, f"last{number}", trained)
-                controller.worker_ended(name)
-                if sweep.finished:
-                    return
-
-        async def limit():
-            for number in limits:
-                controller.limit_workers(number)
-                await asyncio.sleep(0.05)
-
-        await asyncio.gather(limit(), *map(worker, names))
-        controller.close()
-        await asyncio.to_thread(thread.join)
-        if controller.error:
-            raise controller.error
-
-    with closing(sweep._ledger):
-        asyncio.run(scene())
-    return sweep, trained
 
 
 @pytest.mark.parametrize(("devices", "per_device"), [(1, 1), (1, 3), (3, 1), (4, 4)])

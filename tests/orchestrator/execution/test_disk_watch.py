@@ -8,9 +8,9 @@ import pytest
 from orchestrator.execution.cluster import Share
 from orchestrator.execution.disk_watch import MIB, RESERVE, DiskWatch
 from orchestrator.execution.tune_runner import LoopCallback
+from tests.fixtures.controllers import call, controller_of, epoch, trials_of
 from tests.fixtures.fakes import curve, drive, make_space, open_sweep, result
 from tests.fixtures.ledger_lines import read
-from tests.orchestrator.execution.test_controller import call, controller_of, epoch, trials_of
 
 SHARE = Share(devices=2, cpu=1, gpu=0, per_device=3)
 SIZE = 10 * MIB

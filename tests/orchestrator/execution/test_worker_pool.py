@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.execution.worker_pool import DEATHS, DEATHS_SHARED, OPENING_SECONDS, WorkerPool
+from tests.fixtures.controllers import call
 from tests.fixtures.trials import make_trial
 
 WANTED = 100
@@ -13,10 +14,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-def call(name, process="p", node="n", **more):
-    return {"worker": name, "process": f"{name}-{process}", "node": node, "device": "GPU 0", **more}
 
 
 def pool_of(devices, per_device, names=None):
